@@ -1,0 +1,45 @@
+# From a bare machine with python3 (3.10 or later, with venv), git, g++ and make.
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_FLAGS ?= -q
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint bench native clean
+.DEFAULT_GOAL := help
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+demo: $(STAMP)  ## draw a small data set, train on it, evaluate, predict: minutes on two cores
+	$(BIN)/yolov9k demo
+
+test: lint  ## lint, types, every benchmark once, then the tests
+	$(BIN)/python -m pytest bench --benchmark-disable $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest tests $(PYTEST_FLAGS)
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## time everything and save a record in bench/results
+	$(BIN)/python -m pytest bench --benchmark-storage=file://bench/results --benchmark-autosave $(PYTEST_FLAGS)
+
+native: $(STAMP)  ## recompile csrc/ in place, only what changed
+	$(BIN)/python setup.py build_ext --inplace
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info yolov9k/_native*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis
+
+# Installed again when the recipe or a compiled source has changed since.
+$(STAMP): pyproject.toml setup.py $(wildcard csrc/*)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "needs Python 3.10 or later; name one: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "$(PYTHON) lacks venv; Debian, Ubuntu: apt-get install python3-venv python3-dev"; exit 1; }
+	@command -v $(firstword $(or $(CXX),g++)) >/dev/null || \
+		{ echo "no C++ compiler; Debian, Ubuntu: apt-get install g++"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

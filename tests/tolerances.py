@@ -1,0 +1,23 @@
+"""Every tolerance of the test suite, each with its reason. A tolerance stands nowhere else."""
+
+# Fixtures are stored as float32; a float64 model agrees with them to their own rounding, summed over a deep network.
+FORWARD = 1e-5
+# The published loss was computed in float32; its sums over anchors carry float32 rounding.
+LOSS_VALUE = 1e-5
+LOSS_GRADIENT = 1e-4
+# Four float32 optimiser steps, rounding differences are amplified by BatchNorm over 4 images.
+TRAJECTORY = 1e-4
+# COCO AP is printed with five digits.
+COCO_AP = 5e-6
+# On a GPU the areas are contracted into fused multiply-adds: a few units in the last place of a float32.
+NATIVE_IOU_CUDA = 1e-5
+# Pixel coordinates of some hundred to thousand in float32.
+PIXEL_ROUNDING = 1e-3
+# A warped rectangle's edge is blended over two pixels, half intensity decides which of them still counts.
+LABEL_EDGE = 1.0
+# A pasted object's outline is drawn with OpenCV's rounding, which widens it by up to a pixel, and is then warped.
+PASTED_EDGE = 2.0
+# The shorter side is rounded to whole pixels, half a pixel of the resized picture at most; the rest is float32.
+LETTERBOX_PIXELS = 0.51
+# JPEG quantises, decoders of two resolutions round differently: levels of 255.
+JPEG_LEVELS = 3

@@ -1,0 +1,17 @@
+"""What a user sees when something is wrong: one line that names the thing, its value and the remedy."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+
+_stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class UserError(Exception):
+    """A fault the user can mend. The command line prints its message alone, without a traceback, and exits with 2."""
+
+
+def warn(message: str) -> None:
+    """Print one line of warning to stderr."""
+    _stderr.print(f"[yellow]warning:[/yellow] {escape(message)}")
