@@ -1,0 +1,5 @@
+"""The training loss."""
+
+from yolov9k.losses.detection import DetectionLoss
+
+__all__ = ["DetectionLoss"]

@@ -1,0 +1,89 @@
+"""The training loss of one, two or three branches (the published code has a trainer for each; facts: loss)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from yolov9k.ops import detection_loss
+
+Targets = Tensor | tuple[Tensor, Tensor]
+
+
+def pad_targets(rows: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """Rows [N, 6] (image, class, cx, cy, w, h) to boxes [B, G, 5] (class, cx, cy, w, h) and counts [B], order kept."""
+    image = rows[:, 0].long()
+    if len(rows) and (int(image.min()) < 0 or int(image.max()) >= batch):
+        raise ValueError(f"targets: image numbers must be in 0..{batch - 1}, got {int(image.min())}..{int(image.max())}")
+    counts = torch.bincount(image, minlength=batch)
+    boxes = rows.new_zeros((batch, int(counts.max()) if len(rows) else 0, 5))
+    order = image.argsort(stable=True)
+    slot = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[image[order]]
+    boxes[image[order], slot] = rows[order, 1:]
+    return boxes, counts
+
+
+class DetectionLoss:
+    """Total and parts of the loss over all branches.
+
+    Each part is main + auxiliary * (sum over the other branches), times its gain; total = (box + class + dfl) * batch.
+    Every branch is assigned on its own predictions.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        strides: Sequence[int] = (8, 16, 32),
+        reg_max: int = 16,
+        *,
+        box: float = 7.5,
+        cls: float = 0.5,
+        dfl: float = 1.5,
+        auxiliary: float = 0.25,
+        topk: int = 10,
+        alpha: float = 0.5,
+        beta: float = 6.0,
+        label_smoothing: float = 0.0,
+        backend: str = "auto",
+    ) -> None:
+        self.num_classes, self.strides, self.reg_max = num_classes, tuple(strides), reg_max
+        self.gains, self.auxiliary = (box, cls, dfl), auxiliary
+        self.topk, self.alpha, self.beta = topk, alpha, beta
+        self.label_smoothing, self.backend = label_smoothing, backend
+
+    def __call__(self, branches: Sequence[Sequence[Tensor]], targets: Targets) -> tuple[Tensor, Tensor]:
+        """Loss of raw maps.
+
+        branches: auxiliary ones first, main last, each a list of [B, 4*reg_max + nc, h, w]. targets: rows [N, 6] (image,
+        class, cx, cy, w, h normalised), or a pair: boxes [B, G, 5] (class, cx, cy, w, h normalised) and counts [B].
+        Returns total (scalar) and parts [3] (box, class, dfl, detached). Raises ValueError naming the argument.
+        """
+        if not 1 <= len(branches) <= 3:
+            raise ValueError(f"DetectionLoss: branches must be one, two or three lists of maps, got {len(branches)}")
+        maps = branches[-1]
+        channels = 4 * self.reg_max + self.num_classes
+        if maps[0].shape[1] != channels:
+            raise ValueError(f"DetectionLoss: maps must have {channels} channels, got {maps[0].shape[1]}")
+        batch, _, height, width = maps[0].shape
+        boxes, counts = pad_targets(targets, batch) if isinstance(targets, Tensor) else targets
+        labels, xyxy = self._to_pixels(boxes, width * self.strides[0], height * self.strides[0])
+        weights = [self.auxiliary] * (len(branches) - 1) + [1.0]
+        parts = torch.stack([
+            weight * detection_loss(
+                branch, labels, xyxy, counts, self.strides, self.reg_max, self.topk, self.alpha, self.beta,
+                self.label_smoothing, self.backend,
+            )
+            for weight, branch in zip(weights, branches, strict=True)
+        ]).sum(0)  # fmt: skip
+        parts = parts * torch.tensor(self.gains, device=parts.device, dtype=parts.dtype)
+        total = parts.sum() * batch
+        return total, parts.detach()
+
+    @staticmethod
+    def _to_pixels(boxes: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
+        """Class [B, G] and xyxy in pixels [B, G, 4] of normalised boxes [B, G, 5]."""
+        size = boxes.new_tensor((width, height))
+        centre, half = boxes[..., 1:3] * size, boxes[..., 3:5] * size / 2
+        return boxes[..., 0], torch.cat((centre - half, centre + half), -1)

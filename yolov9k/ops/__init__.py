@@ -1,0 +1,20 @@
+"""Operators: one signature each, a plain-torch reference, and the backends that are proven equal to it."""
+
+from yolov9k.ops.backends import available, operators
+from yolov9k.ops.batched_nms import Detections, batched_nms
+from yolov9k.ops.conv_bn_silu import conv_bn_silu
+from yolov9k.ops.detection_loss import detection_loss
+from yolov9k.ops.dfl_decode import dfl_decode
+from yolov9k.ops.task_aligned_assign import Assignment, task_aligned_assign
+
+__all__ = [
+    "Assignment",
+    "Detections",
+    "available",
+    "batched_nms",
+    "conv_bn_silu",
+    "detection_loss",
+    "dfl_decode",
+    "operators",
+    "task_aligned_assign",
+]

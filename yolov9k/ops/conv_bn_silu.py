@@ -1,0 +1,136 @@
+"""Convolution, BatchNorm and SiLU as one operator: the network's hot path (facts: blocks, Conv).
+
+The backward saves the convolution's input and output only: BatchNorm and SiLU are recomputed, so SiLU's input is never kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolov9k.ops.backends import choose
+from yolov9k.ops.checks import expect, expect_float
+
+_LIBRARY = torch.library.Library("yolov9k", "FRAGMENT")
+_LIBRARY.define(
+    "conv_bn_silu(Tensor x, Tensor weight, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, int stride, int padding, "
+    "int groups, float eps, bool activation) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)"
+)
+_LIBRARY.define(
+    "conv_bn_silu_backward(Tensor grad, Tensor x, Tensor weight, Tensor z, Tensor gamma, Tensor beta, Tensor mean, "
+    "Tensor invstd, Tensor? running_mean, Tensor? running_var, int stride, int padding, int groups, float eps, "
+    "bool activation, bool needs_grad_x) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def conv_bn_silu(
+    x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: bool = True, backend: str = "auto"
+) -> Tensor:
+    """SiLU(bn(conv(x))), or bn(conv(x)) with `activation` off.
+
+    x: [B, Cin, H, W], floating. conv: square stride, padding and no bias. In training mode the batch's statistics
+    normalise and bn's running ones are updated, else the running ones normalise. Returns [B, Cout, H', W'] in x's dtype
+    (autocast's, under autocast). Raises ValueError or TypeError that names the argument; a training batch with one value
+    a channel is refused as torch does.
+    """
+    expect_float(x, "conv_bn_silu", "x")
+    expect(x.dim() == 4 and x.shape[1] == conv.in_channels, "conv_bn_silu", "x", f"[B, {conv.in_channels}, H, W]", list(x.shape))
+    choose("conv_bn_silu", backend, x.device)
+    weight = conv.weight
+    if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+    training = bn.training
+    stride, padding = int(conv.stride[0]), int(conv.padding[0])  # type: ignore[arg-type]
+    mean, var = (None, None) if training else (bn.running_mean, bn.running_var)
+    y, z, batch_mean, invstd = torch.ops.yolov9k.conv_bn_silu(
+        x, weight, bn.weight, bn.bias, mean, var, stride, padding, conv.groups, bn.eps, activation
+    )
+    if training:
+        _update_running(bn, batch_mean.detach(), invstd.detach(), z.numel() // z.shape[1])
+    return y  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def _update_running(bn: nn.BatchNorm2d, mean: Tensor, invstd: Tensor, count: int) -> None:
+    """Move bn's running statistics towards the batch's; the variance enters unbiased, as in torch's BatchNorm."""
+    assert bn.running_mean is not None and bn.running_var is not None and bn.num_batches_tracked is not None
+    assert bn.momentum is not None
+    variance = (invstd.pow(-2) - bn.eps).clamp(min=0) * (count / (count - 1))
+    bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), bn.momentum)
+    bn.running_var.lerp_(variance.to(bn.running_var.dtype), bn.momentum)
+    bn.num_batches_tracked.add_(1)
+
+
+def _forward(
+    x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None,
+    stride: int, padding: int, groups: int, eps: float, activation: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    z = torch.ops.aten.convolution(x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups)
+    if mean is None and z.numel() <= z.shape[1]:
+        raise ValueError(f"conv_bn_silu: training needs more than one value per channel, got {list(z.shape)}")
+    u, batch_mean, invstd = torch.ops.aten.native_batch_norm(z, gamma, beta, mean, var, mean is None, 0.0, eps)
+    if mean is not None and var is not None:  # torch leaves these empty, or not, in inference, by device
+        batch_mean, invstd = mean.clone(), (var + eps).rsqrt()
+    return (torch.ops.aten.silu(u) if activation else u), z, batch_mean, invstd
+
+
+def _backward(
+    grad: Tensor, x: Tensor, weight: Tensor, z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor,
+    running_mean: Tensor | None, running_var: Tensor | None, stride: int, padding: int, groups: int, eps: float,
+    activation: bool, needs_grad_x: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    training = running_mean is None
+    if activation:
+        u = torch.ops.aten.native_batch_norm(z, gamma, beta, running_mean, running_var, training, 0.0, eps)[0]
+        grad = torch.ops.aten.silu_backward(grad.to(u.dtype), u)
+    grad_z, grad_gamma, grad_beta = torch.ops.aten.native_batch_norm_backward(
+        grad, z, gamma, running_mean, running_var, mean, invstd, training, eps, [True, True, True]
+    )
+    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad_z, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [needs_grad_x, True, False]
+    )
+    return grad_x if needs_grad_x else x.new_empty(0), grad_weight, grad_gamma, grad_beta
+
+
+def _fake_forward(
+    x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None,
+    stride: int, padding: int, groups: int, eps: float, activation: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    z = torch.ops.aten.convolution(x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups)
+    return torch.empty_like(z), z, torch.empty_like(gamma), torch.empty_like(gamma)
+
+
+def _fake_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, z: Tensor, gamma: Tensor, beta: Tensor, *options: object
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return torch.empty_like(x) if options[-1] else x.new_empty(0), torch.empty_like(weight), torch.empty_like(gamma), torch.empty_like(beta)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, gamma, beta, mean, var, *ctx.options = inputs
+    _, z, batch_mean, invstd = output
+    ctx.save_for_backward(x, weight, z, gamma, beta, batch_mean, invstd, mean, var)
+    ctx.mark_non_differentiable(z, batch_mean, invstd)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 11
+    x, weight, z, gamma, beta, mean, invstd, running_mean, running_var = ctx.saved_tensors
+    grads = torch.ops.yolov9k.conv_bn_silu_backward(
+        grad, x, weight, z, gamma, beta, mean, invstd, running_mean, running_var, *ctx.options, ctx.needs_input_grad[0]
+    )
+    return (grads[0] if ctx.needs_input_grad[0] else None, *grads[1:], *(None,) * 7)
+
+
+_LIBRARY.impl("conv_bn_silu", _forward, "CPU")
+_LIBRARY.impl("conv_bn_silu", _forward, "CUDA")
+_LIBRARY.impl("conv_bn_silu_backward", _backward, "CPU")
+_LIBRARY.impl("conv_bn_silu_backward", _backward, "CUDA")
+torch.library.register_fake("yolov9k::conv_bn_silu", _fake_forward, lib=_LIBRARY)
+torch.library.register_fake("yolov9k::conv_bn_silu_backward", _fake_backward, lib=_LIBRARY)
+torch.library.register_autograd("yolov9k::conv_bn_silu", _differentiate, setup_context=_save, lib=_LIBRARY)

@@ -1,0 +1,83 @@
+"""From raw head maps to boxes in pixels and class probabilities (Generalized Focal Loss, arXiv 2006.04388, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolov9k.ops.backends import choose
+from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
+from yolov9k.ops.reference import dfl_decode as reference
+
+_LIBRARY = torch.library.Library("yolov9k", "FRAGMENT")
+_LIBRARY.define("dfl_decode(Tensor[] maps, int[] strides, int reg_max) -> Tensor")
+_LIBRARY.define("dfl_decode_backward(Tensor grad, Tensor[] maps, int[] strides, int reg_max) -> Tensor[]")
+
+
+def dfl_decode(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int = 16, backend: str = "auto") -> Tensor:
+    """Decode all levels of one branch.
+
+    maps: [B, 4*reg_max + nc, h, w] a level, one floating dtype and device; strides: pixels a cell, a level.
+    Returns [B, 4 + nc, A]: centre x, centre y, width, height in pixels, then probabilities; A anchors, level by level,
+    row by row. Raises ValueError or TypeError naming the argument.
+    """
+    expect(len(maps) > 0 and len(maps) == len(strides), "dfl_decode", "strides", f"{len(maps)} values", list(strides))
+    batch, channels = maps[0].shape[:2]
+    expect(channels > 4 * reg_max, "dfl_decode", "maps[0]", f"more than 4*reg_max={4 * reg_max} channels wide", channels)
+    for i, level in enumerate(maps):
+        expect_float(level, "dfl_decode", f"maps[{i}]")
+        expect_shape(level, (batch, channels, None, None), "dfl_decode", f"maps[{i}]")
+        expect_device(level, maps[0], "dfl_decode", f"maps[{i}]")
+    choose("dfl_decode", backend, maps[0].device)
+    return torch.ops.yolov9k.dfl_decode(list(maps), list(strides), reg_max)  # type: ignore[no-any-return]
+
+
+def _forward(maps: list[Tensor], strides: list[int], reg_max: int) -> Tensor:
+    return reference.dfl_decode(maps, strides, reg_max).contiguous()
+
+
+def _backward(grad: Tensor, maps: list[Tensor], strides: list[int], reg_max: int) -> list[Tensor]:
+    """d expectation / d logit_k = p_k (k - expectation); d sigmoid = s (1 - s)."""
+    _, scales = reference.make_anchors(maps, strides)
+    flat = reference.flatten_levels(maps)
+    centre, size = (grad[:, :4].transpose(1, 2) * scales).split(2, -1)
+    grad_distances = torch.cat((size - centre / 2, size + centre / 2), -1)
+    probabilities = flat[..., : 4 * reg_max].unflatten(-1, (4, reg_max)).softmax(-1)
+    bins = torch.arange(reg_max, device=grad.device, dtype=flat.dtype)
+    spread = bins - (probabilities @ bins).unsqueeze(-1)
+    grad_bins = (grad_distances.unsqueeze(-1) * probabilities * spread).flatten(-2)
+    scores = flat[..., 4 * reg_max :].sigmoid()
+    grad_flat = torch.cat((grad_bins, grad[:, 4:].transpose(1, 2) * scores * (1 - scores)), -1).transpose(1, 2)
+    parts = grad_flat.split([level[0, 0].numel() for level in maps], 2)
+    return [part.reshape(level.shape).contiguous() for part, level in zip(parts, maps, strict=True)]
+
+
+def _fake_forward(maps: list[Tensor], strides: list[int], reg_max: int) -> Tensor:
+    batch, channels = maps[0].shape[:2]
+    anchors = sum(level.shape[2] * level.shape[3] for level in maps)
+    return maps[0].new_empty((batch, channels - 4 * reg_max + 4, anchors))
+
+
+def _fake_backward(grad: Tensor, maps: list[Tensor], strides: list[int], reg_max: int) -> list[Tensor]:
+    return [level.new_empty(level.shape) for level in maps]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    maps, ctx.strides, ctx.reg_max = inputs
+    ctx.save_for_backward(*maps)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    maps = list(ctx.saved_tensors)
+    return torch.ops.yolov9k.dfl_decode_backward(grad, maps, ctx.strides, ctx.reg_max), None, None
+
+
+for _device in ("CPU", "CUDA"):
+    _LIBRARY.impl("dfl_decode", _forward, _device)
+    _LIBRARY.impl("dfl_decode_backward", _backward, _device)
+torch.library.register_fake("yolov9k::dfl_decode", _fake_forward, lib=_LIBRARY)
+torch.library.register_fake("yolov9k::dfl_decode_backward", _fake_backward, lib=_LIBRARY)
+torch.library.register_autograd("yolov9k::dfl_decode", _differentiate, setup_context=_save, lib=_LIBRARY)

@@ -1,0 +1,61 @@
+"""task_aligned_assign in plain torch: the definition (TOOD, arXiv 2108.07755, section 3.2; facts: loss)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from yolov9k.ops.reference.boxes import box_ciou
+
+EPS = 1e-9
+
+
+def alignment(
+    scores: Tensor, boxes: Tensor, gt_labels: Tensor, gt_boxes: Tensor, alpha: float, beta: float
+) -> tuple[Tensor, Tensor]:
+    """Metric p^alpha * u^beta and overlap u = max(CIoU, 0) of every box and anchor, both [B, G, A]; NaN counts as 0."""
+    labels = gt_labels.long().clamp(0, scores.shape[2] - 1)
+    probability = scores.transpose(1, 2).gather(1, labels[..., None].expand(-1, -1, scores.shape[1]))
+    overlap = box_ciou(gt_boxes[:, :, None], boxes[:, None]).clamp(min=0).nan_to_num(0.0, 0.0, 0.0)
+    confidence = probability.double().pow(alpha).to(probability.dtype)  # correctly rounded, as `box_ciou`'s arc tangent
+    return (confidence * overlap.pow(beta)).nan_to_num(0.0, 0.0, 0.0), overlap
+
+
+def inside(anchors: Tensor, gt_boxes: Tensor) -> Tensor:
+    """Whether anchor [A, 2] lies strictly inside box [B, G, 4]: [B, G, A]."""
+    low = anchors - gt_boxes[:, :, None, :2]
+    high = gt_boxes[:, :, None, 2:] - anchors
+    return torch.minimum(low, high).amin(-1) > EPS
+
+
+def select_candidates(metric: Tensor, inside_box: Tensor, topk: int) -> Tensor:
+    """The `topk` anchors of highest metric inside each box, ties to the lowest index: bool [B, G, A].
+
+    Metric 0 is no claim. The published top-k fills up with zeros in an arbitrary order, from inside or outside the box;
+    leaving them out equals its fixtures and depends on no order.
+    """
+    ranked = metric * inside_box
+    order = ranked.sort(dim=-1, descending=True, stable=True).indices[..., :topk]
+    return torch.zeros_like(inside_box).scatter_(-1, order, True) & (ranked > 0)
+
+
+def task_aligned_assign(
+    scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
+    topk: int = 10, alpha: float = 0.5, beta: float = 6.0,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Assign to each anchor a box or the background; shapes and results as in `yolov9k.ops.task_aligned_assign`."""
+    batch, count, _ = scores.shape
+    if gt_boxes.shape[1] == 0:
+        return torch.full((batch, count), -1, device=scores.device), scores.new_zeros((batch, count))
+    valid = gt_mask.bool()[..., None]
+    metric, overlap = alignment(scores, boxes, gt_labels, gt_boxes, alpha, beta)
+    claimed = select_candidates(metric, inside(anchors, gt_boxes) & valid, topk)
+    # An anchor that several boxes claim goes to the highest overlap over all boxes, candidate or not.
+    claims = claimed.sum(1)
+    best_box = overlap.masked_fill(~valid, -1.0).argmax(1)
+    gt_index = torch.where(claims > 1, best_box, claimed.int().argmax(1)).masked_fill(claims == 0, -1)
+    mine = gt_index[:, None] == torch.arange(gt_boxes.shape[1], device=scores.device)[:, None]
+    best_metric = (metric * mine).amax(2, keepdim=True)
+    best_overlap = (overlap * mine).amax(2, keepdim=True)
+    weight = (metric * mine * best_overlap / (best_metric + EPS)).amax(1)
+    return gt_index, weight
