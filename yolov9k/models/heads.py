@@ -1,0 +1,100 @@
+"""The detection head: one class for one, two or three branches (facts: blocks, DualDDetect)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from yolov9k.models.blocks import Conv
+from yolov9k.ops import dfl_decode
+
+# Names in layer tables -> (branches, groups of the box branch).
+HEADS = {
+    "Detect": (1, 1),
+    "DDetect": (1, 4),
+    "DualDetect": (2, 1),
+    "DualDDetect": (2, 4),
+    "TripleDetect": (3, 1),
+    "TripleDDetect": (3, 4),
+}
+STRIDES = (8, 16, 32)
+
+
+class _Bins(nn.Module):
+    """The constant bin values 0..reg_max-1; a parameter only because published state dicts carry it."""
+
+    def __init__(self, reg_max: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(reg_max, 1, 1, bias=False).requires_grad_(False)
+        self.conv.weight.data = torch.arange(reg_max, dtype=torch.float32).view(1, reg_max, 1, 1)
+
+
+class Detect(nn.Module):
+    """Box and class maps of every branch and level.
+
+    channels: widths of the inputs, auxiliary branches' levels first, the main branch's last.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        channels: Sequence[int],
+        branches: int = 1,
+        groups: int = 4,
+        strides: Sequence[int] = STRIDES,
+        class_widths: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.nc, self.reg_max, self.groups = num_classes, 16, groups
+        self.strides = tuple(strides)
+        if len(channels) != branches * len(self.strides):
+            raise ValueError(f"Detect: {branches} branches of {len(self.strides)} levels, got {len(channels)} inputs")
+        self.num_branches = branches
+        for b in range(branches):
+            widths = channels[b * len(self.strides) : (b + 1) * len(self.strides)]
+            class_width = class_widths[b] if class_widths else max(widths[0], min(2 * num_classes, 128))
+            setattr(self, f"cv{2 * b + 2}", nn.ModuleList(self._box_tower(c, widths[0]) for c in widths))
+            setattr(self, f"cv{2 * b + 3}", nn.ModuleList(self._class_tower(c, class_width) for c in widths))
+        for b in range(branches):  # last, as in published state dicts
+            setattr(self, f"dfl{b + 1 if b else ''}", _Bins(self.reg_max))
+        self.init_biases()
+
+    def _box_tower(self, c: int, c0: int) -> nn.Sequential:
+        width = math.ceil(max(c0 // 4, 4 * self.reg_max, 16) / 4) * 4
+        final = nn.Conv2d(width, 4 * self.reg_max, 1, groups=self.groups)
+        return nn.Sequential(Conv(c, width, 3), Conv(width, width, 3, g=self.groups), final)
+
+    def _class_tower(self, c: int, width: int) -> nn.Sequential:
+        return nn.Sequential(Conv(c, width, 3), Conv(width, width, 3), nn.Conv2d(width, self.nc, 1))
+
+    def towers(self, branch: int) -> tuple[nn.ModuleList, nn.ModuleList]:
+        """Box and class towers of a branch, one of each a level."""
+        return getattr(self, f"cv{2 * branch + 2}"), getattr(self, f"cv{2 * branch + 3}")
+
+    @torch.no_grad()
+    def init_biases(self) -> None:
+        """Box 1.0; class ln(5 / nc / (640 / stride)^2): about five objects in a 640-pixel picture (facts: blocks)."""
+        for branch in range(self.num_branches):
+            for box, cls, stride in zip(*self.towers(branch), self.strides, strict=True):
+                box[-1].bias.fill_(1.0)  # type: ignore[index, union-attr]
+                cls[-1].bias.fill_(math.log(5 / self.nc / (640 / stride) ** 2))  # type: ignore[index, union-attr]
+
+    def forward(self, inputs: Sequence[Tensor], main_only: bool = False) -> list[list[Tensor]]:
+        """Raw maps [B, 4*reg_max + nc, h, w] of each level, a list for each branch, the main one last."""
+        levels = len(self.strides)
+        first = self.num_branches - 1 if main_only else 0
+        inputs = inputs[-levels:] if main_only else inputs
+        return [
+            [
+                torch.cat((box(x), cls(x)), 1)
+                for box, cls, x in zip(*self.towers(branch), inputs[i * levels : (i + 1) * levels], strict=True)
+            ]
+            for i, branch in enumerate(range(first, self.num_branches))
+        ]
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
+        """One branch's raw maps to [B, 4 + nc, A]: centre x, centre y, width, height in pixels, then probabilities."""
+        return dfl_decode(maps, self.strides, self.reg_max)

@@ -1,0 +1,152 @@
+"""A network's plan: what its layers are and what they read, before any tensor exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from yolov9k.errors import UserError
+from yolov9k.models.blocks import ACTIVATIONS
+from yolov9k.models.heads import HEADS
+from yolov9k.models.tables import DUAL, GELAN_E, NAMES
+
+PICTURE = -1  # the network's input, as a source
+
+
+class Layer(NamedTuple):
+    """One layer: the absolute numbers of what it reads (PICTURE for the input), its module's name and arguments."""
+
+    sources: tuple[int, ...]
+    module: str
+    args: tuple[Any, ...]
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Layers in order, the detection head last."""
+
+    name: str
+    layers: tuple[Layer, ...]
+    activation: str = "SiLU"
+
+    @property
+    def branches(self) -> int:
+        """Number of the head's branches."""
+        return HEADS[self.layers[-1].module][0]
+
+    def main_sources(self) -> tuple[int, ...]:
+        """Layers that the main branch reads."""
+        head = self.layers[-1]
+        return head.sources[-(len(head.sources) // self.branches) :]
+
+    def needed(self, targets: tuple[int, ...]) -> set[int]:
+        """Numbers of all layers from which `targets` are computed, themselves included."""
+        found: set[int] = set()
+        waiting = [t for t in targets if t != PICTURE]
+        while waiting:
+            number = waiting.pop()
+            if number not in found:
+                found.add(number)
+                waiting += [s for s in self.layers[number].sources if s != PICTURE]
+        return found
+
+    def lean(self) -> tuple[ModelSpec, dict[int, int]]:
+        """The main branch alone, and the new number of every layer that stays, the head included.
+
+        A leading pass-through that only the next layer reads goes as well; one that several read (yolov9-e) stays.
+        """
+        if self.branches == 1:
+            return self, {i: i for i in range(len(self.layers))}
+        head = len(self.layers) - 1
+        kept = sorted(self.needed(self.main_sources()))
+        if self.layers[kept[0]].module == "Silence" and sum(kept[0] in self.layers[i].sources for i in kept) == 1:
+            kept = kept[1:]
+        number = {old: new for new, old in enumerate([*kept, head])}
+        main = self.layers[head]._replace(sources=self.main_sources(), module=self._single_head())
+        layers = tuple(
+            layer._replace(sources=tuple(number.get(s, PICTURE) for s in layer.sources))
+            for layer in (*(self.layers[i] for i in kept), main)
+        )
+        return replace(self, layers=layers, name=self.name.replace("yolov9", "gelan")), number
+
+    def _single_head(self) -> str:
+        groups = HEADS[self.layers[-1].module][1]
+        return next(name for name, kind in HEADS.items() if kind == (1, groups))
+
+
+def _absolute(rows: list[Any]) -> tuple[Layer, ...]:
+    layers = []
+    for i, (sources, module, *args) in enumerate(rows):
+        listed = sources if isinstance(sources, list) else [sources]
+        layers.append(Layer(tuple(i + s if s < 0 else s for s in listed), module, tuple(args)))
+    return tuple(layers)
+
+
+def load_spec(source: str | Path) -> ModelSpec:
+    """The plan of a published variant ("yolov9-c", "gelan-t") or of a YAML file. Raises UserError."""
+    name = Path(source).stem if str(source).endswith((".yaml", ".yml")) else str(source)
+    if Path(source).suffix in (".yaml", ".yml") and (Path(source).exists() or name not in NAMES):
+        return _from_yaml(Path(source))
+    if name not in NAMES:
+        raise UserError(f"model {source}: unknown; give a .yaml file or one of {', '.join(NAMES)}")
+    if name == "gelan-e":
+        return ModelSpec(name, _absolute(GELAN_E))
+    dual = ModelSpec(name.replace("gelan", "yolov9"), _absolute(DUAL[name.replace("gelan", "yolov9")]))
+    return dual if name in DUAL else dual.lean()[0]
+
+
+def _from_yaml(path: Path) -> ModelSpec:
+    """Read the published format: backbone and head lists of [from, number, module, args], multiples, activation."""
+    try:
+        table = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
+    if not isinstance(table, dict) or not all(isinstance(table.get(k), list) for k in ("backbone", "head")):
+        raise UserError(f"{path}: a model file needs the lists 'backbone' and 'head'")
+    depth, width = float(table.get("depth_multiple", 1)), float(table.get("width_multiple", 1))
+    rows = [*table["backbone"], *table["head"]]
+    layers = tuple(_yaml_layer(path, i, row, depth, width) for i, row in enumerate(rows))
+    if layers[-1].module not in HEADS:
+        raise UserError(f"{path}: the last layer is {layers[-1].module}, expected one of {', '.join(HEADS)}")
+    return ModelSpec(path.stem, layers, _activation(table.get("activation"), path))
+
+
+def _yaml_layer(path: Path, i: int, row: Any, depth: float, width: float) -> Layer:
+    if not isinstance(row, list) or len(row) != 4 or not isinstance(row[3], list):
+        raise UserError(f"{path}: layer {i} is {row!r}, expected [from, number, module, args]")
+    sources, repeats, module, args = row
+    listed = sources if isinstance(sources, list) else [sources]
+    absolute = tuple(i + s if s < 0 else s for s in listed)
+    if any(not PICTURE <= s < i for s in absolute):
+        raise UserError(f"{path}: layer {i} reads {sources}, expected layers before it")
+    values = [_literal(arg) for arg in args]
+    if width != 1 and values and isinstance(values[0], int) and module not in ("Concat", *HEADS):
+        values[0] = values[0] * width  # the output's width alone is scaled; the builder rounds it
+    return Layer(absolute, module, tuple(values), max(round(repeats * depth), 1) if repeats > 1 else repeats)
+
+
+def _literal(value: Any) -> Any:
+    """Arguments are literals, or text that reads as one ("None"); any other text ("nc", "nearest") stays text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def _activation(text: str | None, path: Path) -> str:
+    if text is None:
+        return "SiLU"
+    match = re.fullmatch(r"(?:torch\.)?(?:nn\.)?(\w+)(?:\(.*\))?", text.strip())
+    if match is None or match[1] not in ACTIVATIONS:
+        raise UserError(f"{path}: activation {text!r} is unknown; known: {', '.join(ACTIVATIONS)}")
+    return match[1]

@@ -1,0 +1,186 @@
+"""The network built from a plan."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from yolov9k.errors import UserError
+from yolov9k.models import blocks
+from yolov9k.models.blocks import ACTIVATIONS, Conv, RepConvN
+from yolov9k.models.heads import HEADS, Detect
+from yolov9k.models.spec import PICTURE, Layer, ModelSpec, load_spec
+
+_BLOCKS: dict[str, type[nn.Module]] = {
+    name: getattr(blocks, name)
+    for name in (
+        "Conv", "RepConvN", "RepNCSP", "RepNCSPELAN4", "ELAN1", "AConv", "ADown", "SPPELAN",
+        "CBLinear", "CBFuse", "Concat", "Silence",
+    )
+}  # fmt: skip
+
+
+class YOLOv9(nn.Module):
+    """A YOLOv9 or GELAN network (arXiv 2402.13616).
+
+    In training mode a call returns a list of branches, the auxiliary ones first, each a list of three raw maps
+    [B, 64 + nc, h, w]. In evaluation mode it returns the main branch decoded: [B, 4 + nc, A] (centre x, centre y, width,
+    height in pixels; probabilities). Pictures are [B, 3, H, W] RGB in 0..1, H and W multiples of `stride`.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        num_classes: int = 80,
+        names: Sequence[str] | None = None,
+        class_widths: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        self.spec, self.num_classes = spec, num_classes
+        self.names = list(names) if names else [str(i) for i in range(num_classes)]
+        self.class_widths = list(class_widths) if class_widths else None
+        self.model = nn.ModuleList(_build(spec, num_classes, self.class_widths))
+        self.head: Detect = self.model[-1]  # type: ignore[assignment]
+        self.stride = max(self.head.strides)
+        everything, main = spec.needed(spec.layers[-1].sources), spec.needed(spec.main_sources())
+        self._releases = {False: _last_uses(spec, everything), True: _last_uses(spec, main)}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "head":  # a second name for the last layer, not a second submodule
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def forward(self, x: Tensor) -> Any:
+        """Branches of raw maps in training mode, the main branch decoded in evaluation mode."""
+        if self.training:
+            return self.branches(x)
+        return self.decode(self.branches(x, main_only=True)[-1])
+
+    def branches(self, x: Tensor, main_only: bool = False) -> list[list[Tensor]]:
+        """Raw maps of every branch, or of the main one alone, whatever the mode."""
+        self._check(x)
+        outputs: dict[int, Any] = {PICTURE: x}
+        for number, releases in self._releases[main_only].items():
+            layer = self.spec.layers[number]
+            inputs = [outputs[s] for s in layer.sources]
+            outputs[number] = self.model[number](inputs if len(inputs) > 1 else inputs[0])
+            for source in releases:
+                del outputs[source]
+        sources = self.spec.main_sources() if main_only else self.spec.layers[-1].sources
+        return self.head([outputs[s] for s in sources], main_only)  # type: ignore[no-any-return]
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
+        """One branch's raw maps to [B, 4 + nc, A]: boxes in pixels, probabilities."""
+        return self.head.decode(maps)
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() != 4 or x.shape[1] != 3 or x.shape[2] % self.stride or x.shape[3] % self.stride:
+            raise ValueError(f"YOLOv9: x must be [B, 3, H, W] with H and W multiples of {self.stride}, got {list(x.shape)}")
+
+    def to_lean(self) -> YOLOv9:
+        """A new model of the main branch alone, with the same results in evaluation mode."""
+        spec, number = self.spec.lean()
+        head = len(self.spec.layers) - 1
+        main = self.head.num_branches - 1
+        widths = [self.class_widths[-1]] if self.class_widths else None
+        lean = YOLOv9(spec, self.num_classes, self.names, widths)
+        for old, new in number.items():
+            if old != head:
+                lean.model[new] = copy.deepcopy(self.model[old])
+        for part in ("cv2", "cv3"):
+            source = copy.deepcopy(getattr(self.head, f"cv{int(part[-1]) + 2 * main}"))
+            setattr(lean.head, part, source)
+        reference = next(self.parameters())
+        return lean.to(reference.device, reference.dtype).train(self.training)
+
+    def fuse(self) -> YOLOv9:
+        """A new model for inference: BatchNorm folded into convolutions, RepConvN merged into one."""
+        fused = copy.deepcopy(self)
+        for module in fused.modules():
+            if isinstance(module, RepConvN):
+                module.fuse()
+        for module in fused.modules():
+            if isinstance(module, Conv):
+                module.fuse()
+        return fused.eval().requires_grad_(False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> YOLOv9:
+        twin = YOLOv9.__new__(YOLOv9)
+        memo[id(self)] = twin
+        for key, value in self.__dict__.items():
+            twin.__dict__[key] = copy.deepcopy(value, memo)
+        return twin
+
+
+def _last_uses(spec: ModelSpec, layers: set[int]) -> dict[int, list[int]]:
+    """For each of `layers` in order, the outputs that nothing after it reads: they are let go at once."""
+    last: dict[int, int] = {}
+    for number in sorted(layers):
+        last.update(dict.fromkeys(spec.layers[number].sources, number))
+    keep = set(spec.layers[-1].sources)
+    return {n: [s for s, at in last.items() if at == n and s not in keep] for n in sorted(layers)}
+
+
+def _build(spec: ModelSpec, num_classes: int, class_widths: Sequence[int] | None) -> list[nn.Module]:
+    """Modules of all layers; each one's input width follows from what it reads."""
+    modules: list[nn.Module] = []
+    widths: dict[int, int] = {PICTURE: 3}
+    for number, layer in enumerate(spec.layers):
+        sources = [widths[s] for s in layer.sources]
+        try:
+            module, widths[number] = _build_layer(layer, sources, num_classes, class_widths)
+        except (TypeError, ValueError, IndexError) as error:
+            raise UserError(f"model {spec.name}: layer {number} {layer.module} {list(layer.args)}: {error}") from None
+        modules.append(module)
+    if spec.activation != "SiLU":
+        for module in modules:
+            _set_activation(module, spec.activation)
+    return modules
+
+
+def _set_activation(module: nn.Module, name: str) -> None:
+    """Replace each block's default SiLU."""
+    for part in module.modules():
+        if isinstance(part, (Conv, RepConvN)) and isinstance(part.act, nn.SiLU):
+            part.act = ACTIVATIONS[name]()
+
+
+def _build_layer(
+    layer: Layer, sources: list[int], num_classes: int, class_widths: Sequence[int] | None
+) -> tuple[nn.Module, int]:
+    """The layer's module and its output's width."""
+    name, args = layer.module, layer.args
+    if name in HEADS:
+        branches, groups = HEADS[name]
+        return Detect(num_classes, sources, branches, groups, class_widths=class_widths), 0
+    if name == "nn.Upsample":
+        return nn.Upsample(*args), sources[0]
+    if name not in _BLOCKS:
+        raise ValueError(f"unknown module; known: {', '.join([*_BLOCKS, 'nn.Upsample', *HEADS])}")
+    block = _BLOCKS[name]
+    if name in ("Silence", "Concat", "CBFuse"):
+        width = sum(sources) if name == "Concat" else sources[-1]
+        return block(*args), width
+    inspect.signature(block).bind(sources[0], *args)
+    if name == "CBLinear":
+        return block(sources[0], *args), sum(args[0])
+    width = math.ceil(args[0] / 8) * 8  # as published: yolov9-m's 180 is built as 184
+    chain = [block(sources[0] if i == 0 else width, width, *args[1:]) for i in range(layer.repeats)]
+    return (chain[0] if len(chain) == 1 else nn.Sequential(*chain)), width
+
+
+def create_model(name_or_yaml: str | Path, num_classes: int = 80) -> YOLOv9:
+    """A model with fresh weights: one of the ten variants' names or a YAML file of the published format.
+
+    Raises UserError naming the file, layer and value.
+    """
+    return YOLOv9(load_spec(name_or_yaml), num_classes)
