@@ -1,0 +1,307 @@
+"""Augmentation: labels must follow the pixels that they describe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.tolerances import LABEL_EDGE, PASTED_EDGE, PIXEL_ROUNDING
+from yolov9k.data import augment
+from yolov9k.data.augment import Warp
+from yolov9k.data.labels import MIN_SIDE, Labels, clip, concatenate, hulls, survivors
+from yolov9k.data.letterbox import FILL
+from yolov9k.data.records import Record
+from yolov9k.hyp import Hyp
+
+SIZE = 64
+STILL = Hyp().override(hsv_h=0, hsv_s=0, hsv_v=0, translate=0, scale=0, fliplr=0, mosaic=0, mixup=0, copy_paste=0)
+RESTLESS = Hyp().override(degrees=30, shear=15, perspective=0.002, flipud=0.5, mixup=0.5)
+seeds = st.integers(0, 2**32 - 1)
+shares = st.floats(0.05, 0.95)
+
+
+def picture(box: tuple[int, int, int, int], height: int = SIZE, width: int = SIZE) -> np.ndarray:
+    """A white rectangle on the grey of the padding."""
+    image = np.full((height, width, 3), FILL, np.uint8)
+    image[box[1] : box[3], box[0] : box[2]] = 255
+    return image
+
+
+def label(*boxes: tuple[float, float, float, float], polygons: list[np.ndarray | None] | None = None) -> Labels:
+    array = np.array(boxes, np.float32).reshape(-1, 4)
+    return Labels.make(np.arange(len(boxes)), array, polygons or [None] * len(boxes))
+
+
+def square(box: tuple[float, float, float, float]) -> np.ndarray:
+    x1, y1, x2, y2 = box
+    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float32)
+
+
+def bright(image: np.ndarray, share: float = 0.5) -> np.ndarray:
+    """Hull of the pixels that are white by more than `share`."""
+    rows, columns = np.nonzero(image[..., 0] > FILL + (255 - FILL) * share)
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)
+
+
+def follows(image: np.ndarray, box: np.ndarray) -> bool:
+    """Whether a box holds the pixels that are mostly white, and nothing beyond those that are white at all.
+
+    Between the two lie the tips of sharp corners, which cover little of their pixels.
+    """
+    outward = np.array([-1, -1, 1, 1])
+    beyond = (bright(image) - box) * outward
+    missing = (box - bright(image, 0.02)) * outward
+    return bool(max(beyond.max(), missing.max()) <= LABEL_EDGE)
+
+
+@st.composite
+def objects(draw: st.DrawFn) -> tuple[int, int, int, int]:
+    x1, y1 = draw(st.integers(0, SIZE - 24)), draw(st.integers(0, SIZE - 24))
+    return x1, y1, draw(st.integers(x1 + 20, SIZE)), draw(st.integers(y1 + 20, SIZE))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    objects(),
+    st.floats(-180, 180),
+    st.floats(0.6, 1.8),
+    st.floats(-15, 15),
+    shares,
+    shares,
+    st.booleans(),
+    st.booleans(),
+)
+def test_labels_follow_the_pixels_through_an_affine_warp(
+    box: tuple[int, int, int, int],
+    degrees: float,
+    scale: float,
+    shear: float,
+    x: float,
+    y: float,
+    poly: bool,
+    odd: bool,
+) -> None:
+    shape = (SIZE + 9, SIZE - 7) if odd else (SIZE, SIZE)
+    view = Warp(degrees=degrees, scale=scale, shear=(shear, -shear / 2), shift=((x - 0.5) / 2, (y - 0.5) / 2))
+    labels = label(box, polygons=[square(box) if poly else None])
+    image, seen = augment.warp(picture(box), labels, view.matrix((SIZE, SIZE), shape), shape)
+    assert image.shape[:2] == shape
+    if not len(seen):
+        return
+    assert follows(image, seen.boxes[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(objects(), st.floats(-0.004, 0.004), st.floats(-0.004, 0.004))
+def test_labels_follow_the_pixels_through_perspective(box: tuple[int, int, int, int], x: float, y: float) -> None:
+    matrix = Warp(tilt=(x, y)).matrix((SIZE, SIZE), (SIZE, SIZE))
+    image, seen = augment.warp(picture(box), label(box), matrix, (SIZE, SIZE))
+    if len(seen):
+        assert follows(image, seen.boxes[0])
+
+
+def test_extreme_perspective_keeps_the_horizon_out_of_the_picture() -> None:
+    matrix = Warp(tilt=(0.01, -0.01)).matrix((1280, 1280), (640, 640))
+    corners = np.array([[0, 0, 1], [1280, 0, 1], [0, 1280, 1], [1280, 1280, 1]]) @ matrix.T
+    assert (corners[:, 2] > 0.09).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(objects(), st.integers(0, 3), st.floats(0.5, 1.5), st.floats(0.5, 1.5), st.floats(0.4, 1.6))
+def test_labels_follow_the_pixels_through_a_mosaic(
+    box: tuple[int, int, int, int], corner: int, x: float, y: float, scale: float
+) -> None:
+    blank = (picture((0, 0, 0, 0), SIZE - 10), Labels.empty())
+    tiles = [(picture(box), label(box)) if i == corner else blank for i in range(4)]
+    canvas, labels = augment.mosaic(tiles, (x, y), SIZE)
+    assert canvas.shape == (2 * SIZE, 2 * SIZE, 3)
+    if len(labels):
+        assert np.allclose(bright(canvas), labels.boxes[0], atol=PIXEL_ROUNDING)
+    else:
+        assert (canvas < 200).all()
+    matrix = Warp(scale=scale, shift=(0.07, -0.04)).matrix((2 * SIZE, 2 * SIZE), (SIZE, SIZE))
+    image, labels = augment.warp(canvas, labels, matrix, (SIZE, SIZE))
+    if len(labels):
+        assert follows(image, labels.boxes[0])
+
+
+def test_mosaic_places_each_picture_in_its_corner() -> None:
+    tiles = [(np.full((SIZE, SIZE, 3), 10 * i + 10, np.uint8), label((0, 0, 9, 9))) for i in range(4)]
+    canvas, labels = augment.mosaic(tiles, (1.0, 1.0), SIZE)
+    means = [canvas[y : y + SIZE, x : x + SIZE].mean() for y in (0, SIZE) for x in (0, SIZE)]
+    assert means == [10, 20, 30, 40]
+    assert labels.boxes[:, :2].tolist() == [[0, 0], [SIZE, 0], [0, SIZE], [SIZE, SIZE]]
+    canvas, _ = augment.mosaic([(t[0][:30], t[1]) for t in tiles], (0.5, 0.75), SIZE)
+    assert (canvas[:18] == 114).all()  # above the flat pictures there is padding
+    assert (canvas[18:48, :32] == 10).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.booleans(), st.lists(objects(), max_size=5))
+def test_boxes_stay_inside_and_polygons_agree(seed: int, mosaic: bool, boxes: list[tuple[int, int, int, int]]) -> None:
+    rng = np.random.default_rng(seed)
+    recipe = augment.draw(rng, RESTLESS, 0, 3, mosaic=mosaic)
+    shape = (SIZE, SIZE)
+    image = rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    labels = label(*boxes, polygons=[square(b) if i % 2 else None for i, b in enumerate(boxes)])
+    tile = augment.warp(image, labels, recipe.warp.matrix(shape, shape), shape)
+    for part in recipe.mosaics:
+        canvas = augment.copy_paste(
+            *augment.mosaic([(image, labels)] * 4, part.centre, SIZE), part.paste, part.paste_seed
+        )
+        tile = augment.mix(
+            tile, augment.warp(*canvas, part.warp.matrix((2 * SIZE, 2 * SIZE), shape), shape), recipe.mix
+        )
+    image, labels = augment.flip(
+        augment.recolour(tile[0], recipe.gains), tile[1], across=recipe.across, upside=recipe.upside
+    )
+    assert image.shape == (SIZE, SIZE, 3)
+    assert image.dtype == np.uint8
+    assert ((labels.boxes >= 0) & (labels.boxes <= SIZE)).all()
+    assert (labels.boxes[:, 2:] - labels.boxes[:, :2] > MIN_SIDE - LABEL_EDGE).all()
+    assert labels.lengths.sum() == len(labels.points)
+    assert np.allclose(hulls(labels.points, labels.lengths), labels.boxes, atol=PIXEL_ROUNDING)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_still_parameters_do_nothing(seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    labels = label((1, 2, 3, 4), (0, 0, 64, 1))  # too small and too flat to survive a warp
+    recipe = augment.draw(np.random.default_rng(seed), STILL, 0, 1, mosaic=True)
+    assert recipe.mosaics == ()
+    tile = augment.warp(image, labels, recipe.warp.matrix((SIZE, SIZE), (SIZE, SIZE)), (SIZE, SIZE))
+    after = augment.flip(augment.recolour(tile[0], recipe.gains), tile[1], across=recipe.across, upside=recipe.upside)
+    assert np.array_equal(after[0], image)
+    assert np.array_equal(after[1].boxes, labels.boxes)
+
+
+@given(objects(), st.booleans(), st.booleans())
+def test_flips_follow_the_pixels_and_undo_themselves(
+    box: tuple[int, int, int, int], across: bool, upside: bool
+) -> None:
+    image, labels = picture(box, 70, 90), label(box, polygons=[square(box)])
+    once = augment.flip(image, labels, across=across, upside=upside)
+    assert np.array_equal(bright(once[0]), once[1].boxes[0])
+    twice = augment.flip(*once, across=across, upside=upside)
+    assert np.array_equal(twice[0], image)
+    assert np.array_equal(twice[1].boxes, labels.boxes)
+    assert np.array_equal(twice[1].points, labels.points)
+
+
+def test_recolour_multiplies_hue_saturation_and_value() -> None:
+    image = cv2.cvtColor(np.array([[[40, 100, 100], [170, 250, 200]]], np.uint8), cv2.COLOR_HSV2BGR)
+    brighter = cv2.cvtColor(augment.recolour(image, (1.0, 1.0, 1.2)), cv2.COLOR_BGR2HSV)
+    assert np.abs(brighter[0, :, 2].astype(int) - (120, 240)).max() <= 1
+    assert np.abs(brighter[0, :, 0].astype(int) - (40, 170)).max() <= 1
+    paler = cv2.cvtColor(augment.recolour(image, (1.0, 0.5, 1.0)), cv2.COLOR_BGR2HSV)
+    assert np.abs(paler[0, :, 1].astype(int) - (50, 125)).max() <= 2
+    assert (augment.recolour(image, (1.0, 1.0, 9.0)).max(-1) == 255).all()  # clipped, not wrapped
+    turned = cv2.cvtColor(augment.recolour(image, (1.1, 1.0, 1.0)), cv2.COLOR_BGR2HSV)
+    assert np.abs(turned[0, :, 0].astype(int) - (44, 187 - 180)).max() <= 1  # hue goes round
+
+
+def test_mix_blends_and_keeps_the_objects_of_both() -> None:
+    dark, light = (np.full((4, 4, 3), v, np.uint8) for v in (0, 200))
+    image, labels = augment.mix((dark, label((0, 0, 1, 1))), (light, label((1, 1, 3, 3))), 0.25)
+    assert (image == 150).all()
+    assert labels.boxes.tolist() == [[0, 0, 1, 1], [1, 1, 3, 3]]
+
+
+def test_copy_paste_mirrors_an_object_with_its_pixels() -> None:
+    triangle = np.array([[8, 10], [24, 10], [8, 30]], np.float32)
+    image = picture((0, 0, 0, 0))
+    cv2.fillPoly(image, [triangle.astype(np.int32)], (255, 255, 255))
+    before = image.copy()
+    pasted, labels = augment.copy_paste(image, label((8, 10, 24, 30), polygons=[triangle]), 1.0, 0)
+    assert len(labels) == 2
+    assert labels.boxes[1].tolist() == [SIZE - 24, 10, SIZE - 8, 30]
+    assert labels.classes.tolist() == [0, 0]
+    new = np.where(before > FILL, FILL, pasted)
+    assert np.abs(bright(new) - labels.boxes[1]).max() <= PASTED_EDGE
+    assert (new > FILL).sum() == pytest.approx((before > FILL).sum(), rel=0.15)  # a triangle, not its box
+    assert new[11, SIZE - 10, 0] == 255
+    assert new[28, SIZE - 22, 0] == FILL
+
+
+def test_copy_paste_leaves_out_what_would_hide_others_or_has_no_outline() -> None:
+    centre = (24.0, 10.0, 44.0, 30.0)  # its mirror image covers the centre itself
+    aside = (2.0, 10.0, 12.0, 30.0)
+    image = picture((24, 10, 44, 30))
+    assert len(augment.copy_paste(image.copy(), label(centre, polygons=[square(centre)]), 1.0, 0)[1]) == 1
+    assert len(augment.copy_paste(image.copy(), label(aside), 1.0, 0)[1]) == 1
+    assert len(augment.copy_paste(image.copy(), label(aside, polygons=[square(aside)]), 0.0, 0)[1]) == 1
+    assert len(augment.copy_paste(image.copy(), label(aside, polygons=[square(aside)]), 1.0, 0)[1]) == 2
+    # two that land on each other's place: each is covered by the other's copy
+    pair = [(2.0, 10.0, 12.0, 30.0), (52.0, 10.0, 62.0, 30.0)]
+    assert len(augment.copy_paste(image.copy(), label(*pair, polygons=[square(b) for b in pair]), 1.0, 0)[1]) == 2
+
+
+def test_clipping_cuts_outlines_exactly() -> None:
+    diamond = np.array([[0, 6], [6, 0], [12, 6], [6, 12]], np.float32) - (6, 6)
+    far = np.array([[-5, -5], [-1, -5], [-1, -1]], np.float32)
+    points, lengths = clip(np.concatenate([far, diamond, far]).astype(np.float32), np.array([3, 4, 3]), 10, 10)
+    assert lengths[0] == lengths[2] == 0
+    assert np.allclose(hulls(points, lengths), [[0, 0, 0, 0], [0, 0, 6, 6], [0, 0, 0, 0]])
+    area = cv2.contourArea(points)
+    assert area == pytest.approx(18)
+
+
+def test_survivors_follow_the_recipe() -> None:
+    before = np.array([[0, 0, 10, 10]] * 6 + [[0, 0, 400, 3]], np.float32)
+    after = np.array(
+        [[0, 0, 2, 10], [0, 0, 2.1, 10], [0, 0, 3, 3], [0, 0, 3, 3], [0, 0, 3, 4], [0, 0, 0, 0], [0, 0, 400, 3]],
+        np.float32,
+    )
+    outlined = np.array([False, False, False, True, False, True, False])
+    assert survivors(before, after, outlined).tolist() == [False, True, False, True, True, False, False]
+
+
+def test_draw_depends_on_the_generator_alone_and_obeys_the_switches() -> None:
+    def many(hyp: Hyp, mosaic: bool = True) -> list[augment.Recipe]:
+        return [augment.draw(np.random.default_rng(i), hyp, 5, 100, mosaic=mosaic) for i in range(300)]
+
+    assert many(RESTLESS) == many(RESTLESS)
+    plain = many(Hyp())
+    assert all(5 in recipe.mosaics[0].indices for recipe in plain)
+    assert np.mean([len(recipe.mosaics) == 2 for recipe in plain]) == pytest.approx(0.15, abs=0.06)
+    assert np.mean([recipe.across for recipe in plain]) == pytest.approx(0.5, abs=0.1)
+    assert not any(recipe.upside for recipe in plain)
+    views = [recipe.mosaics[0].warp for recipe in plain]
+    assert 0.1 <= min(v.scale for v in views) < 0.2 < 1.8 < max(v.scale for v in views) <= 1.9
+    assert 0.08 < max(abs(v.shift[0]) for v in views) <= 0.1
+    assert {v.degrees for v in views} == {0.0}
+    centres = np.array([recipe.mosaics[0].centre for recipe in plain])
+    assert centres.min() >= 0.5
+    assert centres.max() <= 1.5
+    assert all(recipe.mosaics == () for recipe in many(Hyp(), mosaic=False))
+    assert all(len(recipe.mosaics) == 1 for recipe in many(replace(Hyp(), mixup=0.0)))
+    assert len({recipe.mosaics[0].indices for recipe in plain}) > 250
+
+
+def test_labels_without_objects_pass_through_everything() -> None:
+    none = concatenate([Labels.empty(), Labels.make(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), [])])
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    canvas, labels = augment.copy_paste(*augment.mosaic([(image, none)] * 4, (1.2, 0.8), SIZE), 1.0, 0)
+    matrix = Warp(degrees=10).matrix((2 * SIZE, 2 * SIZE), (SIZE, SIZE))
+    _, labels = augment.flip(*augment.warp(canvas, labels, matrix, (SIZE, SIZE)), across=True, upside=True)
+    assert len(labels) == 0
+    assert labels.boxes.shape == (0, 4)
+
+
+def test_a_record_gives_pixel_labels_without_crowds() -> None:
+    triangle = np.array([[0, 0], [1, 0], [0.5, 1]], np.float32)
+    boxes = np.array([[0, 0, 0.5, 0.5], [0, 0, 1, 1], [0.25, 0.5, 0.75, 1]], np.float32)
+    crowd, ones = np.array([True, False, False]), np.ones(3, np.float32)
+    record = Record("x.jpg", 0, 10, 20, np.array([7, 8, 9]), boxes, [None, triangle, None], crowd, ones)  # type: ignore[arg-type]
+    labels = Labels.of_record(record, 200, 100)
+    assert labels.classes.tolist() == [8, 9]
+    assert labels.boxes.tolist() == [[0, 0, 200, 100], [50, 50, 150, 100]]
+    assert labels.outlined.tolist() == [True, False]
+    assert labels.outline(0).tolist() == [[0, 0], [200, 0], [100, 100]]
+    assert labels.outline(1).tolist() == [[50, 50], [150, 50], [150, 100], [50, 100]]

@@ -1,0 +1,194 @@
+"""Boxes and outlines of one picture, and the geometry that moves them.
+
+Coordinates are continuous pixels: the left edge of the picture is x = 0, the right edge of its last column x = width.
+The outlines of all objects lie in one array, so each operation is a few numpy calls whatever the number of objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yolov9k.data.records import Record
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+MIN_SIDE = 2.0  # pixels; facts, training recipe
+MAX_ASPECT = 100.0
+MIN_SHARE = 0.1  # of a box's area that must stay in the picture
+MIN_SHARE_OUTLINED = 0.01  # the hull of an outline is exact, a small rest of it is still a good box
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The n objects of a picture.
+
+    classes: int64 [n]; boxes: float32 [n, 4], x1 y1 x2 y2 in pixels.
+    points: float32 [p, 2], the outlines one after another, `lengths` int64 [n] points each. An object without polygon
+    is outlined by its box's corners; `outlined` bool [n] tells the real polygons.
+    """
+
+    classes: Ints
+    boxes: Floats
+    points: Floats
+    lengths: Ints
+    outlined: Bools
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @classmethod
+    def empty(cls) -> Labels:
+        """No object."""
+        none = np.zeros(0, np.int64)
+        return cls(none, np.zeros((0, 4), np.float32), np.zeros((0, 2), np.float32), none, np.zeros(0, bool))
+
+    @classmethod
+    def make(cls, classes: Ints, boxes: Floats, polygons: Sequence[Floats | None]) -> Labels:
+        """From boxes [n, 4] and for each a polygon [k, 2] or None, in pixels."""
+        if not len(classes):
+            return cls.empty()
+        outlined = np.array([p is not None and len(p) > 2 for p in polygons])
+        drawn = [p if p is not None and len(p) > 2 else _corners(b) for p, b in zip(polygons, boxes, strict=True)]
+        lengths = np.array([len(p) for p in drawn], np.int64)
+        return cls(classes, boxes, np.concatenate(drawn).astype(np.float32, copy=False), lengths, outlined)
+
+    @classmethod
+    def of_record(cls, record: Record, width: int, height: int) -> Labels:
+        """What a picture's record says, crowds left out, for the picture resized to width x height."""
+        chosen = np.flatnonzero(~record.crowd)
+        polygons = [record.polygons[i] for i in chosen]
+        unit = cls.make(record.classes[chosen], record.boxes[chosen], polygons)
+        return unit.scaled(width, height)
+
+    def scaled(self, x: float, y: float) -> Labels:
+        """Coordinates multiplied by x and y."""
+        factors = np.array([x, y, x, y], np.float32)
+        return replace(self, boxes=self.boxes * factors, points=self.points * factors[:2])
+
+    def shifted(self, x: float, y: float) -> Labels:
+        """Moved by x and y pixels."""
+        offsets = np.array([x, y, x, y], np.float32)
+        return replace(self, boxes=self.boxes + offsets, points=self.points + offsets[:2])
+
+    def flipped(self, width: int, height: int, *, across: bool, upside: bool) -> Labels:
+        """Mirrored left to right (`across`), top to bottom (`upside`), within width x height."""
+        boxes, points = self.boxes.copy(), self.points.copy()
+        for axis, extent, wanted in ((0, width, across), (1, height, upside)):
+            if wanted:
+                boxes[:, [axis, axis + 2]] = extent - boxes[:, [axis + 2, axis]]
+                points[:, axis] = extent - points[:, axis]
+        return replace(self, boxes=boxes, points=points)
+
+    def chosen(self, keep: Bools) -> Labels:
+        """The objects where `keep` bool [n] is true."""
+        if keep.all():
+            return self
+        points = self.points[np.repeat(keep, self.lengths)]
+        return Labels(self.classes[keep], self.boxes[keep], points, self.lengths[keep], self.outlined[keep])
+
+    def outline(self, index: int) -> Floats:
+        """The outline of one object, [k, 2]."""
+        end = int(self.lengths[: index + 1].sum())
+        return self.points[end - int(self.lengths[index]) : end]
+
+    def clipped(self, width: int, height: int) -> Labels:
+        """Outlines cut off at the edges of width x height, each box the hull of what is left; the rest is gone."""
+        points, lengths = clip(self.points, self.lengths, width, height)
+        boxes = hulls(points, lengths)
+        inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        return replace(self, boxes=boxes, points=points, lengths=lengths).chosen(inside)
+
+    def warped(self, matrix: NDArray[np.float64], width: int, height: int) -> Labels:
+        """Seen through a 3x3 projective matrix in a window of width x height; objects that hardly show are dropped.
+
+        The matrix must not send a point of an outline through infinity (its third coordinate stays positive).
+        """
+        moved = _project(self.points, matrix)
+        whole = hulls(moved, self.lengths)
+        points, lengths = clip(moved, self.lengths, width, height)
+        boxes = hulls(points, lengths)
+        keep = survivors(whole, boxes, self.outlined)
+        return replace(self, boxes=boxes, points=points, lengths=lengths).chosen(keep)
+
+
+def concatenate(parts: Sequence[Labels]) -> Labels:
+    """All objects of several labels in one."""
+    return Labels(
+        np.concatenate([p.classes for p in parts]),
+        np.concatenate([p.boxes for p in parts]),
+        np.concatenate([p.points for p in parts]),
+        np.concatenate([p.lengths for p in parts]),
+        np.concatenate([p.outlined for p in parts]),
+    )
+
+
+def survivors(before: Floats, after: Floats, outlined: Bools) -> Bools:
+    """Which boxes [n, 4] are still worth learning once the picture's edge cut `before` down to `after` (facts)."""
+    sides = after[:, 2:] - after[:, :2]
+    full = (before[:, 2:] - before[:, :2]).prod(1)
+    share = sides.prod(1) / np.maximum(full, 1e-9)
+    needed = np.where(outlined, MIN_SHARE_OUTLINED, MIN_SHARE)
+    aspect = sides.max(1) / np.maximum(sides.min(1), 1e-9)
+    kept: Bools = (sides > MIN_SIDE).all(1) & (aspect < MAX_ASPECT) & (share > needed)
+    return kept
+
+
+def hulls(points: Floats, lengths: Ints) -> Floats:
+    """Bounding boxes [n, 4] of outlines; zeros for an outline without points."""
+    boxes = np.zeros((len(lengths), 4), np.float32)
+    filled = lengths > 0
+    if filled.any():
+        starts = (np.cumsum(lengths) - lengths)[filled]
+        boxes[filled, :2] = np.minimum.reduceat(points, starts)
+        boxes[filled, 2:] = np.maximum.reduceat(points, starts)
+    return boxes
+
+
+def clip(points: Floats, lengths: Ints, width: float, height: float) -> tuple[Floats, Ints]:
+    """Outlines cut to the rectangle 0..width x 0..height: Sutherland-Hodgman, one edge for all outlines at a time."""
+    for axis, extent in ((0, width), (1, height)):
+        points, lengths = _clip_side(points, lengths, points[:, axis])
+        points, lengths = _clip_side(points, lengths, extent - points[:, axis])
+    # an intersection may lie a rounding error outside
+    return np.clip(points, 0, np.array([width, height], np.float32)), lengths
+
+
+def _clip_side(points: Floats, lengths: Ints, distance: Floats) -> tuple[Floats, Ints]:
+    """Keep the side where `distance` [p] is not negative."""
+    inside = distance >= 0
+    if inside.all():
+        return points, lengths
+    following = _following(lengths)
+    crossing = inside != inside[following]
+    run = np.where(crossing, distance - distance[following], 1)
+    cut = points + (distance / run)[:, None] * (points[following] - points)
+    used = np.stack([inside, crossing], 1)
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    left = np.bincount(owner, used.sum(1), minlength=len(lengths)).astype(np.int64)
+    return np.stack([points, cut], 1)[used], left
+
+
+def _following(lengths: Ints) -> Ints:
+    """For each point the index of the next one of its outline; the last one is followed by the first."""
+    following = np.arange(1, int(lengths.sum()) + 1)
+    filled = lengths[lengths > 0]
+    ends = np.cumsum(filled)
+    following[ends - 1] = ends - filled
+    return following
+
+
+def _project(points: Floats, matrix: NDArray[np.float64]) -> Floats:
+    turned = points @ matrix[:, :2].T.astype(np.float32) + matrix[:, 2].astype(np.float32)
+    projected: Floats = turned[:, :2] / turned[:, 2:]
+    return projected
+
+
+def _corners(box: Floats) -> Floats:
+    corners: Floats = box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2)
+    return corners

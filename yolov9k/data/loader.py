@@ -1,0 +1,231 @@
+"""Batches for training and evaluation, made by worker processes that share no state with the main one."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from yolov9k.data.dataset import DetectionDataset, Draw, Failure, Sample, Shape
+from yolov9k.data.letterbox import rectangle_shapes, resize
+from yolov9k.data.records import Split
+from yolov9k.errors import UserError
+from yolov9k.hyp import Hyp
+
+SCALES = (0.5, 1.5)  # of img_size, the range of multi-scale training
+
+
+@dataclass
+class Batch:
+    """Pictures and targets, padded to fixed shapes.
+
+    images: uint8 [B, 3, H, W], RGB. boxes: float32 [B, G, 5], class cx cy w h normalised to the letterboxed picture,
+    zero beyond counts int64 [B]; G is the most boxes of a picture, at least 1. indices: records of the split.
+    scale float32 [B] and pad float32 [B, 2] (left, top): x in the picture = x in the original * scale + left; of
+    meaning without augmentation only. failures: records whose pictures could not be read on the way.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    counts: Tensor
+    indices: list[int]
+    scale: Tensor
+    pad: Tensor
+    failures: list[Failure] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
+        """A copy with all tensors on a device; asynchronous where this batch is pinned."""
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """A copy in page-locked memory."""
+        return self._moved(Tensor.pin_memory)
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        images, boxes, counts, scale, pad = map(move, (self.images, self.boxes, self.counts, self.scale, self.pad))
+        return Batch(images, boxes, counts, self.indices, scale, pad, self.failures)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples, each resized to its `output` shape, which must be the same for all."""
+    height, width = samples[0].output
+    images = torch.empty(len(samples), 3, height, width, dtype=torch.uint8)
+    counts = [len(sample.labels) for sample in samples]
+    boxes = torch.zeros(len(samples), max(1, *counts), 5)
+    for sample, planes, rows in zip(samples, images.numpy(), boxes.numpy(), strict=True):
+        image = resize(sample.image, sample.output, smooth=False)
+        cv2.split(image, [planes[2], planes[1], planes[0]])  # BGR pixels straight to the RGB planes
+        rows[: len(sample.labels)] = _rows(sample)
+    return Batch(
+        images=images,
+        boxes=boxes,
+        counts=torch.tensor(counts),
+        indices=[sample.index for sample in samples],
+        scale=torch.tensor([sample.gain for sample in samples], dtype=torch.float32),
+        pad=torch.tensor([sample.pad for sample in samples], dtype=torch.float32),
+        failures=[failure for sample in samples for failure in sample.failures],
+    )
+
+
+def _rows(sample: Sample) -> NDArray[np.float32]:
+    height, width = sample.image.shape[:2]
+    low, high = sample.labels.boxes[:, :2], sample.labels.boxes[:, 2:]
+    size = np.array([width, height], np.float32)
+    return np.hstack([sample.labels.classes[:, None], (low + high) / 2 / size, (high - low) / size]).astype(np.float32)
+
+
+@dataclass
+class DrawSampler:
+    """The draws of an epoch, batch by batch.
+
+    shapes: of each batch where the records are taken in order of aspect (rectangular batches, `order` sorts them);
+    otherwise all are square. Everything random depends on (seed, epoch) alone.
+    """
+
+    order: NDArray[np.int64]
+    batch: int
+    img_size: int
+    stride: int
+    shapes: list[Shape] | None
+    shuffle: bool
+    mosaic_epochs: int
+    multi_scale: bool
+    seed: int
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.batch)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        epoch, mosaic = self.epoch, self.epoch < self.mosaic_epochs
+        order, turns = self.order, np.arange(len(self))
+        if self.shuffle and self.shapes is None:
+            order = rng.permutation(order)
+        elif self.shuffle:
+            turns = rng.permutation(turns)
+        for number, turn in enumerate(turns):
+            shape = self.shapes[turn] if self.shapes else (self.img_size, self.img_size)
+            output = self._output(shape, epoch, number)
+            chosen = order[turn * self.batch : (turn + 1) * self.batch]
+            yield [Draw(int(index), epoch, mosaic, shape, output) for index in chosen]
+
+    def _output(self, shape: Shape, epoch: int, number: int) -> Shape:
+        if not self.multi_scale:
+            return shape
+        low, high = (round(side * self.img_size / self.stride) for side in SCALES)
+        size = np.random.default_rng((self.seed, epoch, number)).integers(max(low, 1), high + 1) * self.stride
+        height, width = (math.ceil(side * size / self.img_size / self.stride) * self.stride for side in shape)
+        return height, width
+
+
+class Loader:
+    """An iterable of Batch. Call `set_epoch` before each epoch's iteration; workers live until `close`.
+
+    An iteration may be left half-way. Pictures that could not be read are warned about once and counted in
+    `dataset.unreadable`. The batches do not depend on the number of workers.
+    """
+
+    def __init__(self, dataset: DetectionDataset, sampler: DrawSampler, *, workers: int, pin: bool) -> None:
+        self.dataset, self.sampler, self.batch_size = dataset, sampler, sampler.batch
+        fork = "fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None
+        self._batches: DataLoader[Sample] | None = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=pin,
+            persistent_workers=workers > 0,
+            worker_init_fn=_start_worker,
+            multiprocessing_context=fork,
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches the next iteration gives."""
+        self.sampler.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._batches is None:
+            raise RuntimeError("this loader is closed")
+        try:
+            for batch in self._batches:
+                self.dataset.report(batch.failures)
+                yield batch
+        except UserError as error:
+            # torch puts a worker's traceback before the message
+            raise UserError(str(error).strip().splitlines()[-1].removeprefix("yolov9k.errors.UserError: ")) from None
+
+    def close(self) -> None:
+        """Stop the workers. The loader cannot be used after."""
+        self._batches = None
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # there are as many workers as processors to spend
+
+
+def make_loader(
+    split: Split,
+    hyp: Hyp,
+    *,
+    img_size: int,
+    batch: int,
+    augment: bool,
+    rect: bool = False,
+    workers: int = 2,
+    cache: str | None = None,
+    seed: int = 0,
+    close_mosaic: int = 15,
+    epochs: int = 1,
+    multi_scale: bool = False,
+    stride: int = 32,
+    pin: bool | None = None,
+) -> Loader:
+    """Make the loader of one split.
+
+    augment: training, shuffled and augmented; the last `close_mosaic` of `epochs` epochs have no mosaic.
+    rect: batches of records of like aspect, padded as little as the stride allows, without mosaic.
+    multi_scale: each training batch has a size of its own, 0.5 to 1.5 times img_size in multiples of stride.
+    cache: None, "ram" or "disk". pin: page-locked batches, by default where there is CUDA.
+    Raises UserError for an img_size that is no multiple of the stride, a batch below 1, fewer than 0 workers, a
+    cache of another name, or a split without records.
+    """
+    if img_size < stride or img_size % stride:
+        near = max(1, round(img_size / stride)) * stride
+        raise UserError(f"--img-size {img_size}: not a multiple of the stride {stride}; the nearest is {near}")
+    if batch < 1 or workers < 0:
+        raise UserError(f"--batch {batch} --workers {workers}: need at least 1 and 0")
+    if not split.records:
+        raise UserError(f"{split.source}: the split '{split.name}' has no pictures")
+    order, shapes = np.arange(len(split.records)), None
+    if rect:
+        aspects = np.array([record.height / record.width for record in split.records])
+        order = np.argsort(aspects, kind="stable")
+        shapes = rectangle_shapes(aspects[order], batch, img_size, stride)
+    dataset = DetectionDataset(split.records, hyp, img_size, augment=augment, seed=seed, cache=cache)
+    sampler = DrawSampler(
+        order=order,
+        batch=batch,
+        img_size=img_size,
+        stride=stride,
+        shapes=shapes,
+        shuffle=augment,
+        mosaic_epochs=epochs - close_mosaic if augment and not rect else 0,
+        multi_scale=multi_scale and augment,
+        seed=seed,
+    )
+    return Loader(dataset, sampler, workers=workers, pin=torch.cuda.is_available() if pin is None else pin)
