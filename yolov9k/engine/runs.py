@@ -1,0 +1,72 @@
+"""The run directory: its name, its settings, its results, line by line."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolov9k.errors import UserError
+
+COLUMNS = (
+    "epoch", "time",
+    "train/box_loss", "train/cls_loss", "train/dfl_loss",
+    "metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95",
+    "val/box_loss", "val/cls_loss", "val/dfl_loss",
+    "lr/pg0", "images_per_s", "memory_gb",
+)  # fmt: skip
+
+
+def make_run_directory(project: str | Path, name: str, exist_ok: bool = False) -> Path:
+    """Create project/name, or project/name2, name3, ... where it exists. Raises UserError where it cannot be written."""
+    wanted = Path(project) / name
+    directory, number = wanted, 2
+    while directory.exists() and not exist_ok:
+        directory, number = wanted.with_name(f"{name}{number}"), number + 1
+    try:
+        directory.mkdir(parents=True, exist_ok=exist_ok)
+        probe = directory / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{directory}: the run directory cannot be written ({error.strerror}); choose another --project") from None
+    return directory
+
+
+def latest_checkpoint(project: str | Path) -> Path:
+    """The youngest last.pt below `project`. Raises UserError where there is none."""
+    found = sorted(Path(project).glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(f"--resume: no run with weights/last.pt in {project}; give the path of a last.pt")
+    return found[-1]
+
+
+def save_settings(directory: Path, **settings: Mapping[str, Any]) -> None:
+    """Write each mapping to NAME.yaml."""
+    for name, values in settings.items():
+        (directory / f"{name}.yaml").write_text(yaml.safe_dump(dict(values), sort_keys=False))
+
+
+class Results:
+    """results.csv, one line an epoch; lines from `first` on are dropped, since a resumed run writes them anew."""
+
+    def __init__(self, path: Path, first: int = 0) -> None:
+        self.path = path
+        kept: list[dict[str, str]] = []
+        if first and path.exists():
+            with path.open(newline="") as file:
+                kept = [row for row in csv.DictReader(file) if int(row["epoch"]) < first]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Append one epoch's line; a missing or non-finite value is left empty."""
+        text = {key: "" if math.isnan(row.get(key, math.nan)) else f"{row[key]:.6g}" for key in COLUMNS}
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(text)

@@ -1,0 +1,345 @@
+"""Training from start to end: data, model, epochs, validation, checkpoints, pictures (facts: training recipe)."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from yolov9k.data.config import load_split
+from yolov9k.data.loader import Batch, Loader, make_loader
+from yolov9k.data.records import Split
+from yolov9k.engine import plots
+from yolov9k.engine.inference import pick_device
+from yolov9k.engine.optim import Schedule
+from yolov9k.engine.runs import Results, latest_checkpoint, make_run_directory, save_settings
+from yolov9k.engine.step import TrainStep
+from yolov9k.engine.validator import ValidationResult, print_metrics, validate
+from yolov9k.errors import UserError, warn
+from yolov9k.hyp import Hyp, load_hyp
+from yolov9k.losses import DetectionLoss
+from yolov9k.models import YOLOv9, create_model
+from yolov9k.models.checkpoints import load, load_weights, read, rebuild, save
+
+BAD_STEPS = 10  # consecutive iterations without a finite loss after which a run stops
+
+
+@dataclass
+class TrainOptions:
+    """What the command line gives; field names are the flags'."""
+
+    data: str
+    cfg: str | None = None
+    weights: str | None = None
+    img: int = 640
+    batch: int = 16
+    epochs: int = 500
+    hyp: str | None = None
+    device: str = "auto"
+    workers: int = 8
+    project: str = "runs/train"
+    name: str = "exp"
+    exist_ok: bool = False
+    close_mosaic: int = 15
+    cache: str | None = None
+    rect: bool = False
+    multi_scale: bool = False
+    single_cls: bool = False
+    freeze: tuple[int, ...] = ()
+    patience: int = 100
+    amp: str = "auto"
+    label_smoothing: float | None = None
+    seed: int = 0
+    strict: bool = False
+    noval: bool = False
+
+    def check(self) -> None:
+        """Raise UserError for values that cannot be; round the picture size up to a multiple of 32, and say so."""
+        if self.batch < 1 or self.epochs < 1 or self.img < 1 or self.workers < 0:
+            raise UserError(
+                f"--batch {self.batch} --epochs {self.epochs} --img {self.img} --workers {self.workers}: "
+                "batch, epochs and img must be at least 1, workers at least 0"
+            )
+        if self.cfg is None and self.weights is None:
+            raise UserError("give --cfg (a model's name or YAML file), --weights (a checkpoint), or both")
+        if self.amp not in ("auto", "off", "fp16", "bf16"):
+            raise UserError(f"--amp {self.amp}: expected auto, off, fp16 or bf16")
+        if self.img % 32:
+            rounded = -(-self.img // 32) * 32
+            warn(f"--img {self.img} is no multiple of 32; training at {rounded}")
+            self.img = rounded
+
+
+class Trainer:
+    """One training run. `fit` trains; `directory` holds what it leaves: weights, results.csv, pictures."""
+
+    def __init__(self, options: TrainOptions, console: Console | None = None, resume: dict[str, Any] | None = None) -> None:
+        options.check()
+        self.options, self.console = options, console or Console()
+        self.device = pick_device(options.device)
+        self.hyp = Hyp(**resume["hyp"]) if resume else load_hyp(options.hyp)
+        if options.label_smoothing is not None:
+            self.hyp = self.hyp.override(label_smoothing=options.label_smoothing)
+        self.amp = _choose_amp(options.amp, self.device)
+        torch.manual_seed(options.seed)
+        self.train_split = load_split(options.data, "train", single_cls=options.single_cls, strict=options.strict)
+        self.val_split = load_split(options.data, "val", single_cls=options.single_cls, strict=options.strict)
+        self._report_faults()
+        self.train_loader, self.val_loader = self._loaders()
+        self.model = self._model(resume).to(self.device)
+        self.criterion = make_criterion(self.model, self.hyp)
+        self.schedule = Schedule(self.hyp, options.batch, len(self.train_loader), options.epochs)
+        self.step = TrainStep(
+            self.model, self.criterion, self.hyp, batch=options.batch, schedule=self.schedule, amp=self.amp
+        )
+        self.first_epoch, self.best, self.best_epoch = 0, -1.0, 0
+        if resume:
+            self._restore(resume)
+        self.directory = Path(resume["directory"]) if resume else make_run_directory(
+            options.project, options.name, options.exist_ok
+        )  # fmt: skip
+        (self.directory / "weights").mkdir(parents=True, exist_ok=True)
+        save_settings(self.directory, opt=_plain(options), hyp=asdict(self.hyp))
+        self.results = Results(self.directory / "results.csv", self.first_epoch)
+
+    @classmethod
+    def resume(cls, path: str | Path | None, project: str = "runs/train", **changes: Any) -> Trainer:
+        """Go on with a run from its last.pt (None: the youngest below `project`). Raises UserError."""
+        checkpoint = Path(path) if path else latest_checkpoint(project)
+        content = read(checkpoint)
+        if "step" not in content:
+            raise UserError(f"{checkpoint}: holds no optimiser state to resume from; give the run's weights/last.pt")
+        known = {field.name for field in fields(TrainOptions)}
+        values = {key: value for key, value in content["options"].items() if key in known}
+        options = TrainOptions(**{**values, **changes, "freeze": tuple(values["freeze"])})
+        if content["epoch"] >= options.epochs:
+            raise UserError(
+                f"{checkpoint}: its {options.epochs} epochs are done, nothing to resume; train on with --weights {checkpoint}"
+            )
+        content["directory"] = str(checkpoint.resolve().parents[1])
+        return cls(options, resume=content)
+
+    def fit(self) -> ValidationResult:
+        """Train all epochs; returns the validation of the best weights. Ctrl-C saves last.pt and is raised again."""
+        options, epoch = self.options, self.first_epoch
+        self._announce()
+        try:
+            for epoch in range(self.first_epoch, options.epochs):
+                started = time.perf_counter()
+                losses, speed = self._train_epoch(epoch)
+                result = None if options.noval and epoch + 1 < options.epochs else self._validate()
+                self._record(epoch, losses, speed, result, time.perf_counter() - started)
+                if epoch - self.best_epoch >= options.patience:
+                    self.console.print(f"no better fitness for {options.patience} epochs: stopping early")
+                    break
+        except KeyboardInterrupt:
+            self._save("last.pt", epoch)
+            self.console.print(f"interrupted: {self.directory}/weights/last.pt is saved; go on with --resume")
+            raise
+        finally:
+            self.train_loader.close()
+        return self._finish()
+
+    def _loaders(self) -> tuple[Loader, Loader]:
+        options = self.options
+        common: dict[str, Any] = {"img_size": options.img, "workers": options.workers, "cache": options.cache}
+        batch = min(options.batch, len(self.train_split.records))
+        train = make_loader(
+            self.train_split, self.hyp, batch=batch, augment=True, rect=options.rect, seed=options.seed,
+            close_mosaic=options.close_mosaic, epochs=options.epochs, multi_scale=options.multi_scale, **common,
+        )  # fmt: skip
+        return train, make_loader(self.val_split, self.hyp, batch=2 * options.batch, augment=False, rect=True, **common)
+
+    def _model(self, resume: dict[str, Any] | None) -> YOLOv9:
+        options, classes = self.options, len(self.train_split.names)
+        if resume:
+            model = rebuild(resume)
+            model.load_state_dict(resume["model"])
+        elif options.cfg is None:
+            given = read(str(options.weights))
+            if "spec" not in given:
+                raise UserError(f"{options.weights}: has no layer table; say which model it is with --cfg")
+            model = rebuild({**given, "num_classes": classes, "names": self.train_split.names, "fused": False})
+        else:
+            model = create_model(options.cfg, classes)
+        if options.weights and not resume:
+            fresh = load_weights(model, options.weights)
+            self.console.print(f"{options.weights}: {len(model.state_dict()) - len(fresh)} tensors taken, {len(fresh)} fresh")
+        model.names = list(self.train_split.names)
+        _freeze(model, options.freeze)
+        return model
+
+    def _restore(self, resume: dict[str, Any]) -> None:
+        self.step.load_state_dict(resume["step"])
+        self.step.ema.load_state_dict(resume["ema"])
+        self.first_epoch, self.best, self.best_epoch = resume["epoch"], resume["best"], resume["best_epoch"]
+        self.step.iteration = self.first_epoch * len(self.train_loader)
+
+    def _train_epoch(self, epoch: int) -> tuple[Tensor, float]:
+        """One epoch; returns the mean loss parts [3] and images a second."""
+        self.model.train()
+        self.train_loader.set_epoch(epoch)
+        total, images, bad = torch.zeros(3, device=self.device), 0, 0
+        started = time.perf_counter()
+        with self._progress() as bar:
+            task = bar.add_task(f"epoch {epoch + 1}/{self.options.epochs}", total=len(self.train_loader), note="")
+            for number, batch in enumerate(self.train_loader):
+                if epoch == self.first_epoch and number < 3:
+                    self._plot_batch(number, batch)
+                moved = batch.to(self.device)
+                parts = self.step(moved.images, moved.boxes, moved.counts)
+                bad = 0 if bool(parts.isfinite().all()) else bad + 1
+                if bad:
+                    self._complain(bad, batch)
+                else:
+                    total += parts
+                images += len(batch)
+                rate = images / (time.perf_counter() - started)
+                bar.update(task, advance=1, note=_note(total / (number + 1), rate, _memory_gb(self.device)))
+        return total / len(self.train_loader), images / (time.perf_counter() - started)
+
+    def _complain(self, bad: int, batch: Batch) -> None:
+        files = ", ".join(self.train_split.records[i].path.name for i in batch.indices[:4])
+        warn(f"the loss is not finite at iteration {self.step.iteration} (pictures {files}, ...); the step is skipped")
+        if bad >= BAD_STEPS:
+            raise UserError(
+                f"the loss was not finite for {bad} iterations in a row; lower lr0 ({self.hyp.lr0}) or train with --amp off; "
+                f"{self.directory}/weights/last.pt is the last good state"
+            )
+
+    def _validate(self) -> ValidationResult:
+        return validate(
+            self.step.ema, self.val_loader, split=self.val_split, criterion=self.criterion, amp=self.amp,
+            device=self.device, channels_last=True, progress=self.console.is_terminal,
+        )  # fmt: skip
+
+    def _record(self, epoch: int, losses: Tensor, speed: float, result: ValidationResult | None, seconds: float) -> None:
+        """Write the epoch's line and checkpoints."""
+        row = dict(zip(("train/box_loss", "train/cls_loss", "train/dfl_loss"), losses.tolist(), strict=True))
+        row |= {"epoch": epoch, "time": seconds, "lr/pg0": self.step.optimizer.param_groups[1]["lr"]}
+        row |= {"images_per_s": speed, "memory_gb": _memory_gb(self.device)}
+        text = f"epoch {epoch + 1}/{self.options.epochs}  box {losses[0]:.3f}  class {losses[1]:.3f}  dfl {losses[2]:.3f}"
+        if result:
+            metrics = result.metrics
+            row |= {"metrics/precision": metrics.precision, "metrics/recall": metrics.recall}
+            row |= {"metrics/mAP_0.5": metrics.ap50, "metrics/mAP_0.5:0.95": metrics.ap}
+            names = ("val/box_loss", "val/cls_loss", "val/dfl_loss")
+            row |= dict(zip(names, result.losses or (), strict=True))
+            text += f"  AP50 {metrics.ap50:.3f}  AP {metrics.ap:.3f}"
+            if metrics.fitness > self.best:
+                self.best, self.best_epoch = metrics.fitness, epoch
+                save(self.directory / "weights" / "best.pt", self.step.ema, epoch=epoch, best=self.best)
+        self.results.add(row)
+        _tensorboard(self.directory, epoch, row)
+        self._save("last.pt", epoch + 1)
+        self.console.print(f"{text}  {speed:.1f} images/s  {row['memory_gb']:.1f} GB  {seconds:.0f} s")
+
+    def _save(self, name: str, epoch: int) -> None:
+        """Save all that a resumed run needs; `epoch` is the one it starts with."""
+        save(
+            self.directory / "weights" / name, self.model, ema=self.step.ema.state_dict(), step=self.step.state_dict(),
+            epoch=epoch, best=self.best, best_epoch=self.best_epoch, hyp=asdict(self.hyp), options=_plain(self.options),
+        )  # fmt: skip
+
+    def _finish(self) -> ValidationResult:
+        """Validate the best weights once more, with pictures."""
+        weights = self.directory / "weights"
+        best = load(weights / ("best.pt" if (weights / "best.pt").exists() else "last.pt")).to(self.device)
+        result = validate(
+            best, self.val_loader, split=self.val_split, criterion=self.criterion, amp=self.amp, device=self.device,
+            plots_dir=self.directory, progress=self.console.is_terminal,
+        )  # fmt: skip
+        self.val_loader.close()
+        plots.plot_results(self.directory / "results.csv", self.directory / "results.png")
+        plots.plot_labels(self.train_split, self.directory / "labels.png")
+        print_metrics(result, self.console)
+        self.console.print(f"run: {self.directory}  weights: {weights / 'best.pt'}")
+        return result
+
+    def _report_faults(self) -> None:
+        for split in (self.train_split, self.val_split):
+            fatal = [fault for fault in split.faults if fault.fatal]
+            if fatal:
+                warn(f"{split.name}: {len(fatal)} faulty labels or pictures are left out, the first: {fatal[0]}; "
+                     f"list them with 'yolov9k data check {self.options.data}'")  # fmt: skip
+
+    def _announce(self) -> None:
+        train, val = len(self.train_split.records), len(self.val_split.records)
+        self.console.print(
+            f"{self.model.spec.name}: {sum(p.numel() for p in self.model.parameters()):,} parameters, "
+            f"{self.model.num_classes} classes; {train} training and {val} validation pictures at {self.options.img} px; "
+            f"{self.device}, amp {self.amp}, batch {self.options.batch} x {self.schedule.accumulate}; run {self.directory}"
+        )
+
+    def _plot_batch(self, number: int, batch: Batch) -> None:
+        path = self.directory / f"train_batch{number}.png"
+        plots.plot_batch(batch.images, batch.boxes, batch.counts, self.train_split.names, path)
+
+    def _progress(self) -> Progress:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        note = TextColumn("{task.fields[note]}")
+        return Progress(*columns, note, console=self.console, transient=True, disable=not self.console.is_terminal)
+
+
+def make_criterion(model: YOLOv9, hyp: Hyp) -> DetectionLoss:
+    """The loss of a model under a run's hyper-parameters."""
+    return DetectionLoss(
+        model.num_classes, model.head.strides, model.head.reg_max, box=hyp.box, cls=hyp.cls, dfl=hyp.dfl,
+        auxiliary=hyp.auxiliary, topk=hyp.tal_topk, alpha=hyp.tal_alpha, beta=hyp.tal_beta,
+        label_smoothing=hyp.label_smoothing,
+    )  # fmt: skip
+
+
+def _choose_amp(amp: str, device: torch.device) -> str:
+    if amp != "auto":
+        return amp
+    if device.type != "cuda":
+        return "off"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def _freeze(model: YOLOv9, layers: tuple[int, ...]) -> None:
+    """Freeze layers: one number N means the first N, several mean just those (as the published flag)."""
+    chosen = range(layers[0]) if len(layers) == 1 else layers
+    for number in chosen:
+        if not 0 <= number < len(model.model):
+            raise UserError(f"--freeze {number}: the model has layers 0 to {len(model.model) - 1}")
+        model.model[number].requires_grad_(False)
+
+
+def _memory_gb(device: torch.device) -> float:
+    """Peak memory: the GPU's reserved, else the process's own."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _note(parts: Tensor, rate: float, memory: float) -> str:
+    box, cls, dfl = parts.tolist()
+    return f"box {box:.3f} class {cls:.3f} dfl {dfl:.3f}  {rate:.1f} images/s  {memory:.1f} GB"
+
+
+def _plain(options: TrainOptions) -> dict[str, Any]:
+    return {**asdict(options), "freeze": list(options.freeze)}
+
+
+def _tensorboard(directory: Path, epoch: int, row: dict[str, float]) -> None:
+    """Add the epoch to TensorBoard's log where TensorBoard is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    with SummaryWriter(str(directory)) as writer:  # type: ignore[no-untyped-call]
+        for key, value in row.items():
+            if key != "epoch" and np.isfinite(value):
+                writer.add_scalar(key, value, epoch)  # type: ignore[no-untyped-call]

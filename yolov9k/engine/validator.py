@@ -1,0 +1,214 @@
+"""Validation of a model on a loader's pictures: COCO metrics, the real loss, speed and pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from yolov9k.data.letterbox import map_to_image
+from yolov9k.data.loader import Batch, Loader
+from yolov9k.data.records import Record, Split
+from yolov9k.engine import plots
+from yolov9k.engine.evaluator import CocoEvaluator, Metrics
+from yolov9k.engine.inference import Clock, Speed, autocast, model_device, progress_bar, to_input
+from yolov9k.errors import UserError, warn
+from yolov9k.models import YOLOv9
+from yolov9k.ops import batched_nms
+
+Criterion = Callable[[Any, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """losses: box, class, dfl as a mean over the images; None without a criterion."""
+
+    metrics: Metrics
+    losses: tuple[float, float, float] | None
+    speed: Speed
+
+
+@dataclass(frozen=True)
+class _Settings:
+    conf: float
+    iou: float
+    max_det: int
+    amp: str
+    channels_last: bool
+    single_cls: bool
+
+
+def validate(
+    model: YOLOv9,
+    loader: Loader,
+    *,
+    split: Split | None = None,
+    criterion: Criterion | None = None,
+    conf: float = 0.001,
+    iou: float = 0.7,
+    max_det: int = 300,
+    amp: str = "off",
+    device: torch.device | str | None = None,
+    channels_last: bool = False,
+    single_cls: bool = False,
+    plots_dir: str | Path | None = None,
+    save_json: str | Path | None = None,
+    progress: bool = True,
+) -> ValidationResult:
+    """Evaluate `model` in evaluation mode; each module's mode is put back at the end.
+
+    loader: batches without augmentation. split: gives the class names and the category ids of save_json, by default the
+    model's names and 0..classes-1. criterion: the training loss, called with raw maps of all branches. Thresholds:
+    facts, validation. amp: "off", "fp16", "bf16". single_cls: every detection counts as class 0. plots_dir receives
+    the curves, the confusion matrix and two mosaics. Raises UserError when model and data differ in their classes.
+    """
+    chosen = torch.device(device) if device is not None else model_device(model)
+    names, category_ids = _classes(model, split, single_cls)
+    records = loader.dataset.records
+    evaluator = CocoEvaluator(names, category_ids, records)
+    settings = _Settings(conf, iou, max_det, amp, channels_last, single_cls)
+    run = _Run(model, criterion, chosen, settings)
+    with _evaluation_mode(model), progress_bar(progress) as bar, torch.no_grad():
+        for number, batch in enumerate(bar.track(loader, total=len(loader), description="validating")):
+            detections, counts = run.step(batch)
+            if number == 0 and plots_dir is not None:
+                _mosaics(batch, detections, counts, names, Path(plots_dir))
+            with run.clock.phase("postprocess"):
+                _collect(evaluator, batch, detections, counts, records)
+    run.complain()
+    metrics = evaluator.compute()
+    if save_json is not None:
+        evaluator.save_json(save_json)
+    if plots_dir is not None:
+        plots.plot_curves(metrics, plots_dir)
+        plots.plot_confusion(metrics, Path(plots_dir) / "confusion_matrix.png")
+    return ValidationResult(metrics, run.losses(), run.clock.speed(run.images))
+
+
+def _classes(model: YOLOv9, split: Split | None, single_cls: bool) -> tuple[list[str], list[int]]:
+    names = split.names if split else model.names
+    if single_cls:
+        return (["object"] if len(names) != 1 else names), (split.category_ids[:1] if split else [0])
+    if len(names) != model.num_classes:
+        raise UserError(
+            f"{split.source if split else 'model'}: {len(names)} classes in the data, {model.num_classes} in the "
+            "model; give the data that the model was trained for, or --single-cls"
+        )
+    return names, (split.category_ids if split else list(range(len(names))))
+
+
+class _Run:
+    """The model's part of a validation, and what adds up over the batches."""
+
+    def __init__(self, model: YOLOv9, criterion: Criterion | None, device: torch.device, settings: _Settings) -> None:
+        self.model, self.criterion, self.device, self.settings = model, criterion, device, settings
+        self.clock = Clock(device)
+        self.images = 0
+        self._losses = torch.zeros(3, dtype=torch.float64, device=device)
+        self._broken = torch.zeros((), dtype=torch.int64, device=device)  # images with NaN or infinite outputs
+
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Detections [B, max_det, 6] in pixels of the letterboxed pictures and counts [B], on the CPU."""
+        options = self.settings
+        with self.clock.phase("preprocess"):
+            x = to_input(batch.images, self.model, self.device, options.channels_last)
+        with self.clock.phase("inference"):
+            with autocast(self.device, options.amp):
+                branches = self.model.branches(x, main_only=self.criterion is None)
+            prediction = self.model.decode([m if m.dtype == torch.float64 else m.float() for m in branches[-1]])
+        self._add_loss(branches, batch)
+        self._broken += (~prediction.isfinite().flatten(1).all(1)).sum()
+        self.images += len(batch)
+        with self.clock.phase("postprocess"):
+            kept = batched_nms(
+                prediction,
+                options.conf,
+                options.iou,
+                class_agnostic=options.single_cls,
+                multi_label=not options.single_cls,
+                max_detections=options.max_det,
+            )
+            detections, counts = kept.detections.cpu(), kept.counts.cpu()
+        if options.single_cls:
+            detections[..., 5] = 0
+        return detections, counts
+
+    def _add_loss(self, branches: list[list[Tensor]], batch: Batch) -> None:
+        if self.criterion is None:
+            return
+        with autocast(self.device, self.settings.amp):
+            _, parts = self.criterion(branches, (batch.boxes.to(self.device), batch.counts.to(self.device)))
+        self._losses += parts.detach().double() * len(batch)
+
+    def losses(self) -> tuple[float, float, float] | None:
+        if self.criterion is None:
+            return None
+        box, cls, dfl = (self._losses / max(self.images, 1)).tolist()
+        return box, cls, dfl
+
+    def complain(self) -> None:
+        broken = int(self._broken)
+        if broken:
+            warn(f"the model gives NaN or infinity in {broken} of {self.images} images; such boxes are left out")
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Modes of all modules are kept, not just the root's: a frozen BatchNorm stays frozen after."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _collect(
+    evaluator: CocoEvaluator, batch: Batch, detections: Tensor, counts: Tensor, records: Sequence[Record]
+) -> None:
+    """Give the evaluator each picture's detections in its original pixels."""
+    for row, index in enumerate(batch.indices):
+        record, found = records[index], detections[row, : int(counts[row])]
+        boxes = map_to_image(found[:, :4], batch.scale[row], batch.pad[row], (record.height, record.width))
+        evaluator.update(record.image_id, torch.cat([boxes, found[:, 4:]], 1))
+
+
+def _mosaics(batch: Batch, detections: Tensor, counts: Tensor, names: Sequence[str], directory: Path) -> None:
+    plots.plot_batch(batch.images, batch.boxes, batch.counts, names, directory / "val_batch0_labels.png")
+    plots.plot_detections(batch.images, detections, counts, names, directory / "val_batch0_pred.png")
+
+
+def print_metrics(result: ValidationResult, console: Console | None = None) -> None:
+    """A table of all classes with truth, then the other figures on lines below."""
+    console, metrics = console or Console(), result.metrics
+    table = Table("class", header_style="bold")
+    for column in ("images", "instances", "precision", "recall", "AP50", "AP"):
+        table.add_column(column, justify="right")
+    seen = [row for row in metrics.per_class if row.instances]
+    total = sum(row.instances for row in seen)
+    figures = metrics.precision, metrics.recall, metrics.ap50, metrics.ap
+    images = str(metrics.images)
+    table.add_row("all", images, str(total), *map(_figure, figures), style="bold", end_section=True)
+    for row in seen if len(seen) > 1 else []:
+        figures = row.precision, row.recall, row.ap50, row.ap
+        table.add_row(row.name, str(row.images), str(row.instances), *map(_figure, figures))
+    console.print(table)
+    sizes = f"small {_figure(metrics.ap_small)}, medium {_figure(metrics.ap_medium)}, large {_figure(metrics.ap_large)}"
+    console.print(f"AP75 {_figure(metrics.ap75)}, AP {sizes}, AR100 {_figure(metrics.ar100)}", highlight=False)
+    if result.losses is not None:
+        box, cls, dfl = result.losses
+        console.print(f"loss: box {box:.4f}, class {cls:.4f}, dfl {dfl:.4f}", highlight=False)
+    console.print(f"speed: {result.speed}", highlight=False)
+
+
+def _figure(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
