@@ -1,8 +1,12 @@
-"""The compiled pairwise IoU against the same definition in plain torch, at the sizes of a confusion matrix."""
+"""The compiled pairwise IoU against the same definition in plain torch, at the sizes of a confusion matrix.
+
+The compiled one runs on one thread. Torch is timed on one thread and on all: past some ten thousand elements it splits
+the work, and on a busy machine the threads then wait for each other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -28,9 +32,26 @@ def random_boxes(count: int, seed: int) -> Tensor:
     return torch.cat((corner, corner + 8 + torch.rand(count, 2, generator=generator) * 120), 1)
 
 
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Torch on as many threads as the parameter says, 0: as many as it chose itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param or before)
+    yield
+    torch.set_num_threads(before)
+
+
+SIDES = [
+    pytest.param(native.pairwise_iou, 1, id="native"),
+    pytest.param(torch_iou, 1, id="torch-one-thread"),
+    pytest.param(torch_iou, 0, id="torch-all-threads"),
+]
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("truths", [8, 100])
-@pytest.mark.parametrize("implementation", [native.pairwise_iou, torch_iou], ids=["native", "torch"])
+@pytest.mark.parametrize(("implementation", "threads"), SIDES, indirect=["threads"])
 def bench_pairwise_iou(
     benchmark: Callable[..., Tensor], implementation: Callable[[Tensor, Tensor], Tensor], truths: int, device: str
 ) -> None:

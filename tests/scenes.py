@@ -1,4 +1,4 @@
-"""Pictures with rectangles of pure colours, and a detector that finds them: known truth, end to end, without training."""
+"""Pictures with rectangles of pure colours, and a detector that finds them: known truth, end to end, untrained."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def paint(size: tuple[int, int], rectangles: list[tuple[int, int, int, int, int]
     return image
 
 
-def record(path: Path, image_id: int, size: tuple[int, int], rectangles: list[tuple[int, int, int, int, int]]) -> Record:
+def record(path: Path, image_id: int, size: tuple[int, int], rectangles: list[tuple[int, ...]]) -> Record:
     """Write the painted picture and return its truth."""
     assert cv2.imwrite(str(path), paint(size, rectangles))
     rows = np.array(rectangles, np.float32).reshape(-1, 5)

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.support import shared
+from tests.tolerances import OUTLINE_TO_BOX
 from yolov9k.data import probe
 from yolov9k.data.config import load_split
-from yolov9k.data.formats import check_box
+from yolov9k.data.formats import _LEAST_SIDE, check_box
 from yolov9k.data.formats_coco import join_parts, read_coco
 from yolov9k.data.formats_voc import read_voc
 from yolov9k.data.formats_yolo import RowError, label_path, parse_row
@@ -153,15 +154,14 @@ def test_label_path_replaces_the_last_images_folder() -> None:
 def test_yolo_row_is_an_annotation_or_a_row_error(row: str) -> None:
     try:
         annotation = parse_row(row, 3)
-    except RowError as error:
-        assert "\n" not in str(error)
-    else:
-        assert 0 <= annotation.label < 3
-        assert all(np.isfinite(annotation.box))
+    except RowError:
+        return
+    assert 0 <= annotation.label < 3
+    assert all(np.isfinite(annotation.box))
 
 
 @given(st.tuples(*[st.floats(-50, 150)] * 4), st.sampled_from([(1, 1), (100, 60)]))
-def test_checked_box_lies_in_the_image_and_has_area(box: tuple[float, float, float, float], unit: tuple[int, int]) -> None:
+def test_checked_box_lies_in_the_image(box: tuple[float, float, float, float], unit: tuple[int, int]) -> None:
     (x1, y1, x2, y2), problem, fatal = check_box(box, unit)
     if not fatal:
         assert 0 <= np.float32(x1) < np.float32(x2) <= 1
@@ -169,7 +169,7 @@ def test_checked_box_lies_in_the_image_and_has_area(box: tuple[float, float, flo
     else:
         assert problem
         clipped = np.clip(np.array(box).reshape(2, 2) / unit, 0, 1)
-        assert (clipped[1] - clipped[0]).min() <= 1e-6  # only what has no area inside the image is ruled out
+        assert (clipped[1] - clipped[0]).min() <= _LEAST_SIDE  # only what has no area inside the image is ruled out
 
 
 # images
@@ -229,13 +229,13 @@ def test_probe_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache" / "yolov9k" / "images.json"
     assert probe.probe_images([path]) == [(20, 40, None)]
     stored = json.loads(cache.read_bytes())
-    cache.write_text(json.dumps({key: [7, 9, None] for key in stored}))
+    cache.write_text(json.dumps({key: [7, 9] for key in stored}))
     assert probe.probe_images([path]) == [(7, 9, None)]  # remembered
     os.utime(path, (1, 1))
     assert probe.probe_images([path]) == [(20, 40, None)]  # changed since
     cache.write_text("{ not json")
     assert probe.probe_images([path, tmp_path / "gone.png"])[0] == (20, 40, None)
-    assert "" not in json.loads(cache.read_bytes())  # an absent image is not remembered
+    assert len(json.loads(cache.read_bytes())) == 1  # the absent image is not remembered
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))  # a file where the folder should be
     assert probe.probe_images([path]) == [(20, 40, None)]
 
@@ -326,10 +326,10 @@ def test_coco_image_that_is_missing_or_of_another_size(tmp_path: Path) -> None:
         {"id": 44},
     ]
     split = load_split(coco(tmp_path, [annotation()], images=images), "val")
-    told = [(fault.fatal, str(fault)) for fault in split.faults]
-    assert [fatal for fatal, _ in told] == [True, True, False, True]
-    for (_, message), words in zip(told, ["stands twice", "lacks", "50 x 100 pixels", "gone.jpg"], strict=False):
-        assert words in message or "gone.jpg" in message
+    assert [fault.fatal for fault in split.faults] == [True, True, False, True]
+    for fault, words in zip(split.faults, ["stands twice", "lacks its id", "50 x 100 pixels", "gone.jpg"], strict=True):
+        assert words in fault.message
+    assert len(split.records) == 1
 
 
 @pytest.mark.parametrize(
@@ -387,13 +387,16 @@ def test_coco_demo() -> None:
         assert image is not None
         assert image.shape[:2] == (record.height, record.width)
         for box, polygon in zip(record.boxes, record.polygons, strict=True):
-            if polygon is not None:  # outlines and boxes were drawn separately, within a few pixels
-                assert np.abs(np.concatenate([polygon.min(0), polygon.max(0)]) - box).max() < 0.02
+            if polygon is not None:
+                assert np.abs(np.concatenate([polygon.min(0), polygon.max(0)]) - box).max() < OUTLINE_TO_BOX
 
 
 # VOC
 
-OBJECT = "<object>\n<name>{}</name>\n<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>\n"
+OBJECT = (
+    "<object>\n<name>{}</name>\n"
+    "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>\n"
+)
 
 
 def voc(root: Path, objects: dict[str, str | None], lists: dict[str, str] | None = None) -> Path:
@@ -423,7 +426,7 @@ def test_voc_boxes_stand_as_they_are_and_names_span_all_parts(tmp_path: Path) ->
     assert train.records[0].classes.tolist() == [2, 1]
     expected = np.array([[0.1, 0.2, 0.3, 0.8], [0.01, 0.02, 1, 1]], np.float32)
     np.testing.assert_array_equal(train.records[0].boxes, expected)
-    np.testing.assert_allclose(train.records[0].pixel_boxes[0], [10, 10, 30, 40], rtol=1e-6)
+    assert train.records[0].pixel_boxes[0].round(2).tolist() == [10, 10, 30, 40]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -41,14 +42,13 @@ def split(tmp_path: Path) -> Split:
 
 @pytest.mark.parametrize("rect", [False, True])
 def test_detections_land_on_the_original_pixels(split: Split, tmp_path: Path, rect: bool) -> None:
-    """Wide, tall, small and large pictures: a detector that is right in the letterboxed picture is right in the original."""
-    result = validate(
-        scenes.ColourDetector(), loader_of(split, 320, 3, rect), split=split, save_json=tmp_path / "r.json", progress=False
-    )
+    """Wide, tall, small and large pictures: who is right in the letterboxed picture is right in the original."""
+    path, loader = tmp_path / "r.json", loader_of(split, 320, 3, rect)
+    result = validate(scenes.ColourDetector(), loader, split=split, save_json=path, progress=False)
     assert result.metrics.ap75 == 1.0
     assert result.metrics.ap > 0.9
     np.testing.assert_array_equal(result.metrics.confusion, np.diag([3, 2, 0]))
-    saved = {(row["image_id"], row["category_id"]): row for row in json.loads((tmp_path / "r.json").read_text())}
+    saved = {(row["image_id"], row["category_id"]): row for row in json.loads(path.read_text())}
     assert set(saved) == {(11, 7), (11, 3), (5, 7), (5, 3), (2, 7)}
     np.testing.assert_allclose(saved[2, 7]["bbox"], [300, 100, 260, 300], atol=3)  # halved on the way: 2 px a pixel
 
@@ -89,9 +89,8 @@ def test_mode_is_restored_after_a_failure(split: Split) -> None:
 
 
 def test_mixed_precision_runs(split: Split) -> None:
-    result = validate(
-        tiny(split), loader_of(split), split=split, criterion=DetectionLoss(2), amp="bf16", channels_last=True, progress=False
-    )
+    options = {"criterion": DetectionLoss(2), "amp": "bf16", "channels_last": True}
+    result = validate(tiny(split), loader_of(split), split=split, progress=False, **options)
     assert np.isfinite(result.losses).all()
 
 
@@ -110,12 +109,20 @@ def test_classes_must_agree(split: Split) -> None:
         validate(model, loader_of(split), split=split, progress=False)
 
 
+def test_options_are_checked(split: Split) -> None:
+    for options, message in [({"conf": -1}, "--conf -1"), ({"iou": 2}, "--iou 2"), ({"max_det": 0}, "--max-det 0")]:
+        with pytest.raises(UserError, match=message):
+            validate(tiny(split), loader_of(split), split=split, progress=False, **options)
+
+
 def test_single_class_counts_any_class(split: Split) -> None:
     """Red and blue become one: a detector of two classes is right about every object."""
     one = Split("val", ["object"], [1], split.records, [], split.source)
     for record in one.records:
         record.classes[:] = 0
-    result = validate(scenes.ColourDetector(), loader_of(one, 320), split=one, single_cls=True, progress=False)
+    options = {"single_cls": True, "criterion": DetectionLoss(2)}
+    result = validate(scenes.ColourDetector(), loader_of(one, 320), split=one, progress=False, **options)
+    assert result.losses is None
     assert result.metrics.ap75 == 1.0
     assert len(result.metrics.per_class) == 1
 
@@ -130,14 +137,10 @@ def test_pictures_and_table(split: Split, tmp_path: Path) -> None:
     labels, predictions = (cv2.imread(str(out / f"val_batch0_{kind}.png")) for kind in ("labels", "pred"))
     assert labels.shape == predictions.shape
     assert (labels != predictions).any()  # scores stand on one of them
-    console = Console(record=True, width=100, quiet=True)
-    with console.capture() as capture:
-        Console(width=100, file=console.file)
-        console.quiet = False
-        print_metrics(result, console)
-    text = capture.get()
-    for row in ("all", "red", "blue", "AP75 1.0000", "postprocess"):
-        assert row in text
+    stream = io.StringIO()
+    print_metrics(result, Console(file=stream, width=100))
+    for text in ("all", "red", "blue", "AP75 1.0000", "postprocess"):
+        assert text in stream.getvalue()
 
 
 def test_real_photographs() -> None:

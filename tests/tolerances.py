@@ -21,3 +21,5 @@ PASTED_EDGE = 2.0
 LETTERBOX_PIXELS = 0.51
 # JPEG quantises, decoders of two resolutions round differently: levels of 255.
 JPEG_LEVELS = 3
+# COCO outlines and boxes of one object were drawn separately; they differ by a few pixels of some hundreds.
+OUTLINE_TO_BOX = 0.02

@@ -15,8 +15,8 @@ from yolov9k.errors import UserError, warn
 PRESETS = Path(__file__).parent / "presets"
 
 # Keys that published files carry although YOLOv9 has nothing that reads them: objectness, anchors, focal loss.
-_WITHOUT_EFFECT = {"obj", "obj_pw", "cls_pw", "iou_t", "anchor_t", "anchors", "fl_gamma"}
-_NEUTRAL = {"cls_pw": 1.0, "fl_gamma": 0.0}
+_WITHOUT_EFFECT = {"obj", "obj_pw", "iou_t", "anchor_t", "anchors", "fl_gamma"}
+_NEUTRAL = {"fl_gamma": 0.0}
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Hyp:
     ema_tau: float = 2000.0  # optimiser steps after which the EMA decay reaches 63 % of its value
     box: float = 7.5
     cls: float = 0.5
+    cls_pw: float = 1.0  # weight of the positive share in the class loss
     dfl: float = 1.5
     auxiliary: float = 0.25  # weight of the auxiliary branch's loss
     label_smoothing: float = 0.0
@@ -63,8 +64,8 @@ class Hyp:
 
 
 _RANGES: dict[str, tuple[float, float]] = {
-    **{name: (0.0, 1.0) for name in ("flipud", "fliplr", "mosaic", "mixup", "copy_paste", "hsv_h", "hsv_s", "hsv_v")},
-    **{name: (0.0, 1.0) for name in ("momentum", "warmup_momentum", "ema_decay", "translate", "scale")},
+    **dict.fromkeys(("flipud", "fliplr", "mosaic", "mixup", "copy_paste", "hsv_h", "hsv_s", "hsv_v"), (0.0, 1.0)),
+    **dict.fromkeys(("momentum", "warmup_momentum", "ema_decay", "translate", "scale"), (0.0, 1.0)),
     "lr0": (1e-9, 10.0),
     "label_smoothing": (0.0, 0.999),
     "perspective": (0.0, 0.01),
@@ -101,7 +102,7 @@ def _number(value: Any, kind: type, key: str, where: str) -> float | int:
     low, high = _RANGES.get(key, (0.0, math.inf))
     if math.isnan(number) or not low <= number <= high or (kind is int and number != int(number)):
         raise UserError(f"{where}: {key} is {value}, expected {kind.__name__} from {low:g} to {high:g}")
-    return kind(number)
+    return int(number) if kind is int else number
 
 
 def load_hyp(source: str | Path | None = None) -> Hyp:

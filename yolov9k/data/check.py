@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -20,8 +21,7 @@ __all__ = ["Report", "SplitReport", "Spread", "check_data", "plot_grid", "print_
 SMALL, MEDIUM = 32.0**2, 96.0**2  # areas in square pixels where COCO divides small from medium from large
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(NamedTuple):
     """Least, median and greatest of a quantity in pixels; all 0 when there is nothing to measure."""
 
     low: float
@@ -127,7 +127,7 @@ def summarise(split: Split) -> SplitReport:
 def _sides(record: Record) -> Floats:
     """Width and height of each box in pixels of the original image, float32 [n, 2]."""
     boxes = record.pixel_boxes
-    return boxes[:, 2:] - boxes[:, :2]
+    return (boxes[:, 2:] - boxes[:, :2]).round(2)  # else float32 turns 32 pixels into 31.999998 and medium into small
 
 
 def print_report(report: Report, console: Console) -> None:

@@ -129,8 +129,8 @@ def _check_stated_size(sample: Sample, info: ImageInfo) -> Iterator[Fault]:
 def _assemble(
     path: Path, image_id: int, info: ImageInfo, kept: list[Annotation], boxes: list[Box], unit: tuple[int, int]
 ) -> Record:
-    fractions = np.array(boxes, np.float32).reshape(-1, 4)
-    sides = (fractions[:, 2:] - fractions[:, :2]) * np.array([info.width, info.height], np.float32)
+    fractions = np.array(boxes, np.float64).reshape(-1, 4)
+    sides = (fractions[:, 2:] - fractions[:, :2]) * (info.width, info.height)
     areas = [side.prod() if a.area is None else a.area for a, side in zip(kept, sides, strict=True)]
     return Record(
         path=path,
@@ -138,7 +138,7 @@ def _assemble(
         height=info.height,
         width=info.width,
         classes=np.array([a.label for a in kept], np.int64),
-        boxes=fractions,
+        boxes=fractions.astype(np.float32),
         polygons=[None if a.polygon is None else (a.polygon / np.array(unit, np.float32)).clip(0, 1) for a in kept],
         crowd=np.array([a.crowd for a in kept], np.bool_),
         areas=np.array(areas, np.float32),

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolov9k.errors import UserError, warn
+
 Image = NDArray[np.uint8]
 FILL = 114  # grey of the padding; facts, training recipe
 
@@ -89,3 +91,13 @@ def rectangle_shapes(aspects: NDArray[np.float64], batch: int, img_size: int, st
         rounded = [math.ceil(side * img_size / stride + 0.5) * stride for side in (tall, wide)]
         shapes.append((rounded[0], rounded[1]))
     return shapes
+
+
+def rounded_size(img_size: int, flag: str, stride: int = 32) -> int:
+    """`img_size` rounded up to a multiple of the stride; says so. Raises UserError below 1."""
+    if img_size < 1:
+        raise UserError(f"{flag} {img_size}: must be at least 1")
+    rounded = -(-img_size // stride) * stride
+    if rounded != img_size:
+        warn(f"{flag} {img_size} is no multiple of {stride}; {rounded} is used")
+    return rounded

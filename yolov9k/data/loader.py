@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -175,6 +177,7 @@ class Loader:
 
 
 def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     cv2.setNumThreads(0)  # there are as many workers as processors to spend
 
 
@@ -200,7 +203,7 @@ def make_loader(
     augment: training, shuffled and augmented; the last `close_mosaic` of `epochs` epochs have no mosaic.
     rect: batches of records of like aspect, padded as little as the stride allows, without mosaic.
     multi_scale: each training batch has a size of its own, 0.5 to 1.5 times img_size in multiples of stride.
-    cache: None, "ram" or "disk". pin: page-locked batches, by default where there is CUDA.
+    workers: at most as many as there are processors. cache: None, "ram" or "disk". pin: page-locked batches, by default where there is CUDA.
     Raises UserError for an img_size that is no multiple of the stride, a batch below 1, fewer than 0 workers, a
     cache of another name, or a split without records.
     """
@@ -216,6 +219,7 @@ def make_loader(
         aspects = np.array([record.height / record.width for record in split.records])
         order = np.argsort(aspects, kind="stable")
         shapes = rectangle_shapes(aspects[order], batch, img_size, stride)
+    workers = min(workers, os.cpu_count() or 1)
     dataset = DetectionDataset(split.records, hyp, img_size, augment=augment, seed=seed, cache=cache)
     sampler = DrawSampler(
         order=order,

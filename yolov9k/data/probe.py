@@ -53,7 +53,8 @@ def probe_images(paths: Sequence[Path]) -> list[ImageInfo]:
         missing = [i for i, key in enumerate(keys) if key not in remembered]
         fresh = dict(zip(missing, pool.map(probe_image, (paths[i] for i in missing)), strict=True))
     if len(fresh) >= _CACHE_FROM:
-        _write_cache(remembered | {keys[i]: info for i, info in fresh.items() if keys[i]})
+        sound = {keys[i]: info for i, info in fresh.items() if info.fault is None}  # a fault may pass: look again
+        _write_cache(remembered | sound)
     return [fresh[i] if i in fresh else remembered[key] for i, key in enumerate(keys)]
 
 
@@ -135,7 +136,7 @@ def _read_cache() -> dict[str, ImageInfo]:
     """What earlier runs found; a cache that is missing, unreadable or corrupt counts as empty."""
     try:
         stored = json.loads(_cache_file().read_bytes())
-        return {key: ImageInfo(int(h), int(w), fault) for key, (h, w, fault) in stored.items()}
+        return {key: ImageInfo(int(height), int(width)) for key, (height, width) in stored.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
 
@@ -146,7 +147,7 @@ def _write_cache(entries: dict[str, ImageInfo]) -> None:
     scratch = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps(entries))
+        scratch.write_text(json.dumps({key: info[:2] for key, info in entries.items()}))
         os.replace(scratch, path)  # in one step, so that a run beside this one never reads half a file
     except (OSError, RuntimeError):
         return

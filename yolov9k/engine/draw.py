@@ -57,7 +57,7 @@ def draw_boxes(
         index = int(classes[row])
         color = class_color(index)
         x1, y1, x2, y2 = map(int, corners[row])
-        cv2.rectangle(image, (x1, y1), (x2, y2), color, width, cv2.LINE_AA)
+        cv2.rectangle(image, (x1, y1), (x2, y2), color, width)
         score = f"{float(scores[row]):.2f}" if scores is not None and confidences else ""
         text = f"{class_name(names, index) if labels else ''} {score}".strip()
         if text:

@@ -158,13 +158,12 @@ class CocoEvaluator:
         """Write COCO results: bbox with 3 decimals, score with 5. The file appears complete or not at all."""
         results = [
             {
-                "image_id": image_id,
-                "category_id": self.category_ids[int(row[5])],
-                "bbox": [round(float(v), 3) for v in (row[0], row[1], row[2] - row[0], row[3] - row[1])],
-                "score": round(float(row[4]), 5),
+                "image_id": row["image_id"],
+                "category_id": self.category_ids[row["category_id"]],
+                "bbox": [round(value, 3) for value in row["bbox"]],
+                "score": round(row["score"], 5),
             }
-            for image_id in self._detections
-            for row in self._rows(image_id)
+            for row in self._result_rows()
         ]
         write_json(path, results)
 
@@ -225,21 +224,19 @@ class CocoEvaluator:
 
     def _truth_rows(self) -> list[dict[str, Any]]:
         rows = (
-            (image_id, *row)
+            {"image_id": image_id, "category_id": index, "bbox": box, "area": area, "iscrowd": int(crowd)}
             for image_id, t in self._truth.items()
-            for row in zip(t.classes, t.boxes, t.areas, t.crowd, strict=True)
+            for index, box, area, crowd in zip(*_lists(t.classes, _xywh(t.boxes), t.areas, t.crowd), strict=True)
         )
-        return [
-            _annotation(number, image_id, index, box, iscrowd=int(crowd), area=float(area))
-            for number, (image_id, index, box, area, crowd) in enumerate(rows, 1)
-        ]
+        return _numbered(rows)
 
     def _result_rows(self) -> list[dict[str, Any]]:
-        rows = ((image_id, row) for image_id in self._detections for row in self._rows(image_id))
-        return [
-            _annotation(number, image_id, row[5], row, iscrowd=0, area=_area(row), score=float(row[4]))
-            for number, (image_id, row) in enumerate(rows, 1)
-        ]
+        found = ((image_id, self._rows(image_id)) for image_id in self._detections)
+        return _numbered(
+            {"image_id": image_id, "category_id": int(c), "bbox": xywh, "area": xywh[2] * xywh[3], "score": score}
+            for image_id, rows in found
+            for c, xywh, score in zip(*_lists(rows[:, 5], _xywh(rows), rows[:, 4]), strict=True)
+        )
 
     def _curves(self, pr: Floats, instances: NDArray[np.int64]) -> Curves:
         rows = {image_id: self._rows(image_id) for image_id in self._detections}
@@ -262,17 +259,18 @@ def _silent(*_: object) -> None:
     """faster-coco-eval's progress lines would tear the progress bar."""
 
 
-def _xywh(row: Floats) -> list[float]:
-    return [float(row[0]), float(row[1]), float(row[2] - row[0]), float(row[3] - row[1])]
+def _xywh(rows: Floats) -> Floats:
+    """x1 y1 x2 y2 of [n, 4 or more] -> x y width height [n, 4]."""
+    return np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], 1)
 
 
-def _area(row: Floats) -> float:
-    return float((row[2] - row[0]) * (row[3] - row[1]))
+def _lists(*arrays: NDArray[Any]) -> tuple[list[Any], ...]:
+    return tuple(array.tolist() for array in arrays)
 
 
-def _annotation(number: int, image_id: int, index: float, box: Floats, **more: float) -> dict[str, Any]:
-    """number: the annotation's id, from 1 on because COCO evaluation reads 0 as "not matched"."""
-    return {"id": number, "image_id": image_id, "category_id": int(index), "bbox": _xywh(box), **more}
+def _numbered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Annotations with ids from 1 on: COCO evaluation reads the id 0 as "not matched"."""
+    return [{"id": number, "iscrowd": 0, **row} for number, row in enumerate(rows, 1)]
 
 
 def _mean(values: Floats, empty: float = math.nan) -> float:

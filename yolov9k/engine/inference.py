@@ -35,6 +35,12 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     return chosen
 
 
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raises UserError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise UserError(f"--{name} {value}: expected a number from {low:g} to {high:g}")
+
+
 def model_device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 

@@ -38,10 +38,10 @@ def rgb(index: int) -> tuple[float, float, float]:
     return red / 255, green / 255, blue / 255
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def _save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, format=path.suffix.lstrip(".") or "png")
+    figure.savefig(path, dpi=dpi, format=path.suffix.lstrip(".") or "png")
 
 
 def read_results(path: str | Path) -> dict[str, Floats]:
@@ -138,7 +138,7 @@ def plot_confusion(metrics: Metrics, path: str | Path) -> None:
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set(title="confidence 0.25, IoU 0.45", xlabel="true", ylabel="predicted")
-    _save(figure, path)
+    _save(figure, path, dpi=100 if len(names) > 40 else 150)
 
 
 def plot_labels(split: Split, path: str | Path) -> None:

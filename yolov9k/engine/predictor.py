@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from yolov9k.data.letterbox import letterbox, map_to_image
+from yolov9k.data.letterbox import letterbox, map_to_image, rounded_size
 from yolov9k.engine.draw import Image, class_name, draw_boxes
-from yolov9k.engine.inference import Clock, Speed, autocast, pick_device, to_input
+from yolov9k.engine.inference import Clock, Speed, autocast, check_range, pick_device, to_input
 from yolov9k.engine.sources import Frame, Source, open_source
-from yolov9k.errors import UserError, warn
+from yolov9k.errors import UserError
 from yolov9k.models import YOLOv9
 from yolov9k.models.checkpoints import load
 from yolov9k.ops import batched_nms
@@ -101,16 +101,16 @@ class Predictor:
         batch: int = 1,
         channels_last: bool = False,
     ) -> None:
-        _check_range("conf", conf, 0, 1)
-        _check_range("iou", iou, 0, 1)
-        _check_range("max-det", max_det, 1, math.inf)
-        _check_range("batch", batch, 1, math.inf)
+        check_range("conf", conf, 0, 1)
+        check_range("iou", iou, 0, 1)
+        check_range("max-det", max_det, 1, math.inf)
+        check_range("batch", batch, 1, math.inf)
         self.device = pick_device(device)
         autocast(self.device, amp)  # says at once when there is no such precision
         loaded = load(model) if isinstance(model, (str, Path)) else model
         self.model = loaded.to_lean().fuse().to(self.device)
         self.names = list(self.model.names)
-        self.img_size = _multiple(img_size, self.model.stride)
+        self.img_size = rounded_size(img_size, "--img", self.model.stride)
         self.conf, self.iou, self.agnostic, self.max_det = conf, iou, agnostic, max_det
         self.classes = None if classes is None else [_class_index(c, self.names) for c in classes]
         self.amp, self.batch, self.channels_last = amp, batch, channels_last
@@ -172,20 +172,6 @@ class Predictor:
         boxes = map_to_image(rows[:, :4], gain, pad, (height, width)).float().numpy()
         scores, classes = rows[:, 4].float().numpy(), rows[:, 5].long().numpy()
         return Result(frame.path, frame.image, boxes, scores, classes, self.names, frame.index, frame)
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UserError(f"--{name} {value}: expected a number from {low:g} to {high:g}")
-
-
-def _multiple(img_size: int, stride: int) -> int:
-    if img_size < 1:
-        raise UserError(f"--img-size {img_size}: expected a positive multiple of {stride}")
-    rounded = math.ceil(img_size / stride) * stride
-    if rounded != img_size:
-        warn(f"--img-size {img_size} is no multiple of the stride {stride}; {rounded} is used")
-    return rounded
 
 
 def _class_index(wanted: int | str, names: Sequence[str]) -> int:

@@ -33,7 +33,7 @@ def make_run_directory(project: str | Path, name: str, exist_ok: bool = False) -
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"{directory}: the run directory cannot be written ({error.strerror}); choose another --project") from None
+        raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another --project") from None
     return directory
 
 

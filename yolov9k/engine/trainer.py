@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from yolov9k.data.config import load_split
+from yolov9k.data.letterbox import rounded_size
 from yolov9k.data.loader import Batch, Loader, make_loader
-from yolov9k.data.records import Split
 from yolov9k.engine import plots
 from yolov9k.engine.inference import pick_device
 from yolov9k.engine.optim import Schedule
@@ -73,10 +73,10 @@ class TrainOptions:
             raise UserError("give --cfg (a model's name or YAML file), --weights (a checkpoint), or both")
         if self.amp not in ("auto", "off", "fp16", "bf16"):
             raise UserError(f"--amp {self.amp}: expected auto, off, fp16 or bf16")
-        if self.img % 32:
-            rounded = -(-self.img // 32) * 32
-            warn(f"--img {self.img} is no multiple of 32; training at {rounded}")
-            self.img = rounded
+        self.img = rounded_size(self.img, "--img")
+        if self.close_mosaic > self.epochs // 4:
+            warn(f"--close-mosaic {self.close_mosaic} of {self.epochs} epochs; a quarter of them is used")
+            self.close_mosaic = self.epochs // 4
 
 
 class Trainer:
@@ -144,6 +144,7 @@ class Trainer:
         except KeyboardInterrupt:
             self._save("last.pt", epoch)
             self.console.print(f"interrupted: {self.directory}/weights/last.pt is saved; go on with --resume")
+            self.val_loader.close()
             raise
         finally:
             self.train_loader.close()
@@ -295,7 +296,7 @@ def make_criterion(model: YOLOv9, hyp: Hyp) -> DetectionLoss:
     return DetectionLoss(
         model.num_classes, model.head.strides, model.head.reg_max, box=hyp.box, cls=hyp.cls, dfl=hyp.dfl,
         auxiliary=hyp.auxiliary, topk=hyp.tal_topk, alpha=hyp.tal_alpha, beta=hyp.tal_beta,
-        label_smoothing=hyp.label_smoothing,
+        label_smoothing=hyp.label_smoothing, pos_weight=hyp.cls_pw,
     )  # fmt: skip
 
 
@@ -339,7 +340,7 @@ def _tensorboard(directory: Path, epoch: int, row: dict[str, float]) -> None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return
-    with SummaryWriter(str(directory)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(directory)) as writer:
         for key, value in row.items():
             if key != "epoch" and np.isfinite(value):
-                writer.add_scalar(key, value, epoch)  # type: ignore[no-untyped-call]
+                writer.add_scalar(key, value, epoch)

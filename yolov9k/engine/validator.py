@@ -19,7 +19,7 @@ from yolov9k.data.loader import Batch, Loader
 from yolov9k.data.records import Record, Split
 from yolov9k.engine import plots
 from yolov9k.engine.evaluator import CocoEvaluator, Metrics
-from yolov9k.engine.inference import Clock, Speed, autocast, model_device, progress_bar, to_input
+from yolov9k.engine.inference import Clock, Speed, autocast, check_range, model_device, progress_bar, to_input
 from yolov9k.errors import UserError, warn
 from yolov9k.models import YOLOv9
 from yolov9k.ops import batched_nms
@@ -67,9 +67,15 @@ def validate(
 
     loader: batches without augmentation. split: gives the class names and the category ids of save_json, by default the
     model's names and 0..classes-1. criterion: the training loss, called with raw maps of all branches. Thresholds:
-    facts, validation. amp: "off", "fp16", "bf16". single_cls: every detection counts as class 0. plots_dir receives
-    the curves, the confusion matrix and two mosaics. Raises UserError when model and data differ in their classes.
+    facts, validation. amp: "off", "fp16", "bf16". single_cls: every detection counts as class 0, and a model of
+    several classes gets no loss. plots_dir receives the curves, the confusion matrix and two mosaics. Raises UserError
+    when model and data differ in their classes or an option is out of its range.
     """
+    check_range("conf", conf, 0, 1)
+    check_range("iou", iou, 0, 1)
+    check_range("max-det", max_det, 1, math.inf)
+    if single_cls and model.num_classes > 1:
+        criterion = None  # the truth's one class is none of the model's
     chosen = torch.device(device) if device is not None else model_device(model)
     names, category_ids = _classes(model, split, single_cls)
     records = loader.dataset.records

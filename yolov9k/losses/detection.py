@@ -46,12 +46,13 @@ class DetectionLoss:
         alpha: float = 0.5,
         beta: float = 6.0,
         label_smoothing: float = 0.0,
+        pos_weight: float = 1.0,
         backend: str = "auto",
     ) -> None:
         self.num_classes, self.strides, self.reg_max = num_classes, tuple(strides), reg_max
         self.gains, self.auxiliary = (box, cls, dfl), auxiliary
         self.topk, self.alpha, self.beta = topk, alpha, beta
-        self.label_smoothing, self.backend = label_smoothing, backend
+        self.label_smoothing, self.pos_weight, self.backend = label_smoothing, pos_weight, backend
 
     def __call__(self, branches: Sequence[Sequence[Tensor]], targets: Targets) -> tuple[Tensor, Tensor]:
         """Loss of raw maps.
@@ -73,7 +74,7 @@ class DetectionLoss:
         parts = torch.stack([
             weight * detection_loss(
                 branch, labels, xyxy, counts, self.strides, self.reg_max, self.topk, self.alpha, self.beta,
-                self.label_smoothing, self.backend,
+                self.label_smoothing, self.pos_weight, self.backend,
             )
             for weight, branch in zip(weights, branches, strict=True)
         ]).sum(0)  # fmt: skip

@@ -33,9 +33,9 @@ class Conv(nn.Module):
         silu = type(self.act) is nn.SiLU
         if self.bn is None:
             y = self.conv(x)
-            return F.silu(y, inplace=not torch.is_grad_enabled()) if silu else self.act(y)  # type: ignore[no-any-return]
+            return F.silu(y, inplace=not torch.is_grad_enabled()) if silu else self.act(y)
         y = conv_bn_silu(x, self.conv, self.bn, silu)
-        return y if silu else self.act(y)  # type: ignore[no-any-return]
+        return y if silu else self.act(y)
 
     def fuse(self) -> None:
         """Fold BatchNorm into the convolution, in place."""
@@ -74,7 +74,8 @@ class RepConvN(nn.Module):
         if self.conv1 is None or self.conv2 is None:
             return
         big, small = _folded(self.conv1), _folded(self.conv2)
-        assert big.bias is not None and small.bias is not None
+        assert big.bias is not None
+        assert small.bias is not None
         big.weight.add_(F.pad(small.weight, [1, 1, 1, 1]))
         big.bias.add_(small.bias)
         self.conv, self.conv1, self.conv2 = big, None, None

@@ -41,7 +41,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         if isinstance(error, RuntimeError) and "write" not in str(error):
             raise
         full = isinstance(error, RuntimeError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cause = "the disk is full" if full else error.strerror
+        cause = "the disk is full" if full else getattr(error, "strerror", str(error))
         kept = "; the previous file is kept" if path.exists() else ""
         raise UserError(f"{path}: cannot be saved, {cause}{kept}; free space or choose another --project") from None
     finally:

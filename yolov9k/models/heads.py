@@ -79,8 +79,8 @@ class Detect(nn.Module):
         """Box 1.0; class ln(5 / nc / (640 / stride)^2): about five objects in a 640-pixel picture (facts: blocks)."""
         for branch in range(self.num_branches):
             for box, cls, stride in zip(*self.towers(branch), self.strides, strict=True):
-                box[-1].bias.fill_(1.0)  # type: ignore[index, union-attr]
-                cls[-1].bias.fill_(math.log(5 / self.nc / (640 / stride) ** 2))  # type: ignore[index, union-attr]
+                box[-1].bias.fill_(1.0)  # type: ignore[index]
+                cls[-1].bias.fill_(math.log(5 / self.nc / (640 / stride) ** 2))  # type: ignore[index]
 
     def forward(self, inputs: Sequence[Tensor], main_only: bool = False) -> list[list[Tensor]]:
         """Raw maps [B, 4*reg_max + nc, h, w] of each level, a list for each branch, the main one last."""

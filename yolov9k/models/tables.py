@@ -69,7 +69,7 @@ def _m_c(
 def _e_backbones() -> list[Row]:
     """Layers 0-28 of the e variants: two backbones, the second fed by all levels of the first."""
     widths = [64, 128, 256, 512, 1024]
-    first = [
+    first: list[Row] = [
         [-1, "Silence"],
         [-1, "Conv", 64, 3, 2],  # 1, stride 2
         [-1, "Conv", 128, 3, 2], _elan(256, 128, 2),  # 2-3, stride 4
@@ -77,8 +77,8 @@ def _e_backbones() -> list[Row]:
         [-1, "ADown", 512], _elan(1024, 512, 2),  # 6-7, stride 16
         [-1, "ADown", 1024], _elan(1024, 512, 2),  # 8-9, stride 32
     ]  # fmt: skip
-    routes = [[source, "CBLinear", widths[: i + 1]] for i, source in enumerate((1, 3, 5, 7, 9))]  # 10-14
-    second = [
+    routes: list[Row] = [[source, "CBLinear", widths[: i + 1]] for i, source in enumerate((1, 3, 5, 7, 9))]  # 10-14
+    second: list[Row] = [
         [0, "Conv", 64, 3, 2], [[10, 11, 12, 13, 14, -1], "CBFuse", [0, 0, 0, 0, 0]],  # 15-16
         [-1, "Conv", 128, 3, 2], [[11, 12, 13, 14, -1], "CBFuse", [1, 1, 1, 1]], _elan(256, 128, 2),  # 17-19
         [-1, "ADown", 256], [[12, 13, 14, -1], "CBFuse", [2, 2, 2]], _elan(512, 256, 2),  # 20-22
@@ -90,7 +90,7 @@ def _e_backbones() -> list[Row]:
 
 def _e_neck(start: int, source: int, skips: tuple[int, int], bottom_up: bool = True) -> list[Row]:
     """Top-down path, and bottom-up path, over levels `source` and `skips`; `start` is the first layer's number."""
-    top_down = [
+    top_down: list[Row] = [
         [source, "SPPELAN", 512, 256],
         UP, [[-1, skips[0]], "Concat", 1], _elan(512, 512, 2),
         UP, [[-1, skips[1]], "Concat", 1], _elan(256, 256, 2),

@@ -10,13 +10,8 @@ from torch import Tensor
 
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_float, expect_shape
+from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.reference import batched_nms as reference
-
-_LIBRARY = torch.library.Library("yolov9k", "FRAGMENT")
-_LIBRARY.define(
-    "batched_nms(Tensor prediction, float conf_threshold, float iou_threshold, int[]? classes, bool class_agnostic, "
-    "bool multi_label, int max_detections) -> (Tensor detections, Tensor counts)"
-)
 
 
 class Detections(NamedTuple):
@@ -79,7 +74,10 @@ def _no_gradient(ctx: object, *grads: object) -> tuple[None, ...]:
     return (None,) * 7
 
 
-for _device in ("CPU", "CUDA"):
-    _LIBRARY.impl("batched_nms", reference.batched_nms, _device)
-torch.library.register_fake("yolov9k::batched_nms", _fake, lib=_LIBRARY)
-torch.library.register_autograd("yolov9k::batched_nms", _no_gradient, lib=_LIBRARY)
+define(
+    "batched_nms(Tensor prediction, float conf_threshold, float iou_threshold, int[]? classes, bool class_agnostic, "
+    "bool multi_label, int max_detections) -> (Tensor detections, Tensor counts)",
+    reference.batched_nms,
+    _fake,
+)
+differentiate("batched_nms", _no_gradient)

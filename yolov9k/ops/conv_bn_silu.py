@@ -11,18 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from yolov9k.ops.backends import choose
-from yolov9k.ops.checks import expect, expect_float
-
-_LIBRARY = torch.library.Library("yolov9k", "FRAGMENT")
-_LIBRARY.define(
-    "conv_bn_silu(Tensor x, Tensor weight, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, int stride, int padding, "
-    "int groups, float eps, bool activation) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)"
-)
-_LIBRARY.define(
-    "conv_bn_silu_backward(Tensor grad, Tensor x, Tensor weight, Tensor z, Tensor gamma, Tensor beta, Tensor mean, "
-    "Tensor invstd, Tensor? running_mean, Tensor? running_var, int stride, int padding, int groups, float eps, "
-    "bool activation, bool needs_grad_x) -> (Tensor, Tensor, Tensor, Tensor)"
-)
+from yolov9k.ops.checks import expect_float, expect_shape
+from yolov9k.ops.library import define, differentiate
 
 
 def conv_bn_silu(
@@ -36,14 +26,14 @@ def conv_bn_silu(
     a channel is refused as torch does.
     """
     expect_float(x, "conv_bn_silu", "x")
-    expect(x.dim() == 4 and x.shape[1] == conv.in_channels, "conv_bn_silu", "x", f"[B, {conv.in_channels}, H, W]", list(x.shape))
+    expect_shape(x, (None, conv.in_channels, None, None), "conv_bn_silu", "x")
     choose("conv_bn_silu", backend, x.device)
     weight = conv.weight
     if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     training = bn.training
-    stride, padding = int(conv.stride[0]), int(conv.padding[0])  # type: ignore[arg-type]
+    stride, padding = int(conv.stride[0]), int(conv.padding[0])
     mean, var = (None, None) if training else (bn.running_mean, bn.running_var)
     y, z, batch_mean, invstd = torch.ops.yolov9k.conv_bn_silu(
         x, weight, bn.weight, bn.bias, mean, var, stride, padding, conv.groups, bn.eps, activation
@@ -56,7 +46,9 @@ def conv_bn_silu(
 @torch.no_grad()
 def _update_running(bn: nn.BatchNorm2d, mean: Tensor, invstd: Tensor, count: int) -> None:
     """Move bn's running statistics towards the batch's; the variance enters unbiased, as in torch's BatchNorm."""
-    assert bn.running_mean is not None and bn.running_var is not None and bn.num_batches_tracked is not None
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    assert bn.num_batches_tracked is not None
     assert bn.momentum is not None
     variance = (invstd.pow(-2) - bn.eps).clamp(min=0) * (count / (count - 1))
     bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), bn.momentum)
@@ -106,7 +98,8 @@ def _fake_forward(
 def _fake_backward(
     grad: Tensor, x: Tensor, weight: Tensor, z: Tensor, gamma: Tensor, beta: Tensor, *options: object
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(x) if options[-1] else x.new_empty(0), torch.empty_like(weight), torch.empty_like(gamma), torch.empty_like(beta)
+    grad_x = torch.empty_like(x) if options[-1] else x.new_empty(0)
+    return grad_x, torch.empty_like(weight), torch.empty_like(gamma), torch.empty_like(beta)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -127,10 +120,17 @@ def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | Non
     return (grads[0] if ctx.needs_input_grad[0] else None, *grads[1:], *(None,) * 7)
 
 
-_LIBRARY.impl("conv_bn_silu", _forward, "CPU")
-_LIBRARY.impl("conv_bn_silu", _forward, "CUDA")
-_LIBRARY.impl("conv_bn_silu_backward", _backward, "CPU")
-_LIBRARY.impl("conv_bn_silu_backward", _backward, "CUDA")
-torch.library.register_fake("yolov9k::conv_bn_silu", _fake_forward, lib=_LIBRARY)
-torch.library.register_fake("yolov9k::conv_bn_silu_backward", _fake_backward, lib=_LIBRARY)
-torch.library.register_autograd("yolov9k::conv_bn_silu", _differentiate, setup_context=_save, lib=_LIBRARY)
+define(
+    "conv_bn_silu(Tensor x, Tensor weight, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, int stride, int padding, "
+    "int groups, float eps, bool activation) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)",
+    _forward,
+    _fake_forward,
+)
+define(
+    "conv_bn_silu_backward(Tensor grad, Tensor x, Tensor weight, Tensor z, Tensor gamma, Tensor beta, Tensor mean, "
+    "Tensor invstd, Tensor? running_mean, Tensor? running_var, int stride, int padding, int groups, float eps, "
+    "bool activation, bool needs_grad_x) -> (Tensor, Tensor, Tensor, Tensor)",
+    _backward,
+    _fake_backward,
+)
+differentiate("conv_bn_silu", _differentiate, _save)

@@ -9,13 +9,8 @@ from torch import Tensor
 
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
+from yolov9k.ops.library import define
 from yolov9k.ops.reference import detection_loss as reference
-
-_LIBRARY = torch.library.Library("yolov9k", "FRAGMENT")
-_LIBRARY.define(
-    "detection_loss(Tensor[] maps, Tensor gt_labels, Tensor gt_boxes, Tensor counts, int[] strides, int reg_max, int topk, "
-    "float alpha, float beta, float label_smoothing) -> Tensor"
-)
 
 
 def detection_loss(
@@ -29,6 +24,7 @@ def detection_loss(
     alpha: float = 0.5,
     beta: float = 6.0,
     label_smoothing: float = 0.0,
+    pos_weight: float = 1.0,
     backend: str = "auto",
 ) -> Tensor:
     """Loss parts of one branch before gains: [3] = box (1 - CIoU), class (BCE), dfl, float32 (float64 for float64 maps).
@@ -52,9 +48,13 @@ def detection_loss(
     expect(0 <= label_smoothing < 1, op, "label_smoothing", "in [0, 1)", label_smoothing)
     choose(op, backend, maps[0].device)
     return torch.ops.yolov9k.detection_loss(  # type: ignore[no-any-return]
-        list(maps), gt_labels, gt_boxes, counts, list(strides), reg_max, topk, alpha, beta, label_smoothing
+        list(maps), gt_labels, gt_boxes, counts, list(strides), reg_max, topk, alpha, beta, label_smoothing, pos_weight
     )
 
 
-# Decomposes into differentiable torch operators, so that autograd, fakes and torch.compile see through it.
-_LIBRARY.impl("detection_loss", reference.detection_loss, "CompositeImplicitAutograd")
+# A composite: autograd, fakes and torch.compile see the differentiable torch operators that it is made of.
+define(
+    "detection_loss(Tensor[] maps, Tensor gt_labels, Tensor gt_boxes, Tensor counts, int[] strides, int reg_max, int topk, "
+    "float alpha, float beta, float label_smoothing, float pos_weight) -> Tensor",
+    reference.detection_loss,
+)

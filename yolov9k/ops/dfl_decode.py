@@ -10,11 +10,8 @@ from torch import Tensor
 
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
+from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.reference import dfl_decode as reference
-
-_LIBRARY = torch.library.Library("yolov9k", "FRAGMENT")
-_LIBRARY.define("dfl_decode(Tensor[] maps, int[] strides, int reg_max) -> Tensor")
-_LIBRARY.define("dfl_decode_backward(Tensor grad, Tensor[] maps, int[] strides, int reg_max) -> Tensor[]")
 
 
 def dfl_decode(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int = 16, backend: str = "auto") -> Tensor:
@@ -43,15 +40,15 @@ def _backward(grad: Tensor, maps: list[Tensor], strides: list[int], reg_max: int
     """d expectation / d logit_k = p_k (k - expectation); d sigmoid = s (1 - s)."""
     _, scales = reference.make_anchors(maps, strides)
     flat = reference.flatten_levels(maps)
-    centre, size = (grad[:, :4].transpose(1, 2) * scales).split(2, -1)
+    centre, size = (grad[:, :4].transpose(1, 2) * scales).chunk(2, -1)
     grad_distances = torch.cat((size - centre / 2, size + centre / 2), -1)
-    probabilities = flat[..., : 4 * reg_max].unflatten(-1, (4, reg_max)).softmax(-1)
+    probabilities = flat[..., : 4 * reg_max].reshape(*flat.shape[:2], 4, reg_max).softmax(-1)
     bins = torch.arange(reg_max, device=grad.device, dtype=flat.dtype)
     spread = bins - (probabilities @ bins).unsqueeze(-1)
     grad_bins = (grad_distances.unsqueeze(-1) * probabilities * spread).flatten(-2)
     scores = flat[..., 4 * reg_max :].sigmoid()
     grad_flat = torch.cat((grad_bins, grad[:, 4:].transpose(1, 2) * scores * (1 - scores)), -1).transpose(1, 2)
-    parts = grad_flat.split([level[0, 0].numel() for level in maps], 2)
+    parts = torch.split(grad_flat, [level[0, 0].numel() for level in maps], 2)
     return [part.reshape(level.shape).contiguous() for part, level in zip(parts, maps, strict=True)]
 
 
@@ -75,9 +72,8 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return torch.ops.yolov9k.dfl_decode_backward(grad, maps, ctx.strides, ctx.reg_max), None, None
 
 
-for _device in ("CPU", "CUDA"):
-    _LIBRARY.impl("dfl_decode", _forward, _device)
-    _LIBRARY.impl("dfl_decode_backward", _backward, _device)
-torch.library.register_fake("yolov9k::dfl_decode", _fake_forward, lib=_LIBRARY)
-torch.library.register_fake("yolov9k::dfl_decode_backward", _fake_backward, lib=_LIBRARY)
-torch.library.register_autograd("yolov9k::dfl_decode", _differentiate, setup_context=_save, lib=_LIBRARY)
+define("dfl_decode(Tensor[] maps, int[] strides, int reg_max) -> Tensor", _forward, _fake_forward)
+define(
+    "dfl_decode_backward(Tensor grad, Tensor[] maps, int[] strides, int reg_max) -> Tensor[]", _backward, _fake_backward
+)
+differentiate("dfl_decode", _differentiate, _save)

@@ -9,13 +9,8 @@ from torch import Tensor
 
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
+from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.reference import task_aligned_assign as reference
-
-_LIBRARY = torch.library.Library("yolov9k", "FRAGMENT")
-_LIBRARY.define(
-    "task_aligned_assign(Tensor scores, Tensor boxes, Tensor anchors, Tensor gt_labels, Tensor gt_boxes, Tensor gt_mask, "
-    "int topk, float alpha, float beta) -> (Tensor gt_index, Tensor weight)"
-)
 
 
 class Assignment(NamedTuple):
@@ -40,10 +35,10 @@ def task_aligned_assign(
     """Assign each anchor to a ground-truth box or to the background.
 
     scores [B, A, nc] probabilities; boxes [B, A, 4] xyxy in pixels; anchors [A, 2] in pixels; gt_labels [B, G];
-    gt_boxes [B, G, 4] xyxy in pixels; gt_mask [B, G] (non-zero: a real box). Candidates are anchors strictly inside a box;
-    metric = p^alpha * max(CIoU, 0)^beta; the top `topk` a box of metric above 0, ties to the
-    lowest index; an anchor claimed by several
-    goes to the highest CIoU over all real boxes. A NaN or infinite prediction has metric 0. No gradient.
+    gt_boxes [B, G, 4] xyxy in pixels; gt_mask [B, G] (non-zero: a real box). Candidates are anchors strictly inside a
+    box; metric = p^alpha * max(CIoU, 0)^beta; the top `topk` a box of metric above 0, ties to the lowest index; an
+    anchor claimed by several goes to the highest CIoU over all real boxes. A NaN or infinite prediction has metric 0.
+    No gradient.
     Raises ValueError or TypeError naming the argument.
     """
     op = "task_aligned_assign"
@@ -81,7 +76,10 @@ def _no_gradient(ctx: object, *grads: object) -> tuple[None, ...]:
     return (None,) * 9
 
 
-for _device in ("CPU", "CUDA"):
-    _LIBRARY.impl("task_aligned_assign", reference.task_aligned_assign, _device)
-torch.library.register_fake("yolov9k::task_aligned_assign", _fake, lib=_LIBRARY)
-torch.library.register_autograd("yolov9k::task_aligned_assign", _no_gradient, lib=_LIBRARY)
+define(
+    "task_aligned_assign(Tensor scores, Tensor boxes, Tensor anchors, Tensor gt_labels, Tensor gt_boxes, Tensor gt_mask, "
+    "int topk, float alpha, float beta) -> (Tensor gt_index, Tensor weight)",
+    reference.task_aligned_assign,
+    _fake,
+)
+differentiate("task_aligned_assign", _no_gradient)

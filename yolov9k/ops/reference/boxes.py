@@ -11,14 +11,18 @@ EPS = 1e-7
 
 
 def _atan(x: Tensor) -> Tensor:
-    """Correctly rounded: vendors' single-precision arc tangents differ in the last bit, and assignment would with them."""
-    return torch.atan(x.double()).to(x.dtype)
+    """Correctly rounded: vendors' single-precision arc tangents differ in the last bit, and assignment would with them.
+
+    The gradient is the plain one: what is added is a constant.
+    """
+    y = torch.atan(x)
+    return y + (torch.atan(x.detach().double()).to(x.dtype) - y.detach())
 
 
 def box_ciou(a: Tensor, b: Tensor) -> Tensor:
-    """Complete IoU of boxes a and b [..., 4] (x1, y1, x2, y2), broadcast over the leading dimensions (arXiv 2005.03572, eq. 10).
+    """Complete IoU of boxes a and b [..., 4] (x1, y1, x2, y2), broadcast over the leading dimensions.
 
-    The aspect term's weight is held constant in the gradient, as its paper has it.
+    arXiv 2005.03572, eq. 10; the aspect term's weight is held constant in the gradient, as there.
     """
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.unbind(-1), b.unbind(-1)
     wa, ha, wb, hb = ax2 - ax1, ay2 - ay1 + EPS, bx2 - bx1, by2 - by1 + EPS

@@ -36,11 +36,11 @@ def expected_distances(bins: Tensor, reg_max: int) -> Tensor:
 
     Summed by halves, a tree that every machine can follow: a library's dot product would differ by processor.
     """
-    terms = bins.unflatten(-1, (4, reg_max)).softmax(-1) * torch.arange(reg_max, device=bins.device, dtype=bins.dtype)
+    terms = bins.reshape(*bins.shape[:-1], 4, reg_max).softmax(-1) * torch.arange(reg_max, device=bins.device, dtype=bins.dtype)
     while (width := terms.shape[-1]) > 1:
         half = (width + 1) // 2
         terms = F.pad(terms[..., half:], (0, 2 * half - width)) + terms[..., :half]
-    return terms.squeeze(-1)
+    return terms[..., 0]
 
 
 def dfl_decode(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int = 16) -> Tensor:

@@ -1,0 +1,286 @@
+"""The command line: parses, calls the library, prints one line for what a user can mend."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from yolov9k.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="YOLOv9: train, validate, predict.", rich_markup_mode="rich")
+data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before training on it.")
+app.add_typer(data_app, name="data")
+console = Console(soft_wrap=True, highlight=False)
+
+Data = Annotated[str, typer.Option(help="data.yaml, or a folder or file of YOLO, COCO or Pascal VOC labels")]
+Img = Annotated[int, typer.Option("--img", "--imgsz", "--img-size", help="picture size in pixels, a multiple of 32")]
+Batch = Annotated[int, typer.Option("--batch", "--batch-size", help="pictures an iteration")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or a GPU's number")]
+Workers = Annotated[int, typer.Option(help="processes that read pictures; 0 reads in the main process")]
+SingleCls = Annotated[bool, typer.Option("--single-cls", help="treat all classes as one")]
+Amp = Annotated[str, typer.Option(help="mixed precision: auto, off, fp16, bf16")]
+Project = Annotated[str, typer.Option(help="folder of the run directories")]
+Name = Annotated[str, typer.Option(help="name of the run directory; a taken one gets a number")]
+ExistOk = Annotated[bool, typer.Option("--exist-ok", help="write into an existing run directory")]
+Strict = Annotated[bool, typer.Option("--strict", help="refuse data with faulty labels or pictures")]
+Conf = Annotated[float, typer.Option("--conf-thres", "--conf", help="lowest score of a detection")]
+Iou = Annotated[float, typer.Option("--iou-thres", "--iou", help="overlap above which the lower-scored box falls")]
+MaxDet = Annotated[int, typer.Option(help="most detections in a picture")]
+
+
+@app.command()
+def train(
+    data: Annotated[str | None, typer.Option(help="data.yaml, or a folder or file of YOLO, COCO or VOC labels")] = None,
+    cfg: Annotated[str | None, typer.Option(help="model: yolov9-t, -s, -m, -c, -e, gelan-t ... -e, or a YAML file")] = None,
+    weights: Annotated[str | None, typer.Option(help="checkpoint to start from")] = None,
+    img: Img = 640,
+    batch: Batch = 16,
+    epochs: Annotated[int, typer.Option(help="passes over the training data")] = 500,
+    hyp: Annotated[str | None, typer.Option(help="hyper-parameters: default, small (a few hundred pictures), a YAML")] = None,
+    device: Device = "auto",
+    workers: Workers = 8,
+    project: Project = "runs/train",
+    name: Name = "exp",
+    exist_ok: ExistOk = False,
+    close_mosaic: Annotated[int, typer.Option(help="so many last epochs are without mosaic")] = 15,
+    resume: Annotated[str | None, typer.Option(help="go on with the latest run, or with the given last.pt")] = None,
+    cache: Annotated[str | None, typer.Option(help="keep decoded pictures in ram (also without a value) or on disk")] = None,
+    rect: Annotated[bool, typer.Option("--rect", help="rectangular batches, without mosaic")] = False,
+    multi_scale: Annotated[bool, typer.Option("--multi-scale", help="vary the picture size by half, up and down")] = False,
+    single_cls: SingleCls = False,
+    freeze: Annotated[str | None, typer.Option(help="freeze the first N layers, or those listed: 0 1 2")] = None,
+    patience: Annotated[int, typer.Option(help="stop after so many epochs without better fitness")] = 100,
+    amp: Amp = "auto",
+    label_smoothing: Annotated[float | None, typer.Option(help="class label smoothing, 0 to 1")] = None,
+    seed: Annotated[int, typer.Option(help="of weights and augmentation")] = 0,
+    strict: Strict = False,
+    noval: Annotated[bool, typer.Option("--noval", help="validate after the last epoch alone")] = False,
+) -> None:
+    """Train a model; everything it leaves is in PROJECT/NAME."""
+    from yolov9k.engine.trainer import Trainer, TrainOptions
+
+    if resume is not None:
+        changes = {"epochs": epochs} if _given("--epochs") else {}
+        Trainer.resume(None if resume == "latest" else resume, project, **changes).fit()
+        return
+    if data is None:
+        raise UserError("give --data: a data.yaml, or a folder or file of YOLO, COCO or Pascal VOC labels")
+    options = TrainOptions(
+        data=data, cfg=cfg, weights=weights or None, img=img, batch=batch, epochs=epochs, hyp=hyp, device=device,
+        workers=workers, project=project, name=name, exist_ok=exist_ok, close_mosaic=close_mosaic, cache=cache, rect=rect,
+        multi_scale=multi_scale, single_cls=single_cls, freeze=tuple(_numbers(freeze, "--freeze")), patience=patience,
+        amp=amp, label_smoothing=label_smoothing, seed=seed, strict=strict, noval=noval,
+    )  # fmt: skip
+    Trainer(options, console).fit()
+
+
+@app.command()
+def val(
+    data: Data,
+    weights: Annotated[str, typer.Option(help="checkpoint to validate")],
+    img: Img = 640,
+    batch: Batch = 32,
+    task: Annotated[str, typer.Option(help="split: train, val or test")] = "val",
+    conf: Conf = 0.001,
+    iou: Iou = 0.7,
+    max_det: MaxDet = 300,
+    device: Device = "auto",
+    workers: Workers = 8,
+    project: Project = "runs/val",
+    name: Name = "exp",
+    exist_ok: ExistOk = False,
+    single_cls: SingleCls = False,
+    amp: Annotated[str, typer.Option(help="mixed precision: off, fp16, bf16")] = "off",
+    save_json: Annotated[bool, typer.Option("--save-json", help="write detections as COCO JSON")] = False,
+    strict: Strict = False,
+) -> None:
+    """Validate a checkpoint: COCO AP, each class, speed, curves and confusion matrix."""
+    from yolov9k.data.config import load_split
+    from yolov9k.data.loader import make_loader
+    from yolov9k.engine.inference import pick_device
+    from yolov9k.engine.runs import make_run_directory
+    from yolov9k.engine.trainer import make_criterion
+    from yolov9k.engine.validator import print_metrics, validate
+    from yolov9k.hyp import Hyp
+    from yolov9k.models.checkpoints import load
+
+    split = load_split(data, task, single_cls=single_cls, strict=strict)
+    model = load(weights).to(pick_device(device))
+    loader = make_loader(split, Hyp(), img_size=_rounded(img), batch=batch, augment=False, rect=True, workers=workers)
+    directory = make_run_directory(project, name, exist_ok)
+    result = validate(
+        model, loader, split=split, criterion=make_criterion(model, Hyp()), conf=conf, iou=iou, max_det=max_det, amp=amp,
+        single_cls=single_cls, plots_dir=directory, save_json=directory / "predictions.json" if save_json else None,
+    )  # fmt: skip
+    loader.close()
+    print_metrics(result, console)
+    console.print(f"run: {directory}")
+
+
+@app.command()
+def predict(
+    source: Annotated[str, typer.Option(help="picture, folder, glob, video, or .txt list of them")],
+    weights: Annotated[str, typer.Option(help="checkpoint")],
+    img: Img = 640,
+    conf: Conf = 0.25,
+    iou: Iou = 0.45,
+    max_det: MaxDet = 1000,
+    classes: Annotated[str | None, typer.Option(help="keep these classes alone, by number or name: 0 2 3")] = None,
+    agnostic_nms: Annotated[bool, typer.Option("--agnostic-nms", help="boxes of different classes compete")] = False,
+    device: Device = "auto",
+    amp: Annotated[str, typer.Option(help="mixed precision: off, fp16, bf16")] = "off",
+    project: Project = "runs/predict",
+    name: Name = "exp",
+    exist_ok: ExistOk = False,
+    save_txt: Annotated[bool, typer.Option("--save-txt", help="write YOLO labels")] = False,
+    save_conf: Annotated[bool, typer.Option("--save-conf", help="with scores in the labels")] = False,
+    save_json: Annotated[bool, typer.Option("--save-json", help="write predictions.json")] = False,
+    nosave: Annotated[bool, typer.Option("--nosave", help="write no annotated pictures or videos")] = False,
+    hide_labels: Annotated[bool, typer.Option("--hide-labels", help="draw boxes without names")] = False,
+    hide_conf: Annotated[bool, typer.Option("--hide-conf", help="draw names without scores")] = False,
+    line_thickness: Annotated[int | None, typer.Option(help="width of the boxes' lines in pixels")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="most frames of each video")] = None,
+) -> None:
+    """Detect objects in pictures and videos."""
+    from yolov9k.engine.prediction_files import predict_to_folder
+    from yolov9k.engine.predictor import Predictor
+    from yolov9k.engine.runs import make_run_directory
+
+    chosen = [int(c) if c.isdigit() else c for c in classes.split(",")] if classes else None
+    predictor = Predictor(weights, _rounded(img), conf, iou, chosen, agnostic_nms, max_det, device, amp)
+    directory = make_run_directory(project, name, exist_ok)
+    summary = predict_to_folder(
+        predictor, source, directory, save_txt=save_txt, save_conf=save_conf, save_json=save_json, save_image=not nosave,
+        hide_labels=hide_labels, hide_conf=hide_conf, line_width=line_thickness, max_frames=max_frames,
+    )  # fmt: skip
+    found = ", ".join(f"{count} {name}" for name, count in summary.counts.items()) or "nothing"
+    media = f"{summary.images} pictures, {summary.videos} videos ({summary.frames} frames)"
+    skipped = f"; {len(summary.skipped)} unreadable files are left out" if summary.skipped else ""
+    console.print(f"{media}: {found}; {summary.speed}{skipped}")
+    console.print(f"run: {directory}")
+
+
+@app.command()
+def info(
+    model: Annotated[str | None, typer.Argument(help="model's name, YAML file or checkpoint; without one, the machine")] = None,
+    img: Img = 640,
+    nc: Annotated[int, typer.Option(help="number of classes")] = 80,
+) -> None:
+    """Print a model's layers, parameters and GFLOPs; without a model, the backends that are there and what is missing."""
+    from yolov9k.models import create_model, summary
+    from yolov9k.models.checkpoints import load
+
+    if model is None:
+        _print_machine()
+        return
+    network = load(model) if Path(model).suffix == ".pt" else create_model(model, nc)
+    size = _rounded(img)
+    console.print(summary.table(network, size))
+    forms = {"training": network}
+    if network.head.num_branches > 1:
+        forms["lean"] = network.to_lean()
+    forms["fused"] = network.to_lean().fuse()
+    for form, twin in forms.items():
+        parameters, gflops = summary.cost(twin, size)
+        console.print(f"{form:>8}: {parameters:,} parameters, {gflops:.1f} GFLOPs")
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[str, typer.Argument(help="data.yaml, or a folder or file of YOLO, COCO or Pascal VOC labels")],
+    plot: Annotated[str | None, typer.Option(help="draw a grid of labelled pictures into this PNG")] = None,
+    strict: Strict = False,
+) -> None:
+    """Report pictures, boxes, classes, box sizes, and every fault with its file and line."""
+    from yolov9k.data.check import check_data, print_report
+    from yolov9k.data.config import find_splits, load_split
+    from yolov9k.data.grid import plot_grid
+
+    report = check_data(path)
+    print_report(report, console)
+    if plot:
+        console.print(f"grid: {plot_grid(load_split(path, find_splits(path)[0]), plot)}")
+    if strict and report.fatal_count:
+        raise UserError(f"{path}: {report.fatal_count} faults; correct or remove them")
+
+
+@app.command()
+def demo(
+    folder: Annotated[str, typer.Option(help="where the generated pictures go")] = "runs/demo-data",
+    project: Project = "runs/train",
+    epochs: Annotated[int, typer.Option(help="passes over the generated pictures")] = 24,
+) -> None:
+    """Generate pictures of shapes, train yolov9-t on them, and draw its predictions beside the truth: some minutes on a CPU."""
+    from yolov9k.engine.demo import run_demo
+
+    run_demo(folder, project, epochs, console)
+
+
+def _print_machine() -> None:
+    import torch
+
+    from yolov9k import __version__, native, ops
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch sees"
+    console.print(f"yolov9k {__version__}, torch {torch.__version__}, GPU: {gpu}")
+    for part in ("cpu", "cuda"):
+        state = "built" if native.available(part) else native.why_missing(part)
+        console.print(f"native code, {part}: {state}")
+    for operator in ops.operators():
+        console.print(f"{operator}: {', '.join(ops.available(operator))}")
+
+
+def _rounded(img: int) -> int:
+    from yolov9k.data.letterbox import rounded_size
+
+    return rounded_size(img, "--img")
+
+
+def _numbers(text: str | None, flag: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise UserError(f"{flag} {text}: expected whole numbers") from None
+
+
+def _given(flag: str) -> bool:
+    return any(argument.split("=")[0] == flag for argument in sys.argv[1:])
+
+
+def published_style(arguments: list[str]) -> list[str]:
+    """Rewrite the forms that the published scripts accept: `--resume` and `--cache` without a value, lists of numbers."""
+    bare = {"--resume": "latest", "--cache": "ram"}
+    result: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        result.append(argument)
+        if argument in bare and (not waiting or waiting[0].startswith("-")):
+            result.append(bare[argument])
+        elif argument in ("--freeze", "--classes"):
+            values = []
+            while waiting and not waiting[0].startswith("-"):
+                values.append(waiting.pop(0))
+            result.append(",".join(values))
+    return result
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point: faults of the user's are one line on stderr and exit status 2, an interruption 130."""
+    try:
+        given = sys.argv[1:] if arguments is None else arguments
+        app(args=published_style(given), prog_name="yolov9k", standalone_mode=True)
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
