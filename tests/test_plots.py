@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import scenes
+from yolov9k.data.draw import class_color, draw_boxes, mosaic, text_color
 from yolov9k.engine import plots
-from yolov9k.engine.draw import class_color, draw_boxes, mosaic, text_color
 from yolov9k.engine.evaluator import CocoEvaluator, Metrics
 from yolov9k.errors import UserError
 

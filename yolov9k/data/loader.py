@@ -203,7 +203,8 @@ def make_loader(
     augment: training, shuffled and augmented; the last `close_mosaic` of `epochs` epochs have no mosaic.
     rect: batches of records of like aspect, padded as little as the stride allows, without mosaic.
     multi_scale: each training batch has a size of its own, 0.5 to 1.5 times img_size in multiples of stride.
-    workers: at most as many as there are processors. cache: None, "ram" or "disk". pin: page-locked batches, by default where there is CUDA.
+    workers: at most as many as there are processors. cache: None, "ram" or "disk".
+    pin: page-locked batches, by default where there is CUDA.
     Raises UserError for an img_size that is no multiple of the stride, a batch below 1, fewer than 0 workers, a
     cache of another name, or a split without records.
     """

@@ -9,9 +9,9 @@ import numpy as np
 from rich.console import Console
 
 from yolov9k.data.config import load_split
+from yolov9k.data.draw import draw_boxes, mosaic
 from yolov9k.data.records import Split
 from yolov9k.data.synthetic import generate
-from yolov9k.engine.draw import draw_boxes, mosaic
 from yolov9k.engine.predictor import Predictor
 from yolov9k.engine.sources import read_image
 from yolov9k.engine.trainer import Trainer, TrainOptions

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolov9k.data.draw import Image, class_color, class_name, draw_boxes, mosaic
 from yolov9k.data.records import Split
-from yolov9k.engine.draw import Image, class_color, class_name, draw_boxes, mosaic
 from yolov9k.engine.evaluator import CONFUSION_CONFIDENCE, Metrics
 from yolov9k.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 
-from yolov9k.engine.draw import Image, class_name
+from yolov9k.data.draw import Image, class_name
 from yolov9k.engine.inference import Speed, progress_bar, write_json
 from yolov9k.engine.predictor import Predictor, Result
 from yolov9k.engine.sources import Source, open_source

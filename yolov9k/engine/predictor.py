@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolov9k.data.draw import Image, class_name, draw_boxes
 from yolov9k.data.letterbox import letterbox, map_to_image, rounded_size
-from yolov9k.engine.draw import Image, class_name, draw_boxes
 from yolov9k.engine.inference import Clock, Speed, autocast, check_range, pick_device, to_input
 from yolov9k.engine.sources import Frame, Source, open_source
 from yolov9k.errors import UserError

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from yolov9k.engine.draw import Image
+from yolov9k.data.draw import Image
 from yolov9k.errors import UserError, warn
 
 _IMAGES = "avif bmp dib jp2 jpeg jpg jpe pbm pgm png ppm tif tiff webp"
