@@ -23,3 +23,5 @@ LETTERBOX_PIXELS = 0.51
 JPEG_LEVELS = 3
 # COCO outlines and boxes of one object were drawn separately; they differ by a few pixels of some hundreds.
 OUTLINE_TO_BOX = 0.02
+# A resumed run repeats the interrupted one's arithmetic; only the order of threads' sums may differ.
+RESUMED = 1e-6

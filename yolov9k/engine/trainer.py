@@ -102,6 +102,7 @@ class Trainer:
             self.model, self.criterion, self.hyp, batch=options.batch, schedule=self.schedule, amp=self.amp
         )
         self.first_epoch, self.best, self.best_epoch = 0, -1.0, 0
+        self.bad = 0  # iterations in a row without a finite loss
         if resume:
             self._restore(resume)
         self.directory = Path(resume["directory"]) if resume else make_run_directory(
@@ -189,7 +190,7 @@ class Trainer:
         """One epoch; returns the mean loss parts [3] and images a second."""
         self.model.train()
         self.train_loader.set_epoch(epoch)
-        total, images, bad = torch.zeros(3, device=self.device), 0, 0
+        total, images = torch.zeros(3, device=self.device), 0
         started = time.perf_counter()
         with self._progress() as bar:
             task = bar.add_task(f"epoch {epoch + 1}/{self.options.epochs}", total=len(self.train_loader), note="")
@@ -198,9 +199,9 @@ class Trainer:
                     self._plot_batch(number, batch)
                 moved = batch.to(self.device)
                 parts = self.step(moved.images, moved.boxes, moved.counts)
-                bad = 0 if bool(parts.isfinite().all()) else bad + 1
-                if bad:
-                    self._complain(bad, batch)
+                self.bad = 0 if bool(parts.isfinite().all()) else self.bad + 1
+                if self.bad:
+                    self._complain(batch)
                 else:
                     total += parts
                 images += len(batch)
@@ -208,12 +209,12 @@ class Trainer:
                 bar.update(task, advance=1, note=_note(total / (number + 1), rate, _memory_gb(self.device)))
         return total / len(self.train_loader), images / (time.perf_counter() - started)
 
-    def _complain(self, bad: int, batch: Batch) -> None:
+    def _complain(self, batch: Batch) -> None:
         files = ", ".join(self.train_split.records[i].path.name for i in batch.indices[:4])
         warn(f"the loss is not finite at iteration {self.step.iteration} (pictures {files}, ...); the step is skipped")
-        if bad >= BAD_STEPS:
+        if self.bad >= BAD_STEPS:
             raise UserError(
-                f"the loss was not finite for {bad} iterations in a row; lower lr0 ({self.hyp.lr0}) or train with --amp off; "
+                f"the loss was not finite for {self.bad} iterations in a row; lower lr0 ({self.hyp.lr0}) or train with --amp off; "
                 f"{self.directory}/weights/last.pt is the last good state"
             )
 
@@ -241,7 +242,8 @@ class Trainer:
                 save(self.directory / "weights" / "best.pt", self.step.ema, epoch=epoch, best=self.best)
         self.results.add(row)
         _tensorboard(self.directory, epoch, row)
-        self._save("last.pt", epoch + 1)
+        if not self.bad:  # last.pt stays the last good state
+            self._save("last.pt", epoch + 1)
         self.console.print(f"{text}  {speed:.1f} images/s  {row['memory_gb']:.1f} GB  {seconds:.0f} s")
 
     def _save(self, name: str, epoch: int) -> None:

@@ -1,0 +1,271 @@
+"""Training on small generated scenes: the schedule, the loop, what it leaves, and what can go wrong."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+from tests.tolerances import RESUMED
+from yolov9k import load
+from yolov9k.data.synthetic import generate
+from yolov9k.engine.optim import Schedule
+from yolov9k.engine.runs import COLUMNS, Results, latest_checkpoint, make_run_directory
+from yolov9k.engine.trainer import Trainer, TrainOptions
+from yolov9k.errors import UserError
+from yolov9k.hyp import Hyp
+
+HYP = {"nominal_batch": 4, "warmup_epochs": 1, "warmup_iterations": 2, "ema_decay": 0.9, "ema_tau": 4}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate(tmp_path_factory.mktemp("scenes") / "data", train=8, val=4, size=64)
+
+
+@pytest.fixture
+def options(scenes: Path, tmp_path: Path) -> dict[str, Any]:
+    hyp = tmp_path / "hyp.yaml"
+    hyp.write_text(yaml.safe_dump(HYP))
+    return {
+        "data": str(scenes), "cfg": "gelan-t", "img": 64, "batch": 4, "epochs": 2, "hyp": str(hyp), "device": "cpu",
+        "workers": 0, "project": str(tmp_path / "runs"), "name": "exp", "close_mosaic": 0,
+    }  # fmt: skip
+
+
+def trainer(options: dict[str, Any], **changes: Any) -> Trainer:
+    return Trainer(TrainOptions(**{**options, **changes}), Console(quiet=True))
+
+
+def rows(directory: Path) -> list[dict[str, str]]:
+    with (directory / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_schedule_is_the_papers() -> None:
+    schedule = Schedule(Hyp(), batch=16, iterations_per_epoch=1000, epochs=500)
+    assert schedule.warmup == 3000
+    assert schedule.accumulate == 4
+    first, middle, late = schedule.at(0), schedule.at(1500), schedule.at(499 * 1000)
+    assert (first.lr, first.bias_lr, first.momentum, first.accumulate) == (0.0, 0.1, 0.8, 1)
+    lr = 0.01 * ((1 - 1 / 500) * 0.99 + 0.01)
+    assert middle.lr == pytest.approx(lr / 2)
+    assert middle.bias_lr == pytest.approx(0.1 + (lr - 0.1) / 2)
+    assert middle.momentum == pytest.approx((0.8 + 0.937) / 2)
+    assert middle.accumulate == 2
+    assert late.lr == late.bias_lr == pytest.approx(0.01 * (1 / 500 * 0.99 + 0.01))
+    assert (late.momentum, late.accumulate) == (0.937, 4)
+
+
+def test_warm_up_lasts_at_least_a_hundred_iterations() -> None:
+    assert Schedule(Hyp(), 16, 5, 500).warmup == 100
+    assert Schedule(Hyp(warmup_epochs=0.0), 16, 5, 500).warmup == 0
+
+
+def test_a_run_leaves_weights_figures_and_pictures(options: dict[str, Any]) -> None:
+    run = trainer(options)
+    result = run.fit()
+    lines = rows(run.directory)
+    assert tuple(lines[0]) == COLUMNS
+    assert [int(line["epoch"]) for line in lines] == [0, 1]
+    assert all(float(line["val/cls_loss"]) > 0 and math.isfinite(float(line["train/box_loss"])) for line in lines)
+    assert result.losses is not None
+    assert min(result.losses) > 0
+    expected = ["results.png", "labels.png", "confusion_matrix.png", "PR_curve.png", "F1_curve.png", "train_batch0.png",
+                "val_batch0_labels.png", "val_batch0_pred.png", "opt.yaml", "hyp.yaml"]  # fmt: skip
+    assert [name for name in expected if not (run.directory / name).exists()] == []
+    best = load(run.directory / "weights" / "best.pt")
+    assert best.names == run.train_split.names
+    assert best(torch.rand(1, 3, 64, 64)).shape == (1, 8, 84)
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = trainer(options, name="straight")
+    straight.fit()
+    broken = trainer(options, name="broken")
+    train_epoch = broken._train_epoch
+
+    def interrupted(epoch: int) -> Any:
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return train_epoch(epoch)
+
+    monkeypatch.setattr(broken, "_train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit()
+    resumed = Trainer.resume(broken.directory / "weights" / "last.pt")
+    assert resumed.directory == broken.directory.resolve()
+    resumed.fit()
+    for key, value in straight.step.ema.state_dict().items():
+        torch.testing.assert_close(resumed.step.ema.state_dict()[key], value, rtol=RESUMED, atol=RESUMED)
+    assert [line["epoch"] for line in rows(broken.directory)] == ["0", "1"]
+
+
+def test_nothing_to_resume_is_said(options: dict[str, Any], tmp_path: Path) -> None:
+    run = trainer(options, epochs=1)
+    run.fit()
+    with pytest.raises(UserError, match=r"its 1 epochs are done, nothing to resume"):
+        Trainer.resume(run.directory / "weights" / "last.pt")
+    with pytest.raises(UserError, match=r"best\.pt: holds no optimiser state"):
+        Trainer.resume(run.directory / "weights" / "best.pt")
+    with pytest.raises(UserError, match="no run with weights/last.pt"):
+        latest_checkpoint(tmp_path / "nowhere")
+    assert latest_checkpoint(options["project"]) == run.directory / "weights" / "last.pt"
+
+
+def test_the_same_seed_gives_the_same_run(options: dict[str, Any]) -> None:
+    first, second, other = (trainer(options, epochs=1, name=name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    for run in (first, second, other):
+        run.fit()
+    weights = [run.model.state_dict()["model.1.conv.weight"] for run in (first, second, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rect": True, "single_cls": True, "cfg": "yolov9-t"},
+        {"multi_scale": True, "amp": "bf16", "cache": "ram", "workers": 2},
+        {"label_smoothing": 0.1, "noval": True, "epochs": 2},
+    ],
+    ids=["rect-single", "multi-scale-bf16-ram", "smoothing-noval"],
+)
+def test_options_train(options: dict[str, Any], changes: dict[str, Any]) -> None:
+    run = trainer(options, **{"epochs": 1, **changes})
+    result = run.fit()
+    assert all(math.isfinite(float(line["train/cls_loss"])) for line in rows(run.directory))
+    assert len(result.metrics.per_class) == (1 if changes.get("single_cls") else 4)
+    if changes.get("noval"):
+        assert [line["val/box_loss"] == "" for line in rows(run.directory)] == [True, False]
+
+
+def test_frozen_layers_keep_their_weights(options: dict[str, Any]) -> None:
+    run = trainer(options, epochs=1, freeze=(3,))
+    before = {key: value.clone() for key, value in run.model.named_parameters()}
+    run.fit()
+    same = {int(key.split(".")[1]) for key, value in run.model.named_parameters() if torch.equal(value, before[key])}
+    assert {0, 1, 2} <= same
+    assert 4 not in same
+    with pytest.raises(UserError, match="--freeze 99: the model has layers 0 to 22"):
+        trainer(options, freeze=(99, 1))
+
+
+def test_patience_stops_early(options: dict[str, Any]) -> None:
+    hyp = Path(options["hyp"])
+    hyp.write_text(yaml.safe_dump({**HYP, "lr0": 1e-9, "warmup_bias_lr": 0.0}))
+    run = trainer(options, epochs=9, patience=1)
+    run.fit()
+    assert len(rows(run.directory)) == 2
+
+
+def test_weights_start_a_run_with_other_classes(options: dict[str, Any], tmp_path: Path) -> None:
+    first = trainer(options, epochs=1)
+    first.fit()
+    best = first.directory / "weights" / "best.pt"
+    again = trainer(options, cfg=None, weights=str(best), single_cls=True, name="again")
+    own, given = again.model.state_dict(), load(best).state_dict()
+    assert torch.equal(own["model.4.cv1.conv.weight"], given["model.4.cv1.conv.weight"])
+    assert again.model.num_classes == 1
+    with pytest.raises(UserError, match=r"does not fit gelan-s.*model\.0\.conv\.weight: file \[16, 3, 3, 3\], model \[32"):
+        trainer(options, cfg="gelan-s", weights=str(best))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(options: dict[str, Any]) -> None:
+    run = trainer(options, epochs=20)
+    with torch.no_grad():
+        run.model.model[0].conv.weight.fill_(math.nan)  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="the loss was not finite for 10 iterations in a row; lower lr0"):
+        run.fit()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 0}, "--batch 0 "),
+        ({"epochs": 0}, "--epochs 0 "),
+        ({"cfg": None}, "give --cfg"),
+        ({"cfg": "yolov8-n"}, "model yolov8-n: unknown"),
+        ({"amp": "fp8"}, "--amp fp8: expected"),
+        ({"device": "cuda:7"}, "--device cuda:7: torch sees"),
+        ({"data": "nowhere.yaml"}, "nowhere.yaml: "),
+        ({"weights": "nowhere.pt"}, "nowhere.pt: no such checkpoint"),
+        ({"hyp": "nowhere.yaml"}, "nowhere.yaml: no such file or preset"),
+    ],
+)
+def test_bad_options_are_one_clear_line(options: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        trainer(options, **changes)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_run_directory_that_cannot_be_written(options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written .*choose another --project"):
+        trainer(options, project=str(tmp_path / "file"))
+
+
+def test_run_directories_are_numbered(tmp_path: Path) -> None:
+    made = [make_run_directory(tmp_path, "exp").name for _ in range(3)]
+    assert made == ["exp", "exp2", "exp3"]
+    assert make_run_directory(tmp_path, "exp", exist_ok=True).name == "exp"
+
+
+def test_picture_size_is_rounded_and_said(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert trainer(options, img=60).options.img == 64
+    assert "--img 60 is no multiple of 32; 64 is used" in capsys.readouterr().err
+
+
+def test_faulty_labels_are_counted_and_strict_refuses_them(
+    options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = generate(tmp_path / "faulty", train=4, val=2, size=64)
+    label = sorted((data.parent / "labels" / "train").glob("*.txt"))[0]
+    label.write_text(label.read_text() + "9 0.5 0.5 0.1 0.1\n")
+    trainer(options, data=str(data))
+    assert "train: 1 faulty labels or pictures are left out" in capsys.readouterr().err
+    with pytest.raises(UserError, match=label.name):
+        trainer(options, data=str(data), strict=True)
+
+
+def test_results_of_a_resumed_run_are_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    results = Results(path)
+    for epoch in range(3):
+        results.add({"epoch": epoch, "time": 1.5, "val/box_loss": math.nan})
+    Results(path, first=2).add({"epoch": 2, "time": 9.0})
+    with path.open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["epoch"], line["time"], line["val/box_loss"]) for line in lines] == [
+        ("0", "1.5", ""), ("1", "1.5", ""), ("2", "9", ""),
+    ]  # fmt: skip
+
+
+def test_ctrl_c_leaves_a_last_checkpoint_that_resumes(options: dict[str, Any], tmp_path: Path) -> None:
+    given = {**options, "epochs": 200, "workers": 1}
+    flags = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "yolov9k.cli", "train", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True)
+    last = Path(options["project"]) / "exp" / "weights" / "last.pt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert "go on with --resume" in output
+    assert Trainer.resume(last).first_epoch >= 1
