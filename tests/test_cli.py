@@ -1,0 +1,166 @@
+"""The command line: every flag, the published scripts' forms, and one clear line for each fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from yolov9k import create_model
+from yolov9k.cli import main, published_style
+from yolov9k.data.synthetic import generate
+from yolov9k.models.checkpoints import save
+
+PUBLISHED_FLAGS = (
+    "--data --cfg --weights --img --batch --epochs --hyp --device --workers --name --close-mosaic --resume --cache --rect "
+    "--multi-scale --single-cls --freeze --patience"
+).split()
+
+
+def run(*arguments: object) -> int:
+    """Exit status of a command."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate(tmp_path_factory.mktemp("scenes") / "data", train=4, val=3, size=64)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = create_model("gelan-t", 4)
+    model.names = ["circle", "square", "star", "triangle"]
+    path = tmp_path_factory.mktemp("weights") / "fresh.pt"
+    save(path, model)
+    return path
+
+
+def test_help_names_every_flag_of_the_published_scripts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run("train", "--help") == 0
+    text = capsys.readouterr().out
+    assert [flag for flag in PUBLISHED_FLAGS if flag not in text] == []
+
+
+@pytest.mark.parametrize("command", ["train", "val", "predict", "info", "demo", "data check"])
+def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(*command.split(), "--help") == 0
+    options = [line for line in capsys.readouterr().out.splitlines() if re.match(r"[│|]\s+\*?\s*--", line)]
+    assert options
+    unexplained = [line for line in options if len(re.sub(r"--\S+|<\S+>|\[.*?\]|[│|*,]", "", line).split()) < 2]
+    assert unexplained == []
+
+
+def test_the_published_forms_are_understood() -> None:
+    given = "train --resume --cache --freeze 0 1 2 --img 64".split()
+    assert published_style(given) == "train --resume latest --cache ram --freeze 0,1,2 --img 64".split()
+    given = "predict --classes 0 cat --resume runs/last.pt --cache disk".split()
+    assert published_style(given) == "predict --classes 0,cat --resume runs/last.pt --cache disk".split()
+    assert published_style(["train", "--cache"]) == ["train", "--cache", "ram"]
+
+
+def test_train_and_val_and_predict(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = ["--data", scenes, "--img", 64, "--batch", 2, "--workers", 0, "--device", "cpu"]
+    assert run("train", *common, "--cfg", "models/detect/gelan-t.yaml", "--epochs", 1, "--freeze", 0, 1, "--cache") == 0
+    best = tmp_path / "runs/train/exp/weights/best.pt"
+    assert best.exists()
+    assert run("val", *common, "--weights", best, "--save-json", "--conf-thres", 0.01) == 0
+    results = json.loads((tmp_path / "runs/val/exp/predictions.json").read_text())
+    assert all(set(row) >= {"image_id", "category_id", "bbox", "score"} for row in results)
+    picture = sorted((scenes.parent / "images/val").glob("*"))[0]
+    assert run("predict", "--weights", best, "--source", picture, "--img", 64, "--conf", 0.0001, "--save-txt", "--save-json") == 0
+    folder = tmp_path / "runs/predict/exp"
+    assert cv2.imread(str(folder / picture.name)) is not None
+    assert (folder / "labels" / f"{picture.stem}.txt").read_text()
+    assert (folder / "predictions.json").exists()
+    assert "1 pictures, 0 videos" in capsys.readouterr().out
+
+
+def test_info_prints_layers_and_all_three_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", "yolov9-c") == 0
+    text = capsys.readouterr().out
+    assert "RepNCSPELAN4" in text
+    assert "training: 51,182,080 parameters, 238.7 GFLOPs" in text
+    assert "lean: 25,498,752 parameters, 102.8 GFLOPs" in text
+    assert "fused: 25,288,768 parameters, 102.1 GFLOPs" in text
+
+
+def test_info_of_the_machine_names_every_operator(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info") == 0
+    text = capsys.readouterr().out
+    for operator in ("conv_bn_silu", "dfl_decode", "task_aligned_assign", "detection_loss", "batched_nms"):
+        assert f"{operator}: reference" in text
+    assert "native code, cpu: " in text
+
+
+def test_data_check_lists_faults_and_draws(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = generate(tmp_path / "data", train=3, val=2, size=64)
+    label = sorted((data.parent / "labels/val").glob("*.txt"))[0]
+    label.write_text("0 0.5 0.5 nan 0.1\n")
+    assert run("data", "check", data, "--plot", tmp_path / "grid.png") == 0
+    assert f"{label}:1: " in capsys.readouterr().out
+    assert cv2.imread(str(tmp_path / "grid.png")) is not None
+    assert run("data", "check", data, "--strict") == 2
+    assert run("data", "check", scenes, "--strict") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--cfg", "yolov9-t"], "give --data"),
+        (["train", "--data", "nowhere", "--cfg", "yolov9-t"], "nowhere"),
+        (["train", "--data", "{data}", "--cfg", "yolov9-t", "--batch", 0], "--batch 0"),
+        (["train", "--data", "{data}", "--cfg", "yolov9-t", "--freeze", "x"], "--freeze x: expected whole numbers"),
+        (["train", "--data", "{data}", "--cfg", "yolov9-t", "--cache", "tape"], "tape"),
+        (["train", "--resume", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
+        (["val", "--data", "{data}", "--weights", "{data}"], "damaged or not a checkpoint"),
+        (["predict", "--weights", "{weights}", "--source", "nowhere.jpg"], "nowhere.jpg"),
+        (["predict", "--weights", "{weights}", "--source", "{data}/..", "--conf", 2], "--conf"),
+        (["info", "yolov8-n"], "model yolov8-n: unknown"),
+        (["info", "yolov9-t", "--img", 0], "--img 0"),
+        (["data", "check", "nowhere"], "nowhere"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None,
+)
+def test_faults_are_one_line_without_a_traceback(
+    arguments: list[object], message: str, scenes: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*(str(a).format(data=scenes, weights=weights) for a in arguments)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert len([line for line in error.splitlines() if "error:" in line]) == 1
+
+
+def test_an_unreadable_picture_is_named(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = np.full((64, 64, 3), 128, np.uint8)
+    cv2.imwrite(str(tmp_path / "good.jpg"), good)
+    (tmp_path / "bad.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:100])
+    assert run("predict", "--weights", weights, "--source", tmp_path, "--img", 64, "--project", tmp_path / "runs") == 0
+    captured = capsys.readouterr()
+    assert "bad.jpg" in captured.err
+    assert "1 unreadable files are left out" in captured.out
+
+
+def test_the_installed_command_runs() -> None:
+    command = Path(sys.executable).with_name("yolov9k")
+    if not command.exists():
+        pytest.skip("the package is not installed beside this Python")
+    environment = {**os.environ, "COLUMNS": "120"}
+    done = subprocess.run([command, "data", "--help"], capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "check" in done.stdout
