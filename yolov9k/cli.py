@@ -30,7 +30,7 @@ ExistOk = Annotated[bool, typer.Option("--exist-ok", help="write into an existin
 Strict = Annotated[bool, typer.Option("--strict", help="refuse data with faulty labels or pictures")]
 Conf = Annotated[float, typer.Option("--conf-thres", "--conf", help="lowest score of a detection")]
 Iou = Annotated[float, typer.Option("--iou-thres", "--iou", help="overlap above which the lower-scored box falls")]
-MaxDet = Annotated[int, typer.Option(help="most detections in a picture")]
+MaxDet = Annotated[int, typer.Option("--max-det", help="most detections in a picture")]
 
 
 @app.command()

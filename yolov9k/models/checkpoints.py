@@ -90,7 +90,7 @@ def read(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: holds Python objects, not only tensors, and is not opened; convert it to a state dict first"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, SafetensorError) as error:
         raise UserError(f"{path}: damaged or not a checkpoint ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds {type(content).__name__}, expected a checkpoint or a state dict")
