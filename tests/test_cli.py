@@ -18,7 +18,10 @@ from yolov9k.cli import main, published_style
 from yolov9k.data.synthetic import generate
 from yolov9k.models.checkpoints import save
 
-PUBLISHED_FLAGS = ["--data", "--cfg", "--weights", "--img", "--batch", "--epochs", "--hyp", "--device", "--workers", "--name", "--close-mosaic", "--resume", "--cache", "--rect", "--multi-scale", "--single-cls", "--freeze", "--patience"]
+PUBLISHED_FLAGS = [
+    "--data", "--cfg", "--weights", "--img", "--batch", "--epochs", "--hyp", "--device", "--workers", "--name",
+    "--close-mosaic", "--resume", "--cache", "--rect", "--multi-scale", "--single-cls", "--freeze", "--patience",
+]  # fmt: skip
 
 
 def run(*arguments: object) -> int:
@@ -42,7 +45,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_help_names_every_flag_of_the_published_scripts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_names_every_published_flag(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert run("train", "--help") == 0
     text = capsys.readouterr().out
@@ -79,7 +82,8 @@ def test_train_and_val_and_predict(
     results = json.loads((tmp_path / "runs/val/exp/predictions.json").read_text())
     assert all(set(row) >= {"image_id", "category_id", "bbox", "score"} for row in results)
     picture = sorted((scenes.parent / "images/val").glob("*"))[0]
-    assert run("predict", "--weights", best, "--source", picture, "--img", 64, "--conf", 0.0001, "--save-txt", "--save-json") == 0
+    low = ["--img", 64, "--conf", 0.0001]
+    assert run("predict", "--weights", best, "--source", picture, *low, "--save-txt", "--save-json") == 0
     folder = tmp_path / "runs/predict/exp"
     assert cv2.imread(str(folder / picture.name)) is not None
     assert (folder / "labels" / f"{picture.stem}.txt").read_text()

@@ -119,7 +119,7 @@ def test_nothing_to_resume_is_said(options: dict[str, Any], tmp_path: Path) -> N
         Trainer.resume(run.directory / "weights" / "last.pt")
     with pytest.raises(UserError, match=r"best\.pt: holds no optimiser state"):
         Trainer.resume(run.directory / "weights" / "best.pt")
-    with pytest.raises(UserError, match="no run with weights/last.pt"):
+    with pytest.raises(UserError, match=r"no run with weights/last\.pt"):
         latest_checkpoint(tmp_path / "nowhere")
     assert latest_checkpoint(options["project"]) == run.directory / "weights" / "last.pt"
 
@@ -213,7 +213,7 @@ def test_bad_options_are_one_clear_line(options: dict[str, Any], changes: dict[s
 
 def test_a_run_directory_that_cannot_be_written(options: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written .*choose another --project"):
+    with pytest.raises(UserError, match=r"cannot be written .*choose another --project"):
         trainer(options, project=str(tmp_path / "file"))
 
 

@@ -214,7 +214,8 @@ class Trainer:
         warn(f"the loss is not finite at iteration {self.step.iteration} (pictures {files}, ...); the step is skipped")
         if self.bad >= BAD_STEPS:
             raise UserError(
-                f"the loss was not finite for {self.bad} iterations in a row; lower lr0 ({self.hyp.lr0}) or train with --amp off; "
+                f"the loss was not finite for {self.bad} iterations in a row; "
+                f"lower lr0 ({self.hyp.lr0}) or train with --amp off; "
                 f"{self.directory}/weights/last.pt is the last good state"
             )
 
