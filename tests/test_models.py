@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,16 @@ def test_nms_equals_the_published_one(case: str) -> None:
         assert torch.equal(rows[:count], wanted)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """The fixtures' number: sums are split by it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(("name", "seed"), [("yolov9-t", 5000), ("gelan-t", 6000)])
 def test_trajectory_starts_as_the_published_one(name: str, seed: int) -> None:
     """Two steps. Later ones amplify the last bit a hundredfold each: they differ between processors."""
