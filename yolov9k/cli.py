@@ -41,7 +41,7 @@ def train(
     img: Img = 640,
     batch: Batch = 16,
     epochs: Annotated[int, typer.Option(help="passes over the training data")] = 500,
-    hyp: Annotated[str | None, typer.Option(help="hyper-parameters: default, small (a few hundred pictures), a YAML")] = None,
+    hyp: Annotated[str | None, typer.Option(help="hyper-parameters: a YAML, or small (for a few hundred pictures)")] = None,
     device: Device = "auto",
     workers: Workers = 8,
     project: Project = "runs/train",
@@ -213,7 +213,7 @@ def data_check(
 def demo(
     folder: Annotated[str, typer.Option(help="where the generated pictures go")] = "runs/demo-data",
     project: Project = "runs/train",
-    epochs: Annotated[int, typer.Option(help="passes over the generated pictures")] = 24,
+    epochs: Annotated[int, typer.Option(help="passes over the generated pictures")] = 14,
 ) -> None:
     """Generate pictures of shapes, train yolov9-t on them, and draw its predictions beside the truth: some minutes on a CPU."""
     from yolov9k.engine.demo import run_demo

@@ -29,8 +29,8 @@ def run_demo(folder: str | Path, project: str | Path, epochs: int, console: Cons
     data = generate(folder, size=SIZE)
     console.print(f"generated scenes: {data.parent}")
     options = TrainOptions(
-        data=str(data), cfg="yolov9-t", img=SIZE, batch=16, epochs=epochs, hyp="small", workers=1, project=str(project),
-        name="demo", close_mosaic=max(epochs // 4, 1), cache="ram",
+        data=str(data), cfg="yolov9-t", img=SIZE, batch=16, epochs=epochs, hyp="demo", workers=1, project=str(project),
+        name="demo", close_mosaic=0, cache="ram",
     )  # fmt: skip
     trainer = Trainer(options, console)
     result = trainer.fit()
