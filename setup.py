@@ -110,7 +110,8 @@ def ninja_text(sources: list[Path], output: Path, version: str, cxx: str, cuda: 
     if cuda:
         codes.append(f"-gencode arch=compute_{cuda.archs[-1]},code=compute_{cuda.archs[-1]}")
     nvcc, ccbin = (shlex.quote(cuda.nvcc), f"-ccbin {shlex.quote(shlex.split(cxx)[0])}") if cuda else ("", "")
-    host_cuda = "-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
+    # --fmad=false for the same reason: both backends must round as the reference does.
+    host_cuda = "--fmad=false -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
     # nvcc as the linker finds its static runtime (-lcudart_static -ldl -lrt -lpthread) in every layout of the toolkit.
     link = f"{nvcc} {ccbin} -shared -cudart static" if cuda else f"{cxx} -shared"
     lines = [

@@ -1,39 +1,117 @@
-// yolov9k._native: addresses, sizes and streams come in as integers, (code, message) goes out. No torch header anywhere,
-// so one build serves every torch; yolov9k/native.py checks the tensors and allocates every output.
+// yolov9k._native: addresses, lengths and streams come in as integers by name, (code, message) goes out. No torch header
+// anywhere, so one build serves every torch; yolov9k/native.py checks the tensors and allocates every output.
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
 #include <sstream>
 #include <string>
 
-#include "box.h"
+#include "assigner.h"
+#include "nms.h"
 
 namespace py = pybind11;
 
 namespace {
 
-using Address = std::uintptr_t;
-
-template <typename T>
-T* pointer(Address address) {
-    return reinterpret_cast<T*>(address);
-}
-
 py::tuple report(const yk::Status& status) { return py::make_tuple(static_cast<int>(status.code), status.message); }
 
-py::tuple pairwise_iou(Address a, std::int64_t n, Address b, std::int64_t m, Address out) {
-    yk::Status status;
-    {
-        py::gil_scoped_release release;
-        status = yk::pairwise_iou(pointer<const float>(a), n, pointer<const float>(b), m, pointer<float>(out));
-    }
+// One named argument, or KeyError with its name.
+template <typename T>
+T get(const py::dict& arguments, const char* name) {
+    return py::cast<T>(arguments[name]);
+}
+
+template <typename T>
+T* address(const py::dict& arguments, const char* name) {
+    return reinterpret_cast<T*>(get<std::uintptr_t>(arguments, name));
+}
+
+yk::AssignInput assign_input(const py::dict& a) {
+    yk::AssignInput in{};
+    in.scores = address<const void>(a, "scores");
+    in.stride_image = get<std::int64_t>(a, "stride_image");
+    in.stride_anchor = get<std::int64_t>(a, "stride_anchor");
+    in.stride_class = get<std::int64_t>(a, "stride_class");
+    in.dtype = static_cast<yk::Dtype>(get<int>(a, "dtype"));
+    in.logits = get<bool>(a, "logits");
+    in.boxes = address<const float>(a, "boxes");
+    in.anchors = address<const float>(a, "anchors");
+    in.labels = address<const std::int64_t>(a, "labels");
+    in.gt_boxes = address<const float>(a, "gt_boxes");
+    in.gt_mask = address<const std::uint8_t>(a, "gt_mask");
+    in.images = get<std::int64_t>(a, "images");
+    in.count = get<std::int64_t>(a, "count");
+    in.gt_count = get<std::int64_t>(a, "gt_count");
+    in.classes = get<std::int64_t>(a, "classes");
+    in.topk = get<int>(a, "topk");
+    in.alpha = get<double>(a, "alpha");
+    in.beta = get<double>(a, "beta");
+    in.mask_conflicts = get<bool>(a, "mask_conflicts");
+    return in;
+}
+
+yk::AssignOutput assign_output(const py::dict& a) {
+    return {address<std::int64_t>(a, "gt_index"),      address<float>(a, "weight"),
+            address<float>(a, "weight_sum"),           address<std::uint64_t>(a, "claims"),
+            address<std::uint32_t>(a, "best_metric"),  address<std::uint32_t>(a, "best_overlap")};
+}
+
+yk::NmsInput nms_input(const py::dict& a) {
+    yk::NmsInput in{};
+    in.prediction = address<const void>(a, "prediction");
+    in.stride_image = get<std::int64_t>(a, "stride_image");
+    in.stride_row = get<std::int64_t>(a, "stride_row");
+    in.stride_anchor = get<std::int64_t>(a, "stride_anchor");
+    in.dtype = static_cast<yk::Dtype>(get<int>(a, "dtype"));
+    in.images = get<std::int64_t>(a, "images");
+    in.classes = get<std::int64_t>(a, "classes");
+    in.count = get<std::int64_t>(a, "count");
+    in.conf_threshold = get<float>(a, "conf_threshold");
+    in.iou_threshold = get<float>(a, "iou_threshold");
+    in.class_agnostic = get<bool>(a, "class_agnostic");
+    in.multi_label = get<bool>(a, "multi_label");
+    in.max_detections = get<std::int64_t>(a, "max_detections");
+    in.filter = !a["wanted"].is_none();
+    if (in.filter)
+        for (const py::handle& label : a["wanted"]) {
+            const auto c = py::cast<std::int64_t>(label);
+            if (c >= 0 && c < yk::kMostFiltered) in.wanted[c / 32] |= 1u << (c % 32);
+        }
+    return in;
+}
+
+yk::NmsOutput nms_output(const py::dict& a) {
+    return {address<float>(a, "detections"), address<std::int64_t>(a, "counts"), address<yk::NmsState>(a, "state"),
+            address<std::uint32_t>(a, "histogram"), address<std::uint64_t>(a, "keys")};
+}
+
+py::tuple assign(const py::kwargs& a) {
+    const yk::AssignInput in = assign_input(a);
+    const yk::AssignOutput out = assign_output(a);
+    const int threads = get<int>(a, "threads");
+    py::gil_scoped_release release;
+    const yk::Status status = yk::assign_cpu(in, out, threads);
+    py::gil_scoped_acquire acquire;
+    return report(status);
+}
+
+py::tuple nms(const py::kwargs& a) {
+    const yk::NmsInput in = nms_input(a);
+    const yk::NmsOutput out = nms_output(a);
+    const int threads = get<int>(a, "threads");
+    py::gil_scoped_release release;
+    const yk::Status status = yk::nms_cpu(in, out, threads);
+    py::gil_scoped_acquire acquire;
     return report(status);
 }
 
 #ifdef YK_WITH_CUDA
-py::tuple pairwise_iou_cuda(Address a, std::int64_t n, Address b, std::int64_t m, Address out, Address stream) {
-    return report(yk::pairwise_iou_cuda(pointer<const float>(a), n, pointer<const float>(b), m, pointer<float>(out),
-                                        pointer<void>(stream)));
+py::tuple assign_cuda(const py::kwargs& a) {
+    return report(yk::assign_cuda(assign_input(a), assign_output(a), address<void>(a, "stream")));
+}
+
+py::tuple nms_cuda(const py::kwargs& a) {
+    return report(yk::nms_cuda(nms_input(a), nms_output(a), address<void>(a, "stream")));
 }
 #endif
 
@@ -60,12 +138,18 @@ py::dict build_info() {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-    module.doc() = "Torch-free kernels of yolov9k; call them through yolov9k.native.";
+    module.doc() = "Torch-free kernels of yolov9k; call them through yolov9k.native. Each returns (code, message), code 0: done.";
     module.def("build_info", &build_info, "How this module was compiled.");
-    module.def("pairwise_iou", &pairwise_iou, py::arg("a"), py::arg("n"), py::arg("b"), py::arg("m"), py::arg("out"),
-               "IoU of float32 boxes [n,4] and [m,4] into out [n,m], all on the host. Returns (code, message), code 0: done.");
+    module.def("padded_candidates", &yk::padded_candidates, py::arg("classes"), py::arg("count"), py::arg("multi_label"),
+               "Keys of scratch that nms_cuda needs an image.");
+    module.def("assign", &assign, "Task-aligned assignment on the host; arguments as in csrc/assigner.h, and `threads`.");
+    module.def("nms", &nms, "Non-maximum suppression on the host; arguments as in csrc/nms.h, and `threads`.");
 #ifdef YK_WITH_CUDA
-    module.def("pairwise_iou_cuda", &pairwise_iou_cuda, py::arg("a"), py::arg("n"), py::arg("b"), py::arg("m"),
-               py::arg("out"), py::arg("stream"), "The same on the current CUDA device, enqueued on `stream`.");
+    module.def("assign_cuda", &assign_cuda, "The same on the current CUDA device, enqueued on `stream`.");
+    module.def("nms_cuda", &nms_cuda, "The same on the current CUDA device, enqueued on `stream`.");
 #endif
+    py::dict scratch;
+    scratch["state"] = sizeof(yk::NmsState);
+    scratch["bins"] = yk::kBins;
+    module.attr("nms_scratch") = scratch;
 }

@@ -1,4 +1,4 @@
-"""Where the tests find what does not belong in the repository."""
+"""What several tests share: the folder of what does not belong in the repository, random scenes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 _ROOT = Path(os.environ.get("YOLOV9K_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -16,3 +18,42 @@ def shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs {name} of the shared folder; set YOLOV9K_SHARED to it")
     return path
+
+
+def grid_anchors(size: int) -> Tensor:
+    """Anchors [A, 2] of a square picture: cell centres of strides 8, 16 and 32, row by row, in pixels."""
+    levels = []
+    for stride in (8, 16, 32):
+        side = torch.arange(size // stride) + 0.5
+        rows, columns = torch.meshgrid(side, side, indexing="ij")
+        levels.append(torch.stack((columns, rows), -1).reshape(-1, 2) * stride)
+    return torch.cat(levels)
+
+
+def assign_case(
+    seed: int, images: int, boxes: int, size: int, classes: int, dtype: torch.dtype = torch.float32, spread: float = 8.0
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Scores, boxes, anchors, gt_labels, gt_boxes, gt_mask of a random scene; predictions lie `spread` pixels off a truth."""
+    generator = torch.Generator().manual_seed(seed)
+    anchors = grid_anchors(size)
+    corner = torch.rand(images, boxes, 2, generator=generator) * size * 0.8
+    gt_boxes = torch.cat((corner, corner + 4 + torch.rand(images, boxes, 2, generator=generator) * size / 2), -1)
+    mask = torch.rand(images, boxes, generator=generator) < 0.9
+    labels = torch.randint(0, classes, (images, boxes), generator=generator)
+    noise = torch.randn(images, len(anchors), 4, generator=generator) * spread
+    if boxes:
+        aim = torch.randint(0, boxes, (images, len(anchors), 1), generator=generator).expand(-1, -1, 4)
+        noise = noise + gt_boxes.gather(1, aim)
+    scores = torch.rand(images, len(anchors), classes, generator=generator)
+    return scores.to(dtype), noise.to(dtype), anchors.to(dtype), labels, gt_boxes.to(dtype), mask
+
+
+def nms_prediction(
+    seed: int, images: int, classes: int, anchors: int, size: float = 200.0, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """A head's decoded output [images, 4 + classes, anchors]: boxes of 4 to a quarter of `size` pixels, mostly low scores."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.rand(images, 2, anchors, generator=generator) * size
+    sides = 4 + torch.rand(images, 2, anchors, generator=generator) * size / 4
+    scores = torch.rand(images, classes, anchors, generator=generator) ** 3
+    return torch.cat((centres, sides, scores), 1).to(dtype)

@@ -1,19 +1,22 @@
-"""The compiled kernels of csrc/ seen from torch: arguments checked, outputs allocated, errors raised.
+"""The compiled kernels of csrc/ seen from torch: outputs and scratch allocated, addresses passed, errors raised.
 
 The module is loaded at the first call, never at import: a checkout that was not built imports, and says when asked what
-is to be done.
+is to be done. Shapes and dtypes are checked by the operators (yolov9k/ops), addresses and lengths by the module itself.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 _BAD_ARGUMENT = 1  # csrc/status.h
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/assigner.h
+_NO_CUDA = "yolov9k._native was built without CUDA; put nvcc on PATH or set CUDA_HOME, then `pip install -e .`"
 
 
 @functools.cache
@@ -40,7 +43,7 @@ def why_missing(device: str = "cpu") -> str:
     if module is None or device == "cpu":
         return reason
     if module.build_info()["cuda"] is None:
-        return "yolov9k._native was built without CUDA; put nvcc on PATH or set CUDA_HOME, then `pip install -e .`"
+        return _NO_CUDA
     return "" if torch.cuda.is_available() else "torch sees no CUDA device"
 
 
@@ -52,35 +55,78 @@ def build_info() -> dict[str, object]:
     return dict(_module("cpu").build_info())
 
 
-def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of every pair.
+def task_aligned_assign(
+    scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
+    topk: int, alpha: float, beta: float, logits: bool, mask_conflicts: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Assignment of anchors to boxes; arguments and results as in `yolov9k.ops.task_aligned_assign`.
 
-    Args:
-        a: [N, 4] float32 boxes, corners x1 y1 x2 y2 in pixels; need not be contiguous.
-        b: [M, 4] float32, on the device of `a`: CPU or CUDA.
-
-    Returns:
-        [N, M] float32. A box whose right or lower edge lies before the other has area 0; two boxes of area 0 give 0;
-        a NaN coordinate makes NaN of its row or column. No gradient flows.
-
-    Raises:
-        TypeError, ValueError: an argument is no tensor, or has another dtype, shape or device.
-        RuntimeError: the compiled module is missing, or the CUDA launch failed.
+    scores: float32, bfloat16 or float16, any strides. Returns gt_index int64 [B, A], weight float32 [B, A] and the sum of
+    weights [B]. Raises ValueError for a length beyond the kernels' limits, RuntimeError when a launch failed.
     """
-    _check_boxes("a", a)
-    _check_boxes("b", b)
-    if a.device != b.device:
-        raise ValueError(f"a and b must be on one device, not on {a.device} and {b.device}")
-    module = _module(a.device.type)
-    a, b = a.detach().contiguous(), b.detach().contiguous()
-    out = torch.empty(len(a), len(b), dtype=torch.float32, device=a.device)
-    addresses = a.data_ptr(), len(a), b.data_ptr(), len(b), out.data_ptr()
-    if a.is_cuda:
-        with torch.cuda.device(a.device):
-            _raise_for(module.pairwise_iou_cuda(*addresses, torch.cuda.current_stream().cuda_stream))
+    (images, count, classes), gt_count = scores.shape, gt_boxes.shape[1]
+    boxes, anchors, gt_boxes = (tensor.detach().float().contiguous() for tensor in (boxes, anchors, gt_boxes))
+    labels, mask = gt_labels.long().contiguous(), (gt_mask != 0).contiguous()
+    gt_index = scores.new_empty((images, count), dtype=torch.int64)
+    weight = scores.new_empty((images, count), dtype=torch.float32)
+    weight_sum = scores.new_zeros(images, dtype=torch.float32)
+    arguments: dict[str, object] = {
+        "scores": scores.data_ptr(), "dtype": _DTYPES[scores.dtype], "logits": logits,
+        **dict(zip(("stride_image", "stride_anchor", "stride_class"), scores.stride(), strict=True)),
+        "boxes": boxes.data_ptr(), "anchors": anchors.data_ptr(), "labels": labels.data_ptr(),
+        "gt_boxes": gt_boxes.data_ptr(), "gt_mask": mask.data_ptr(),
+        "images": images, "count": count, "gt_count": gt_count, "classes": classes,
+        "topk": min(topk, max(count, 1)), "alpha": alpha, "beta": beta, "mask_conflicts": mask_conflicts,
+        "gt_index": gt_index.data_ptr(), "weight": weight.data_ptr(), "weight_sum": weight_sum.data_ptr(),
+    }  # fmt: skip
+    on_device = scores.is_cuda
+    claims = scores.new_zeros((images, count) if on_device else 0, dtype=torch.int64)
+    best = scores.new_zeros((2, images, gt_count) if on_device else (2, 0), dtype=torch.int32)
+    pointers = {"claims": claims.data_ptr(), "best_metric": best[0].data_ptr(), "best_overlap": best[1].data_ptr()}
+    _call("task_aligned_assign", "assign", scores.device, arguments | pointers)
+    return gt_index, weight, weight_sum
+
+
+def batched_nms(
+    prediction: Tensor, conf_threshold: float, iou_threshold: float, classes: Sequence[int] | None,
+    class_agnostic: bool, multi_label: bool, max_detections: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Detections and counts; arguments and results as in `yolov9k.ops.batched_nms`.
+
+    prediction: float32, bfloat16 or float16, any strides. Raises ValueError for a length beyond the kernels' limits,
+    RuntimeError when a launch failed.
+    """
+    images, rows, count = prediction.shape
+    detections = prediction.new_zeros((images, max_detections, 6), dtype=torch.float32)
+    counts = prediction.new_zeros(images, dtype=torch.int64)
+    arguments: dict[str, object] = {
+        "prediction": prediction.data_ptr(), "dtype": _DTYPES[prediction.dtype],
+        **dict(zip(("stride_image", "stride_row", "stride_anchor"), prediction.stride(), strict=True)),
+        "images": images, "classes": rows - 4, "count": count, "conf_threshold": conf_threshold,
+        "iou_threshold": iou_threshold, "class_agnostic": class_agnostic, "multi_label": multi_label,
+        "wanted": None if classes is None else list(classes), "max_detections": max_detections,
+        "detections": detections.data_ptr(), "counts": counts.data_ptr(),
+    }  # fmt: skip
+    module = _module(prediction.device.type)
+    padded = module.padded_candidates(rows - 4, count, multi_label) if prediction.is_cuda else 0
+    sizes = {"state": module.nms_scratch["state"] // 4, "histogram": module.nms_scratch["bins"], "keys": 2 * padded}
+    scratch = {
+        name: prediction.new_zeros((images, size) if prediction.is_cuda else 0, dtype=torch.int32)
+        for name, size in sizes.items()
+    }
+    _call("batched_nms", "nms", prediction.device, arguments | {name: t.data_ptr() for name, t in scratch.items()})
+    return detections, counts
+
+
+def _call(operator: str, name: str, device: torch.device, arguments: dict[str, object]) -> None:
+    """Run a routine of the module on the host, on torch's number of threads, or on the current stream of a CUDA device."""
+    module = _module(device.type)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            stream = torch.cuda.current_stream().cuda_stream
+            _raise_for(operator, getattr(module, f"{name}_cuda")(**arguments, stream=stream))
     else:
-        _raise_for(module.pairwise_iou(*addresses))
-    return out
+        _raise_for(operator, getattr(module, name)(**arguments, threads=torch.get_num_threads()))
 
 
 def _module(device: str) -> ModuleType:
@@ -92,18 +138,7 @@ def _module(device: str) -> ModuleType:
     return module
 
 
-def _check_boxes(name: str, boxes: Tensor) -> None:
-    if not isinstance(boxes, Tensor):
-        raise TypeError(f"{name} must be a tensor, not {type(boxes).__name__}")
-    if boxes.dtype != torch.float32:
-        raise TypeError(f"{name} must be float32, not {boxes.dtype}")
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{name} must have the shape [n, 4], not {list(boxes.shape)}")
-    if boxes.device.type not in ("cpu", "cuda"):
-        raise ValueError(f"{name} must be on the CPU or a CUDA device, not on {boxes.device}")
-
-
-def _raise_for(status: tuple[int, str]) -> None:
+def _raise_for(operator: str, status: tuple[int, str]) -> None:
     code, message = status
     if code:
-        raise (ValueError if code == _BAD_ARGUMENT else RuntimeError)(f"yolov9k._native: {message}")
+        raise (ValueError if code == _BAD_ARGUMENT else RuntimeError)(f"{operator}: {message}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from yolov9k.native import batched_nms as run_native
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
@@ -50,17 +51,23 @@ def batched_nms(
     if classes is not None:
         valid = all(0 <= c < classes_count for c in classes)
         expect(valid, op, "classes", f"class numbers below {classes_count}", list(classes))
-    choose(op, backend, prediction.device)
+    backend = choose(op, backend, prediction.device, prediction.dtype == torch.float64)
     return Detections(
         *torch.ops.yolov9k.batched_nms(
-            prediction, conf_threshold, iou_threshold, classes, class_agnostic, multi_label, max_detections
+            prediction, conf_threshold, iou_threshold, classes, class_agnostic, multi_label, max_detections, backend
         )
     )
 
 
+def _run(prediction: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    *arguments, backend = arguments  # type: ignore[assignment]
+    run = reference.batched_nms if backend == "reference" else run_native
+    return run(prediction, *arguments)
+
+
 def _fake(
     prediction: Tensor, conf_threshold: float, iou_threshold: float, classes: Sequence[int] | None,
-    class_agnostic: bool, multi_label: bool, max_detections: int,
+    class_agnostic: bool, multi_label: bool, max_detections: int, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     dtype = torch.float64 if prediction.dtype == torch.float64 else torch.float32
     batch = prediction.shape[0]
@@ -71,13 +78,13 @@ def _fake(
 
 
 def _no_gradient(ctx: object, *grads: object) -> tuple[None, ...]:
-    return (None,) * 7
+    return (None,) * 8
 
 
 define(
     "batched_nms(Tensor prediction, float conf_threshold, float iou_threshold, int[]? classes, bool class_agnostic, "
-    "bool multi_label, int max_detections) -> (Tensor detections, Tensor counts)",
-    reference.batched_nms,
+    "bool multi_label, int max_detections, str backend) -> (Tensor detections, Tensor counts)",
+    _run,
     _fake,
 )
 differentiate("batched_nms", _no_gradient)

@@ -20,9 +20,9 @@ def candidates(
     probabilities = prediction[4:].T
     centre, half = prediction[:2].T, prediction[2:4].T / 2
     boxes = torch.cat((centre - half, centre + half), 1)
-    passing = (probabilities > conf_threshold) & boxes.isfinite().all(1, keepdim=True)
+    passing = (probabilities > conf_threshold) & probabilities.isfinite() & boxes.isfinite().all(1, keepdim=True)
     if not multi_label:
-        best = probabilities.nan_to_num(-1.0).argmax(1, keepdim=True)
+        best = probabilities.nan_to_num(-1.0, -1.0, -1.0).argmax(1, keepdim=True)
         passing &= torch.zeros_like(passing).scatter_(1, best, True)
     if classes is not None:
         chosen = torch.zeros(probabilities.shape[1], dtype=torch.bool, device=prediction.device)

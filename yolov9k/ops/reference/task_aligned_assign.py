@@ -13,12 +13,18 @@ EPS = 1e-9
 def alignment(
     scores: Tensor, boxes: Tensor, gt_labels: Tensor, gt_boxes: Tensor, alpha: float, beta: float
 ) -> tuple[Tensor, Tensor]:
-    """Metric p^alpha * u^beta and overlap u = max(CIoU, 0) of every box and anchor, both [B, G, A]; NaN counts as 0."""
+    """Metric p^alpha * u^beta and overlap u = max(CIoU, 0) of every box and anchor, both [B, G, A].
+
+    0 where the probability or the CIoU is not finite.
+    """
     labels = gt_labels.long().clamp(0, scores.shape[2] - 1)
     probability = scores.transpose(1, 2).gather(1, labels[..., None].expand(-1, -1, scores.shape[1]))
-    overlap = box_ciou(gt_boxes[:, :, None], boxes[:, None]).clamp(min=0).nan_to_num(0.0, 0.0, 0.0)
+    ciou = box_ciou(gt_boxes[:, :, None], boxes[:, None])
+    overlap = ciou.clamp(min=0).nan_to_num(0.0, 0.0, 0.0)
     confidence = probability.double().pow(alpha).to(probability.dtype)  # correctly rounded, as `box_ciou`'s arc tangent
-    return (confidence * overlap.pow(beta)).nan_to_num(0.0, 0.0, 0.0), overlap
+    unknown = (probability + ciou).isfinite().logical_not_()  # asked for, because NaN to the power of 0 is 1
+    closeness = overlap.double().pow(beta).to(overlap.dtype)
+    return (confidence * closeness).nan_to_num(0.0, 0.0, 0.0).masked_fill_(unknown, 0.0), overlap
 
 
 def inside(anchors: Tensor, gt_boxes: Tensor) -> Tensor:
@@ -41,21 +47,28 @@ def select_candidates(metric: Tensor, inside_box: Tensor, topk: int) -> Tensor:
 
 def task_aligned_assign(
     scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
-    topk: int = 10, alpha: float = 0.5, beta: float = 6.0,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    topk: int = 10, alpha: float = 0.5, beta: float = 6.0, logits: bool = False, mask_conflicts: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Assign to each anchor a box or the background; shapes and results as in `yolov9k.ops.task_aligned_assign`."""
     batch, count, _ = scores.shape
-    if gt_boxes.shape[1] == 0:
-        return torch.full((batch, count), -1, device=scores.device), scores.new_zeros((batch, count))
-    valid = gt_mask.bool()[..., None]
+    if 0 in (batch, count, gt_boxes.shape[1]):
+        weight = scores.new_zeros((batch, count))
+        return torch.full((batch, count), -1, device=scores.device), weight, weight.sum(1)
+    floats, dtype = (scores, boxes, anchors, gt_boxes), scores.dtype
+    exact = torch.float64 if torch.float64 in [tensor.dtype for tensor in floats] else torch.float32
+    scores, boxes, anchors, gt_boxes = (tensor.to(exact) for tensor in floats)  # 16 bits cannot hold areas or EPS
+    if logits:
+        scores = scores.double().sigmoid().to(exact)
+    valid = gt_mask.bool()[..., None] & gt_boxes.isfinite().all(-1, keepdim=True)
     metric, overlap = alignment(scores, boxes, gt_labels, gt_boxes, alpha, beta)
-    claimed = select_candidates(metric, inside(anchors, gt_boxes) & valid, topk)
-    # An anchor that several boxes claim goes to the highest overlap over all boxes, candidate or not.
+    candidate = inside(anchors, gt_boxes) & valid
+    claimed = select_candidates(metric, candidate, topk)
+    # An anchor that several boxes claim goes to the highest overlap over all boxes, candidate or not, unless asked otherwise.
     claims = claimed.sum(1)
-    best_box = overlap.masked_fill(~valid, -1.0).argmax(1)
+    best_box = overlap.masked_fill(~(candidate if mask_conflicts else valid), -1.0).argmax(1)
     gt_index = torch.where(claims > 1, best_box, claimed.int().argmax(1)).masked_fill(claims == 0, -1)
     mine = gt_index[:, None] == torch.arange(gt_boxes.shape[1], device=scores.device)[:, None]
     best_metric = (metric * mine).amax(2, keepdim=True)
     best_overlap = (overlap * mine).amax(2, keepdim=True)
     weight = (metric * mine * best_overlap / (best_metric + EPS)).amax(1)
-    return gt_index, weight
+    return gt_index, weight.to(dtype), weight.sum(1, dtype=torch.float64).to(dtype)

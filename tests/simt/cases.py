@@ -1,0 +1,145 @@
+"""Builds tests/simt/main.cpp with a host compiler, and passes it cases and results by file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIM = Path(__file__).resolve().parent
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/assigner.h
+FILTER_WORDS = 128  # csrc/nms.h: kMostFiltered / 32
+SANITIZERS = {
+    "plain": ("-O2",),
+    "address": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    "thread": ("-O1", "-g", "-fsanitize=thread"),
+}
+
+
+class AssignCase(NamedTuple):
+    """Arguments of task_aligned_assign; scores contiguous."""
+
+    scores: Tensor
+    boxes: Tensor
+    anchors: Tensor
+    gt_labels: Tensor
+    gt_boxes: Tensor
+    gt_mask: Tensor
+    topk: int = 10
+    alpha: float = 0.5
+    beta: float = 6.0
+    logits: bool = False
+    mask_conflicts: bool = False
+
+    def pack(self) -> bytes:
+        """The bytes that main.cpp's assign() reads."""
+        (images, count, classes), gt_count = self.scores.shape, self.gt_boxes.shape[1]
+        topk = min(self.topk, max(count, 1))
+        sizes = [0, images, count, gt_count, classes, topk, DTYPES[self.scores.dtype], self.logits, self.mask_conflicts]
+        floats = (self.boxes, self.anchors)
+        return b"".join((
+            np.array(sizes, np.int64).tobytes(), np.array([self.alpha, self.beta], np.float64).tobytes(), raw(self.scores),
+            *(raw(tensor.float()) for tensor in floats), raw(self.gt_labels.long()), raw(self.gt_boxes.float()),
+            raw(self.gt_mask.bool()),
+        ))  # fmt: skip
+
+    def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:
+        """gt_index, weight, weight_sum from the head of a result, and its rest."""
+        images, count, _ = self.scores.shape
+        return take(stream, (np.int64, (images, count)), (np.float32, (images, count)), (np.float32, (images,)))
+
+
+class NmsCase(NamedTuple):
+    """Arguments of batched_nms; prediction contiguous."""
+
+    prediction: Tensor
+    conf_threshold: float
+    iou_threshold: float
+    classes: Sequence[int] | None = None
+    class_agnostic: bool = False
+    multi_label: bool = False
+    max_detections: int = 300
+
+    def pack(self) -> bytes:
+        """The bytes that main.cpp's nms() reads."""
+        images, rows, count = self.prediction.shape
+        sizes = [
+            1, images, rows - 4, count, self.max_detections, DTYPES[self.prediction.dtype], self.class_agnostic,
+            self.multi_label, self.classes is not None,
+        ]  # fmt: skip
+        words = np.zeros(FILTER_WORDS, np.uint32)
+        for label in self.classes or ():
+            words[label // 32] |= np.uint32(1 << label % 32)
+        thresholds = np.array([self.conf_threshold, self.iou_threshold], np.float32)
+        return np.array(sizes, np.int64).tobytes() + thresholds.tobytes() + words.tobytes() + raw(self.prediction)
+
+    def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:
+        """detections and counts from the head of a result, and its rest."""
+        images = len(self.prediction)
+        return take(stream, (np.float32, (images, self.max_detections, 6)), (np.int64, (images,)))
+
+
+def raw(tensor: Tensor) -> bytes:
+    """A tensor's elements, row by row."""
+    return bytes(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()) if tensor.numel() else b""
+
+
+def take(stream: memoryview, *parts: tuple[Any, tuple[int, ...]]) -> tuple[tuple[Tensor, ...], memoryview]:
+    """Arrays of the given dtypes and shapes from the head of `stream`, and its rest."""
+    found = []
+    for dtype, shape in parts:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        found.append(torch.from_numpy(np.frombuffer(stream[:size], dtype).reshape(shape).copy()))
+        stream = stream[size:]
+    return tuple(found), stream
+
+
+def build(folder: Path, sanitizer: str = "plain", csrc: Path = ROOT / "csrc") -> Path:
+    """Compile the kernels in `csrc` for the host with a sanitizer; returns the program."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cxx = os.environ.get("CXX", "g++")
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-ffp-contract=off", f"-I{SHIM}", f"-I{csrc}", *SANITIZERS[sanitizer]]
+    sources = {
+        "assigner_kernels": ["-DYK_SIMT", "-x", "c++", str(csrc / "assigner.cu")],
+        "nms_kernels": ["-DYK_SIMT", "-x", "c++", str(csrc / "nms.cu")],
+        **{path.stem: [str(path)] for path in (csrc / "assigner.cpp", csrc / "nms.cpp", SHIM / "main.cpp")},
+    }
+    compiles = [
+        subprocess.Popen([cxx, *flags, "-c", *source, "-o", str(folder / f"{name}.o")], stderr=subprocess.PIPE, text=True)
+        for name, source in sources.items()
+    ]
+    messages = [process.communicate()[1] for process in compiles]
+    assert all(process.returncode == 0 for process in compiles), "\n".join(messages)
+    program = folder / "simt"
+    subprocess.run([cxx, *flags, *(str(folder / f"{name}.o") for name in sources), "-o", str(program), "-lpthread"], check=True)
+    return program
+
+
+def execute(program: Path, cases: Sequence[AssignCase | NmsCase]) -> subprocess.CompletedProcess[str]:
+    """Run the program over cases; its results lie beside it."""
+    program.with_name("cases.bin").write_bytes(b"".join(case.pack() for case in cases))
+    environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1 exitcode=66", "ASAN_OPTIONS": "detect_leaks=0"}
+    # Newer kernels randomise more address bits than older thread sanitizers can map.
+    fixed = ["setarch", "-R"] if shutil.which("setarch") else []
+    command = [*fixed, str(program), str(program.with_name("cases.bin")), str(program.with_name("results.bin"))]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+
+
+def results(program: Path, cases: Sequence[AssignCase | NmsCase]) -> list[tuple[Tensor, ...]]:
+    """What the program makes of the cases; AssertionError with its message when it fails."""
+    done = execute(program, cases)
+    assert done.returncode == 0, done.stderr[-4000:]
+    stream, found = memoryview(program.with_name("results.bin").read_bytes()), []
+    for case in cases:
+        result, stream = case.unpack(stream)
+        found.append(result)
+    assert not stream
+    return found

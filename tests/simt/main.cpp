@@ -1,0 +1,99 @@
+// Runs the CUDA operators of csrc/ on the host: reads cases from a file, writes their results to another. What each case
+// holds is written by tests/simt/cases.py. Every array is an allocation of its exact size, for the address sanitizer.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "assigner.h"
+#include "nms.h"
+
+namespace {
+
+std::FILE *input, *output;
+
+template <typename T>
+std::unique_ptr<T[]> read(std::size_t count) {
+    std::unique_ptr<T[]> values(new T[count]());
+    if (std::fread(values.get(), sizeof(T), count, input) != count) std::exit(4);
+    return values;
+}
+
+template <typename T>
+void write(const T* values, std::size_t count) {
+    if (std::fwrite(values, sizeof(T), count, output) != count) std::exit(5);
+}
+
+template <typename T>
+std::unique_ptr<T[]> zeros(std::size_t count) {
+    return std::unique_ptr<T[]>(new T[count]());
+}
+
+void expect_done(const yk::Status& status) {
+    if (status.code == yk::kOk) return;
+    std::fprintf(stderr, "%s\n", status.message);
+    std::exit(6);
+}
+
+std::size_t bytes(int dtype) { return dtype == 0 ? 4 : 2; }
+
+void assign() {
+    const auto sizes = read<std::int64_t>(8);
+    const auto exponents = read<double>(2);
+    yk::AssignInput in{};
+    in.images = sizes[0], in.count = sizes[1], in.gt_count = sizes[2], in.classes = sizes[3];
+    in.topk = static_cast<int>(sizes[4]), in.dtype = static_cast<yk::Dtype>(sizes[5]);
+    in.logits = sizes[6], in.mask_conflicts = sizes[7];
+    in.alpha = exponents[0], in.beta = exponents[1];
+    in.stride_class = 1, in.stride_anchor = in.classes, in.stride_image = in.classes * in.count;
+    const std::size_t anchors = in.images * in.count, gts = in.images * in.gt_count;
+    const auto scores = read<char>(anchors * in.classes * bytes(static_cast<int>(sizes[5])));
+    const auto boxes = read<float>(anchors * 4), points = read<float>(in.count * 2);
+    const auto labels = read<std::int64_t>(gts);
+    const auto gt_boxes = read<float>(gts * 4);
+    const auto mask = read<std::uint8_t>(gts);
+    in.scores = scores.get(), in.boxes = boxes.get(), in.anchors = points.get();
+    in.labels = labels.get(), in.gt_boxes = gt_boxes.get(), in.gt_mask = mask.get();
+    const auto gt_index = zeros<std::int64_t>(anchors);
+    const auto weight = zeros<float>(anchors), weight_sum = zeros<float>(in.images);
+    const auto claims = zeros<std::uint64_t>(anchors);
+    const auto best_metric = zeros<std::uint32_t>(gts), best_overlap = zeros<std::uint32_t>(gts);
+    expect_done(yk::assign_cuda(in, {gt_index.get(), weight.get(), weight_sum.get(), claims.get(), best_metric.get(),
+                                     best_overlap.get()}, nullptr));
+    write(gt_index.get(), anchors);
+    write(weight.get(), anchors);
+    write(weight_sum.get(), in.images);
+}
+
+void nms() {
+    const auto sizes = read<std::int64_t>(8);
+    const auto thresholds = read<float>(2);
+    yk::NmsInput in{};
+    in.images = sizes[0], in.classes = sizes[1], in.count = sizes[2], in.max_detections = sizes[3];
+    in.dtype = static_cast<yk::Dtype>(sizes[4]);
+    in.class_agnostic = sizes[5], in.multi_label = sizes[6], in.filter = sizes[7];
+    in.conf_threshold = thresholds[0], in.iou_threshold = thresholds[1];
+    in.stride_anchor = 1, in.stride_row = in.count, in.stride_image = in.count * (4 + in.classes);
+    const auto wanted = read<std::uint32_t>(yk::kMostFiltered / 32);
+    std::copy(wanted.get(), wanted.get() + yk::kMostFiltered / 32, in.wanted);
+    const auto prediction = read<char>(in.images * in.stride_image * bytes(static_cast<int>(sizes[4])));
+    in.prediction = prediction.get();
+    const std::size_t padded = yk::padded_candidates(in.classes, in.count, in.multi_label);
+    const auto detections = zeros<float>(in.images * in.max_detections * 6);
+    const auto counts = zeros<std::int64_t>(in.images);
+    const auto state = zeros<yk::NmsState>(in.images);
+    const auto histogram = zeros<std::uint32_t>(in.images * yk::kBins);
+    const auto keys = zeros<std::uint64_t>(in.images * padded);
+    expect_done(yk::nms_cuda(in, {detections.get(), counts.get(), state.get(), histogram.get(), keys.get()}, nullptr));
+    write(detections.get(), in.images * in.max_detections * 6);
+    write(counts.get(), in.images);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    if (count != 3 || !(input = std::fopen(arguments[1], "rb")) || !(output = std::fopen(arguments[2], "wb"))) return 2;
+    for (std::int64_t operation; std::fread(&operation, sizeof operation, 1, input) == 1;) operation ? nms() : assign();
+    return std::fclose(output) ? 5 : 0;
+}
