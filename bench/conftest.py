@@ -1,15 +1,22 @@
-"""Puts beside every timing what it was measured on: processor, GPU, versions, how csrc/ was compiled, the commit."""
+"""How a benchmark measures, and what stands beside its timing: bytes, memory, processor, GPU, versions, the commit."""
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from yolov9k import native
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests' random scenes serve here too
 
 _LOAD = os.getloadavg()[0]  # of the last minute, taken before the benchmarks add their own
 
@@ -51,3 +58,60 @@ def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict
     """
     traced = commit_info.get("id") not in (None, "unversioned", "unknown") and not commit_info.get("dirty")
     commit_info["quotable"] = traced and _LOAD < 0.5
+
+
+@functools.cache
+def copy_bandwidth(device: str) -> float:
+    """Bytes a second that a large copy reads and writes on a device, the best of ten: what memory-bound work is held to."""
+    source = torch.empty(2**26 if device == "cpu" else 2**30, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    best = float("inf")
+    for _ in range(10):
+        start = time.perf_counter()
+        target.copy_(source)
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * source.numel() / best
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Every device; those that are not here are skipped."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device")
+    return str(request.param)
+
+
+@pytest.fixture
+def measure(benchmark: Any) -> Callable[..., None]:
+    """measure(run, device, bytes_moved): times run() with a cold cache and notes bandwidth share and peak memory."""
+
+    def timed(run: Callable[[], object], device: str, bytes_moved: int, rounds: int = 20) -> None:
+        flush = torch.empty(2**28 if device == "cuda" else 2**22, dtype=torch.uint8, device=device)
+
+        def setup() -> None:
+            flush.zero_()
+            _wait(device)
+
+        def once() -> None:
+            run()
+            _wait(device)
+
+        once()
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            once()
+            benchmark.extra_info["peak_mib"] = round((torch.cuda.max_memory_allocated() - before) / 2**20, 2)
+        benchmark.pedantic(once, setup=setup, rounds=rounds, warmup_rounds=2)
+        benchmark.extra_info["bytes"] = bytes_moved
+        if benchmark.stats:  # absent when benchmarks are only run once, as the tests do
+            share = bytes_moved / benchmark.stats.stats.median / copy_bandwidth(device)
+            benchmark.extra_info["copy_bandwidth_share"] = round(share, 4)
+
+    return timed

@@ -97,6 +97,8 @@ def batched_nms(
     RuntimeError when a launch failed.
     """
     images, rows, count = prediction.shape
+    if 1 not in prediction.stride()[1:]:
+        prediction = prediction.contiguous()
     detections = prediction.new_zeros((images, max_detections, 6), dtype=torch.float32)
     counts = prediction.new_zeros(images, dtype=torch.int64)
     arguments: dict[str, object] = {
