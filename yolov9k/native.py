@@ -35,6 +35,7 @@ def available(device: str = "cpu") -> bool:
     return not why_missing(device)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[no-untyped-decorator]
 def why_missing(device: str = "cpu") -> str:
     """Why the compiled kernels of `device` cannot be called here, with the remedy; empty when they can."""
     if device not in ("cpu", "cuda"):

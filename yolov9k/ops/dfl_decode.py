@@ -21,14 +21,20 @@ def dfl_decode(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int = 16
     Returns [B, 4 + nc, A]: centre x, centre y, width, height in pixels, then probabilities; A anchors, level by level,
     row by row. Raises ValueError or TypeError naming the argument.
     """
-    expect(len(maps) > 0 and len(maps) == len(strides), "dfl_decode", "strides", f"{len(maps)} values", list(strides))
+    op = "dfl_decode"
+    expect(len(maps) > 0, op, "maps", "at least one level", len(maps))
+    expect(len(maps) == len(strides), op, "strides", f"{len(maps)} values", list(strides))
+    expect(all(stride > 0 for stride in strides), op, "strides", "above 0", list(strides))
+    expect(reg_max >= 1, op, "reg_max", "at least 1", reg_max)
+    expect_shape(maps[0], (None, None, None, None), op, "maps[0]")
     batch, channels = maps[0].shape[:2]
-    expect(channels > 4 * reg_max, "dfl_decode", "maps[0]", f"more than 4*reg_max={4 * reg_max} channels wide", channels)
+    expect(channels > 4 * reg_max, op, "maps[0]", f"more than 4*reg_max={4 * reg_max} channels wide", channels)
     for i, level in enumerate(maps):
-        expect_float(level, "dfl_decode", f"maps[{i}]")
-        expect_shape(level, (batch, channels, None, None), "dfl_decode", f"maps[{i}]")
-        expect_device(level, maps[0], "dfl_decode", f"maps[{i}]")
-    choose("dfl_decode", backend, maps[0].device)
+        expect_float(level, op, f"maps[{i}]")
+        expect_shape(level, (batch, channels, None, None), op, f"maps[{i}]")
+        expect_device(level, maps[0], op, f"maps[{i}]")
+        expect(level.dtype == maps[0].dtype, op, f"maps[{i}]", f"of dtype {maps[0].dtype}", level.dtype)
+    choose(op, backend, maps[0].device)
     return torch.ops.yolov9k.dfl_decode(list(maps), list(strides), reg_max)  # type: ignore[no-any-return]
 
 
@@ -48,7 +54,7 @@ def _backward(grad: Tensor, maps: list[Tensor], strides: list[int], reg_max: int
     grad_bins = (grad_distances.unsqueeze(-1) * probabilities * spread).flatten(-2)
     scores = flat[..., 4 * reg_max :].sigmoid()
     grad_flat = torch.cat((grad_bins, grad[:, 4:].transpose(1, 2) * scores * (1 - scores)), -1).transpose(1, 2)
-    parts = torch.split(grad_flat, [level[0, 0].numel() for level in maps], 2)
+    parts = torch.split(grad_flat, [level.shape[2] * level.shape[3] for level in maps], 2)
     return [part.reshape(level.shape).contiguous() for part, level in zip(parts, maps, strict=True)]
 
 
@@ -73,7 +79,5 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 define("dfl_decode(Tensor[] maps, int[] strides, int reg_max) -> Tensor", _forward, _fake_forward)
-define(
-    "dfl_decode_backward(Tensor grad, Tensor[] maps, int[] strides, int reg_max) -> Tensor[]", _backward, _fake_backward
-)
+define("dfl_decode_backward(Tensor grad, Tensor[] maps, int[] strides, int reg_max) -> Tensor[]", _backward, _fake_backward)
 differentiate("dfl_decode", _differentiate, _save)

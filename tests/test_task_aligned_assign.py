@@ -1,0 +1,251 @@
+"""The assigner: the reference against the definition written as loops, every backend against the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+from tests.support import assign_case, grid_anchors
+from tests.tolerances import FLOAT64_LOOPS
+from yolov9k.ops import available, task_aligned_assign
+
+BACKENDS = [name for name in available("task_aligned_assign") if name != "reference"]
+Case = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def ciou(a: list[float], b: list[float]) -> float:
+    """Complete IoU of a truth and a prediction (arXiv 2005.03572, eq. 10), one number at a time."""
+    eps = 1e-7
+    wa, ha, wb, hb = a[2] - a[0], a[3] - a[1] + eps, b[2] - b[0], b[3] - b[1] + eps
+    overlap = max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
+    iou = overlap / (wa * ha + wb * hb - overlap + eps)
+    diagonal = (max(a[2], b[2]) - min(a[0], b[0])) ** 2 + (max(a[3], b[3]) - min(a[1], b[1])) ** 2 + eps
+    distance = ((b[0] + b[2] - a[0] - a[2]) ** 2 + (b[1] + b[3] - a[1] - a[3]) ** 2) / 4
+    aspect = 4 / math.pi**2 * (math.atan(wb / hb) - math.atan(wa / ha)) ** 2
+    return iou - distance / diagonal - aspect**2 / (aspect - iou + 1 + eps)
+
+
+def loops(case: Case, topk: int, alpha: float, beta: float, mask_conflicts: bool) -> tuple[list[list[int]], list[list[float]]]:
+    """The definition (facts: loss), written as it is told."""
+    scores, boxes, anchors, labels, truths, mask = (tensor.tolist() for tensor in case)
+    index, weights = [], []
+    for p, predicted, classes, gts, real in zip(scores, boxes, labels, truths, mask, strict=True):
+        rows = [g for g in range(len(gts)) if real[g]]
+        inside = {g: [min(x - gts[g][0], y - gts[g][1], gts[g][2] - x, gts[g][3] - y) > 1e-9 for x, y in anchors] for g in rows}
+        overlap = {g: [max(ciou(gts[g], box), 0.0) for box in predicted] for g in rows}
+        metric = {g: [s[classes[g]] ** alpha * u**beta for s, u in zip(p, overlap[g], strict=True)] for g in rows}
+        claims: list[list[int]] = [[] for _ in anchors]
+        for g in rows:
+            ranked = sorted(
+                (a for a in range(len(anchors)) if inside[g][a] and metric[g][a] > 0), key=lambda a: (-metric[g][a], a)
+            )
+            for a in ranked[:topk]:
+                claims[a].append(g)
+        owners = [-1] * len(anchors)
+        for a, claimants in enumerate(claims):
+            rivals = [g for g in rows if inside[g][a]] if mask_conflicts else rows
+            if claimants:
+                owners[a] = claimants[0] if len(claimants) == 1 else max(rivals, key=lambda g: (overlap[g][a], -g))
+        mine = {g: [a for a, owner in enumerate(owners) if owner == g] for g in rows}
+        best = {
+            g: (max((metric[g][a] for a in own), default=0), max((overlap[g][a] for a in own), default=0))
+            for g, own in mine.items()
+        }
+        index.append(owners)
+        weights.append([metric[g][a] * best[g][1] / (best[g][0] + 1e-9) if g >= 0 else 0.0 for a, g in enumerate(owners)])
+    return index, weights
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(
+    st.integers(0, 2**31), st.integers(1, 2), st.integers(0, 9), st.integers(1, 3), st.sampled_from([1, 3, 10]),
+    st.sampled_from([(0.5, 6.0), (1.0, 2.0), (0.0, 1.5)]), st.booleans(),
+)  # fmt: skip
+def test_reference_is_the_definition(
+    seed: int, images: int, boxes: int, classes: int, topk: int, powers: tuple[float, float], mask_conflicts: bool
+) -> None:
+    case: Any = assign_case(seed, images, boxes, 64, classes, torch.float64)
+    found = task_aligned_assign(*case, topk, *powers, backend="reference", mask_conflicts=mask_conflicts)
+    index, weights = loops(case, topk, *powers, mask_conflicts)
+    assert found.gt_index.tolist() == index
+    torch.testing.assert_close(found.weight, torch.tensor(weights, dtype=torch.float64).view_as(found.weight), **FLOAT64_LOOPS)
+
+
+def assert_same(case: Case, **options: Any) -> None:
+    """Every backend equals the reference to the bit."""
+    wanted = task_aligned_assign(*case, **options, backend="reference")
+    for backend in BACKENDS:
+        found = task_aligned_assign(
+            *(part.to("cuda" if backend == "cuda" else "cpu") for part in case), **options, backend=backend
+        )
+        assert torch.equal(found.gt_index.cpu(), wanted.gt_index)
+        torch.testing.assert_close(found.weight.cpu(), wanted.weight, rtol=0, atol=0)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    st.integers(0, 2**31), st.integers(0, 3), st.sampled_from([0, 1, 2, 63, 64, 65]), st.sampled_from([32, 64, 96]),
+    st.sampled_from([1, 2, 80]), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), st.sampled_from([1, 10, 700]),
+    st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_backends_equal_the_reference(
+    seed: int, images: int, boxes: int, size: int, classes: int, dtype: torch.dtype, topk: int, logits: bool, mask: bool
+) -> None:
+    assert_same(assign_case(seed, images, boxes, size, classes, dtype), topk=topk, logits=logits, mask_conflicts=mask)
+
+
+@pytest.mark.parametrize(("boxes", "classes"), [(1000, 3), (20, 1203)])
+def test_many_boxes_and_many_classes(boxes: int, classes: int) -> None:
+    assert_same(assign_case(0, 1, boxes, 160, classes))
+
+
+def test_boxes_on_anchor_centres_do_not_contain_them() -> None:
+    anchors = grid_anchors(64)
+    edge = torch.tensor([[[4.0, 4.0, 12.0, 12.0]]])  # its corners are anchors
+    case = (torch.ones(1, len(anchors), 1), edge.expand(1, len(anchors), 4), anchors, torch.zeros(1, 1), edge, torch.ones(1, 1))
+    found = task_aligned_assign(*case)
+    assert (found.gt_index >= 0).sum() == 1  # the one at stride 16, centre (8, 8)
+    assert_same(case)
+
+
+def test_ties_go_to_the_lowest_anchor_and_the_lowest_box() -> None:
+    anchors = grid_anchors(64)
+    truth = torch.tensor([0.0, 0, 64, 64]).expand(1, 3, 4)
+    case = (
+        torch.full((1, len(anchors), 2), 0.5),
+        truth[:, :1].expand(1, len(anchors), 4),
+        anchors,
+        torch.zeros(1, 3),
+        truth,
+        torch.ones(1, 3),
+    )
+    found = task_aligned_assign(*case, topk=5)
+    assert found.gt_index[0].tolist() == [0] * 5 + [-1] * (len(anchors) - 5)
+    assert_same(case, topk=5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30, -5.0])
+@pytest.mark.parametrize("part", ["scores", "boxes", "gt_boxes"])
+@pytest.mark.parametrize("powers", [(0.5, 6.0), (0.0, 0.0), (1.0, 2.5)])
+def test_what_is_not_finite_is_never_chosen(part: str, value: float, powers: tuple[float, float]) -> None:
+    case = assign_case(3, 2, 7, 64, 2)
+    spoilt = dict(zip(("scores", "boxes", "anchors", "gt_labels", "gt_boxes", "gt_mask"), case, strict=True))
+    flat = spoilt[part].view(-1)
+    flat[:: 5 if part != "gt_boxes" else 9] = value
+    found = task_aligned_assign(*case, alpha=powers[0], beta=powers[1])
+    assert found.weight.isfinite().all()
+    if not math.isfinite(value) and part == "boxes":
+        broken = ~case[1].isfinite().all(-1)
+        assert (found.weight[broken] == 0).all()
+    if not math.isfinite(value) and part == "gt_boxes":
+        lost = (~case[4].isfinite().all(-1)).nonzero().tolist()
+        assert all((found.gt_index[image] != box).all() for image, box in lost)
+    assert_same(case, alpha=powers[0], beta=powers[1])
+
+
+def test_zero_area_and_inverted_boxes_claim_nothing() -> None:
+    case = assign_case(4, 1, 3, 64, 2)
+    case[4][0, 0, 2:] = case[4][0, 0, :2]
+    case[4][0, 1] = case[4][0, 1].flip(0)
+    assert not torch.isin(task_aligned_assign(*case).gt_index, torch.tensor([0, 1])).any()
+    assert_same(case)
+
+
+def test_masked_rows_claim_nothing_wherever_they_stand() -> None:
+    case = assign_case(5, 1, 6, 64, 2)
+    mask = torch.tensor([[True, False, True, False, False, True]])
+    kept = mask[0].nonzero()[:, 0]
+    whole = task_aligned_assign(*case[:5], mask)
+    alone = task_aligned_assign(*case[:3], case[3][:, kept], case[4][:, kept], mask[:, kept])
+    assert torch.equal(whole.gt_index, torch.where(alone.gt_index >= 0, kept[alone.gt_index.clamp(min=0)], -1))
+    assert torch.equal(whole.weight, alone.weight)
+
+
+def test_anchors_may_come_in_any_order() -> None:
+    case = assign_case(6, 2, 5, 64, 2)
+    order = torch.randperm(len(case[2]), generator=torch.Generator().manual_seed(0))
+    plain = task_aligned_assign(*case)
+    mixed = task_aligned_assign(case[0][:, order], case[1][:, order], case[2][order], *case[3:])
+    assert torch.equal(mixed.gt_index, plain.gt_index[:, order])
+    assert torch.equal(mixed.weight, plain.weight[:, order])
+
+
+def test_strides_and_kinds_of_labels_change_nothing() -> None:
+    case = assign_case(7, 2, 5, 64, 3)
+    strange = (
+        case[0].transpose(1, 2).contiguous().transpose(1, 2), case[1].flip(-1).flip(-1), case[2].T.contiguous().T,
+        case[3].double(), case[4].transpose(0, 1).contiguous().transpose(0, 1), case[5].int() * 7,
+    )  # fmt: skip
+    for backend in available("task_aligned_assign"):
+        if backend != "cuda":
+            plain, other = (task_aligned_assign(*some, backend=backend) for some in (case, strange))
+            assert torch.equal(plain.gt_index, other.gt_index)
+            assert torch.equal(plain.weight, other.weight)
+
+
+def test_float64_is_the_references_alone() -> None:
+    case = assign_case(8, 1, 3, 64, 2, torch.float64)
+    assert task_aligned_assign(*case).weight.dtype == torch.float64
+    with pytest.raises(ValueError, match="task_aligned_assign: backend 'cpu' takes float32"):
+        task_aligned_assign(*case, backend="cpu")
+
+
+def operator(*arguments: Any) -> Any:
+    return torch.ops.yolov9k.task_aligned_assign(*arguments)
+
+
+@pytest.mark.parametrize("backend", [name for name in available("task_aligned_assign") if name != "cuda"])
+def test_the_registration_is_sound(backend: str) -> None:
+    arguments = (*assign_case(9, 2, 4, 64, 2), 10, 0.5, 6.0, False, False, backend)
+    torch.library.opcheck(torch.ops.yolov9k.task_aligned_assign.default, arguments)
+    real = operator(*arguments)
+    with FakeTensorMode() as mode:
+        fake = operator(*(mode.from_tensor(a) if isinstance(a, Tensor) else a for a in arguments))
+    assert [(a.shape, a.dtype) for a in fake] == [(a.shape, a.dtype) for a in real]
+    compiled = torch.compile(lambda *case: task_aligned_assign(*case, backend=backend), backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(*arguments[:6])[0], real[0])
+
+
+def replace(position: int, change: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+    case = list(assign_case(10, 2, 4, 64, 2))
+    case[position] = change(case[position])
+    return tuple(case)
+
+
+@pytest.mark.parametrize(
+    ("position", "change", "error", "message"),
+    [
+        (0, lambda t: t[0], ValueError, r"scores must have shape \[\*, \*, \*\], got \[84, 2\]"),
+        (0, lambda t: t.long(), TypeError, "scores must be of a floating-point dtype, got torch.int64"),
+        (0, lambda t: t[..., :0], ValueError, "scores must be at least one class wide"),
+        (1, lambda t: t[:, :5], ValueError, r"boxes must have shape \[2, 84, 4\], got \[2, 5, 4\]"),
+        (2, lambda t: t.T, ValueError, r"anchors must have shape \[84, 2\], got \[2, 84\]"),
+        (3, lambda t: t[:, :1], ValueError, r"gt_labels must have shape \[2, 4\], got \[2, 1\]"),
+        (4, lambda t: t.to("meta"), ValueError, "gt_boxes must be on cpu, got meta"),
+        (5, lambda t: t[..., None], ValueError, r"gt_mask must have shape \[2, 4\], got \[2, 4, 1\]"),
+    ],
+)
+def test_wrong_tensors_are_named(position: int, change: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"task_aligned_assign: {message}"):
+        task_aligned_assign(*replace(position, change))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"topk": 0}, "topk must be from 1 to 1024, got 0"),
+        ({"alpha": -1.0}, "alpha and beta must be"),
+        ({"backend": "tpu"}, "tpu"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        task_aligned_assign(*assign_case(11, 1, 2, 64, 2), **options)
