@@ -5,12 +5,12 @@ PYTEST_FLAGS ?= -q
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint bench native clean
+.PHONY: help demo test lint bench native gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 demo: $(STAMP)  ## draw a small data set, train on it, evaluate, predict: minutes on two cores
 	$(BIN)/yolov9k demo
@@ -28,6 +28,9 @@ bench: $(STAMP)  ## time everything and save a record in bench/results
 
 native: $(STAMP)  ## recompile csrc/ in place, only what changed
 	$(BIN)/python setup.py build_ext --inplace
+
+gpu-check:  ## on a machine with a GPU: build, device tests, sanitizers, benchmarks, one report; installs nothing
+	$(PYTHON) bench/gpu_check.py
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info yolov9k/_native*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis
