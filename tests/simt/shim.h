@@ -4,13 +4,10 @@
 #pragma once
 
 #include <algorithm>
+#include <barrier>
 #include <cmath>
-#include <condition_variable>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -35,31 +32,7 @@ inline dim3 blockDim, gridDim;
 
 namespace simt {
 
-// Waits until `size` threads have come. A thread that never comes hangs its block: after a minute that is an error.
-class Barrier {
-  public:
-    explicit Barrier(unsigned size) : size_(size) {}
-
-    void wait() {
-        std::unique_lock<std::mutex> lock(mutex_);
-        const unsigned round = round_;
-        if (++waiting_ == size_) {
-            waiting_ = 0;
-            ++round_;
-            lock.unlock();
-            come_.notify_all();
-        } else if (!come_.wait_for(lock, std::chrono::minutes(1), [&] { return round != round_; })) {
-            std::fprintf(stderr, "simt: a barrier that not every thread reaches\n");
-            std::_Exit(3);
-        }
-    }
-
-  private:
-    std::mutex mutex_;
-    std::condition_variable come_;
-    const unsigned size_;
-    unsigned waiting_ = 0, round_ = 0;
-};
+using Barrier = std::barrier<>;
 
 struct Warp {
     explicit Warp(unsigned size) : barrier(size), lanes(size) {}
@@ -84,9 +57,9 @@ template <typename Read>
 auto exchange(std::uint64_t value, const Read& read) {
     Warp& warp = *block->warps[threadIdx.x / 32];
     warp.values[threadIdx.x % 32] = value;
-    warp.barrier.wait();
+    warp.barrier.arrive_and_wait();
     const auto result = read(warp.values, warp.lanes);
-    warp.barrier.wait();
+    warp.barrier.arrive_and_wait();
     return result;
 }
 
@@ -104,7 +77,7 @@ void launch(dim3 grid, dim3 threads, cudaStream_t, const Kernel& kernel) {
                 for (unsigned x = 0; x < grid.x; ++x) {
                     blockIdx = dim3(x, y);
                     kernel();
-                    state.barrier.wait();  // shared memory is one: the next block starts when all have left this one
+                    state.barrier.arrive_and_wait();  // shared memory is one: the next block starts when all have left this one
                 }
         });
     for (std::thread& member : team) member.join();
@@ -112,14 +85,14 @@ void launch(dim3 grid, dim3 threads, cudaStream_t, const Kernel& kernel) {
 
 }  // namespace simt
 
-inline void __syncthreads() { simt::block->barrier.wait(); }
+inline void __syncthreads() { simt::block->barrier.arrive_and_wait(); }
 
 inline int __syncthreads_or(int vote) {
     simt::block->votes[threadIdx.x] = vote != 0;
-    simt::block->barrier.wait();
+    simt::block->barrier.arrive_and_wait();
     const auto& votes = simt::block->votes;
     const bool any = std::any_of(votes.begin(), votes.end(), [](unsigned char v) { return v; });
-    simt::block->barrier.wait();
+    simt::block->barrier.arrive_and_wait();
     return any;
 }
 
