@@ -106,7 +106,7 @@ def build(folder: Path, sanitizer: str = "plain", csrc: Path = ROOT / "csrc") ->
     """Compile the kernels in `csrc` for the host with a sanitizer; returns the program."""
     folder.mkdir(parents=True, exist_ok=True)
     cxx = os.environ.get("CXX", "g++")
-    flags = ["-std=c++20", "-Wall", "-Wextra", "-ffp-contract=off", f"-I{SHIM}", f"-I{csrc}", *SANITIZERS[sanitizer]]
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-ffp-contract=off", f"-I{SHIM}", f"-I{csrc}", *SANITIZERS[sanitizer]]
     sources = {
         "assigner_kernels": ["-DYK_SIMT", "-x", "c++", str(csrc / "assigner.cu")],
         "nms_kernels": ["-DYK_SIMT", "-x", "c++", str(csrc / "nms.cu")],

@@ -3,8 +3,9 @@
 // Shared memory is static; atomics are relaxed ones, so that a missing barrier is a data race to ThreadSanitizer.
 #pragma once
 
+#include <pthread.h>
+
 #include <algorithm>
-#include <barrier>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -32,7 +33,16 @@ inline dim3 blockDim, gridDim;
 
 namespace simt {
 
-using Barrier = std::barrier<>;
+class Barrier {
+  public:
+    explicit Barrier(unsigned size) { pthread_barrier_init(&barrier_, nullptr, size); }
+    Barrier(const Barrier&) = delete;
+    ~Barrier() { pthread_barrier_destroy(&barrier_); }
+    void wait() { pthread_barrier_wait(&barrier_); }
+
+  private:
+    pthread_barrier_t barrier_;
+};
 
 struct Warp {
     explicit Warp(unsigned size) : barrier(size), lanes(size) {}
@@ -57,9 +67,9 @@ template <typename Read>
 auto exchange(std::uint64_t value, const Read& read) {
     Warp& warp = *block->warps[threadIdx.x / 32];
     warp.values[threadIdx.x % 32] = value;
-    warp.barrier.arrive_and_wait();
+    warp.barrier.wait();
     const auto result = read(warp.values, warp.lanes);
-    warp.barrier.arrive_and_wait();
+    warp.barrier.wait();
     return result;
 }
 
@@ -77,7 +87,7 @@ void launch(dim3 grid, dim3 threads, cudaStream_t, const Kernel& kernel) {
                 for (unsigned x = 0; x < grid.x; ++x) {
                     blockIdx = dim3(x, y);
                     kernel();
-                    state.barrier.arrive_and_wait();  // shared memory is one: the next block starts when all have left this one
+                    state.barrier.wait();  // shared memory is one: the next block starts when all have left this one
                 }
         });
     for (std::thread& member : team) member.join();
@@ -85,14 +95,14 @@ void launch(dim3 grid, dim3 threads, cudaStream_t, const Kernel& kernel) {
 
 }  // namespace simt
 
-inline void __syncthreads() { simt::block->barrier.arrive_and_wait(); }
+inline void __syncthreads() { simt::block->barrier.wait(); }
 
 inline int __syncthreads_or(int vote) {
     simt::block->votes[threadIdx.x] = vote != 0;
-    simt::block->barrier.arrive_and_wait();
+    simt::block->barrier.wait();
     const auto& votes = simt::block->votes;
     const bool any = std::any_of(votes.begin(), votes.end(), [](unsigned char v) { return v; });
-    simt::block->barrier.arrive_and_wait();
+    simt::block->barrier.wait();
     return any;
 }
 
