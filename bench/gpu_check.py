@@ -38,13 +38,13 @@ def steps(folder: Path) -> list[Step]:
     sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     record = f"--benchmark-json={folder / 'bench.json'}"
     return [
-        Step("build", [python, "setup.py", "build_ext", "--inplace"], 120),
-        Step("tests", [*pytest, "-rs", *tests], 180),
+        Step("build", [python, "setup.py", "build_ext", "--inplace"], 90),
+        Step("tests", [*pytest, "-rs", *tests], 120),
         *(
-            Step(tool, [sanitizer, "--tool", tool, "--error-exitcode", "1", *pytest, *SANITIZED], 120)
+            Step(tool, [sanitizer, "--tool", tool, "--error-exitcode", "1", *pytest, *SANITIZED], 100)
             for tool in ("memcheck", "racecheck")
         ),
-        Step("bench", [*pytest, "bench", "-k", "cuda", record], 240),
+        Step("bench", [*pytest, "bench", "-k", "cuda", record], 180),
     ]
 
 

@@ -1,0 +1,61 @@
+"""The GPU report's own machinery: steps that pass, fail, hang or do not exist all end in the report."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).resolve().parents[1] / "bench" / "gpu_check.py"
+
+
+@pytest.fixture(scope="module")
+def gpu_check() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_ending_of_a_step_is_reported(gpu_check: ModuleType, tmp_path: Path) -> None:
+    python = [sys.executable, "-c"]
+    results = [
+        gpu_check.run(gpu_check.Step("sound", [*python, "print('fine')"], 60)),
+        gpu_check.run(gpu_check.Step("faulty", [*python, "raise SystemExit('race found')"], 60)),
+        gpu_check.run(gpu_check.Step("slow", [*python, "import time; print('so far', flush=True); time.sleep(60)"], 2)),
+        gpu_check.run(gpu_check.Step("absent", ["/nowhere/compute-sanitizer"], 60)),
+    ]
+    assert [result["passed"] for result in results] == [True, False, False, False]
+    assert [result["exit"] for result in results[2:]] == [124, 127]
+    bench = {"name": "bench_x", "stats": {"median": 2e-6}, "extra_info": {"copy_bandwidth_share": 0.5, "peak_mib": 3}}
+    (tmp_path / "bench.json").write_text(json.dumps({"benchmarks": [bench]}))
+    gpu_check.write(tmp_path, results)
+    text = (tmp_path / "gpu-check.md").read_text()
+    assert "| sound | passed |" in text
+    assert all(word in text for word in ("race found", "so far", "stopped after 2 s", "No such file"))
+    assert "| bench_x | 2.0 | 50.0% | 3 |" in text
+    assert [step["name"] for step in json.loads((tmp_path / "gpu-check.json").read_text())["steps"]][-1] == "absent"
+
+
+def test_its_steps_are_commands_of_this_repository(gpu_check: ModuleType, tmp_path: Path) -> None:
+    steps = {step.name: step for step in gpu_check.steps(tmp_path)}
+    assert list(steps) == ["build", "tests", "memcheck", "racecheck", "bench"]
+    assert sum(step.limit for step in steps.values()) <= 10 * 60
+    files = [word for step in steps.values() for word in step.command if word.startswith("tests/")]
+    assert len(files) >= 5
+    assert all((SCRIPT.parents[1] / name).is_file() for name in files)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT), "--out", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "torch sees no CUDA device" in done.stderr
