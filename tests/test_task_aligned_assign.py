@@ -102,9 +102,11 @@ def test_backends_equal_the_reference(
     assert_same(assign_case(seed, images, boxes, size, classes, dtype), topk=topk, logits=logits, mask_conflicts=mask)
 
 
-@pytest.mark.parametrize(("boxes", "classes"), [(1000, 3), (20, 1203)])
-def test_many_boxes_and_many_classes(boxes: int, classes: int) -> None:
-    assert_same(assign_case(0, 1, boxes, 160, classes))
+@pytest.mark.parametrize(
+    ("boxes", "classes", "size"), [(1000, 3, 160), (20_000, 2, 64), (20, 1203, 160), (5, 2, 2816)], ids=str
+)
+def test_many_boxes_many_classes_and_eight_megapixels(boxes: int, classes: int, size: int) -> None:
+    assert_same(assign_case(0, 1, boxes, size, classes))
 
 
 def test_boxes_on_anchor_centres_do_not_contain_them() -> None:
