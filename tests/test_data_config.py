@@ -155,6 +155,13 @@ def test_bad_yaml_is_one_line_that_names_the_fault(root: Path, text: str, words:
     assert "\n" not in str(caught.value)
 
 
+def test_two_classes_of_one_name_are_told_in_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(root, "train: one\nnames: [x, y, x, z, y]")
+    assert load_names(path) == ["x", "y", "x", "z", "y"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {path}: several classes have the same name (x, y)")
+
+
 def test_keys_of_other_tools_are_read_past(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     others = "download: |\n  wget x\nkpt_shape: [17, 3]\nlicense: MIT\nauthor: me"
     path = write(root, f"train: one\nval: two\ntest:\nnames: [x]\n{others}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 from rich.console import Console
 
 from tests.tolerances import RESUMED
@@ -226,6 +228,26 @@ def test_run_directories_are_numbered(tmp_path: Path) -> None:
 def test_picture_size_is_rounded_and_said(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert trainer(options, img=60).options.img == 64
     assert "--img 60 is no multiple of 32; 64 is used" in capsys.readouterr().err
+
+
+def test_train_and_val_of_other_classes_are_refused_in_one_line(options: dict[str, Any], tmp_path: Path) -> None:
+    """COCO files carry their own classes, each part its own."""
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(picture)
+    for part, names in (("train", ["cat", "dog"]), ("val", ["dog", "cat"])):
+        categories = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
+        box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 16, 16]}
+        entry = {"id": 1, "file_name": picture.name, "width": 32, "height": 32}
+        content = {"images": [entry], "annotations": [box], "categories": categories}
+        (tmp_path / f"{part}.json").write_text(json.dumps(content))
+    data = tmp_path / "data.yaml"
+    data.write_text("train: train.json\nval: val.json\n")
+    with pytest.raises(UserError) as caught:
+        trainer(options, data=str(data))
+    assert str(caught.value).startswith(f"{data}: classes of train (cat, dog) and val (dog, cat) differ; ")
+    assert "\n" not in str(caught.value)
+    data.write_text("train: train.json\nval: val.json\nnames: [cat, dog]\n")
+    assert trainer(options, data=str(data)).val_split.records[0].classes.tolist() == [1]
 
 
 def test_faulty_labels_are_counted_and_strict_refuses_them(

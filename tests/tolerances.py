@@ -29,3 +29,11 @@ RESUMED = 1e-6
 TIED_TOPK = 2e-4
 # Loops over Python floats add and multiply in another order than torch does in float64.
 FLOAT64_LOOPS = {"rtol": 1e-9, "atol": 1e-12}
+# The lean model runs the same kernels on the same values; threads may split sums in other places.
+LEAN = 1e-6
+# Folding BatchNorm into float64 weights rounds each once more; some tens of layers and 64-pixel coordinates.
+FUSED = 1e-9
+# A float32 variance comes back from its reciprocal root less eps: some units in the last place of variance + eps.
+FUSED_FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}
+# Gradients of bfloat16 maps are rounded to eight bits, at most half a unit in the last place.
+BFLOAT16_MAPS = {"rtol": 2**-8, "atol": 1e-30}

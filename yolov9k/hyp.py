@@ -87,7 +87,7 @@ def _checked(base: Hyp, values: dict[str, Any], where: str) -> Hyp:
                 warn(f"{where}: {key}={value} has no effect: YOLOv9's loss does not use it")
             continue
         if key not in types:
-            near = difflib.get_close_matches(key, types, 1)
+            near = difflib.get_close_matches(str(key), types, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(types)}"
             raise UserError(f"{where}: unknown hyper-parameter '{key}'; {hint}")
         accepted[key] = _number(value, types[key], key, where)
@@ -96,11 +96,11 @@ def _checked(base: Hyp, values: dict[str, Any], where: str) -> Hyp:
 
 def _number(value: Any, kind: type, key: str, where: str) -> float | int:
     try:
-        number = float(value)  # YAML reads 1e-3 as text
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, bool) else float(value)  # YAML reads 1e-3 as text
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{where}: {key} is {value!r}, expected a number") from None
     low, high = _RANGES.get(key, (0.0, math.inf))
-    if math.isnan(number) or not low <= number <= high or (kind is int and number != int(number)):
+    if not math.isfinite(number) or not low <= number <= high or (kind is int and number != int(number)):
         raise UserError(f"{where}: {key} is {value}, expected {kind.__name__} from {low:g} to {high:g}")
     return int(number) if kind is int else number
 
@@ -120,9 +120,11 @@ def load_hyp(source: str | Path | None = None) -> Hyp:
         presets = ", ".join(sorted(["default", *(p.stem for p in PRESETS.glob("*.yaml"))]))
         raise UserError(f"--hyp {source}: no such file or preset; presets are {presets}")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected 'key: value' lines, found {type(values).__name__}")
     return _checked(Hyp(), values, str(path))

@@ -86,7 +86,10 @@ def _read_names(path: Path, names: object, nc: object) -> list[str] | None:
             raise UserError(f"{path}: name of class {index} is {name!r}; put it in quotes")
     if nc is not None and nc != len(names):
         raise UserError(f"{path}: nc is {nc} but there are {len(names)} names; make them agree")
-    return [str(name) for name in names]
+    read = [str(name) for name in names]
+    if twice := sorted({name for name in read if read.count(name) > 1}):
+        warn(f"{path}: several classes have the same name ({', '.join(twice)}); tables cannot tell them apart")
+    return read
 
 
 def _find_bases(path: Path, root: object) -> list[Path]:

@@ -93,6 +93,7 @@ class Trainer:
         torch.manual_seed(options.seed)
         self.train_split = load_split(options.data, "train", single_cls=options.single_cls, strict=options.strict)
         self.val_split = load_split(options.data, "val", single_cls=options.single_cls, strict=options.strict)
+        self._check_names()
         self._report_faults()
         self.train_loader, self.val_loader = self._loaders()
         self.model = self._model(resume).to(self.device)
@@ -268,6 +269,15 @@ class Trainer:
         print_metrics(result, self.console)
         self.console.print(f"run: {self.directory}  weights: {weights / 'best.pt'}")
         return result
+
+    def _check_names(self) -> None:
+        """Parts in files of their own (COCO, VOC) may number their classes apart: the figures would mean nothing."""
+        train, val = self.train_split.names, self.val_split.names
+        if train != val:
+            raise UserError(
+                f"{self.options.data}: classes of train ({', '.join(train)}) and val ({', '.join(val)}) differ; "
+                "give both parts the same, in the same order, or state names: in a data.yaml"
+            )
 
     def _report_faults(self) -> None:
         for split in (self.train_split, self.val_split):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from yolov9k.errors import UserError
@@ -37,22 +39,48 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-        if isinstance(error, RuntimeError) and "write" not in str(error):
+    except (OSError, RuntimeError) as error:
+        fault = _os_error(error)
+        if fault is None:
             raise
-        full = isinstance(error, RuntimeError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cause = "the disk is full" if full else getattr(error, "strerror", str(error))
-        kept = "; the previous file is kept" if path.exists() else ""
+        full = fault.errno in (errno.ENOSPC, errno.EDQUOT)
+        cause = "the disk is full" if full else fault.strerror or str(fault)
+        kept = "; the previous file is kept" if os.path.exists(path) else ""  # pathlib raises where the folder is locked
         raise UserError(f"{path}: cannot be saved, {cause}{kept}; free space or choose another --project") from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The system's error behind another: torch's writer covers a failed write with RuntimeErrors of its own."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
 def save(path: str | Path, model: YOLOv9, **extra: Any) -> None:
-    """Save a model with its plan, class names and anything of tensors and plain values. Raises UserError."""
-    content = {"format": FORMAT, **describe(model), "model": model.state_dict(), **extra}
-    write_atomically(Path(path), lambda temporary: torch.save(content, temporary))
+    """Save a model with its plan, class names and anything of tensors and plain values.
+
+    A .safetensors file takes plain values alone beside the model's tensors. Raises UserError naming the file.
+    """
+    path, head, state = Path(path), {"format": FORMAT, **describe(model)}, model.state_dict()
+    if path.suffix == ".safetensors":
+        plain = {"yolov9k": json.dumps({**head, **extra})}
+        # contiguous: safetensors knows no channels-last
+        data = to_safetensors({key: value.contiguous() for key, value in state.items()}, plain)
+        write_atomically(path, lambda temporary: _write(temporary, data))
+    else:
+        write_atomically(path, lambda temporary: _torch_save({**head, "model": state, **extra}, temporary))
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _torch_save(content: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:  # Python's file: its errors say what is wrong, those of torch's own do not
+        torch.save(content, file)
 
 
 def describe(model: YOLOv9) -> dict[str, Any]:
@@ -80,62 +108,121 @@ def rebuild(content: Mapping[str, Any]) -> YOLOv9:
 def read(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file. Raises UserError naming the file and the remedy."""
     path = Path(path)
-    if not path.is_file():
+    if os.path.isdir(path):
+        raise UserError(f"{path}: is a folder, give a checkpoint in it")
+    if not os.path.isfile(path):
         raise UserError(f"{path}: no such checkpoint")
     try:
-        if path.suffix == ".safetensors":
-            return {"model": load_file(path)}
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _torch_load(path)
+    except pickle.UnpicklingError as error:
+        if "unsupported GLOBAL" not in str(error) and "Unsupported global" not in str(error):
+            raise UserError(f"{path}: damaged or not a checkpoint (no pickle of tensors)") from None
         raise UserError(
             f"{path}: holds Python objects, not only tensors, and is not opened; convert it to a state dict first"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, SafetensorError) as error:
-        raise UserError(f"{path}: damaged or not a checkpoint ({str(error).splitlines()[0]})") from None
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, SafetensorError) as error:
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path}: damaged or not a checkpoint ({what})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds {type(content).__name__}, expected a checkpoint or a state dict")
     return content
 
 
+def _torch_load(path: Path) -> Any:
+    with warnings.catch_warnings():  # torch warns of pickles that are none of its own; they are refused anyway
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        plain = json.loads((file.metadata() or {}).get("yolov9k", "{}"))
+        return {**plain, "model": {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118  no dict
+
+
 def load(path: str | Path) -> YOLOv9:
     """The model of a checkpoint that this package saved, in evaluation mode: its EMA weights where it has them.
 
-    Raises UserError naming the file.
+    Raises UserError naming the file, and the keys and shapes of what does not fit.
     """
     content = read(path)
     if content.get("format") != FORMAT:
         raise UserError(f"{path}: has no layer table; build the model by name and give this file as --weights")
-    model = rebuild(content)
-    model.load_state_dict(content.get("ema") or content["model"])
+    try:
+        model = rebuild(content)
+        given = weights_of(content)
+    except (UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: its layer table is damaged ({type(error).__name__}: {error})") from None
+    model = _with_class_widths_of(given, model)
+    _refuse_unfitting(path, model, given, given.keys() - model.state_dict().keys())
+    model.load_state_dict(given)
     return model.eval()
+
+
+def _class_widths(state: Mapping[str, Tensor], model: YOLOv9) -> list[int]:
+    """Widths of a state dict's class branches; the model's own where it has none that can be."""
+    own, prefix, widths = model.state_dict(), f"model.{len(model.spec.layers) - 1}.cv", []
+    for branch in range(model.head.num_branches):
+        key = f"{prefix}{2 * branch + 3}.0.0.conv.weight"
+        width = state[key].shape[0] if key in state and state[key].dim() == 4 else own[key].shape[0]
+        widths.append(int(width))
+    return widths
+
+
+def _with_class_widths_of(given: Mapping[str, Tensor], model: YOLOv9) -> YOLOv9:
+    """The model itself, or one with fresh weights whose class branches are as wide as the tensors of `given`."""
+    widths = _class_widths(given, model)
+    if widths == _class_widths({}, model):
+        return model
+    fused = describe(model)["fused"]
+    twin = YOLOv9(model.spec, model.num_classes, model.names, widths)
+    return twin.fuse() if fused else twin
+
+
+def _refuse_unfitting(
+    path: str | Path, model: YOLOv9, given: Mapping[str, Tensor], unknown: Collection[str] = (), free: str = "\0"
+) -> None:
+    """Raise UserError for keys of another shape, save those that start with `free`, and for those that are missing."""
+    own = model.state_dict()
+    faults = [k for k in own if k in given and given[k].shape != own[k].shape and not k.startswith(free)]
+    missing = [key for key in own if key not in given]
+    lines = [f"{key}: file {list(given[key].shape)}, model {list(own[key].shape)}" for key in faults]
+    lines += [f"{key}: missing in the file" for key in missing] + [f"{key}: unknown to the model" for key in sorted(unknown)]
+    if lines:
+        more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
+        raise UserError(
+            f"{path}: does not fit {model.spec.name}, {len(faults)} keys of another shape and {len(missing)} missing "
+            f"of {len(own)}; {'; '.join(lines[:5])}{more}"
+        )
 
 
 def weights_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict in a checkpoint's content, whichever of the usual keys holds it."""
-    for key in ("ema", "model", "state_dict"):
-        if isinstance(content.get(key), Mapping):
-            return dict(content[key])
-    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    held = next((content[key] for key in ("ema", "model", "state_dict") if isinstance(content.get(key), Mapping)), content)
+    return {key: value for key, value in held.items() if isinstance(value, Tensor)}
 
 
 def load_weights(model: YOLOv9, path: str | Path) -> list[str]:
     """Start `model` from a checkpoint's weights; returns the keys that were left fresh.
 
-    Only the head's towers may differ in shape, as they do for another number of classes. Raises UserError with the
-    keys and shapes of any other mismatch.
+    Its class branches take the width they have in the file (facts: sizes), so that only the last layers of the head's
+    towers may differ, as they do for another number of classes. Raises UserError with the keys and shapes of any other
+    mismatch.
     """
-    given, own = weights_of(read(path)), model.state_dict()
+    given = weights_of(read(path))
+    _take_head(model, _with_class_widths_of(given, model))
+    own, head = model.state_dict(), f"model.{len(model.spec.layers) - 1}.cv"
     differing = [key for key, value in own.items() if key in given and given[key].shape != value.shape]
-    head = f"model.{len(model.spec.layers) - 1}.cv"
-    faults = [key for key in differing if not key.startswith(head)]
     missing = [key for key in own if key not in given]
-    if faults or len(missing) > len(own) // 2:
-        lines = [f"{key}: file {list(given[key].shape)}, model {list(own[key].shape)}" for key in faults[:5]]
-        lines += [f"{key}: missing in the file" for key in missing[:5]] if not faults else []
-        raise UserError(
-            f"{path}: does not fit {model.spec.name}, {len(faults)} keys of another shape and {len(missing)} missing "
-            f"of {len(own)}; " + "; ".join(lines)
-        )
+    if len(missing) > len(own) // 2 or any(not key.startswith(head) for key in differing):
+        _refuse_unfitting(path, model, given, free=head)
     fitting = {key: given[key] for key in own if key in given and key not in differing}
     model.load_state_dict(fitting, strict=False)
     return [key for key in own if key not in fitting]
+
+
+def _take_head(model: YOLOv9, twin: YOLOv9) -> None:
+    if twin is not model:
+        reference = next(model.parameters())
+        head = twin.head.to(reference.device, reference.dtype).train(model.training)
+        model.model[-1], model.head, model.class_widths = head, head, twin.class_widths

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from torch import nn
 
 from yolov9k.errors import UserError
 from yolov9k.models.blocks import ACTIVATIONS
@@ -16,6 +18,7 @@ from yolov9k.models.heads import HEADS
 from yolov9k.models.tables import DUAL, GELAN_E, NAMES
 
 PICTURE = -1  # the network's input, as a source
+_KEYS = ("nc", "depth_multiple", "width_multiple", "activation", "anchors", "backbone", "head")  # anchors: without effect
 
 
 class Layer(NamedTuple):
@@ -34,6 +37,13 @@ class ModelSpec:
     name: str
     layers: tuple[Layer, ...]
     activation: str = "SiLU"
+    num_classes: int = field(default=80, compare=False)  # what the file says; a model may be built with another number
+    origin: str = field(default="", compare=False)  # the file it was read from
+
+    @property
+    def where(self) -> str:
+        """How messages name the plan: its file, else its name."""
+        return self.origin or f"model {self.name}"
 
     @property
     def branches(self) -> int:
@@ -102,34 +112,59 @@ def load_spec(source: str | Path) -> ModelSpec:
 
 
 def _from_yaml(path: Path) -> ModelSpec:
-    """Read the published format: backbone and head lists of [from, number, module, args], multiples, activation."""
+    """Read the published format: backbone and head lists of [from, number, module, args], multiples, activation, nc."""
+    table = _read_table(path)
+    depth, width = (_multiple(path, key, table.get(key, 1)) for key in ("depth_multiple", "width_multiple"))
+    classes = table.get("nc", 80)
+    if type(classes) is not int or classes < 1:
+        raise UserError(f"{path}: nc is {classes!r}, expected a number of classes")
+    rows = [*table["backbone"], *table["head"]]
+    layers = tuple(_yaml_layer(path, i, row, depth, width) for i, row in enumerate(rows))
+    if not layers or layers[-1].module not in HEADS:
+        last = f"the last layer is {layers[-1].module}" if layers else "there are no layers"
+        raise UserError(f"{path}: {last}, expected one of {', '.join(HEADS)}")
+    for i, layer in enumerate(layers):
+        if layer.module in HEADS and (i < len(layers) - 1 or layer.args not in (("nc",), (classes,))):
+            raise UserError(f"{path}: layer {i} {layer.module} {list(layer.args)}, expected it last and with [nc] alone")
+    return ModelSpec(path.stem, layers, _activation(table.get("activation"), path), classes, str(path))
+
+
+def _read_table(path: Path) -> dict[str, Any]:
     try:
-        table = yaml.safe_load(path.read_text())
+        table = yaml.safe_load(path.read_text("utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(table, dict) or not all(isinstance(table.get(k), list) for k in ("backbone", "head")):
         raise UserError(f"{path}: a model file needs the lists 'backbone' and 'head'")
-    depth, width = float(table.get("depth_multiple", 1)), float(table.get("width_multiple", 1))
-    rows = [*table["backbone"], *table["head"]]
-    layers = tuple(_yaml_layer(path, i, row, depth, width) for i, row in enumerate(rows))
-    if layers[-1].module not in HEADS:
-        raise UserError(f"{path}: the last layer is {layers[-1].module}, expected one of {', '.join(HEADS)}")
-    return ModelSpec(path.stem, layers, _activation(table.get("activation"), path))
+    for key in table:
+        if key not in _KEYS:
+            near = difflib.get_close_matches(str(key), _KEYS, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(_KEYS)}"
+            raise UserError(f"{path}: unknown key {str(key)!r}; {hint}")
+    return table
+
+
+def _multiple(path: Path, key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 100:
+        raise UserError(f"{path}: {key} is {value!r}, expected a number above 0")
+    return float(value)
 
 
 def _yaml_layer(path: Path, i: int, row: Any, depth: float, width: float) -> Layer:
-    if not isinstance(row, list) or len(row) != 4 or not isinstance(row[3], list):
+    if not isinstance(row, list) or len(row) != 4 or not isinstance(row[2], str) or not isinstance(row[3], list):
         raise UserError(f"{path}: layer {i} is {row!r}, expected [from, number, module, args]")
     sources, repeats, module, args = row
     listed = sources if isinstance(sources, list) else [sources]
-    absolute = tuple(i + s if s < 0 else s for s in listed)
-    if any(not PICTURE <= s < i for s in absolute):
-        raise UserError(f"{path}: layer {i} reads {sources}, expected layers before it")
+    if not listed or any(type(s) is not int or not PICTURE <= (i + s if s < 0 else s) < i for s in listed):
+        raise UserError(f"{path}: layer {i} {module} reads {sources}, expected layers before it")
+    if type(repeats) is not int or repeats < 1:
+        raise UserError(f"{path}: layer {i} {module} has the number {repeats!r}, expected 1 or more")
     values = [_literal(arg) for arg in args]
-    if width != 1 and values and isinstance(values[0], int) and module not in ("Concat", *HEADS):
+    if width != 1 and values and type(values[0]) is int and module not in ("Concat", "nn.Upsample", *HEADS):
         values[0] = values[0] * width  # the output's width alone is scaled; the builder rounds it
+    absolute = tuple(i + s if s < 0 else s for s in listed)
     return Layer(absolute, module, tuple(values), max(round(repeats * depth), 1) if repeats > 1 else repeats)
 
 
@@ -139,14 +174,32 @@ def _literal(value: Any) -> Any:
         return value
     try:
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return value
 
 
-def _activation(text: str | None, path: Path) -> str:
+def _activation(text: Any, path: Path) -> str:
     if text is None:
         return "SiLU"
-    match = re.fullmatch(r"(?:torch\.)?(?:nn\.)?(\w+)(?:\(.*\))?", text.strip())
-    if match is None or match[1] not in ACTIVATIONS:
-        raise UserError(f"{path}: activation {text!r} is unknown; known: {', '.join(ACTIVATIONS)}")
-    return match[1]
+    try:
+        make_activation(text)
+    except (TypeError, ValueError):
+        known = ", ".join(ACTIVATIONS)
+        raise UserError(f"{path}: activation {text!r} is unknown; known: {known}, with plain values as arguments") from None
+    return str(text)
+
+
+def make_activation(text: str) -> nn.Module:
+    """The module that a text like "nn.LeakyReLU(0.1)" names. The text is parsed, never executed. Raises ValueError."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body if isinstance(text, str) else None
+        call = tree if isinstance(tree, ast.Call) else ast.Call(func=tree, args=[], keywords=[])
+        name = re.fullmatch(r"(?:torch\.)?(?:nn\.)?(\w+)", ast.unparse(call.func))
+        args = [ast.literal_eval(arg) for arg in call.args]
+        options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, AttributeError, MemoryError, RecursionError):
+        name = None
+    if name is None or name[1] not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {text!r}")
+    options.pop("inplace", None)  # a backward may need what it would overwrite
+    return ACTIVATIONS[name[1]](*args, **options)

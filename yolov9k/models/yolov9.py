@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from yolov9k.errors import UserError
 from yolov9k.models import blocks
-from yolov9k.models.blocks import ACTIVATIONS, Conv, RepConvN
+from yolov9k.models.blocks import Conv, RepConvN
 from yolov9k.models.heads import HEADS, Detect
-from yolov9k.models.spec import PICTURE, Layer, ModelSpec, load_spec
+from yolov9k.models.spec import PICTURE, Layer, ModelSpec, load_spec, make_activation
 
 _BLOCKS: dict[str, type[nn.Module]] = {
     name: getattr(blocks, name)
@@ -130,16 +131,19 @@ def _last_uses(spec: ModelSpec, layers: set[int]) -> dict[int, list[int]]:
     return {n: [s for s, at in last.items() if at == n and s not in keep] for n in sorted(layers)}
 
 
+Width = int | list[int]  # of a layer's output; CBLinear has several
+
+
 def _build(spec: ModelSpec, num_classes: int, class_widths: Sequence[int] | None) -> list[nn.Module]:
     """Modules of all layers; each one's input width follows from what it reads."""
     modules: list[nn.Module] = []
-    widths: dict[int, int] = {PICTURE: 3}
+    widths: dict[int, Width] = {PICTURE: 3}
     for number, layer in enumerate(spec.layers):
-        sources = [widths[s] for s in layer.sources]
         try:
+            sources = _check_sources(layer, [widths[s] for s in layer.sources])
             module, widths[number] = _build_layer(layer, sources, num_classes, class_widths)
-        except (TypeError, ValueError, IndexError) as error:
-            raise UserError(f"model {spec.name}: layer {number} {layer.module} {list(layer.args)}: {error}") from None
+        except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError) as error:
+            raise UserError(f"{spec.where}: layer {number} {layer.module} {list(layer.args)}: {_line(error)}") from None
         modules.append(module)
     if spec.activation != "SiLU":
         for module in modules:
@@ -147,40 +151,98 @@ def _build(spec: ModelSpec, num_classes: int, class_widths: Sequence[int] | None
     return modules
 
 
-def _set_activation(module: nn.Module, name: str) -> None:
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _check_sources(layer: Layer, widths: list[Width]) -> list[int]:
+    """Widths of what a layer reads. Raises ValueError where it reads more, fewer or others than its module can."""
+    name, index = layer.module, layer.args[0] if layer.args else None
+    several = name in ("Concat", "CBFuse", *HEADS)
+    if several != (len(widths) > 1):
+        raise ValueError(f"reads {len(widths)} layers, expected {'several' if several else 'one'}")
+    if name == "CBFuse":
+        *routes, last = widths
+        if not isinstance(index, (list, tuple)) or len(index) != len(routes) or not isinstance(last, int):
+            raise ValueError(f"reads {len(routes)} CBLinear layers and a last one, expected an index for each of the former")
+        chosen = [route[i] if isinstance(route, list) else route for i, route in zip(index, routes, strict=True)]
+        if any(not isinstance(route, list) for route in routes) or any(width != last for width in chosen):
+            raise ValueError(f"adds widths {chosen} to {last}, expected CBLinear layers' outputs of that width")
+        return [last]
+    if any(isinstance(width, list) for width in widths):
+        raise ValueError("reads a CBLinear layer, which CBFuse alone can")
+    return [width for width in widths if isinstance(width, int)]
+
+
+def _set_activation(module: nn.Module, text: str) -> None:
     """Replace each block's default SiLU."""
     for part in module.modules():
         if isinstance(part, (Conv, RepConvN)) and isinstance(part.act, nn.SiLU):
-            part.act = ACTIVATIONS[name]()
+            part.act = make_activation(text)
 
 
 def _build_layer(
     layer: Layer, sources: list[int], num_classes: int, class_widths: Sequence[int] | None
-) -> tuple[nn.Module, int]:
+) -> tuple[nn.Module, Width]:
     """The layer's module and its output's width."""
     name, args = layer.module, layer.args
     if name in HEADS:
         branches, groups = HEADS[name]
         return Detect(num_classes, sources, branches, groups, class_widths=class_widths), 0
+    if name not in (*_BLOCKS, "nn.Upsample"):
+        raise ValueError(f"unknown module; known: {', '.join([*_BLOCKS, 'nn.Upsample', *HEADS])}")
+    if layer.repeats != 1 and name in ("nn.Upsample", "Silence", "Concat", "CBFuse", "CBLinear"):
+        raise ValueError(f"is asked for {layer.repeats} times, expected once")
     if name == "nn.Upsample":
         return nn.Upsample(*args), sources[0]
-    if name not in _BLOCKS:
-        raise ValueError(f"unknown module; known: {', '.join([*_BLOCKS, 'nn.Upsample', *HEADS])}")
     block = _BLOCKS[name]
     if name in ("Silence", "Concat", "CBFuse"):
-        width = sum(sources) if name == "Concat" else sources[-1]
-        return block(*args), width
+        return block(*args), sum(sources)
     inspect.signature(block).bind(sources[0], *args)
     if name == "CBLinear":
-        return block(sources[0], *args), sum(args[0])
+        return block(sources[0], *args), list(args[0])
     width = math.ceil(args[0] / 8) * 8  # as published: yolov9-m's 180 is built as 184
+    if width < 1:
+        raise ValueError(f"width is {args[0]}, expected at least 1")
     chain = [block(sources[0] if i == 0 else width, width, *args[1:]) for i in range(layer.repeats)]
     return (chain[0] if len(chain) == 1 else nn.Sequential(*chain)), width
 
 
-def create_model(name_or_yaml: str | Path, num_classes: int = 80) -> YOLOv9:
+def create_model(name_or_yaml: str | Path, num_classes: int | None = None) -> YOLOv9:
     """A model with fresh weights: one of the ten variants' names or a YAML file of the published format.
 
-    Raises UserError naming the file, layer and value.
+    num_classes: None takes the file's nc, 80 where it has none. Raises UserError naming the file, layer and value.
     """
-    return YOLOv9(load_spec(name_or_yaml), num_classes)
+    spec = load_spec(name_or_yaml)
+    classes = spec.num_classes if num_classes is None else num_classes
+    if spec.origin:
+        _try_out(spec, classes)
+    return YOLOv9(spec, classes)
+
+
+def _try_out(spec: ModelSpec, num_classes: int) -> None:
+    """Run a user's plan on shapes alone. Raises UserError where maps do not fit or the head's strides are others."""
+    with torch.device("meta"):
+        twin = YOLOv9(spec, num_classes).train()
+        side = 4 * twin.stride
+        picture = torch.zeros(2, 3, side, side)
+    reached = [0]
+    for number, module in enumerate(twin.model):
+        module.register_forward_pre_hook(lambda _module, _inputs, number=number: reached.append(number))
+    try:
+        with torch.no_grad():
+            branches = twin.branches(picture)
+    except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
+        layer = spec.layers[reached[-1]]
+        raise UserError(
+            f"{spec.where}: layer {reached[-1]} {layer.module} {list(layer.args)} cannot take what layers "
+            f"{list(layer.sources)} give: {_line(error)}"
+        ) from None
+    for maps in branches:
+        strides = [side // level.shape[-1] for level in maps]
+        if strides != list(twin.head.strides):
+            last = len(spec.layers) - 1
+            raise UserError(
+                f"{spec.where}: layer {last} {spec.layers[last].module} reads maps of strides {strides}, "
+                f"expected {list(twin.head.strides)}"
+            )
