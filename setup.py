@@ -1,15 +1,21 @@
 """Builds csrc/ into the torch-free module yolov9k._native with ninja: C++ always, CUDA where an nvcc is found.
 
+An nvcc is looked for in CUDA_HOME, in PATH, then in the packages that PyPI has of it. On a machine with an NVIDIA driver
+and no nvcc, `pip install` fetches those packages (100 MB) for the time of the build; without a network that fails, and
+YOLOV9K_CUDA=0 is the remedy. Their CUDA 13.0 wants driver 580 or later, as torch's own build for CUDA 13.0 does.
+
 Environment:
     CXX                 the C++ compiler, default g++
-    CUDA_HOME           where nvcc is looked for, default PATH, then /usr/local/cuda
-    YOLOV9K_CUDA        0 leaves CUDA out, 1 insists on it, default auto: where an nvcc is found
+    CUDA_HOME           the folder of a CUDA toolkit, such as /usr/local/cuda
+    YOLOV9K_CUDA        auto (default) builds CUDA where an nvcc is found, 0 leaves it out, 1 fails where there is none,
+                        pip fetches the compiler from PyPI where there is none, with or without a driver
     YOLOV9K_CUDA_ARCHS  such as "80 90a", default the GPUs present, else ARCHS below
     MAX_JOBS            parallel compiles, default as many as ninja likes
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -24,6 +30,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, PlatformError
 
+from build_backend import COMPILER, find_nvcc, output_of
+
 ARCHS = ("75", "80", "86", "89", "90", "100", "120")
 CSRC = Path("csrc")
 
@@ -36,33 +44,19 @@ class Cuda(NamedTuple):
     archs: list[str]
 
 
-def output_of(*command: str) -> str:
-    """Standard output of a command, or nothing when it is not there or fails."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def find_nvcc() -> str | None:
-    """The nvcc of CUDA_HOME (nothing else counts when that is set), of PATH, or of /usr/local/cuda."""
-    if home := os.environ.get("CUDA_HOME"):
-        return shutil.which("nvcc", path=f"{home}/bin")
-    return shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-
-
 def choose_archs(asked: str, present: str, known: list[str]) -> list[str]:
     """Architectures to compile for, oldest first.
 
     `asked` is YOLOV9K_CUDA_ARCHS, `present` what nvidia-smi lists as the compute capabilities of the GPUs here, `known`
-    what nvcc can compile. A GPU newer than nvcc is served by the PTX of the newest known architecture.
+    what nvcc can compile. A GPU that nvcc does not know is served by the newest known architecture before it.
     """
     wanted = asked.replace(".", "").replace(",", " ").replace(";", " ").split()
     unknown = [arch for arch in wanted if arch.rstrip("af") not in known]
     if unknown:
         raise PlatformError(f"YOLOV9K_CUDA_ARCHS names {' '.join(unknown)}; this nvcc compiles for {' '.join(known)}")
     by_age = sorted(known, key=int)
-    here = {arch if arch in known else by_age[-1] for arch in re.findall(r"\d+", present.replace(".", ""))}
+    served = [[arch for arch in by_age if int(arch) <= int(gpu)] for gpu in re.findall(r"\d+", present.replace(".", ""))]
+    here = [archs[-1] for archs in served if archs]
     chosen = wanted or here or [arch for arch in ARCHS if arch in known] or by_age[-1:]
     return sorted(set(chosen), key=lambda arch: int(arch.rstrip("af")))
 
@@ -70,61 +64,85 @@ def choose_archs(asked: str, present: str, known: list[str]) -> list[str]:
 def find_cuda() -> Cuda | None:
     """The CUDA compiler to build with, or None: the C++ part is then built alone."""
     switch = os.environ.get("YOLOV9K_CUDA", "auto")
-    if switch not in ("0", "1", "auto"):
-        raise PlatformError(f"YOLOV9K_CUDA is {switch!r}; it must be 0, 1 or auto")
+    if switch not in ("0", "1", "auto", "pip"):
+        raise PlatformError(f"YOLOV9K_CUDA is {switch!r}; it must be 0, 1, auto or pip")
     nvcc = None if switch == "0" else find_nvcc()
     known = re.findall(r"compute_(\d+)", output_of(nvcc, "--list-gpu-arch")) if nvcc else []
-    if not known:
-        if switch == "1":
-            raise PlatformError("YOLOV9K_CUDA=1 but no working nvcc in CUDA_HOME, PATH or /usr/local/cuda")
-        return None
-    version = re.search(r"release (\d+\.\d+)", output_of(str(nvcc), "--version"))
-    gpus = output_of("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
-    archs = choose_archs(os.environ.get("YOLOV9K_CUDA_ARCHS", ""), gpus, known)
-    return Cuda(str(nvcc), version[1] if version else "unknown", archs)
+    if nvcc and known:
+        version = re.search(r"release (\d+\.\d+)", output_of(nvcc, "--version"))
+        gpus = output_of("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
+        archs = choose_archs(os.environ.get("YOLOV9K_CUDA_ARCHS", ""), gpus, known)
+        return Cuda(nvcc, version[1] if version else "unknown", archs)
+    if switch in ("1", "pip"):
+        raise PlatformError(f"YOLOV9K_CUDA={switch}, but {lacking(nvcc, switch)}")
+    print("yolov9k: CUDA is left out:", "YOLOV9K_CUDA=0" if switch == "0" else lacking(nvcc, switch), flush=True)
+    return None
+
+
+def lacking(nvcc: str | None, switch: str) -> str:
+    """Why there is no CUDA compiler, and the remedy. YOLOV9K_CUDA=pip gets here in a build without isolation alone."""
+    if nvcc:
+        return f"{nvcc} does not run; set CUDA_HOME to a CUDA toolkit whose nvcc does"
+    remedy = f"pip install {shlex.join(COMPILER)}" if switch == "pip" else "YOLOV9K_CUDA=pip takes it from PyPI"
+    return f"no nvcc in CUDA_HOME, in PATH or from PyPI; set CUDA_HOME to a CUDA toolkit, or: {remedy}"
 
 
 def find_cxx() -> str:
-    """The C++ compiler command."""
+    """The C++ compiler command; raises where it, Python's headers or the build's own tools are missing."""
     cxx = os.environ.get("CXX", "g++")
     if not shutil.which(shlex.split(cxx)[0]):
         remedy = "install g++ (Debian, Ubuntu: apt-get install g++) or set CXX"
         raise PlatformError(f"no C++ compiler: {cxx} is not on PATH; {remedy}")
+    headers = sysconfig.get_path("include")
+    if not Path(headers, "Python.h").exists():
+        raise PlatformError(f"no Python.h in {headers}; Debian, Ubuntu: apt-get install python3-dev")
+    if missing := [name for name in ("ninja", "pybind11") if not importlib.util.find_spec(name)]:
+        raise PlatformError(f"a build without isolation needs what is missing here: pip install {' '.join(missing)}")
     return cxx
 
 
-def ninja_text(sources: list[Path], output: Path, version: str, cxx: str, cuda: Cuda | None) -> str:
-    """A build.ninja that compiles `sources` (absolute paths) beside itself and links them into `output`."""
+def commands(version: str, cxx: str, cuda: Cuda | None) -> dict[str, str]:
+    """The commands of ninja's rules, all but their inputs and outputs."""
     import pybind11
 
     archs = [*cuda.archs, f"{cuda.archs[-1]}+ptx"] if cuda else []
     defines = [f'-DYK_VERSION="{version}"', f'-DYK_ARCHS="{" ".join(archs)}"']
     if cuda:
         defines += ["-DYK_WITH_CUDA", f'-DYK_CUDA_VERSION="{cuda.version}"']
-    folders = (pybind11.get_include(), sysconfig.get_path("include"))
-    headers = shlex.join(f"-isystem{folder}" for folder in folders).replace("$", "$$")
     common = shlex.join(["-std=c++17", "-O3", *defines])
-    # Contraction into fused multiply-adds would make the host differ from plain torch on some processors.
-    host = "-fPIC -fvisibility=hidden -Wall -Wextra -ffp-contract=off"
-    codes = [f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in cuda.archs] if cuda else []
-    if cuda:
-        codes.append(f"-gencode arch=compute_{cuda.archs[-1]},code=compute_{cuda.archs[-1]}")
-    nvcc, ccbin = (shlex.quote(cuda.nvcc), f"-ccbin {shlex.quote(shlex.split(cxx)[0])}") if cuda else ("", "")
-    # --fmad=false for the same reason: both backends must round as the reference does.
-    host_cuda = "--fmad=false -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra"
-    # nvcc as the linker finds its static runtime (-lcudart_static -ldl -lrt -lpthread) in every layout of the toolkit.
-    link = f"{nvcc} {ccbin} -shared -cudart static" if cuda else f"{cxx} -shared"
-    lines = [
-        f"rule cxx\n  command = {cxx} {common} {host} {headers} -MMD -MF $out.d -c $in -o $out",
-        "  depfile = $out.d\n  deps = gcc\n  description = C++ $in",
-        f"rule cuda\n  command = {nvcc} {ccbin} {common} {host_cuda} {' '.join(codes)} -MMD -MF $out.d -c $in -o $out",
-        "  depfile = $out.d\n  deps = gcc\n  description = CUDA $in",
-        f"rule link\n  command = {link} $in -o $out\n  description = link $out",
-    ]
-    objects = [f"{source.name}.o" for source in sources]
-    rules = ["cuda" if source.suffix == ".cu" else "cxx" for source in sources]
-    lines += [f"build {o}: {r} {ninja_path(s)}" for o, r, s in zip(objects, rules, sources, strict=True)]
-    return "\n".join([*lines, f"build {ninja_path(output)}: link {' '.join(objects)}", ""])
+    headers = shlex.join(f"-isystem{folder}" for folder in (pybind11.get_include(), sysconfig.get_path("include")))
+    # Contraction into fused multiply-adds would make the host differ from plain torch on some processors. Nor does the
+    # device contract (--fmad=false): both round as the reference does.
+    host = f"{cxx} {common} -fPIC -fvisibility=hidden -Wall -Wextra -ffp-contract=off {headers}"
+    if not cuda:
+        return {"cxx": host, "link": f"{cxx} -shared"}
+    nvcc = shlex.join([cuda.nvcc, "-ccbin", shlex.split(cxx)[0]])
+    codes = [f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in cuda.archs]
+    codes.append(f"-gencode arch=compute_{cuda.archs[-1]},code=compute_{cuda.archs[-1]}")
+    device = f"{nvcc} {common} --fmad=false -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra {' '.join(codes)}"
+    return {"cxx": host, "cuda": device, "link": f"{nvcc} -shared -cudart static {library(cuda.nvcc)}"}
+
+
+def ninja_text(sources: list[Path], output: Path, rules: dict[str, str]) -> str:
+    """A build.ninja that compiles `sources` (absolute paths) beside itself and links them into `output`."""
+    lines = []
+    for rule, command in rules.items():
+        escaped = command.replace("$", "$$")
+        if rule == "link":
+            lines.append(f"rule link\n  command = {escaped} $in -o $out\n  description = link $out")
+        else:
+            lines.append(f"rule {rule}\n  command = {escaped} -MMD -MF $out.d -c $in -o $out")
+            lines.append(f"  depfile = $out.d\n  deps = gcc\n  description = {rule} $in")
+    kinds = {".cpp": "cxx", ".cu": "cuda"}
+    lines += [f"build {source.name}.o: {kinds[source.suffix]} {ninja_path(source)}" for source in sources]
+    objects = " ".join(f"{source.name}.o" for source in sources)
+    return "\n".join([*lines, f"build {ninja_path(output)}: link {objects}", ""])
+
+
+def library(nvcc: str) -> str:
+    """The linker flag for the static runtime of PyPI's packages: nvcc itself looks in lib64, which they call lib."""
+    folder = Path(nvcc).parents[1] / "lib"
+    return shlex.quote(f"-L{folder}") if (folder / "libcudart_static.a").exists() else ""
 
 
 def ninja_path(path: Path) -> str:
@@ -143,12 +161,13 @@ class NinjaBuild(build_ext):
         folder = Path(self.build_temp).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         output.parent.mkdir(parents=True, exist_ok=True)
-        version = self.distribution.get_version()
-        (folder / "build.ninja").write_text(ninja_text(sources, output, version, cxx, cuda), encoding="utf-8")
-        print(f"yolov9k: C++ {cxx}; CUDA {f'{cuda.version} for {cuda.archs}' if cuda else 'left out'}", flush=True)
+        rules = commands(self.distribution.get_version(), cxx, cuda)
+        (folder / "build.ninja").write_text(ninja_text(sources, output, rules), encoding="utf-8")
+        with_cuda = f", {cuda.nvcc} (CUDA {cuda.version}) for {' '.join(cuda.archs)}" if cuda else ""
+        print(f"yolov9k: compiling with {cxx}{with_cuda}", flush=True)
         jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
         if subprocess.run([sys.executable, "-m", "ninja", "-C", str(folder), *jobs]).returncode:
-            remedy = "YOLOV9K_CUDA=0 builds without CUDA" if cuda else "CXX=... chooses another compiler (C++17)"
+            remedy = "CXX=... chooses another C++17 compiler" + (", YOLOV9K_CUDA=0 builds without CUDA" if cuda else "")
             raise CompileError(f"csrc/ did not compile: the compiler's own message stands above. {remedy}")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+TOOLKIT = "/usr/local/cuda"  # where the toolkit is when nothing names it
 TAIL = 3000  # characters of a step's output that are kept
 TESTS = ("test_gpu", "test_task_aligned_assign", "test_batched_nms", "test_native", "test_backends")
 SANITIZED = ["tests/test_gpu.py", "-k", "shims_cases"]
@@ -35,7 +36,7 @@ def steps(folder: Path) -> list[Step]:
     """What is run, in this order; a step that fails does not keep the next from running."""
     python, pytest = sys.executable, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     tests = [f"tests/{name}.py" for name in TESTS if (ROOT / f"tests/{name}.py").exists()]
-    sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    sanitizer = shutil.which("compute-sanitizer") or f"{TOOLKIT}/bin/compute-sanitizer"
     record = f"--benchmark-json={folder / 'bench.json'}"
     return [
         Step("build", [python, "setup.py", "build_ext", "--inplace"], 90),
@@ -51,11 +52,9 @@ def steps(folder: Path) -> list[Step]:
 def run(step: Step) -> dict[str, Any]:
     """Run a step and tell what came of it."""
     print(f"== {step.name}: {' '.join(step.command)}", flush=True)
-    environment = {
-        "YOLOV9K_CUDA": "1",
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", ""))),
-    }
+    home = {} if shutil.which("nvcc") or not Path(TOOLKIT).exists() else {"CUDA_HOME": TOOLKIT}
+    path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+    environment = {"YOLOV9K_CUDA": "1", **home, **os.environ, "PYTHONPATH": path}
     start = time.monotonic()
     try:
         done = subprocess.run(

@@ -169,7 +169,7 @@ def predict(
 def info(
     model: Annotated[str | None, typer.Argument(help="model's name, YAML file or checkpoint; without one, the machine")] = None,
     img: Img = 640,
-    nc: Annotated[int, typer.Option(help="number of classes")] = 80,
+    nc: Annotated[int | None, typer.Option(help="number of classes; left out: the YAML's, else 80")] = None,
 ) -> None:
     """Print a model's layers, parameters and GFLOPs; without a model, the backends that are there and what is missing."""
     from yolov9k.models import create_model, summary
@@ -178,7 +178,7 @@ def info(
     if model is None:
         _print_machine()
         return
-    network = load(model) if Path(model).suffix == ".pt" else create_model(model, nc)
+    network = load(model) if Path(model).suffix in (".pt", ".safetensors") else create_model(model, nc)
     size = _rounded(img)
     console.print(summary.table(network, size))
     forms = {"training": network}
@@ -224,15 +224,26 @@ def demo(
 def _print_machine() -> None:
     import torch
 
-    from yolov9k import __version__, native, ops
+    from yolov9k import __version__, ops
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch sees"
     console.print(f"yolov9k {__version__}, torch {torch.__version__}, GPU: {gpu}")
     for part in ("cpu", "cuda"):
-        state = "built" if native.available(part) else native.why_missing(part)
-        console.print(f"native code, {part}: {state}")
+        console.print(f"native code, {part}: {_native_state(part)}", markup=False)
     for operator in ops.operators():
         console.print(f"{operator}: {', '.join(ops.available(operator))}")
+
+
+def _native_state(part: str) -> str:
+    """How the compiled kernels of "cpu" or "cuda" were built, why they cannot be called here, or both."""
+    from yolov9k import native
+
+    info: dict[str, Any] = native.build_info() if native.available() else {"cuda": None}
+    if part == "cuda":
+        compiler = f"CUDA {info['cuda']} for {' '.join(info['archs'])}" if info["cuda"] else ""
+    else:
+        compiler = info.get("compiler", "")
+    return "; ".join(filter(None, [compiler and f"built with {compiler}", native.why_missing(part)]))
 
 
 def _rounded(img: int) -> int:

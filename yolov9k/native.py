@@ -16,7 +16,10 @@ from torch import Tensor
 
 _BAD_ARGUMENT = 1  # csrc/status.h
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/assigner.h
-_NO_CUDA = "yolov9k._native was built without CUDA; put nvcc on PATH or set CUDA_HOME, then `pip install -e .`"
+_NO_CUDA = (
+    "yolov9k._native was built without CUDA: no nvcc was found, or YOLOV9K_CUDA=0; put nvcc on PATH, set CUDA_HOME, or set "
+    "YOLOV9K_CUDA=pip to take the compiler from PyPI, then `pip install -e .`"
+)
 
 
 @functools.cache
@@ -35,7 +38,7 @@ def available(device: str = "cpu") -> bool:
     return not why_missing(device)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[no-untyped-decorator]
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def why_missing(device: str = "cpu") -> str:
     """Why the compiled kernels of `device` cannot be called here, with the remedy; empty when they can."""
     if device not in ("cpu", "cuda"):
