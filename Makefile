@@ -15,9 +15,10 @@ help:  ## list these targets
 demo: $(STAMP)  ## draw a small data set, train on it, evaluate, predict: minutes on two cores
 	$(BIN)/yolov9k demo
 
+# A file of tests a process and a thread each: torch's threads spin at their barriers, and two such processes stall each other.
 test: lint  ## lint, types, every benchmark once, then the tests
 	$(BIN)/python -m pytest bench --benchmark-disable $(PYTEST_FLAGS)
-	$(BIN)/python -m pytest tests $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --dist loadfile $(PYTEST_FLAGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
