@@ -15,7 +15,8 @@ from yolov9k.engine.trainer import Trainer, TrainOptions
 def test_every_epochs_numbers_are_logged(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     data = generate(tmp_path / "data", train=4, val=2, size=64)
-    options = TrainOptions(str(data), "gelan-t", img=64, batch=4, epochs=2, device="cpu", workers=0, project=str(tmp_path / "runs"))
+    project = str(tmp_path / "runs")
+    options = TrainOptions(str(data), "gelan-t", img=64, batch=4, epochs=2, device="cpu", workers=0, project=project)
     trainer = Trainer(options, Console(quiet=True))
     trainer.fit()
     with (trainer.directory / "results.csv").open() as file:
