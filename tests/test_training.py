@@ -244,8 +244,16 @@ def test_train_and_val_of_other_classes_are_refused_in_one_line(options: dict[st
     data.write_text("train: train.json\nval: val.json\n")
     with pytest.raises(UserError) as caught:
         trainer(options, data=str(data))
-    assert str(caught.value).startswith(f"{data}: classes of train (cat, dog) and val (dog, cat) differ; ")
+    assert str(caught.value).startswith(
+        f"{data}: train (2 classes) and val (2) differ, class 0 is cat in train and dog in val; "
+    )
     assert "\n" not in str(caught.value)
+    one = json.loads((tmp_path / "val.json").read_text())
+    (tmp_path / "val.json").write_text(json.dumps({**one, "categories": [{"id": 1, "name": "cat"}]}))
+    with pytest.raises(UserError, match=r"train \(2 classes\) and val \(1\) differ, class 1 is dog in train and none in val; "):
+        trainer(options, data=str(data))
+    assert trainer(options, data=str(data), single_cls=True).model.num_classes == 1  # then names mean nothing
+    (tmp_path / "val.json").write_text(json.dumps(one))
     data.write_text("train: train.json\nval: val.json\nnames: [cat, dog]\n")
     assert trainer(options, data=str(data)).val_split.records[0].classes.tolist() == [1]
 

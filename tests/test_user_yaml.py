@@ -18,7 +18,8 @@ from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
 from yolov9k.models import YOLOv9
 from yolov9k.models.blocks import Conv, RepConvN
-from yolov9k.models.spec import load_spec
+from yolov9k.models.spec import ModelSpec, load_spec
+from yolov9k.models.tables import NAMES
 
 Row = list[Any]
 # Layers 3, 4, 5 have strides 8, 16, 32; 9 and 10 fuse them.
@@ -36,6 +37,45 @@ NECK: list[Row] = [
     [[-1, 4], 1, "Concat", [1]],
     [-1, 1, "ELAN1", [24, 16, 8]],
 ]
+# The layers of s (facts: blocks; golden/models), widths doubled.
+S_BACKBONE: list[Row] = [
+    [-1, 1, "Conv", [64, 3, 2]],
+    [-1, 1, "Conv", [128, 3, 2]],
+    [-1, 1, "ELAN1", [128, 64, 32]],
+    [-1, 1, "AConv", [256]],
+    [-1, 1, "RepNCSPELAN4", [256, 128, 64, 3]],
+    [-1, 1, "AConv", [384]],
+    [-1, 1, "RepNCSPELAN4", [384, 192, 96, 3]],
+    [-1, 1, "AConv", [512]],
+    [-1, 1, "RepNCSPELAN4", [512, 256, 128, 3]],
+]
+
+
+def s_top_down(first: int) -> list[Row]:
+    return [
+        [first, 1, "SPPELAN", [512, 128]],
+        [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
+        [[-1, 6], 1, "Concat", [1]],
+        [-1, 1, "RepNCSPELAN4", [384, 192, 96, 3]],
+        [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
+        [[-1, 4], 1, "Concat", [1]],
+        [-1, 1, "RepNCSPELAN4", [256, 128, 64, 3]],
+    ]
+
+
+S_NECK: list[Row] = [
+    *s_top_down(-1),
+    [-1, 1, "AConv", [192]],
+    [[-1, 12], 1, "Concat", [1]],
+    [-1, 1, "RepNCSPELAN4", [384, 192, 96, 3]],
+    [-1, 1, "AConv", [256]],
+    [[-1, 9], 1, "Concat", [1]],
+    [-1, 1, "RepNCSPELAN4", [512, 256, 128, 3]],
+]
+S_HEADS: dict[str, list[Row]] = {
+    "gelan-s": [*S_NECK, [[15, 18, 21], 1, "DDetect", ["nc"]]],
+    "yolov9-s": [*S_NECK, *s_top_down(8), [[28, 25, 22, 15, 18, 21], 1, "DualDDetect", ["nc"]]],
+}
 Write = Callable[..., Path]
 
 
@@ -102,6 +142,8 @@ def test_width_multiple_leaves_inner_widths_and_upsampling_alone(write: Write) -
     assert layers[2].args == (8.0, 16, 8, 1)
     assert layers[7].args == (None, 2, "nearest")
     assert layers[8].args == (1,)
+    sized = [*NECK[:1], [-1, 1, "nn.Upsample", [4]], *NECK[2:], [[3, 9, 6], 1, "DDetect", ["nc"]]]
+    assert load_spec(write(width_multiple=0.5, head=sized)).layers[7].args == (4,)
 
 
 @pytest.mark.parametrize(
@@ -336,6 +378,18 @@ UNUSUAL: dict[str, tuple[list[Row], list[Row], set[int]]] = {
         ],
         {10, 11, 12},
     ),
+    "a pass-through that the main branch reads twice stays": (
+        [
+            [-1, 1, "Silence", []],
+            [0, 1, "Conv", [8, 3, 8]],
+            [0, 1, "Conv", [8, 3, 8]],
+            [[1, 2], 1, "Concat", [1]],
+            [-1, 1, "Conv", [16, 3, 2]],
+            [-1, 1, "Conv", [16, 3, 2]],
+        ],
+        [[3, 1, "Conv", [8]], [[6, 4, 5, 3, 4, 5], 1, "DualDDetect", ["nc"]]],
+        {6},
+    ),
 }
 
 
@@ -369,6 +423,50 @@ def test_fused_equals_unfused(write: Write, case: str, activation: str | None) -
         for twin in (model.fuse(), model.to_lean().fuse(), model.fuse().to_lean()):
             assert not any(isinstance(module, nn.BatchNorm2d) for module in twin.modules())
             torch.testing.assert_close(twin(x), wanted, rtol=FUSED, atol=FUSED)
+
+
+def written_out(spec: ModelSpec) -> dict[str, Any]:
+    """A plan as a user's file may have it: relative numbers for the layer before, None as text."""
+    rows = []
+    for i, layer in enumerate(spec.layers):
+        sources = [-1 if s == i - 1 else s for s in layer.sources]
+        args = ["None" if arg is None else arg for arg in layer.args]
+        rows.append([sources if len(sources) > 1 else sources[0], layer.repeats, layer.module, args])
+    return {"nc": spec.num_classes, "depth_multiple": 1.0, "width_multiple": 1.0, "backbone": rows[:9], "head": rows[9:]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variant_can_be_written_as_a_file(write: Write, name: str) -> None:
+    spec = load_spec(name)
+    found = load_spec(write(**written_out(spec)))
+    assert (found.layers, found.activation, found.num_classes) == (spec.layers, "SiLU", 80)
+
+
+@pytest.mark.parametrize(("name", "branches"), [("yolov9-s", 2), ("gelan-s", 1)])
+def test_a_file_with_the_layers_of_s_gives_its_tensors(write: Write, name: str, branches: int) -> None:
+    """Widths twice those of s, halved by the multiple; an ELAN's inner widths are not scaled."""
+    path = write(backbone=S_BACKBONE, head=S_HEADS[name], width_multiple=0.5, nc=80)
+    shapes = []
+    for source in (path, name):
+        with torch.device("meta"):
+            model = create_model(source)
+        shapes.append({key: tuple(value.shape) for key, value in model.state_dict().items()})
+    assert list(shapes[0].items()) == list(shapes[1].items())
+    assert f"model.{len(S_BACKBONE) + len(S_HEADS[name]) - 1}.dfl{branches if branches > 1 else ''}.conv.weight" in shapes[0]
+
+
+def test_keys_are_the_layers_numbers_and_the_blocks_names(write: Write) -> None:
+    rows = [*BACKBONE[:2], [-1, 2, "Conv", [24, 3]], *BACKBONE[3:]]
+    keys = list(create_model(write(backbone=rows)).state_dict())
+    assert keys[:2] == ["model.0.conv.weight", "model.0.bn.weight"]
+    assert [key for key in keys if key.startswith("model.2.") and "conv" in key] == [
+        "model.2.0.conv.weight", "model.2.1.conv.weight"
+    ]  # fmt: skip
+    assert [key for key in keys if key.startswith("model.9.") and "conv" in key] == [
+        f"model.9.cv{i}.conv.weight" for i in (1, 2, 3, 4)
+    ]
+    assert not any(key.startswith(("model.7.", "model.8.")) for key in keys)
+    assert {key.split(".")[2] for key in keys if key.startswith("model.10.")} == {"cv2", "cv3", "dfl"}
 
 
 def test_a_layer_that_nothing_reads_does_not_run_but_stays_in_the_plan(write: Write) -> None:

@@ -37,3 +37,7 @@ FUSED = 1e-9
 FUSED_FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}
 # Gradients of bfloat16 maps are rounded to eight bits, at most half a unit in the last place.
 BFLOAT16_MAPS = {"rtol": 2**-8, "atol": 1e-30}
+# float64 steps against numpy: sums over parameters and pictures in another order.
+STEP_BY_HAND = {"rtol": 1e-9, "atol": 1e-12}
+# Two float64 backward passes added, against one over both halves: convolutions sum in another order.
+ACCUMULATED = {"rtol": 1e-9, "atol": 1e-12}

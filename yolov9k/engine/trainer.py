@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from dataclasses import asdict, dataclass, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -273,10 +274,12 @@ class Trainer:
     def _check_names(self) -> None:
         """Parts in files of their own (COCO, VOC) may number their classes apart: the figures would mean nothing."""
         train, val = self.train_split.names, self.val_split.names
-        if train != val:
+        if train != val and not self.options.single_cls:
+            pairs = enumerate(zip_longest(train, val, fillvalue="none"))
+            number, (first, second) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
             raise UserError(
-                f"{self.options.data}: classes of train ({', '.join(train)}) and val ({', '.join(val)}) differ; "
-                "give both parts the same, in the same order, or state names: in a data.yaml"
+                f"{self.options.data}: train ({len(train)} classes) and val ({len(val)}) differ, class {number} is {first} "
+                f"in train and {second} in val; give both the same classes in the same order, or names: in a data.yaml"
             )
 
     def _report_faults(self) -> None:

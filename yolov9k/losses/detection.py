@@ -65,8 +65,9 @@ class DetectionLoss:
             raise ValueError(f"DetectionLoss: branches must be one, two or three lists of maps, got {len(branches)}")
         maps = branches[-1]
         channels = 4 * self.reg_max + self.num_classes
-        if maps[0].shape[1] != channels:
-            raise ValueError(f"DetectionLoss: maps must have {channels} channels, got {maps[0].shape[1]}")
+        for branch in branches:
+            if branch[0].shape[1] != channels:
+                raise ValueError(f"DetectionLoss: maps must have {channels} channels, got {branch[0].shape[1]}")
         batch, _, height, width = maps[0].shape
         boxes, counts = pad_targets(targets, batch) if isinstance(targets, Tensor) else targets
         labels, xyxy = self._to_pixels(boxes, width * self.strides[0], height * self.strides[0])

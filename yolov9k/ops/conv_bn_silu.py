@@ -11,13 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from yolov9k.ops.backends import choose
-from yolov9k.ops.checks import expect_float, expect_shape
+from yolov9k.ops.checks import expect, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
 
 
-def conv_bn_silu(
-    x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: bool = True, backend: str = "auto"
-) -> Tensor:
+def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: bool = True, backend: str = "auto") -> Tensor:
     """SiLU(bn(conv(x))), or bn(conv(x)) with `activation` off.
 
     x: [B, Cin, H, W], floating. conv: square stride, padding and no bias. In training mode the batch's statistics
@@ -27,11 +25,14 @@ def conv_bn_silu(
     """
     expect_float(x, "conv_bn_silu", "x")
     expect_shape(x, (None, conv.in_channels, None, None), "conv_bn_silu", "x")
+    _check_modules(conv, bn)
     choose("conv_bn_silu", backend, x.device)
     weight = conv.weight
     if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
+    elif x.dtype != weight.dtype:
+        raise TypeError(f"conv_bn_silu: x must be {weight.dtype} as conv.weight, got {x.dtype}")
     training = bn.training
     stride, padding = int(conv.stride[0]), int(conv.padding[0])
     mean, var = (None, None) if training else (bn.running_mean, bn.running_var)
@@ -41,6 +42,15 @@ def conv_bn_silu(
     if training:
         _update_running(bn, batch_mean.detach(), invstd.detach(), z.numel() // z.shape[1])
     return y  # type: ignore[no-any-return]
+
+
+def _check_modules(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> None:
+    """Raise ValueError for what the operator would otherwise leave out silently."""
+    stride, padding = conv.stride, conv.padding
+    square = isinstance(padding, tuple) and stride[0] == stride[1] and padding[0] == padding[1]
+    plain = conv.bias is None and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    expect(square and plain, "conv_bn_silu", "conv", "square, zero-padded, without bias or dilation", conv)
+    expect(bn.num_features == conv.out_channels, "conv_bn_silu", "bn", f"{conv.out_channels} channels wide", bn)
 
 
 @torch.no_grad()
@@ -75,6 +85,9 @@ def _backward(
     activation: bool, needs_grad_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     training = running_mean is None
+    if z.numel() == 0:  # torch's own kernel divides by the number of values, and the process ends
+        grad_x = torch.zeros_like(x) if needs_grad_x else x.new_empty(0)
+        return grad_x, torch.zeros_like(weight), torch.zeros_like(gamma), torch.zeros_like(beta)
     if activation:
         u = torch.ops.aten.native_batch_norm(z, gamma, beta, running_mean, running_var, training, 0.0, eps)[0]
         grad = torch.ops.aten.silu_backward(grad.to(u.dtype), u)
@@ -113,6 +126,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 11
+    if torch.is_grad_enabled():  # autograd would go on through part of what the backward does, and be wrong
+        raise RuntimeError("conv_bn_silu: has no second derivative; use the reference for create_graph=True")
     x, weight, z, gamma, beta, mean, invstd, running_mean, running_var = ctx.saved_tensors
     grads = torch.ops.yolov9k.conv_bn_silu_backward(
         grad, x, weight, z, gamma, beta, mean, invstd, running_mean, running_var, *ctx.options, ctx.needs_input_grad[0]
