@@ -230,6 +230,13 @@ def test_picture_size_is_rounded_and_said(options: dict[str, Any], capsys: pytes
     assert "--img 60 is no multiple of 32; 64 is used" in capsys.readouterr().err
 
 
+def test_a_damaged_layer_table_is_named(options: dict[str, Any], tmp_path: Path) -> None:
+    weights = tmp_path / "damaged.pt"
+    torch.save({"spec": {"name": "x", "layers": 5}, "format": "yolov9k"}, weights)
+    with pytest.raises(UserError, match=r"damaged\.pt: its layer table is damaged"):
+        trainer(options, cfg=None, weights=str(weights))
+
+
 def test_train_and_val_of_other_classes_are_refused_in_one_line(options: dict[str, Any], tmp_path: Path) -> None:
     """COCO files carry their own classes, each part its own."""
     picture = tmp_path / "a.png"

@@ -166,13 +166,13 @@ class Trainer:
     def _model(self, resume: dict[str, Any] | None) -> YOLOv9:
         options, classes = self.options, len(self.train_split.names)
         if resume:
-            model = rebuild(resume)
+            model = rebuild(resume, "--resume")
             model.load_state_dict(resume["model"])
         elif options.cfg is None:
             given = read(str(options.weights))
             if "spec" not in given:
                 raise UserError(f"{options.weights}: has no layer table; say which model it is with --cfg")
-            model = rebuild({**given, "num_classes": classes, "names": self.train_split.names, "fused": False})
+            model = rebuild({**given, "num_classes": classes, "names": self.train_split.names, "fused": False}, options.weights or "")
         else:
             model = create_model(options.cfg, classes)
         if options.weights and not resume:

@@ -96,12 +96,15 @@ def describe(model: YOLOv9) -> dict[str, Any]:
     }
 
 
-def rebuild(content: Mapping[str, Any]) -> YOLOv9:
-    """The model that `describe` described, with fresh weights."""
-    table = content["spec"]
-    layers = tuple(Layer(tuple(s), module, tuple(args), repeats) for s, module, args, repeats in table["layers"])
-    spec = ModelSpec(table["name"], layers, table["activation"])
-    model = YOLOv9(spec, content["num_classes"], content["names"], content["class_widths"])
+def rebuild(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
+    """The model that `describe` described, with fresh weights. Raises UserError naming the file where it can't be one."""
+    try:
+        table = content["spec"]
+        layers = tuple(Layer(tuple(s), module, tuple(args), repeats) for s, module, args, repeats in table["layers"])
+        spec = ModelSpec(table["name"], layers, table["activation"])
+        model = YOLOv9(spec, content["num_classes"], content["names"], content["class_widths"])
+    except (UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: its layer table is damaged ({type(error).__name__}: {error})") from None
     return model.fuse() if content["fused"] else model
 
 
@@ -148,8 +151,8 @@ def load(path: str | Path) -> YOLOv9:
     content = read(path)
     if content.get("format") != FORMAT:
         raise UserError(f"{path}: has no layer table; build the model by name and give this file as --weights")
+    model = rebuild(content, path)
     try:
-        model = rebuild(content)
         given = weights_of(content)
     except (UserError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: its layer table is damaged ({type(error).__name__}: {error})") from None

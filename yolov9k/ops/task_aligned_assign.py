@@ -54,7 +54,7 @@ def task_aligned_assign(
     for name, tensor, shape in (
         ("boxes", boxes, (batch, count, 4)),
         ("anchors", anchors, (count, 2)),
-        ("gt_boxes", gt_boxes, gt_boxes.shape),
+        ("gt_boxes", gt_boxes, (batch, None, 4)),
         ("gt_labels", gt_labels, (batch, gt_boxes.shape[1])),
         ("gt_mask", gt_mask, (batch, gt_boxes.shape[1])),
     ):
