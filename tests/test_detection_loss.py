@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -172,8 +171,8 @@ def test_reference_has_the_numeric_gradient(monkeypatch: pytest.MonkeyPatch) -> 
     wanted = torch.autograd.grad(run(*maps), maps, cotangent)
     held: list[Any] = []
 
-    def assign(*arguments: Any) -> Any:
-        held[:] = held or [task_aligned_assign(*arguments)]
+    def assign(*arguments: Any, **options: Any) -> Any:
+        held[:] = held or [task_aligned_assign(*arguments, **options)]
         return held[0]
 
     monkeypatch.setattr(reference, "task_aligned_assign", assign)
@@ -339,11 +338,10 @@ def test_the_order_of_ties_is_the_crowded_fixtures_only_difference(monkeypatch: 
     golden = np.load(shared("golden/ops/loss_crowded.npz"))
     names = ("aux", "main")
     branches = [[torch.from_numpy(golden[f"{name}_level{i}"]).requires_grad_() for i in range(3)] for name in names]
-    criterion, targets = DetectionLoss(int(golden["nc"])), torch.from_numpy(golden["targets"])
+    criterion, targets = DetectionLoss(int(golden["nc"]), backend="reference"), torch.from_numpy(golden["targets"])
     wanted = float(golden["dual_loss"])
     assert criterion(branches, targets)[0].item() != pytest.approx(wanted, rel=LOSS_VALUE)
     monkeypatch.setattr(reference_assign, "select_candidates", published_candidates)
-    monkeypatch.setattr(reference, "task_aligned_assign", partial(task_aligned_assign, backend="reference"))
     total, parts = criterion(branches, targets)
     assert total.item() == pytest.approx(wanted, rel=LOSS_VALUE)
     torch.testing.assert_close(parts, torch.from_numpy(golden["dual_items_box_cls_dfl"]), rtol=LOSS_VALUE, atol=0)
@@ -375,7 +373,7 @@ def test_one_branch_equals_the_published_single_loss(case: str) -> None:
 def test_the_registration_is_sound() -> None:
     maps = [level.requires_grad_() for level in branch(0, dtype=torch.float32)]
     labels, boxes, counts = operands(ROWS.float())
-    arguments = (maps, labels, boxes, counts, list(STRIDES), BINS, 10, 0.5, 6.0, 0.1, 1.5)
+    arguments = (maps, labels, boxes, counts, list(STRIDES), BINS, 10, 0.5, 6.0, 0.1, 1.5, "auto")
     torch.library.opcheck(torch.ops.yolov9k.detection_loss.default, arguments)
 
 

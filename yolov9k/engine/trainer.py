@@ -172,7 +172,8 @@ class Trainer:
             given = read(str(options.weights))
             if "spec" not in given:
                 raise UserError(f"{options.weights}: has no layer table; say which model it is with --cfg")
-            model = rebuild({**given, "num_classes": classes, "names": self.train_split.names, "fused": False}, options.weights or "")
+            changed = {"num_classes": classes, "names": self.train_split.names, "fused": False}
+            model = rebuild({**given, **changed}, str(options.weights))
         else:
             model = create_model(options.cfg, classes)
         if options.weights and not resume:

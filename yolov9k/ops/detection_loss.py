@@ -47,14 +47,16 @@ def detection_loss(
         expect_device(tensor, maps[0], op, name)
     expect(0 <= label_smoothing < 1, op, "label_smoothing", "in [0, 1)", label_smoothing)
     choose(op, backend, maps[0].device)
+    assigner = backend if backend == "reference" else "auto"
     return torch.ops.yolov9k.detection_loss(  # type: ignore[no-any-return]
-        list(maps), gt_labels, gt_boxes, counts, list(strides), reg_max, topk, alpha, beta, label_smoothing, pos_weight
+        list(maps), gt_labels, gt_boxes, counts, list(strides), reg_max, topk, alpha, beta, label_smoothing, pos_weight,
+        assigner,
     )
 
 
 # A composite: autograd, fakes and torch.compile see the differentiable torch operators that it is made of.
 define(
     "detection_loss(Tensor[] maps, Tensor gt_labels, Tensor gt_boxes, Tensor counts, int[] strides, int reg_max, int topk, "
-    "float alpha, float beta, float label_smoothing, float pos_weight) -> Tensor",
+    "float alpha, float beta, float label_smoothing, float pos_weight, str assigner) -> Tensor",
     reference.detection_loss,
 )

@@ -36,6 +36,7 @@ def class_loss(logits: Tensor, targets: Tensor, pos_weight: float) -> Tensor:
 def detection_loss(
     maps: Sequence[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: Sequence[int], reg_max: int,
     topk: int, alpha: float, beta: float, label_smoothing: float, pos_weight: float,
+    assigner: str = "auto",
 ) -> Tensor:  # fmt: skip
     """Parts of one branch's loss; shapes and result as in `yolov9k.ops.detection_loss`. No data-dependent shape inside."""
     flat = flatten_levels(maps)
@@ -47,7 +48,8 @@ def detection_loss(
     boxes = torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)
     mask = torch.arange(gt_boxes.shape[1], device=counts.device) < counts[:, None]
     gt_index, weight = task_aligned_assign(
-        logits.detach().sigmoid(), boxes.detach() * scales, points * scales, gt_labels, gt_boxes, mask, topk, alpha, beta
+        logits.detach().sigmoid(), boxes.detach() * scales, points * scales, gt_labels, gt_boxes, mask, topk, alpha, beta,
+        backend=assigner,
     )
     if gt_boxes.shape[1] == 0:
         targets = torch.full_like(logits, 0.5 * label_smoothing)
