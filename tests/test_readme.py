@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -37,6 +38,19 @@ def test_the_first_screen_says_what_how_and_how_well() -> None:
     screen = README.splitlines()[:30]
     assert sum(line.startswith("make ") for line in screen) == 2
     assert sum(line.startswith("| ") and "`" in line for line in screen) >= 5
+
+
+@pytest.mark.parametrize(
+    ("row", "benchmark"),
+    [("task-aligned assigner", "bench_assigner[cpu-16-20-{}]"), ("validation's suppression", "bench_nms[cpu-validation-16-{}]")],
+)
+def test_the_table_repeats_the_committed_record(row: str, benchmark: str) -> None:
+    record = json.loads((ROOT / "bench/results/cpu.json").read_text(encoding="utf-8"))
+    medians = {bench["name"]: bench["stats"]["median"] * 1e3 for bench in record["benchmarks"]}
+    slow, fast = medians[benchmark.format("reference")], medians[benchmark.format("native")]
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| {row}")]
+    assert f"{slow:.0f} ms to {fast:.1f} ms: {slow / fast:.1f} times as fast" in line
+    assert record["commit_info"]["quotable"]
 
 
 def test_there_is_a_rule_for_every_command() -> None:
