@@ -41,13 +41,16 @@ def test_the_first_screen_says_what_how_and_how_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "benchmark"),
-    [("task-aligned assigner", "bench_assigner[cpu-16-20-{}]"), ("validation's suppression", "bench_nms[cpu-validation-16-{}]")],
+    ("row", "name"),
+    [
+        ("task-aligned assigner", "bench_assigner[cpu-16-20-{}]"),
+        ("validation's suppression", "bench_nms[cpu-validation-16-{}]"),
+    ],
 )
-def test_the_table_repeats_the_committed_record(row: str, benchmark: str) -> None:
+def test_the_table_repeats_the_committed_record(row: str, name: str) -> None:
     record = json.loads((ROOT / "bench/results/cpu.json").read_text(encoding="utf-8"))
-    medians = {bench["name"]: bench["stats"]["median"] * 1e3 for bench in record["benchmarks"]}
-    slow, fast = medians[benchmark.format("reference")], medians[benchmark.format("native")]
+    medians = {b["name"]: b["stats"]["median"] * 1e3 for b in record["benchmarks"]}
+    slow, fast = medians[name.format("reference")], medians[name.format("native")]
     (line,) = [line for line in README.splitlines() if line.startswith(f"| {row}")]
     assert f"{slow:.0f} ms to {fast:.1f} ms: {slow / fast:.1f} times as fast" in line
     assert record["commit_info"]["quotable"]
