@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 TOOLKIT = "/usr/local/cuda"  # where the toolkit is when nothing names it
 TAIL = 3000  # characters of a step's output that are kept
-TESTS = ("test_gpu", "test_task_aligned_assign", "test_batched_nms", "test_native", "test_backends")
+TESTS = ("test_gpu", "test_task_aligned_assign", "test_batched_nms", "test_native", "test_backends", "test_triton")
 SANITIZED = ["tests/test_gpu.py", "-k", "shims_cases"]
 
 

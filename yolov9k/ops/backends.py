@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Sequence
 
 import torch
@@ -9,11 +11,12 @@ import torch
 from yolov9k.native import why_missing
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
+_DEVICES = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}  # on which each one runs
 
 # Backends that each operator has beside the reference, which every operator has.
 _IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "conv_bn_silu": (),
-    "dfl_decode": (),
+    "dfl_decode": ("triton",),
     "task_aligned_assign": ("cpu", "cuda"),
     "detection_loss": (),
     "batched_nms": ("cpu", "cuda"),
@@ -30,24 +33,40 @@ def choose(operator: str, backend: str, device: torch.device, float64: bool = Fa
     if backend not in ("auto", *BACKENDS):
         raise ValueError(f"{operator}: backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
     if backend == "auto":
-        return device.type if device.type in available(operator) and not float64 else "reference"
+        fit = [name for name in available(operator) if _DEVICES.get(name) == device.type and not float64]
+        return fit[0] if fit else "reference"
     if backend not in ("reference", *_IMPLEMENTED[operator]):
         raise RuntimeError(f"{operator}: backend {backend!r} is not implemented; available: {', '.join(available(operator))}")
     if backend == "reference":
         return backend
-    if reason := why_missing(backend):
+    if reason := _why_missing(backend):
         raise RuntimeError(f"{operator}: backend {backend!r} is not here: {reason}")
-    if device.type != backend or float64:
+    if float64 or device.type not in ((_DEVICES[backend], "cpu") if _interpreted(backend) else (_DEVICES[backend],)):
         raise ValueError(
-            f"{operator}: backend {backend!r} takes float32, bfloat16 or float16 tensors on {backend}, got "
+            f"{operator}: backend {backend!r} takes float32, bfloat16 or float16 tensors on {_DEVICES[backend]}, got "
             f"{'float64' if float64 else 'tensors'} on {device}"
         )
     return backend
 
 
+def _interpreted(backend: str) -> bool:
+    """Whether Triton's interpreter stands in for the GPU: TRITON_INTERPRET=1, which Triton reads when it is imported."""
+    return backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _why_missing(backend: str) -> str:
+    """Why a backend cannot be called here, with the remedy; empty when it can."""
+    if backend != "triton":
+        return str(why_missing(backend))
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed; `pip install triton` (Linux)"
+    return "" if torch.cuda.is_available() or _interpreted(backend) else "torch sees no CUDA device"
+
+
 def available(operator: str) -> Sequence[str]:
     """Names of the backends that `operator` has on this machine."""
-    return ("reference", *(backend for backend in _IMPLEMENTED[operator] if not why_missing(backend)))
+    return ("reference", *(backend for backend in _IMPLEMENTED[operator] if not _why_missing(backend)))
 
 
 def operators() -> Sequence[str]:

@@ -34,11 +34,17 @@ def dfl_decode(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int = 16
         expect_shape(level, (batch, channels, None, None), op, f"maps[{i}]")
         expect_device(level, maps[0], op, f"maps[{i}]")
         expect(level.dtype == maps[0].dtype, op, f"maps[{i}]", f"of dtype {maps[0].dtype}", level.dtype)
-    choose(op, backend, maps[0].device)
-    return torch.ops.yolov9k.dfl_decode(list(maps), list(strides), reg_max)  # type: ignore[no-any-return]
+    if backend == "auto" and len(maps) > 3:  # more than the kernel takes
+        backend = "reference"
+    backend = choose(op, backend, maps[0].device, maps[0].dtype == torch.float64)
+    return torch.ops.yolov9k.dfl_decode(list(maps), list(strides), reg_max, backend)  # type: ignore[no-any-return]
 
 
-def _forward(maps: list[Tensor], strides: list[int], reg_max: int) -> Tensor:
+def _forward(maps: list[Tensor], strides: list[int], reg_max: int, backend: str) -> Tensor:
+    if backend == "triton":
+        from yolov9k.kernels.dfl_decode import dfl_decode as kernel  # Triton takes a second to import
+
+        return kernel(maps, strides, reg_max)
     return reference.dfl_decode(maps, strides, reg_max).contiguous()
 
 
@@ -58,7 +64,7 @@ def _backward(grad: Tensor, maps: list[Tensor], strides: list[int], reg_max: int
     return [part.reshape(level.shape).contiguous() for part, level in zip(parts, maps, strict=True)]
 
 
-def _fake_forward(maps: list[Tensor], strides: list[int], reg_max: int) -> Tensor:
+def _fake_forward(maps: list[Tensor], strides: list[int], reg_max: int, backend: str) -> Tensor:
     batch, channels = maps[0].shape[:2]
     anchors = sum(level.shape[2] * level.shape[3] for level in maps)
     return maps[0].new_empty((batch, channels - 4 * reg_max + 4, anchors))
@@ -69,15 +75,15 @@ def _fake_backward(grad: Tensor, maps: list[Tensor], strides: list[int], reg_max
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    maps, ctx.strides, ctx.reg_max = inputs
+    maps, ctx.strides, ctx.reg_max, _ = inputs
     ctx.save_for_backward(*maps)
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     maps = list(ctx.saved_tensors)
-    return torch.ops.yolov9k.dfl_decode_backward(grad, maps, ctx.strides, ctx.reg_max), None, None
+    return torch.ops.yolov9k.dfl_decode_backward(grad, maps, ctx.strides, ctx.reg_max), None, None, None
 
 
-define("dfl_decode(Tensor[] maps, int[] strides, int reg_max) -> Tensor", _forward, _fake_forward)
+define("dfl_decode(Tensor[] maps, int[] strides, int reg_max, str backend) -> Tensor", _forward, _fake_forward)
 define("dfl_decode_backward(Tensor grad, Tensor[] maps, int[] strides, int reg_max) -> Tensor[]", _backward, _fake_backward)
 differentiate("dfl_decode", _differentiate, _save)

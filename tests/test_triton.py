@@ -1,0 +1,71 @@
+"""The Triton kernels: parity in the interpreter, and compilation ahead of time for real GPUs without one."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from yolov9k.kernels import dfl_decode
+
+integers = [n for n in dfl_decode._decode.arg_names if n not in ("BINS", "ROWS", "BLOCK")]
+signature = {name: "i32" for name in integers}
+signature |= dict.fromkeys(("ptr0", "ptr1", "ptr2", "out"), "*bf16") | dict.fromkeys(("pixels0", "pixels1", "pixels2"), "fp32")
+signature |= dict.fromkeys(("BINS", "ROWS", "BLOCK"), "constexpr")
+for arch in (80, 90, 100):
+    source = ASTSource(dfl_decode._decode, signature, constexprs={"BINS": 16, "ROWS": 16, "BLOCK": dfl_decode.BLOCK})
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32))
+    with open(f"{arch}.cubin", "wb") as file:
+        file.write(compiled.asm["cubin"])
+    print(arch, compiled.metadata.shared, len(compiled.asm["cubin"]))
+"""
+
+
+def run(folder: Path, *command: str, **environment: str) -> str:
+    path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+    clean = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    given = clean | {
+        "PYTHONPATH": path,
+        "TRITON_DEFAULT_FP_FUSION": "1",
+        "TRITON_CACHE_DIR": str(folder / "cache"),
+        **environment,
+    }
+    done = subprocess.run([sys.executable, *command], cwd=folder, env=given, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def test_kernels_equal_their_references_in_the_interpreter(tmp_path: Path) -> None:
+    assert "equal" in run(tmp_path, str(ROOT / "tests" / "triton_cases.py"), TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_kernels_equal_their_references_on_the_gpu(tmp_path: Path) -> None:
+    assert "equal" in run(tmp_path, str(ROOT / "tests" / "triton_cases.py"))
+
+
+def test_kernels_compile_ahead_of_time_without_spills(tmp_path: Path) -> None:
+    import triton
+
+    lines = run(tmp_path, "-c", COMPILE).split("\n")
+    assert [line.split()[0] for line in lines if line] == ["80", "90", "100"]
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    for arch in (80, 90, 100):
+        usage = subprocess.run(
+            [str(tools / "cuobjdump"), "--dump-resource-usage", f"{arch}.cubin"], cwd=tmp_path, capture_output=True, text=True
+        ).stdout
+        print(arch, usage)
+        assert int(re.findall(r"REG:(\d+)", usage)[-1]) <= 128
+        assert int(re.findall(r"LOCAL:(\d+)", usage)[-1]) == 0
