@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -128,3 +131,17 @@ def test_info_of_a_machine_without_the_module_says_why(capsys: pytest.CaptureFix
     lines = _info(capsys)
     assert "native code, cpu: yolov9k._native is not built" in lines
     assert "batched_nms: reference" in lines
+
+
+def test_every_kernel_can_be_turned_off() -> None:
+    """Asked once a process by torch.compile, so in processes of their own."""
+    code = "import torch; from yolov9k.ops.backends import choose; print(choose('batched_nms', 'auto', torch.device('cpu')))"
+    for wish, chosen in (("reference", "reference"), ("auto", "cpu")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "YOLOV9K_BACKEND": wish}, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == chosen, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "YOLOV9K_BACKEND": "cpu"}, capture_output=True, text=True
+    )
+    assert "YOLOV9K_BACKEND must be auto or reference, got 'cpu'" in done.stderr

@@ -43,3 +43,7 @@ STEP_BY_HAND = {"rtol": 1e-9, "atol": 1e-12}
 ACCUMULATED = {"rtol": 1e-9, "atol": 1e-12}
 # Softmax over 16 bins in another order and with another exponential: a few units in the last place of a float32.
 DFL_FLOAT32 = {"rtol": 2e-5, "atol": 2e-4}
+# Where torch's own error happens to be nothing, a few units in the last place of a float32 are still another order of sums.
+FUSED_RELATIVE = 1e-6
+# A mean is kept in float32: half a unit of its last place, times a slope near 1, is beyond anyone's power.
+MEAN_ROUNDING = 2**-24

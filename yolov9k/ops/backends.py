@@ -15,7 +15,7 @@ _DEVICES = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}  # on which each one
 
 # Backends that each operator has beside the reference, which every operator has.
 _IMPLEMENTED: dict[str, tuple[str, ...]] = {
-    "conv_bn_silu": (),
+    "conv_bn_silu": ("triton",),
     "dfl_decode": ("triton",),
     "task_aligned_assign": ("cpu", "cuda"),
     "detection_loss": (),
@@ -26,13 +26,15 @@ _IMPLEMENTED: dict[str, tuple[str, ...]] = {
 def choose(operator: str, backend: str, device: torch.device, float64: bool = False) -> str:
     """The backend that runs `operator` on `device`.
 
-    backend: "auto" or one of BACKENDS. float64: whether an argument is of that dtype, which the reference alone computes
-    in. Raises ValueError for an unknown name or a backend that cannot serve the arguments, and RuntimeError, with the
-    reason, for one that is not there.
+    backend: "auto" (which YOLOV9K_BACKEND=reference turns into "reference") or one of BACKENDS. float64: whether an
+    argument is of that dtype, which the reference alone computes in. Raises ValueError for an unknown name or a backend
+    that cannot serve the arguments, and RuntimeError, with the reason, for one that is not there.
     """
     if backend not in ("auto", *BACKENDS):
         raise ValueError(f"{operator}: backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
     if backend == "auto":
+        if _kernels_are_off():
+            return "reference"
         fit = [name for name in available(operator) if _DEVICES.get(name) == device.type and not float64]
         return fit[0] if fit else "reference"
     if backend not in ("reference", *_IMPLEMENTED[operator]):
@@ -47,6 +49,15 @@ def choose(operator: str, backend: str, device: torch.device, float64: bool = Fa
             f"{'float64' if float64 else 'tensors'} on {device}"
         )
     return backend
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _kernels_are_off() -> bool:
+    """Whether YOLOV9K_BACKEND=reference asks for plain torch wherever no backend is named."""
+    wish = os.environ.get("YOLOV9K_BACKEND", "auto")
+    if wish not in ("auto", "reference"):
+        raise ValueError(f"YOLOV9K_BACKEND must be auto or reference, got {wish!r}")
+    return wish == "reference"
 
 
 def _interpreted(backend: str) -> bool:

@@ -26,7 +26,7 @@ def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: boo
     expect_float(x, "conv_bn_silu", "x")
     expect_shape(x, (None, conv.in_channels, None, None), "conv_bn_silu", "x")
     _check_modules(conv, bn)
-    choose("conv_bn_silu", backend, x.device)
+    backend = choose("conv_bn_silu", backend, x.device, x.dtype == torch.float64)
     weight = conv.weight
     if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
@@ -37,7 +37,7 @@ def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: boo
     stride, padding = int(conv.stride[0]), int(conv.padding[0])
     mean, var = (None, None) if training else (bn.running_mean, bn.running_var)
     y, z, batch_mean, invstd = torch.ops.yolov9k.conv_bn_silu(
-        x, weight, bn.weight, bn.bias, mean, var, stride, padding, conv.groups, bn.eps, activation
+        x, weight, bn.weight, bn.bias, mean, var, stride, padding, conv.groups, bn.eps, activation, backend
     )
     if training:
         _update_running(bn, batch_mean.detach(), invstd.detach(), z.numel() // z.shape[1])
@@ -68,32 +68,60 @@ def _update_running(bn: nn.BatchNorm2d, mean: Tensor, invstd: Tensor, count: int
 
 def _forward(
     x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None,
-    stride: int, padding: int, groups: int, eps: float, activation: bool,
+    stride: int, padding: int, groups: int, eps: float, activation: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    z = torch.ops.aten.convolution(x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups)
+    z = _convolve(x, weight, stride, padding, groups, backend)
     if mean is None and z.numel() <= z.shape[1]:
         raise ValueError(f"conv_bn_silu: training needs more than one value per channel, got {list(z.shape)}")
+    if backend == "triton" and z.numel():
+        return _normalise(z, gamma, beta, mean, var, eps, activation)
     u, batch_mean, invstd = torch.ops.aten.native_batch_norm(z, gamma, beta, mean, var, mean is None, 0.0, eps)
     if mean is not None and var is not None:  # torch leaves these empty, or not, in inference, by device
         batch_mean, invstd = mean.clone(), (var + eps).rsqrt()
     return (torch.ops.aten.silu(u) if activation else u), z, batch_mean, invstd
 
 
+def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int, groups: int, backend: str) -> Tensor:
+    """The vendor's convolution; in channels-last memory where the Triton kernels are to go on with it."""
+    z = torch.ops.aten.convolution(x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups)
+    return z.contiguous(memory_format=torch.channels_last) if backend == "triton" else z  # type: ignore[no-any-return]
+
+
+def _normalise(
+    z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None, eps: float, activation: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """BatchNorm and SiLU of a convolution's output in Triton; results as the operator's."""
+    from yolov9k.kernels import conv_bn_silu as kernels  # Triton takes a second to import
+
+    y = torch.empty_like(z)
+    if mean is not None and var is not None:
+        batch_mean, invstd = mean.clone(), (var + eps).rsqrt()
+    else:
+        batch_mean, invstd = kernels.batch_statistics(z, eps)
+    kernels.normalise(z, gamma, beta, batch_mean, invstd, activation, y)
+    return y, z, batch_mean, invstd
+
+
 def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor,
     running_mean: Tensor | None, running_var: Tensor | None, stride: int, padding: int, groups: int, eps: float,
-    activation: bool, needs_grad_x: bool,
+    activation: bool, backend: str, needs_grad_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     training = running_mean is None
     if z.numel() == 0:  # torch's own kernel divides by the number of values, and the process ends
         grad_x = torch.zeros_like(x) if needs_grad_x else x.new_empty(0)
         return grad_x, torch.zeros_like(weight), torch.zeros_like(gamma), torch.zeros_like(beta)
-    if activation:
-        u = torch.ops.aten.native_batch_norm(z, gamma, beta, running_mean, running_var, training, 0.0, eps)[0]
-        grad = torch.ops.aten.silu_backward(grad.to(u.dtype), u)
-    grad_z, grad_gamma, grad_beta = torch.ops.aten.native_batch_norm_backward(
-        grad, z, gamma, running_mean, running_var, mean, invstd, training, eps, [True, True, True]
-    )
+    if backend == "triton":
+        from yolov9k.kernels.conv_bn_silu import normalise_backward
+
+        grad_z, grad_gamma, grad_beta = normalise_backward(grad, z, gamma, beta, mean, invstd, training, activation)
+    else:
+        if activation:
+            u = torch.ops.aten.native_batch_norm(z, gamma, beta, running_mean, running_var, training, 0.0, eps)[0]
+            grad = torch.ops.aten.silu_backward(grad.to(u.dtype), u)
+        grad_z, grad_gamma, grad_beta = torch.ops.aten.native_batch_norm_backward(
+            grad, z, gamma, running_mean, running_var, mean, invstd, training, eps, [True, True, True]
+        )
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad_z, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [needs_grad_x, True, False]
     )
@@ -102,9 +130,9 @@ def _backward(
 
 def _fake_forward(
     x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None,
-    stride: int, padding: int, groups: int, eps: float, activation: bool,
+    stride: int, padding: int, groups: int, eps: float, activation: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    z = torch.ops.aten.convolution(x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups)
+    z = _convolve(x, weight, stride, padding, groups, backend)
     return torch.empty_like(z), z, torch.empty_like(gamma), torch.empty_like(gamma)
 
 
@@ -125,26 +153,26 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 11
+        return (None,) * 12
     if torch.is_grad_enabled():  # autograd would go on through part of what the backward does, and be wrong
         raise RuntimeError("conv_bn_silu: has no second derivative; use the reference for create_graph=True")
     x, weight, z, gamma, beta, mean, invstd, running_mean, running_var = ctx.saved_tensors
     grads = torch.ops.yolov9k.conv_bn_silu_backward(
         grad, x, weight, z, gamma, beta, mean, invstd, running_mean, running_var, *ctx.options, ctx.needs_input_grad[0]
     )
-    return (grads[0] if ctx.needs_input_grad[0] else None, *grads[1:], *(None,) * 7)
+    return (grads[0] if ctx.needs_input_grad[0] else None, *grads[1:], *(None,) * 8)
 
 
 define(
     "conv_bn_silu(Tensor x, Tensor weight, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, int stride, int padding, "
-    "int groups, float eps, bool activation) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)",
+    "int groups, float eps, bool activation, str backend) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)",
     _forward,
     _fake_forward,
 )
 define(
     "conv_bn_silu_backward(Tensor grad, Tensor x, Tensor weight, Tensor z, Tensor gamma, Tensor beta, Tensor mean, "
     "Tensor invstd, Tensor? running_mean, Tensor? running_var, int stride, int padding, int groups, float eps, "
-    "bool activation, bool needs_grad_x) -> (Tensor, Tensor, Tensor, Tensor)",
+    "bool activation, str backend, bool needs_grad_x) -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _fake_backward,
 )
