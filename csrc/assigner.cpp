@@ -82,9 +82,9 @@ void assign_image(const AssignInput& in, const AssignOutput& out, std::int64_t i
 }
 
 template <typename T>
-void assign(const AssignInput& in, const AssignOutput& out, int threads) {
+Status assign(const AssignInput& in, const AssignOutput& out, int threads) {
     const std::vector<Box> tiles = tile_bounds(in);
-    parallel_for(in.images, threads, [&](std::int64_t image) { assign_image<T>(in, out, image, tiles); });
+    return parallel_for(in.images, threads, [&](std::int64_t image) { assign_image<T>(in, out, image, tiles); });
 }
 
 }  // namespace
@@ -106,10 +106,12 @@ Status check_assign(const AssignInput& in, const AssignOutput& out) {
 Status assign_cpu(const AssignInput& in, const AssignOutput& out, int threads) {
     const Status status = check_assign(in, out);
     if (status.code != kOk) return status;
-    if (in.dtype == Dtype::kFloat32) assign<float>(in, out, threads);
-    if (in.dtype == Dtype::kBFloat16) assign<BFloat16>(in, out, threads);
-    if (in.dtype == Dtype::kFloat16) assign<Half>(in, out, threads);
-    return ok();
+    switch (in.dtype) {
+        case Dtype::kFloat32: return assign<float>(in, out, threads);
+        case Dtype::kBFloat16: return assign<BFloat16>(in, out, threads);
+        case Dtype::kFloat16: return assign<Half>(in, out, threads);
+    }
+    return bad_argument("no such dtype");
 }
 
 }  // namespace yk

@@ -137,8 +137,8 @@ void suppress_image(const NmsInput& in, const NmsOutput& out, std::int64_t image
 }
 
 template <typename T>
-void suppress_all(const NmsInput& in, const NmsOutput& out, int threads) {
-    parallel_for(in.images, threads, [&](std::int64_t image) { suppress_image<T>(in, out, image); });
+Status suppress_all(const NmsInput& in, const NmsOutput& out, int threads) {
+    return parallel_for(in.images, threads, [&](std::int64_t image) { suppress_image<T>(in, out, image); });
 }
 
 }  // namespace
@@ -167,10 +167,12 @@ Status check_nms(const NmsInput& in, const NmsOutput& out) {
 Status nms_cpu(const NmsInput& in, const NmsOutput& out, int threads) {
     const Status status = check_nms(in, out);
     if (status.code != kOk) return status;
-    if (in.dtype == Dtype::kFloat32) suppress_all<float>(in, out, threads);
-    if (in.dtype == Dtype::kBFloat16) suppress_all<BFloat16>(in, out, threads);
-    if (in.dtype == Dtype::kFloat16) suppress_all<Half>(in, out, threads);
-    return ok();
+    switch (in.dtype) {
+        case Dtype::kFloat32: return suppress_all<float>(in, out, threads);
+        case Dtype::kBFloat16: return suppress_all<BFloat16>(in, out, threads);
+        case Dtype::kFloat16: return suppress_all<Half>(in, out, threads);
+    }
+    return bad_argument("no such dtype");
 }
 
 }  // namespace yk

@@ -3,7 +3,7 @@
 
 namespace yk {
 
-enum Code { kOk = 0, kBadArgument = 1, kCudaError = 2 };
+enum Code { kOk = 0, kBadArgument = 1, kCudaError = 2, kOutOfMemory = 3 };
 
 struct Status {
     Code code;

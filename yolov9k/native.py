@@ -14,7 +14,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-_BAD_ARGUMENT = 1  # csrc/status.h
+_ERRORS = {1: ValueError, 2: RuntimeError, 3: MemoryError}  # csrc/status.h
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/assigner.h
 _NO_CUDA = (
     "yolov9k._native was built without CUDA: no nvcc was found, or YOLOV9K_CUDA=0; put nvcc on PATH, set CUDA_HOME, or set "
@@ -147,4 +147,4 @@ def _module(device: str) -> ModuleType:
 def _raise_for(operator: str, status: tuple[int, str]) -> None:
     code, message = status
     if code:
-        raise (ValueError if code == _BAD_ARGUMENT else RuntimeError)(f"{operator}: {message}")
+        raise _ERRORS[code](f"{operator}: {message}")
