@@ -73,6 +73,12 @@ def test_gradients_are_the_references() -> None:
     assert torch.autograd.gradcheck(lambda *levels: reference(levels, [8], 4), small)
 
 
+def test_a_second_derivative_is_refused() -> None:
+    maps = [level.requires_grad_() for level in random_maps(9, 1, [(2, 2)], 1)]
+    with pytest.raises(RuntimeError, match="dfl_decode: has no second derivative"):
+        torch.autograd.grad(dfl_decode(maps, [8]).square().sum(), maps, create_graph=True)
+
+
 def test_large_logits_do_not_overflow() -> None:
     maps = random_maps(4, 1, [(2, 2)], 2, dtype=torch.float32)
     maps[0][:, ::3] = 80.0 * maps[0][:, ::3].sign()

@@ -80,6 +80,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    if torch.is_grad_enabled():  # autograd would stop at the backward's own operator, and be wrong
+        raise RuntimeError("dfl_decode: has no second derivative; use the reference for create_graph=True")
     maps = list(ctx.saved_tensors)
     return torch.ops.yolov9k.dfl_decode_backward(grad, maps, ctx.strides, ctx.reg_max), None, None, None
 
