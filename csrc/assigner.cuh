@@ -41,11 +41,12 @@ YK_HD float power(float base, double exponent) {
     return static_cast<float>(pow(x, exponent));
 }
 
-// p^alpha * max(CIoU, 0)^beta; 0 where any of it is not finite (asked for, because NaN to the power of 0 is 1).
+// p^alpha * max(CIoU, 0)^beta; 0 where any of it is not finite (asked for, because NaN to the power of 0 is 1), and where a
+// score below 0 makes it negative: maxima are taken of the bits, among which a minus would come last.
 YK_HD float alignment(const AssignInput& in, float p, float overlap) {
     if (!is_finite(p + overlap)) return 0.0f;
     const float metric = power(p, in.alpha) * power(clamped(overlap), in.beta);
-    return is_finite(metric) ? metric : 0.0f;
+    return metric > 0.0f && is_finite(metric) ? metric : 0.0f;
 }
 
 // Whether a row of the ground truth is a box: padding is none, nor is what is not finite.

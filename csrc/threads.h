@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -28,7 +27,7 @@ Status parallel_for(std::int64_t count, int threads, const Work& work) {
     std::vector<std::thread> helpers;
     try {
         for (std::int64_t i = 1; i < std::min<std::int64_t>(threads, count); ++i) helpers.emplace_back(run);
-    } catch (const std::system_error&) {
+    } catch (...) {  // no thread, or no memory for one: go on with those there are
     }
     run();
     for (std::thread& helper : helpers) helper.join();

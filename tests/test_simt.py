@@ -35,8 +35,11 @@ def assign_cases() -> list[AssignCase]:
             tensor.view(-1)[i :: 11 + i] = value
     cases.append(AssignCase(*odd, beta=0.0, alpha=0.0))
     cases.append(AssignCase(*odd, alpha=1.0, beta=4.5))
-    empty = assign_case(11, 0, 4, 64, 2)
-    return [*cases, AssignCase(*empty)]
+    minus = assign_case(12, 2, 9, 64, 2)
+    minus[0][:, ::3], minus[0][:, 1::3] = -0.0, -0.3
+    cases += [AssignCase(*minus), AssignCase(*minus, alpha=1.0)]
+    bare = tuple(part[:, :0] if i < 2 else part[:0] if i == 2 else part for i, part in enumerate(minus))  # no anchors
+    return [*cases, AssignCase(*bare), AssignCase(*assign_case(11, 0, 4, 64, 2))]
 
 
 def nms_cases() -> list[NmsCase]:

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -75,6 +77,11 @@ auto exchange(std::uint64_t value, const Read& read) {
 
 template <typename Kernel>
 void launch(dim3 grid, dim3 threads, cudaStream_t, const Kernel& kernel) {
+    const auto allowed = [](unsigned n, unsigned most) { return n >= 1 && n <= most; };
+    if (!allowed(grid.x, 2147483647u) || !allowed(grid.y, 65535u) || !allowed(threads.x, 1024u)) {
+        std::fprintf(stderr, "simt: a device refuses a grid of %u x %u blocks of %u\n", grid.x, grid.y, threads.x);
+        std::_Exit(3);
+    }
     Block state(threads.x);
     block = &state;
     blockDim = threads;

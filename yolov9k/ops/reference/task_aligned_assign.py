@@ -24,7 +24,7 @@ def alignment(
     confidence = probability.double().pow(alpha).to(probability.dtype)  # correctly rounded, as `box_ciou`'s arc tangent
     unknown = (probability + ciou).isfinite().logical_not_()  # asked for, because NaN to the power of 0 is 1
     closeness = overlap.double().pow(beta).to(overlap.dtype)
-    return (confidence * closeness).nan_to_num(0.0, 0.0, 0.0).masked_fill_(unknown, 0.0), overlap
+    return (confidence * closeness).nan_to_num(0.0, 0.0, 0.0).clamp_(min=0).masked_fill_(unknown, 0.0), overlap
 
 
 def inside(anchors: Tensor, gt_boxes: Tensor) -> Tensor:
