@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 TOOLKIT = "/usr/local/cuda"  # where the toolkit is when nothing names it
 TAIL = 3000  # characters of a step's output that are kept
-TESTS = ("test_gpu", "test_task_aligned_assign", "test_batched_nms", "test_native", "test_backends", "test_triton")
+TESTS = ("triton", "test_gpu.py", "test_task_aligned_assign.py", "test_batched_nms.py", "test_native.py", "test_backends.py")
 SANITIZED = ["tests/test_gpu.py", "-k", "shims_cases"]
 
 
@@ -35,7 +35,7 @@ class Step(NamedTuple):
 def steps(folder: Path) -> list[Step]:
     """What is run, in this order; a step that fails does not keep the next from running."""
     python, pytest = sys.executable, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    tests = [f"tests/{name}.py" for name in TESTS if (ROOT / f"tests/{name}.py").exists()]
+    tests = [f"tests/{name}" for name in TESTS if (ROOT / f"tests/{name}").exists()]
     sanitizer = shutil.which("compute-sanitizer") or f"{TOOLKIT}/bin/compute-sanitizer"
     record = f"--benchmark-json={folder / 'bench.json'}"
     return [

@@ -1,12 +1,8 @@
-"""The Triton kernels against their references, in Triton's interpreter (TRITON_INTERPRET=1) or on a GPU: run by test_triton.py.
-
-A program of its own: Triton decides when it is imported whether it interprets or compiles.
-"""
+"""The Triton kernels of conv_bn_silu against the reference, on a GPU or in the interpreter."""
 
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -16,54 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.tolerances import DFL_FLOAT32, FUSED_RELATIVE, MEAN_ROUNDING
-from yolov9k.ops import conv_bn_silu, dfl_decode
-from yolov9k.ops.reference.dfl_decode import dfl_decode as reference
+from yolov9k.ops import conv_bn_silu
 
+pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def random_maps(seed: int, batch: int, sizes: list[tuple[int, int]], channels: int, dtype: torch.dtype) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [3 * torch.randn(batch, channels, h, w, generator=generator).to(DEVICE, dtype) for h, w in sizes]
-
-
-@settings(deadline=None, max_examples=25, derandomize=True)
-@given(
-    st.integers(0, 2**31), st.integers(0, 2), st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=3),
-    st.sampled_from([1, 5, 17]), st.sampled_from([1, 3, 16]), st.booleans(),
-)  # fmt: skip
-def dfl_decode_equals_the_reference(
-    seed: int, batch: int, sizes: list[tuple[int, int]], classes: int, bins: int, last: bool
-) -> None:
-    maps = random_maps(seed, batch, sizes, 4 * bins + classes, torch.float32)
-    if last:
-        maps = [level.contiguous(memory_format=torch.channels_last) for level in maps]
-    strides = [8, 16, 32][: len(maps)]
-    found = dfl_decode(maps, strides, bins, backend="triton")
-    torch.testing.assert_close(found, reference(maps, strides, bins), **DFL_FLOAT32)
-
-
-def dfl_decode_in_low_precision() -> None:
-    """Its error against float64 is at most twice that of torch's own operators in the same precision."""
-    for dtype in (torch.bfloat16, torch.float16):
-        maps = random_maps(1, 2, [(8, 8), (3, 5)], 70, dtype)
-        exact = reference([level.double() for level in maps], [8, 16])
-        own = (reference(maps, [8, 16]).double() - exact).abs()
-        ours = (dfl_decode(maps, [8, 16], backend="triton").double() - exact).abs()
-        assert ours.max() <= 2 * own.max()
-        assert ours.mean() <= 2 * own.mean()
-
-
-def dfl_decode_of_strange_inputs() -> None:
-    maps = random_maps(2, 1, [(4, 6)], 67, torch.float32)
-    wide = [torch.cat((maps[0], maps[0]), 3)[..., ::2]]
-    torch.testing.assert_close(dfl_decode(wide, [8], backend="triton"), reference(wide, [8]), **DFL_FLOAT32)
-    huge = [level.sign() * 1e30 for level in maps]
-    assert dfl_decode(huge, [8], backend="triton").isfinite().all()
-    leaf = [level.requires_grad_() for level in maps]
-    dfl_decode(leaf, [8], backend="triton")[:, :4].sum().backward()
-    assert leaf[0].grad is not None
-    assert leaf[0].grad.isfinite().all()
 
 
 def layers(seed: int, channels: int, width: int, dtype: torch.dtype, mean: float) -> tuple[Tensor, nn.Conv2d, nn.BatchNorm2d]:
@@ -93,7 +45,7 @@ def results(run: Callable[..., Tensor], x: Tensor, conv: nn.Conv2d, bn: nn.Batch
     st.integers(0, 1000), st.integers(1, 5), st.sampled_from([1, 7, 64, 65]), st.booleans(), st.booleans(), st.booleans(),
     st.sampled_from([0.0, 1e4]),
 )  # fmt: skip
-def conv_bn_silu_equals_the_reference(
+def test_conv_bn_silu_equals_the_reference(
     seed: int, channels: int, width: int, training: bool, activation: bool, last: bool, mean: float
 ) -> None:
     """Its error against float64 is at most twice torch's own, at a mean of 10,000 and a deviation of 1 as well."""
@@ -110,7 +62,7 @@ def conv_bn_silu_equals_the_reference(
         assert (mine - truth).abs().max() <= 2 * (theirs - truth).abs().max() + scale
 
 
-def conv_bn_silu_in_low_precision() -> None:
+def test_conv_bn_silu_in_low_precision() -> None:
     for training in (True, False):
         x, conv, bn = layers(3, 4, 70, torch.bfloat16, 0.5)
         bn.train(training)
@@ -125,7 +77,7 @@ def conv_bn_silu_in_low_precision() -> None:
             assert (mine - truth).abs().max() <= 2 * (theirs - truth).abs().max() + truth.abs().max() * FUSED_RELATIVE
 
 
-def normalise_writes_into_a_slice_and_refuses_other_memory() -> None:
+def test_normalise_writes_into_a_slice_and_refuses_other_memory() -> None:
     from yolov9k.kernels.conv_bn_silu import normalise
 
     torch.manual_seed(4)
@@ -140,13 +92,3 @@ def normalise_writes_into_a_slice_and_refuses_other_memory() -> None:
     assert (wide[:, 8:] == 7).all()
     with pytest.raises(ValueError, match="y must be channels-last"):
         normalise(z, gamma, beta, mean, invstd, True, torch.empty(2, 4, 3, 5, device=DEVICE))
-
-
-if __name__ == "__main__":
-    conv_bn_silu_equals_the_reference()
-    conv_bn_silu_in_low_precision()
-    normalise_writes_into_a_slice_and_refuses_other_memory()
-    dfl_decode_equals_the_reference()
-    dfl_decode_in_low_precision()
-    dfl_decode_of_strange_inputs()
-    sys.exit(print("equal"))

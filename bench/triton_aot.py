@@ -1,0 +1,101 @@
+"""Registers, shared memory and spills of every Triton kernel, compiled ahead of time for real GPUs; needs none.
+
+`python bench/triton_aot.py` prints the table that stands in bench/results/triton.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+ARCHS = (80, 90, 100)
+
+
+class Source(NamedTuple):
+    """A kernel of kernels/`module`.py and how it is compiled: arguments not named in `types` are pointers to float32."""
+
+    module: str
+    kernel: str
+    types: dict[str, str]  # argument: Triton's name of its type
+    constants: dict[str, Any]
+    variant: str = ""
+    warps: int = 4
+
+
+def _named(names: str, kind: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), kind)
+
+
+BN = {"CHUNK": 1024, "ROWS": 32, "COLUMNS": 64, "ACTIVATION": True, "TRAINING": True}
+BN_TYPES = (
+    _named("z y grad out", "*bf16")
+    | {"eps": "fp32"}
+    | _named("pitch pitch_z pitch_y pitch_g pitch_o rows channels chunks", "i32")
+)
+DFL_TYPES = (
+    _named("ptr0 ptr1 ptr2 out", "*bf16")
+    | _named("pixels0 pixels1 pixels2", "fp32")
+    | _named("tiles0 tiles1 anchors0 anchors1 anchors2 width0 width1 width2 classes reg_max", "i32")
+    | _named("b0 c0 h0 w0 b1 c1 h1 w1 b2 c2 h2 w2", "i32")
+)
+SOURCES = [
+    Source("dfl_decode", "_decode", DFL_TYPES, {"BINS": 16, "ROWS": 16, "BLOCK": 64}),
+    *(
+        Source("conv_bn_silu", name, BN_TYPES, BN)
+        for name in ("_statistics", "_merge_statistics", "_normalise", "_reduce_gradient", "_spread_gradient")
+    ),
+]
+
+
+class Compiled(NamedTuple):
+    """What one kernel takes on one architecture: registers a thread, bytes of shared memory a block, bytes spilled."""
+
+    name: str
+    arch: int
+    registers: int
+    shared: int
+    spilled: int
+
+
+def compile_kernels(sources: list[Source], archs: tuple[int, ...] = ARCHS) -> Iterator[Compiled]:
+    """Compile ahead of time; Triton must not be interpreting (TRITON_INTERPRET unset when it is imported)."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    for source in sources:
+        kernel = getattr(importlib.import_module(f"yolov9k.kernels.{source.module}"), source.kernel)
+        used = {name: value for name, value in source.constants.items() if name in kernel.arg_names}
+        signature = {name: "constexpr" if name in used else source.types.get(name, "*fp32") for name in kernel.arg_names}
+        for arch in archs:
+            code = ASTSource(kernel, signature, constexprs=used)
+            built = triton.compile(code, target=GPUTarget("cuda", arch, 32), options={"num_warps": source.warps})
+            with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+                file.write(built.asm["cubin"])
+                file.flush()
+                usage = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
+            registers, local = (int(re.findall(rf"{key}:(\d+)", usage.stdout)[-1]) for key in ("REG", "LOCAL"))
+            name = " ".join((f"{source.module}.{source.kernel}", source.variant)).strip()
+            yield Compiled(name, arch, registers, built.metadata.shared, local)
+
+
+def table(kernels: list[Compiled]) -> str:
+    """Markdown: a row a kernel and architecture."""
+    rows = ["| kernel | sm | registers | shared bytes | spilled bytes |", "|---|---|---|---|---|"]
+    return "\n".join([*rows, *(f"| {k.name} | {k.arch} | {k.registers} | {k.shared} | {k.spilled} |" for k in kernels)])
+
+
+if __name__ == "__main__":
+    os.environ.pop("TRITON_INTERPRET", None)
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+    print(table(list(compile_kernels(SOURCES))))
