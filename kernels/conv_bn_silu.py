@@ -8,13 +8,18 @@ forward 2 reads and 1 write, backward 4 and 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from yolov9k.kernels._operands import Deferred, Norm, Running
+
 CHUNK = 1024  # rows that one program reduces
 ROWS, COLUMNS = 32, 64  # of a tile
+MOST_SOURCES = 3  # gradients that are added on the way
 
 
 @triton.jit
@@ -52,159 +57,281 @@ def _statistics(z, pitch, rows, channels, means, spreads, CHUNK: tl.constexpr, R
 
 @triton.jit
 def _merge_statistics(
-    z, means, spreads, rows, channels, chunks, eps, mean_out, invstd_out, CHUNK: tl.constexpr, COLUMNS: tl.constexpr
-):
-    """Mean and 1 / sqrt(variance + eps) of each column from those of the chunks."""
+    first, parts, kind_stride, tile_stride, tiles, tile_rows, rows, channels, eps, momentum, out, out_stride,
+    running_mean, running_var, batches, gamma, beta, affine, pitch, active,
+    FIRST: tl.constexpr, RUNNING: tl.constexpr, AFFINE: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Mean and 1 / sqrt(variance + eps) of each column from those of its tiles of rows; moves the running statistics."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < channels
     mean = tl.zeros((COLUMNS,), tl.float32)
     count = 0.0
     spread = tl.zeros((COLUMNS,), tl.float32)
-    for chunk in range(chunks):
-        more = min(CHUNK, rows - chunk * CHUNK) * 1.0
-        gap = tl.load(means + chunk * channels + column, inside, other=0.0) - mean
+    for tile in range(tiles):
+        more = min(tile_rows, rows - tile * tile_rows) * 1.0
+        place = parts + tile * tile_stride + column
+        gap = tl.load(place, inside, other=0.0) - mean
         total = count + more
         mean += gap * (more / total)
-        spread += tl.load(spreads + chunk * channels + column, inside, other=0.0) + gap * gap * (count * more / total)
+        spread += tl.load(place + kind_stride, inside, other=0.0) + gap * gap * (count * more / total)
         count = total
-    tl.store(mean_out + column, tl.load(z + column, inside, other=0.0).to(tl.float32) + mean, inside)
-    tl.store(invstd_out + column, 1.0 / tl.sqrt_rn(spread / count + eps), inside)
+    if FIRST:
+        mean += tl.load(first + column, inside, other=0.0).to(tl.float32)
+    tl.store(out + column, mean, inside)
+    invstd = 1.0 / tl.sqrt_rn(spread / count + eps)
+    tl.store(out + out_stride + column, invstd, inside)
+    if AFFINE:  # rows of a table: centre, scale, shift, whether SiLU follows
+        tl.store(affine + column, mean, inside)
+        tl.store(affine + pitch + column, tl.load(gamma + column, inside, other=0.0).to(tl.float32) * invstd, inside)
+        tl.store(affine + 2 * pitch + column, tl.load(beta + column, inside, other=0.0).to(tl.float32), inside)
+        tl.store(affine + 3 * pitch + column, tl.zeros((COLUMNS,), tl.float32) + active, inside)
+    if RUNNING:  # the variance enters unbiased, as in torch's BatchNorm
+        old = tl.load(running_mean + column, inside, other=0.0).to(tl.float32)
+        tl.store(running_mean + column, old + momentum * (mean - old), inside)
+        old = tl.load(running_var + column, inside, other=0.0).to(tl.float32)
+        tl.store(running_var + column, old + momentum * (spread / (count - 1.0) - old), inside)
+        if tl.program_id(0) == 0:
+            tl.store(batches, tl.load(batches) + 1)
+
+
+@triton.jit
+def _normal(z, pitch, row, column, inside, real, mean, invstd):
+    """The normalised value of one tile."""
+    value = tl.load(z + row[:, None] * pitch + column[None, :], inside, other=0.0).to(tl.float32)
+    centred = value - tl.load(mean + column, real, other=0.0)[None, :]
+    return tl.where(inside, centred * tl.load(invstd + column, real, other=0.0)[None, :], 0.0)
+
+
+@triton.jit
+def _scaled(normal, column, real, gamma, beta):
+    scale = tl.load(gamma + column, real, other=0.0).to(tl.float32)
+    return normal * scale[None, :] + tl.load(beta + column, real, other=0.0).to(tl.float32)[None, :]
 
 
 @triton.jit
 def _normalise(
-    z, y, pitch_z, pitch_y, rows, channels, gamma, beta, mean, invstd,
-    ACTIVATION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    z, z2, residual, y, pitch_z, pitch_z2, pitch_r, pitch_y, rows, channels,
+    gamma, beta, mean, invstd, gamma2, beta2, mean2, invstd2,
+    DUAL: tl.constexpr, RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     row, column, inside = _tile(tl.program_id(0) * ROWS, rows, channels, tl.program_id(1), ROWS, COLUMNS)
     real = column < channels
-    scale = tl.load(gamma + column, real, other=0.0).to(tl.float32) * tl.load(invstd + column, real, other=0.0)
-    centre = tl.load(mean + column, real, other=0.0)
-    value = tl.load(z + row[:, None] * pitch_z + column[None, :], inside, other=0.0).to(tl.float32)
-    u = (value - centre[None, :]) * scale[None, :] + tl.load(beta + column, real, other=0.0).to(tl.float32)[None, :]
+    u = _scaled(_normal(z, pitch_z, row, column, inside, real, mean, invstd), column, real, gamma, beta)
+    if DUAL:
+        u += _scaled(_normal(z2, pitch_z2, row, column, inside, real, mean2, invstd2), column, real, gamma2, beta2)
     if ACTIVATION:
         u = u * tl.sigmoid(u)
+    if RESIDUAL:
+        u += tl.load(residual + row[:, None] * pitch_r + column[None, :], inside, other=0.0).to(tl.float32)
     tl.store(y + row[:, None] * pitch_y + column[None, :], u, inside)
 
 
 @triton.jit
 def _slope(
-    grad, z, pitch_g, pitch_z, row, column, inside, channels, gamma, beta, mean, invstd, ACTIVATION: tl.constexpr
+    grad, grad2, grad3, pitch_g, pitch_g2, pitch_g3, row, column, inside, real, normal, normal2, gamma, beta, gamma2, beta2,
+    SOURCES: tl.constexpr, DUAL: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
-    """The gradient before the activation, and the normalised value, of one tile; both recomputed from z."""
-    real = column < channels
-    value = tl.load(z + row[:, None] * pitch_z + column[None, :], inside, other=0.0).to(tl.float32)
+    """The gradient before the activation of one tile: the sum of its sources, times SiLU's slope."""
     g = tl.load(grad + row[:, None] * pitch_g + column[None, :], inside, other=0.0).to(tl.float32)
-    normal = (value - tl.load(mean + column, real, other=0.0)[None, :]) * tl.load(invstd + column, real, other=0.0)[None, :]
+    if SOURCES > 1:
+        g += tl.load(grad2 + row[:, None] * pitch_g2 + column[None, :], inside, other=0.0).to(tl.float32)
+    if SOURCES > 2:
+        g += tl.load(grad3 + row[:, None] * pitch_g3 + column[None, :], inside, other=0.0).to(tl.float32)
     if ACTIVATION:
-        scale = tl.load(gamma + column, real, other=0.0).to(tl.float32)
-        u = normal * scale[None, :] + tl.load(beta + column, real, other=0.0).to(tl.float32)[None, :]
+        u = _scaled(normal, column, real, gamma, beta)
+        if DUAL:
+            u += _scaled(normal2, column, real, gamma2, beta2)
         s = tl.sigmoid(u)
         g = g * s * (1.0 + u * (1.0 - s))
-    return tl.where(inside, g, 0.0), tl.where(inside, normal, 0.0)
+    return tl.where(inside, g, 0.0)
 
 
 @triton.jit
 def _reduce_gradient(
-    grad, z, pitch_g, pitch_z, rows, channels, gamma, beta, mean, invstd, sums, products,
-    ACTIVATION: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    grad, grad2, grad3, z, z2, pitch_g, pitch_g2, pitch_g3, pitch_z, pitch_z2, rows, channels,
+    gamma, beta, mean, invstd, gamma2, beta2, mean2, invstd2, parts,
+    SOURCES: tl.constexpr, DUAL: tl.constexpr, ACTIVATION: tl.constexpr,
+    CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Over one chunk of rows, for each column: sum of the gradient, and of its product with the normalised value."""
-    chunk, block = tl.program_id(0), tl.program_id(1)
+    """Over one chunk of rows, for each column: sum of the gradient, and of its product with each normalised value."""
+    chunk, block, chunks = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     total = tl.zeros((COLUMNS,), tl.float32)
     product = tl.zeros((COLUMNS,), tl.float32)
+    product2 = tl.zeros((COLUMNS,), tl.float32)
     for start in range(chunk * CHUNK, min(chunk * CHUNK + CHUNK, rows), ROWS):
         row, column, inside = _tile(start, rows, channels, block, ROWS, COLUMNS)
-        g, normal = _slope(grad, z, pitch_g, pitch_z, row, column, inside, channels, gamma, beta, mean, invstd, ACTIVATION)
+        real = column < channels
+        normal = _normal(z, pitch_z, row, column, inside, real, mean, invstd)
+        normal2 = normal
+        if DUAL:
+            normal2 = _normal(z2, pitch_z2, row, column, inside, real, mean2, invstd2)
+        g = _slope(
+            grad, grad2, grad3, pitch_g, pitch_g2, pitch_g3, row, column, inside, real, normal, normal2,
+            gamma, beta, gamma2, beta2, SOURCES, DUAL, ACTIVATION,
+        )  # fmt: skip
         total += tl.sum(g, 0)
         product += tl.sum(g * normal, 0)
+        if DUAL:
+            product2 += tl.sum(g * normal2, 0)
     column = block * COLUMNS + tl.arange(0, COLUMNS)
-    tl.store(sums + chunk * channels + column, total, column < channels)
-    tl.store(products + chunk * channels + column, product, column < channels)
+    place = parts + chunk * channels + column
+    tl.store(place, total, column < channels)
+    tl.store(place + chunks * channels, product, column < channels)
+    if DUAL:
+        tl.store(place + 2 * chunks * channels, product2, column < channels)
 
 
 @triton.jit
-def _spread_gradient(
-    grad, z, out, pitch_g, pitch_z, pitch_o, rows, channels, gamma, beta, mean, invstd, total, product,
-    TRAINING: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
+def _spread(g, normal, out, pitch, row, column, inside, real, rows, gamma, invstd, total, product, TRAINING: tl.constexpr):
     """d loss / d z = gamma / std * (g - mean of g - normalised value * mean of their product)."""
-    row, column, inside = _tile(tl.program_id(0) * ROWS, rows, channels, tl.program_id(1), ROWS, COLUMNS)
-    real = column < channels
-    g, normal = _slope(grad, z, pitch_g, pitch_z, row, column, inside, channels, gamma, beta, mean, invstd, ACTIVATION)
     if TRAINING:
         share = 1.0 / rows
         g -= tl.load(total + column, real, other=0.0)[None, :] * share
         g -= normal * (tl.load(product + column, real, other=0.0) * share)[None, :]
     scale = tl.load(gamma + column, real, other=0.0).to(tl.float32) * tl.load(invstd + column, real, other=0.0)
-    tl.store(out + row[:, None] * pitch_o + column[None, :], g * scale[None, :], inside)
+    tl.store(out + row[:, None] * pitch + column[None, :], g * scale[None, :], inside)
+
+
+@triton.jit
+def _spread_gradient(
+    grad, grad2, grad3, z, z2, out, out2, pitch_g, pitch_g2, pitch_g3, pitch_z, pitch_z2, pitch_o, pitch_o2, rows, channels,
+    count, gamma, beta, mean, invstd, gamma2, beta2, mean2, invstd2, sums,
+    SOURCES: tl.constexpr, DUAL: tl.constexpr, TRAINING: tl.constexpr, ACTIVATION: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The gradient of z, and of z2; sums [2 or 3, C] of all `count` rows, which may lie on several devices."""
+    row, column, inside = _tile(tl.program_id(0) * ROWS, rows, channels, tl.program_id(1), ROWS, COLUMNS)
+    real = column < channels
+    normal = _normal(z, pitch_z, row, column, inside, real, mean, invstd)
+    normal2 = normal
+    if DUAL:
+        normal2 = _normal(z2, pitch_z2, row, column, inside, real, mean2, invstd2)
+    g = _slope(
+        grad, grad2, grad3, pitch_g, pitch_g2, pitch_g3, row, column, inside, real, normal, normal2,
+        gamma, beta, gamma2, beta2, SOURCES, DUAL, ACTIVATION,
+    )  # fmt: skip
+    _spread(g, normal, out, pitch_o, row, column, inside, real, count, gamma, invstd, sums, sums + channels, TRAINING)
+    if DUAL:
+        product = sums + 2 * channels
+        _spread(g, normal2, out2, pitch_o2, row, column, inside, real, count, gamma2, invstd2, sums, product, TRAINING)
 
 
 def as_matrix(x: Tensor) -> Tensor:
     """A map [B, C, H, W] with neighbouring channels as a matrix [B * H * W, C]; other layouts are copied."""
-    rows = x.permute(0, 2, 3, 1)
-    pitch, (_, height, width, channels) = x.stride(3), rows.shape
-    dense = x.stride(1) == 1 and pitch >= channels
-    if not (dense and x.stride(2) == width * pitch and x.stride(0) == height * width * pitch):
-        return rows.reshape(-1, channels).contiguous()
-    return x.as_strided((rows.numel() // max(channels, 1), channels), (pitch, 1))
+    batch, channels, height, width = x.shape
+    long = [(size, stride) for size, stride in ((width, x.stride(3)), (height, x.stride(2)), (batch, x.stride(0))) if size > 1]
+    pitch, reach = long[0][1] if long else channels, 1
+    dense = pitch >= channels and (channels == 1 or x.stride(1) == 1)
+    for size, stride in long:  # the stride of a lone row, column or image says nothing
+        dense, reach = dense and stride == reach * pitch, reach * size
+    if not dense:
+        return x.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()
+    return x.as_strided((batch * height * width, channels), (pitch, 1))
 
 
-def batch_statistics(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / sqrt(variance + eps), float32 [C], of a map's channels."""
+def partial_statistics(z: Tensor) -> Tensor:
+    """For each CHUNK rows of a map: mean distance to the map's first row and sum of squared deviations, float32 [2, n, C]."""
     matrix = as_matrix(z)
     rows, channels = matrix.shape
-    chunks, blocks = triton.cdiv(rows, CHUNK), triton.cdiv(channels, COLUMNS)
+    chunks = triton.cdiv(rows, CHUNK)
     parts = matrix.new_empty((2, chunks, channels), dtype=torch.float32)
-    mean, invstd = matrix.new_empty((2, channels), dtype=torch.float32)
     with torch.cuda.device_of(z):  # type: ignore[no-untyped-call]
-        _statistics[(chunks, blocks)](
+        _statistics[(chunks, triton.cdiv(channels, COLUMNS))](
             matrix, matrix.stride(0), rows, channels, parts[0], parts[1], CHUNK=CHUNK, ROWS=ROWS, COLUMNS=COLUMNS
         )
-        _merge_statistics[(blocks,)](
-            matrix, parts[0], parts[1], rows, channels, chunks, eps, mean, invstd, CHUNK=CHUNK, COLUMNS=COLUMNS
-        )
-    return mean, invstd
+    return parts
 
 
-def normalise(z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor, activation: bool, y: Tensor) -> None:
-    """Write SiLU((z - mean) * invstd * gamma + beta), or that without SiLU, into y.
+def merge_statistics(
+    parts: Tensor, rows: int, tile_rows: int, eps: float, first: Tensor | None, running: Running | None, out: Tensor,
+    deferred: Deferred | None = None,
+) -> None:  # fmt: skip
+    """Write mean and 1 / sqrt(variance + eps) of each column to `out` float32 [2, C]; move the running statistics.
 
-    z, y [B, C, H, W]; y channels-last, or a slice of channels of a wider channels-last tensor. gamma, beta, mean, invstd [C].
+    parts [2, tiles, C]: a tile's mean, of the distance to `first` [C] where that is given, and sum of squared deviations.
     """
-    matrix, out = as_matrix(z), as_matrix(y)
+    _, tiles, channels = parts.shape
+    moved = running or Running(out, out, out, 0.0)
+    later = deferred or Deferred(out, out, out, False)
+    with torch.cuda.device_of(parts):  # type: ignore[no-untyped-call]
+        _merge_statistics[(triton.cdiv(channels, COLUMNS),)](
+            parts if first is None else first, parts, parts.stride(0), parts.stride(1), tiles, tile_rows, rows, channels, eps,
+            moved.momentum, out, out.stride(0), moved.mean, moved.var, moved.batches, later.gamma, later.beta, later.table,
+            later.table.stride(0), float(later.activation),
+            FIRST=first is not None, RUNNING=running is not None, AFFINE=deferred is not None, COLUMNS=COLUMNS,
+        )  # fmt: skip
+
+
+def batch_statistics(z: Tensor, eps: float, running: Running | None = None) -> Tensor:
+    """Mean and 1 / sqrt(variance + eps), float32 [2, C], of a map's channels."""
+    matrix = as_matrix(z)
+    out = matrix.new_empty((2, matrix.shape[1]), dtype=torch.float32)
+    merge_statistics(partial_statistics(z), len(matrix), CHUNK, eps, matrix[0], running, out)
+    return out
+
+
+def normalise(z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, y: Tensor, residual: Tensor | None = None) -> None:
+    """Write SiLU(sum of the BatchNorms of one or two maps z) + residual, or that without SiLU, into y.
+
+    z, y, residual [B, C, H, W]; y channels-last, or a slice of channels of a wider channels-last tensor.
+    Raises ValueError for a y of other memory.
+    """
+    first, second, out = as_matrix(z[0]), as_matrix(z[-1]), as_matrix(y)
     if out.data_ptr() != y.data_ptr():
         raise ValueError(f"conv_bn_silu: y must be channels-last or a slice of such a tensor, got strides {list(y.stride())}")
-    rows, channels = matrix.shape
-    with torch.cuda.device_of(z):  # type: ignore[no-untyped-call]
+    added = first if residual is None else as_matrix(residual)
+    rows, channels = first.shape
+    with torch.cuda.device_of(y):  # type: ignore[no-untyped-call]
         _normalise[(triton.cdiv(rows, ROWS), triton.cdiv(channels, COLUMNS))](
-            matrix, out, matrix.stride(0), out.stride(0), rows, channels, gamma, beta, mean, invstd,
+            first, second, added, out, first.stride(0), second.stride(0), added.stride(0), out.stride(0), rows, channels,
+            *norms[0], *norms[-1], DUAL=len(z) > 1, RESIDUAL=residual is not None, ACTIVATION=activation,
+            ROWS=ROWS, COLUMNS=COLUMNS,
+        )  # fmt: skip
+
+
+def reduce_gradient(grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool) -> Tensor:
+    """Over all rows: sum of the gradient before the activation, and of its product with each normalised map.
+
+    grads: one to three maps [B, C, H, W] whose sum is the gradient of what `normalise` wrote. Returns float32 [1 + len(z), C]:
+    the gradient of beta, then of each gamma.
+    """
+    sources, (first, second) = _sources(grads), (as_matrix(z[0]), as_matrix(z[-1]))
+    rows, channels = first.shape
+    chunks = triton.cdiv(rows, CHUNK)
+    parts = first.new_empty((1 + len(z), chunks, channels), dtype=torch.float32)
+    with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
+        _reduce_gradient[(chunks, triton.cdiv(channels, COLUMNS))](
+            *sources, first, second, *(m.stride(0) for m in (*sources, first, second)), rows, channels,
+            *norms[0], *norms[-1], parts, SOURCES=len(grads), DUAL=len(z) > 1, ACTIVATION=activation,
+            CHUNK=CHUNK, ROWS=ROWS, COLUMNS=COLUMNS,
+        )  # fmt: skip
+    return parts.sum(1)
+
+
+def spread_gradient(
+    grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, sums: Tensor | None,
+    out: Sequence[Tensor], count: int = 0,
+) -> None:  # fmt: skip
+    """Write the gradient of each map z into `out`; arguments as in `reduce_gradient`, whose result is `sums`.
+
+    sums None: mean and invstd are the running ones and depend on no z. count: rows that the sums are of, this map's by default.
+    """
+    sources, (first, second) = _sources(grads), (as_matrix(z[0]), as_matrix(z[-1]))
+    results = (as_matrix(out[0]), as_matrix(out[-1]))
+    rows, channels = first.shape
+    matrices = (*sources, first, second, *results)
+    with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
+        _spread_gradient[(triton.cdiv(rows, ROWS), triton.cdiv(channels, COLUMNS))](
+            *matrices, *(m.stride(0) for m in matrices), rows, channels, count or rows, *norms[0], *norms[-1],
+            norms[0].mean if sums is None else sums, SOURCES=len(grads), DUAL=len(z) > 1, TRAINING=sums is not None,
             ACTIVATION=activation, ROWS=ROWS, COLUMNS=COLUMNS,
         )  # fmt: skip
 
 
-def normalise_backward(
-    grad: Tensor, z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor, training: bool, activation: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of z (its dtype, channels-last), gamma and beta (float32 [C]) from that of y.
-
-    training: mean and invstd are the batch's own and depend on z. Shapes as in `normalise`.
-    """
-    g, matrix = as_matrix(grad), as_matrix(z)
-    rows, channels = matrix.shape
-    chunks, blocks = triton.cdiv(rows, CHUNK), triton.cdiv(channels, COLUMNS)
-    parts = matrix.new_empty((2, chunks, channels), dtype=torch.float32)
-    grad_z = torch.empty_like(z, memory_format=torch.channels_last)
-    out = as_matrix(grad_z)
-    common = (rows, channels, gamma, beta, mean, invstd)
-    with torch.cuda.device_of(z):  # type: ignore[no-untyped-call]
-        _reduce_gradient[(chunks, blocks)](
-            g, matrix, g.stride(0), matrix.stride(0), *common, parts[0], parts[1],
-            ACTIVATION=activation, CHUNK=CHUNK, ROWS=ROWS, COLUMNS=COLUMNS,
-        )  # fmt: skip
-        total, product = parts.sum(1)
-        _spread_gradient[(triton.cdiv(rows, ROWS), blocks)](
-            g, matrix, out, g.stride(0), matrix.stride(0), out.stride(0), *common, total, product,
-            TRAINING=training, ACTIVATION=activation, ROWS=ROWS, COLUMNS=COLUMNS,
-        )  # fmt: skip
-    return grad_z, product, total
+def _sources(grads: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """One to three gradients as three matrices; what is not there is not read."""
+    if not 1 <= len(grads) <= MOST_SOURCES:
+        raise ValueError(f"conv_bn_silu: gradients must be one to {MOST_SOURCES} maps, got {len(grads)}")
+    matrices = [as_matrix(grad) for grad in grads]
+    first, second, third = (matrices + matrices[:1] * 2)[:3]
+    return first, second, third

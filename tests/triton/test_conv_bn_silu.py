@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.plain_kernels import column
 from tests.tolerances import DFL_FLOAT32, FUSED_RELATIVE, MEAN_ROUNDING
 from yolov9k.ops import conv_bn_silu
 
 pytest.importorskip("triton")
+from yolov9k.kernels._operands import Norm  # noqa: E402
+from yolov9k.kernels.conv_bn_silu import normalise  # noqa: E402
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -58,7 +61,7 @@ def test_conv_bn_silu_equals_the_reference(
         for backend in ("reference", "triton")
     )
     for mine, theirs, truth in zip(ours, own, exact, strict=True):
-        scale = truth.abs().max() * FUSED_RELATIVE + mean * MEAN_ROUNDING
+        scale = truth.abs().max().clamp(min=1) * FUSED_RELATIVE + mean * MEAN_ROUNDING  # terms near 1 may cancel in sums
         assert (mine - truth).abs().max() <= 2 * (theirs - truth).abs().max() + scale
 
 
@@ -78,17 +81,14 @@ def test_conv_bn_silu_in_low_precision() -> None:
 
 
 def test_normalise_writes_into_a_slice_and_refuses_other_memory() -> None:
-    from yolov9k.kernels.conv_bn_silu import normalise
-
     torch.manual_seed(4)
     wide = torch.full((2, 12, 3, 5), 7.0, device=DEVICE).contiguous(memory_format=torch.channels_last)
     z = torch.randn(2, 4, 3, 5, device=DEVICE).contiguous(memory_format=torch.channels_last)
-    gamma, beta, mean, invstd = torch.rand(4, 4, device=DEVICE)
-    normalise(z, gamma, beta, mean, invstd, True, wide[:, 4:8])
-    shape = (1, 4, 1, 1)
-    u = (z - mean.view(shape)) * (invstd * gamma).view(shape) + beta.view(shape)
+    norm = Norm(*torch.rand(4, 4, device=DEVICE))
+    normalise([z], [norm], True, wide[:, 4:8])
+    u = (z - column(norm.mean)) * column(norm.invstd * norm.gamma) + column(norm.beta)
     torch.testing.assert_close(wide[:, 4:8], nn.functional.silu(u), **DFL_FLOAT32)
     assert (wide[:, :4] == 7).all()
     assert (wide[:, 8:] == 7).all()
     with pytest.raises(ValueError, match="y must be channels-last"):
-        normalise(z, gamma, beta, mean, invstd, True, torch.empty(2, 4, 3, 5, device=DEVICE))
+        normalise([z], [norm], True, torch.empty(2, 4, 3, 5, device=DEVICE))

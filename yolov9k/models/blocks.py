@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from yolov9k.models.planned import Block, Tracer, chain
 from yolov9k.ops import conv_bn_silu
+from yolov9k.ops.plan import Slice
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     name: getattr(nn, name)
@@ -17,7 +19,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-class Conv(nn.Module):
+class Conv(Block):
     """Convolution without bias, BatchNorm (eps 1e-3, momentum 0.03), activation; after `fuse`, convolution with bias."""
 
     def __init__(
@@ -28,14 +30,20 @@ class Conv(nn.Module):
         self.bn: nn.BatchNorm2d | None = nn.BatchNorm2d(c2, eps=1e-3, momentum=0.03)
         self.act: nn.Module = act if isinstance(act, nn.Module) else (nn.SiLU() if act else nn.Identity())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compose(self, x: Tensor) -> Tensor:
         """[B, c1, H, W] to [B, c2, H', W']."""
         silu = type(self.act) is nn.SiLU
         if self.bn is None:
             y = self.conv(x)
             return F.silu(y, inplace=not torch.is_grad_enabled()) if silu else self.act(y)
-        y = conv_bn_silu(x, self.conv, self.bn, silu)
+        y = conv_bn_silu(x, self.conv, self.bn, silu, self.backend)
         return y if silu else self.act(y)
+
+    def is_plain(self) -> bool:
+        return self.bn is not None and type(self.act) in (nn.SiLU, nn.Identity)
+
+    def trace(self, p: Tracer, x: Slice, into: Slice | None = None, residual: Slice | None = None) -> Slice:
+        return p.conv(x, p.spec(self), into, residual)
 
     def fuse(self) -> None:
         """Fold BatchNorm into the convolution, in place."""
@@ -52,7 +60,7 @@ def _folded(conv: Conv) -> nn.Conv2d:
     return folded.train(training).requires_grad_(False)
 
 
-class RepConvN(nn.Module):
+class RepConvN(Block):
     """SiLU(conv3x3-BN(x) + conv1x1-BN(x)); after `fuse`, one 3x3 convolution with bias."""
 
     def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1, act: bool | nn.Module = True) -> None:
@@ -63,11 +71,17 @@ class RepConvN(nn.Module):
         self.conv2: Conv | None = Conv(c1, c2, 1, s, act=False)
         self.act: nn.Module = act if isinstance(act, nn.Module) else (nn.SiLU() if act else nn.Identity())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compose(self, x: Tensor) -> Tensor:
         """[B, c1, H, W] to [B, c2, H', W']."""
         if self.conv1 is None or self.conv2 is None:
             return self.act(self.conv(x))  # type: ignore[no-any-return]
         return self.act(self.conv1(x) + self.conv2(x))  # type: ignore[no-any-return]
+
+    def is_plain(self) -> bool:
+        return self.conv1 is not None and type(self.act) in (nn.SiLU, nn.Identity)
+
+    def trace(self, p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
+        return p.dual(x, p.spec(self.conv2), p.spec(self.conv1), type(self.act) is nn.SiLU)
 
     def fuse(self) -> None:
         """Merge both branches into one 3x3 convolution, in place: the 1x1 kernel is a 3x3 with a lone centre."""
@@ -81,7 +95,7 @@ class RepConvN(nn.Module):
         self.conv, self.conv1, self.conv2 = big, None, None
 
 
-class RepNBottleneck(nn.Module):
+class RepNBottleneck(Block):
     """RepConvN then Conv 3x3, plus the input where widths agree."""
 
     def __init__(self, c1: int, c2: int, shortcut: bool = True) -> None:
@@ -90,13 +104,16 @@ class RepNBottleneck(nn.Module):
         self.cv2 = Conv(c2, c2, 3)
         self.add = shortcut and c1 == c2
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compose(self, x: Tensor) -> Tensor:
         """[B, c1, H, W] to [B, c2, H, W]."""
         y = self.cv2(self.cv1(x))
-        return x + y if self.add else y  # type: ignore[no-any-return]
+        return x + y if self.add else y
+
+    def trace(self, p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
+        return self.cv2.trace(p, self.cv1.trace(p, x), into, x if self.add else None)
 
 
-class RepNCSP(nn.Module):
+class RepNCSP(Block):
     """Two 1x1 Convs to half the output's width, n bottlenecks on the first, concat, 1x1 Conv."""
 
     def __init__(self, c1: int, c2: int, n: int = 1) -> None:
@@ -107,12 +124,24 @@ class RepNCSP(nn.Module):
         self.cv3 = Conv(2 * hidden, c2)
         self.m = nn.Sequential(*(RepNBottleneck(hidden, hidden) for _ in range(n)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compose(self, x: Tensor) -> Tensor:
         """[B, c1, H, W] to [B, c2, H, W]."""
         return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))  # type: ignore[no-any-return]
 
+    def trace(self, p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
+        width = self.cv1.conv.out_channels
+        if not len(self.m):
+            both = p.map(2 * width)
+            p.raw(x, [p.spec(self.cv1), p.spec(self.cv2)], both)
+            return self.cv3.trace(p, both, into)
+        # One product for both 1x1 convolutions. What cv3 concatenates lies first; cv2's part of it stays raw.
+        wide = p.map(3 * width)
+        p.raw(x, [p.spec(self.cv2), p.spec(self.cv1)], wide.part(width, 3 * width))
+        chain(list(self.m), p, p.norm(wide.part(2 * width, 3 * width)), wide.part(0, width))  # type: ignore[arg-type]
+        return self.cv3.trace(p, wide.part(0, 2 * width), into)
 
-class ELAN1(nn.Module):
+
+class ELAN1(Block):
     """1x1 Conv, split in halves, two chained 3x3 Convs from the second half, concat of all four, 1x1 Conv."""
 
     def __init__(self, c1: int, c2: int, c3: int, c4: int) -> None:
@@ -122,11 +151,27 @@ class ELAN1(nn.Module):
         self.cv3: nn.Module = Conv(c4, c4, 3)
         self.cv4 = Conv(c3 + 2 * c4, c2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compose(self, x: Tensor) -> Tensor:
         """[B, c1, H, W] to [B, c2, H, W]."""
         halves = self.cv1(x).chunk(2, 1)
         first = self.cv2(halves[1])
         return self.cv4(torch.cat((*halves, first, self.cv3(first)), 1))  # type: ignore[no-any-return]
+
+    def trace(self, p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
+        c3, c4 = self.cv1.conv.out_channels, (self.cv4.conv.in_channels - self.cv1.conv.out_channels) // 2
+        wide = p.map(c3 + 2 * c4)
+        if isinstance(self.cv2, nn.Sequential):  # everything that reads cv1's output is a 1x1 convolution
+            p.raw(x, [p.spec(self.cv1)], wide.part(0, c3))
+        else:
+            self.cv1.trace(p, x, wide.part(0, c3))
+        first = chain(_stages(self.cv2), p, wide.part(c3 // 2, c3), wide.part(c3, c3 + c4))
+        chain(_stages(self.cv3), p, first, wide.part(c3 + c4, c3 + 2 * c4))
+        return self.cv4.trace(p, wide, into)
+
+
+def _stages(module: nn.Module) -> list[Block]:
+    """The blocks of a stage, one after another."""
+    return list(module) if isinstance(module, nn.Sequential) else [module]  # type: ignore[list-item, arg-type]
 
 
 class RepNCSPELAN4(ELAN1):
@@ -138,19 +183,22 @@ class RepNCSPELAN4(ELAN1):
         self.cv3 = nn.Sequential(RepNCSP(c4, c4, n), Conv(c4, c4, 3))
 
 
-class AConv(nn.Module):
+class AConv(Block):
     """Average pool 2 at stride 1, then Conv 3x3 at stride 2."""
 
     def __init__(self, c1: int, c2: int) -> None:
         super().__init__()
         self.cv1 = Conv(c1, c2, 3, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compose(self, x: Tensor) -> Tensor:
         """[B, c1, H, W] to [B, c2, H/2, W/2]."""
         return self.cv1(F.avg_pool2d(x, 2, 1))  # type: ignore[no-any-return]
 
+    def trace(self, p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
+        return self.cv1.trace(p, p.pool("avg_pool", x, 2), into)
 
-class ADown(nn.Module):
+
+class ADown(Block):
     """Average pool 2 at stride 1, then by halves of the channels: Conv 3x3 stride 2; max pool 3 stride 2 and Conv 1x1."""
 
     def __init__(self, c1: int, c2: int) -> None:
@@ -158,13 +206,21 @@ class ADown(nn.Module):
         self.cv1 = Conv(c1 // 2, c2 // 2, 3, 2)
         self.cv2 = Conv(c1 // 2, c2 // 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compose(self, x: Tensor) -> Tensor:
         """[B, c1, H, W] to [B, c2, H/2, W/2]."""
         first, second = F.avg_pool2d(x, 2, 1).chunk(2, 1)
         return torch.cat((self.cv1(first), self.cv2(F.max_pool2d(second, 3, 2, 1))), 1)
 
+    def trace(self, p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
+        half, width = self.cv1.conv.in_channels, self.cv1.conv.out_channels
+        out = into or p.map(2 * width)
+        pools = [p.pool("avg_pool", x.part(i * half, (i + 1) * half), 2) for i in range(2)]  # apart: neither is copied
+        self.cv1.trace(p, pools[0], out.part(0, width))
+        self.cv2.trace(p, p.pool("max_pool", pools[1], 3, 2, 1), out.part(width, 2 * width))
+        return out
 
-class SPPELAN(nn.Module):
+
+class SPPELAN(Block):
     """1x1 Conv, three chained max pools of 5, concat of the four, 1x1 Conv."""
 
     def __init__(self, c1: int, c2: int, c3: int) -> None:
@@ -172,12 +228,20 @@ class SPPELAN(nn.Module):
         self.cv1 = Conv(c1, c3)
         self.cv5 = Conv(4 * c3, c2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compose(self, x: Tensor) -> Tensor:
         """[B, c1, H, W] to [B, c2, H, W]."""
         levels = [self.cv1(x)]
         for _ in range(3):
             levels.append(F.max_pool2d(levels[-1], 5, 1, 2))
         return self.cv5(torch.cat(levels, 1))  # type: ignore[no-any-return]
+
+    def trace(self, p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
+        width = self.cv1.conv.out_channels
+        wide = p.map(4 * width)
+        level = self.cv1.trace(p, x, wide.part(0, width))
+        for i in range(1, 4):
+            level = p.pool("max_pool", level, 5, 1, 2, wide.part(i * width, (i + 1) * width))
+        return self.cv5.trace(p, wide, into)
 
 
 class CBLinear(nn.Module):

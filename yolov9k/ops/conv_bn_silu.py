@@ -5,6 +5,7 @@ The backward saves the convolution's input and output only: BatchNorm and SiLU a
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
+from yolov9k.ops.plan import ConvSpec, Layer, Planner, Slice
+from yolov9k.ops.planned import planned, register
 
 
 def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: bool = True, backend: str = "auto") -> Tensor:
@@ -35,13 +38,25 @@ def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: boo
         raise TypeError(f"conv_bn_silu: x must be {weight.dtype} as conv.weight, got {x.dtype}")
     training = bn.training
     stride, padding = int(conv.stride[0]), int(conv.padding[0])
+    if backend == "triton" and x.numel():
+        layer = Layer("conv", conv.out_channels, bn.eps, bn.momentum or 0.0)
+        spec = ConvSpec(layer, int(conv.kernel_size[0]), stride, padding, conv.groups, activation)
+        running = [bn.running_mean, bn.running_var, bn.num_batches_tracked]
+        return planned(x, [weight, bn.weight, bn.bias], running, _plan(conv.in_channels, spec), training)  # type: ignore[list-item]
     mean, var = (None, None) if training else (bn.running_mean, bn.running_var)
     y, z, batch_mean, invstd = torch.ops.yolov9k.conv_bn_silu(
-        x, weight, bn.weight, bn.bias, mean, var, stride, padding, conv.groups, bn.eps, activation, backend
+        x, weight, bn.weight, bn.bias, mean, var, stride, padding, conv.groups, bn.eps, activation
     )
     if training:
         _update_running(bn, batch_mean.detach(), invstd.detach(), z.numel() // z.shape[1])
     return y  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _plan(width: int, spec: ConvSpec) -> str:
+    """The plan of a lone convolution, by name."""
+    p = Planner(width, fused=False)
+    return register(p.finish(p.conv(Slice(0, 0, width), spec)))
 
 
 def _check_modules(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> None:
@@ -68,60 +83,38 @@ def _update_running(bn: nn.BatchNorm2d, mean: Tensor, invstd: Tensor, count: int
 
 def _forward(
     x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None,
-    stride: int, padding: int, groups: int, eps: float, activation: bool, backend: str,
+    stride: int, padding: int, groups: int, eps: float, activation: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    z = _convolve(x, weight, stride, padding, groups, backend)
+    z = _convolve(x, weight, stride, padding, groups)
     if mean is None and z.numel() <= z.shape[1]:
         raise ValueError(f"conv_bn_silu: training needs more than one value per channel, got {list(z.shape)}")
-    if backend == "triton" and z.numel():
-        return _normalise(z, gamma, beta, mean, var, eps, activation)
     u, batch_mean, invstd = torch.ops.aten.native_batch_norm(z, gamma, beta, mean, var, mean is None, 0.0, eps)
     if mean is not None and var is not None:  # torch leaves these empty, or not, in inference, by device
         batch_mean, invstd = mean.clone(), (var + eps).rsqrt()
     return (torch.ops.aten.silu(u) if activation else u), z, batch_mean, invstd
 
 
-def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int, groups: int, backend: str) -> Tensor:
-    """The vendor's convolution; in channels-last memory where the Triton kernels are to go on with it."""
-    z = torch.ops.aten.convolution(x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups)
-    return z.contiguous(memory_format=torch.channels_last) if backend == "triton" else z  # type: ignore[no-any-return]
-
-
-def _normalise(
-    z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None, eps: float, activation: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """BatchNorm and SiLU of a convolution's output in Triton; results as the operator's."""
-    from yolov9k.kernels import conv_bn_silu as kernels  # Triton takes a second to import
-
-    y = torch.empty_like(z)
-    if mean is not None and var is not None:
-        batch_mean, invstd = mean.clone(), (var + eps).rsqrt()
-    else:
-        batch_mean, invstd = kernels.batch_statistics(z, eps)
-    kernels.normalise(z, gamma, beta, batch_mean, invstd, activation, y)
-    return y, z, batch_mean, invstd
+def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+    return torch.ops.aten.convolution(  # type: ignore[no-any-return]
+        x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups
+    )
 
 
 def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor,
     running_mean: Tensor | None, running_var: Tensor | None, stride: int, padding: int, groups: int, eps: float,
-    activation: bool, backend: str, needs_grad_x: bool,
+    activation: bool, needs_grad_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     training = running_mean is None
     if z.numel() == 0:  # torch's own kernel divides by the number of values, and the process ends
         grad_x = torch.zeros_like(x) if needs_grad_x else x.new_empty(0)
         return grad_x, torch.zeros_like(weight), torch.zeros_like(gamma), torch.zeros_like(beta)
-    if backend == "triton":
-        from yolov9k.kernels.conv_bn_silu import normalise_backward
-
-        grad_z, grad_gamma, grad_beta = normalise_backward(grad, z, gamma, beta, mean, invstd, training, activation)
-    else:
-        if activation:
-            u = torch.ops.aten.native_batch_norm(z, gamma, beta, running_mean, running_var, training, 0.0, eps)[0]
-            grad = torch.ops.aten.silu_backward(grad.to(u.dtype), u)
-        grad_z, grad_gamma, grad_beta = torch.ops.aten.native_batch_norm_backward(
-            grad, z, gamma, running_mean, running_var, mean, invstd, training, eps, [True, True, True]
-        )
+    if activation:
+        u = torch.ops.aten.native_batch_norm(z, gamma, beta, running_mean, running_var, training, 0.0, eps)[0]
+        grad = torch.ops.aten.silu_backward(grad.to(u.dtype), u)
+    grad_z, grad_gamma, grad_beta = torch.ops.aten.native_batch_norm_backward(
+        grad, z, gamma, running_mean, running_var, mean, invstd, training, eps, [True, True, True]
+    )
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad_z, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [needs_grad_x, True, False]
     )
@@ -130,9 +123,9 @@ def _backward(
 
 def _fake_forward(
     x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None,
-    stride: int, padding: int, groups: int, eps: float, activation: bool, backend: str,
+    stride: int, padding: int, groups: int, eps: float, activation: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    z = _convolve(x, weight, stride, padding, groups, backend)
+    z = _convolve(x, weight, stride, padding, groups)
     return torch.empty_like(z), z, torch.empty_like(gamma), torch.empty_like(gamma)
 
 
@@ -153,26 +146,26 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 12
+        return (None,) * 11
     if torch.is_grad_enabled():  # autograd would go on through part of what the backward does, and be wrong
         raise RuntimeError("conv_bn_silu: has no second derivative; use the reference for create_graph=True")
     x, weight, z, gamma, beta, mean, invstd, running_mean, running_var = ctx.saved_tensors
     grads = torch.ops.yolov9k.conv_bn_silu_backward(
         grad, x, weight, z, gamma, beta, mean, invstd, running_mean, running_var, *ctx.options, ctx.needs_input_grad[0]
     )
-    return (grads[0] if ctx.needs_input_grad[0] else None, *grads[1:], *(None,) * 8)
+    return (grads[0] if ctx.needs_input_grad[0] else None, *grads[1:], *(None,) * 7)
 
 
 define(
     "conv_bn_silu(Tensor x, Tensor weight, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, int stride, int padding, "
-    "int groups, float eps, bool activation, str backend) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)",
+    "int groups, float eps, bool activation) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)",
     _forward,
     _fake_forward,
 )
 define(
     "conv_bn_silu_backward(Tensor grad, Tensor x, Tensor weight, Tensor z, Tensor gamma, Tensor beta, Tensor mean, "
     "Tensor invstd, Tensor? running_mean, Tensor? running_var, int stride, int padding, int groups, float eps, "
-    "bool activation, str backend, bool needs_grad_x) -> (Tensor, Tensor, Tensor, Tensor)",
+    "bool activation, bool needs_grad_x) -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _fake_backward,
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._library.autograd import Info, make_autograd_impl
 
 _library = torch.library.Library("yolov9k", "FRAGMENT")  # type: ignore[no-untyped-call]
 _DEVICES = ("CPU", "CUDA")
@@ -27,6 +28,15 @@ def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any] | N
     torch.library.register_fake(f"yolov9k::{name}", fake, lib=_library)
 
 
-def differentiate(name: str, backward: Callable[..., Any], save: Callable[..., Any] | None = None) -> None:
-    """Give an operator its gradient: backward(ctx, *grads), and save(ctx, inputs, output) what it needs."""
-    torch.library.register_autograd(f"yolov9k::{name}", backward, setup_context=save, lib=_library)
+def differentiate(
+    name: str, backward: Callable[..., Any], save: Callable[..., Any] | None = None, mutates: bool = False
+) -> None:
+    """Give an operator its gradient: backward(ctx, *grads), and save(ctx, inputs, output) what it needs.
+
+    mutates: the operator writes to inputs that have no gradient, which torch's own registration refuses out of hand.
+    """
+    if not mutates:
+        torch.library.register_autograd(f"yolov9k::{name}", backward, setup_context=save, lib=_library)
+        return
+    kernel = make_autograd_impl(getattr(torch.ops.yolov9k, name).default, Info(backward, save))
+    _library.impl(name, kernel, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]

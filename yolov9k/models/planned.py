@@ -1,0 +1,105 @@
+"""A block that can run as a plan: one operator that writes into preallocated maps, where its kernels are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from yolov9k.ops.backends import choose
+from yolov9k.ops.plan import ConvSpec, Layer, Plan, Planner, Slice
+from yolov9k.ops.planned import planned, register
+
+
+class Tracer(Planner):
+    """A planner that knows the modules whose steps it writes down."""
+
+    def __init__(self, block: Block, width: int) -> None:
+        super().__init__(width, fused=False)
+        self.names = {module: name or type(block).__name__ for name, module in block.named_modules()}
+        self.modules: list[Any] = []
+
+    def spec(self, block: Any) -> ConvSpec:
+        """What the plan needs to know of a Conv; the next layer is its own."""
+        conv, bn = block.conv, block.bn
+        self.modules.append(block)
+        layer = Layer(self.names[block], conv.out_channels, bn.eps, bn.momentum)
+        kernel, stride, padding = int(conv.kernel_size[0]), int(conv.stride[0]), int(conv.padding[0])
+        return ConvSpec(layer, kernel, stride, padding, conv.groups, type(block.act) is nn.SiLU)
+
+
+class Block(nn.Module):
+    """A part of the network that is defined by `compose`, in plain modules, and by `trace` as steps of a plan.
+
+    backend: "auto" runs the plan where Triton's kernels serve the device, "reference" never, "triton" always.
+    """
+
+    backend = "auto"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C', H', W'], by the plan where it serves and by `compose` elsewhere."""
+        return self._run(x) if self._serves(x) else self.compose(x)
+
+    def compose(self, x: Tensor) -> Tensor:
+        """The definition."""
+        raise NotImplementedError
+
+    def trace(self, p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
+        """Write this block's steps down; returns where its output is, `into` where that is given."""
+        raise NotImplementedError
+
+    def is_plain(self) -> bool:
+        """Whether steps know this block's own parts: BatchNorm in place, SiLU or nothing after it."""
+        return True
+
+    def prepare(self, width: int) -> Plan | None:
+        """The plan for an input of `width` channels, None where a part has no step; made once."""
+        if "_prepared" not in self.__dict__:
+            plan, name, convs = None, "", list[Any]()
+            if all(module.is_plain() for module in self.modules() if isinstance(module, Block)):
+                p = Tracer(self, width)
+                plan = p.finish(self.trace(p, Slice(0, 0, width)))
+                name, convs = register(plan), p.modules
+            self.__dict__["_prepared"] = (plan, name, convs)
+        return self.__dict__["_prepared"][0]  # type: ignore[no-any-return]
+
+    def _serves(self, x: Tensor) -> bool:
+        if self.backend == "triton" and x.is_meta:  # shapes alone: to be counted
+            return self.prepare(x.shape[1]) is not None
+        exact = x.dtype == torch.float64
+        if choose("conv_bn_silu", self.backend, x.device, exact) != "triton" or x.numel() == 0:
+            return False
+        plan = self.prepare(x.shape[1])
+        return plan is not None and self.__dict__["_prepared"][2][0].bn is not None  # not fused since
+
+    def _run(self, x: Tensor) -> Tensor:
+        plan, name, convs = self.__dict__["_prepared"]
+        if not torch.compiler.is_compiling():
+            register(plan)  # the module may come from another process
+        first = convs[0].conv.weight
+        if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        elif x.dtype != first.dtype:
+            raise TypeError(f"conv_bn_silu: x must be {first.dtype} as conv.weight, got {x.dtype}")
+        parameters = [t for conv in convs for t in (conv.conv.weight, conv.bn.weight, conv.bn.bias)]
+        running = [t for conv in convs for t in (conv.bn.running_mean, conv.bn.running_var, conv.bn.num_batches_tracked)]
+        bn = convs[0].bn
+        return planned(x, parameters, running, name, bn.training, _group(bn))
+
+
+def _group(bn: nn.Module) -> str:
+    """The name of the processes that share a BatchNorm's statistics, empty for none."""
+    if not (isinstance(bn, nn.SyncBatchNorm) and bn.training and dist.is_available() and dist.is_initialized()):
+        return ""
+    group = bn.process_group or dist.group.WORLD
+    return str(group.group_name) if dist.get_world_size(group) > 1 else ""
+
+
+def chain(blocks: Sequence[Block], p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
+    """One block after another, the last one into `into`."""
+    for block in blocks[:-1]:
+        x = block.trace(p, x)
+    return blocks[-1].trace(p, x, into)

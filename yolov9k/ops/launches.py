@@ -1,0 +1,214 @@
+"""What a plan's steps call: the kernels themselves, or a tally that knows their results' shapes, bytes and launches alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolov9k.kernels._operands import Affine, Deferred, Epilogue, Norm, Running
+
+
+def new_map(like: Tensor, width: int, height: int, columns: int) -> Tensor:
+    """An empty channels-last map [B, width, height, columns] of like's batch, dtype and device."""
+    shape = (like.shape[0], width, height, columns)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+class Kernels:
+    """Calls the Triton kernels, and torch's convolution where the vendor's is the fastest. Arguments as there."""
+
+    def __init__(self) -> None:
+        from yolov9k.kernels import conv1x1, conv_bn_silu, pool  # Triton takes a second to import
+
+        self.matrix, self.norm, self.pool = conv1x1, conv_bn_silu, pool
+
+    def count(self, name: str, reads: Sequence[Tensor], writes: Sequence[Tensor], launches: int = 1) -> None:
+        """Nothing to count where the work is done."""
+
+    def weights(self, weights: Sequence[Tensor], like: Tensor) -> Tensor:
+        """Siblings' weights as one, in the maps' dtype."""
+        weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
+        if weight is not weights[0] or weight.dtype != like.dtype:
+            self.count("weight", weights, [weight])
+        return weight.to(like.dtype)
+
+    def dense(self, x: Tensor) -> Tensor:
+        """A slice as a map of its own, for those that cannot read slices."""
+        y = x.contiguous(memory_format=torch.channels_last)
+        if y is not x:
+            self.count("copy", [x], [y])
+        return y
+
+    def add(self, maps: Sequence[Tensor]) -> Tensor:
+        """The sum of maps, two at a time."""
+        total = maps[0]
+        for other in maps[1:]:
+            self.count("add", [total, other], [total])
+            total = total + other
+        return total
+
+    def convolve(self, x: Tensor, weight: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+        z = torch.ops.aten.convolution(x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups)
+        self.count("convolution", [x, weight], [z])
+        return z.contiguous(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+
+    def convolve_backward(
+        self, grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, groups: int, needs_x: bool
+    ) -> tuple[Tensor | None, Tensor]:
+        grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [needs_x, True, False]
+        )
+        self.count("weight gradient", [grad, x], [grad_weight])
+        if needs_x:
+            self.count("input gradient", [grad, weight], [grad_x])
+            grad_x = grad_x.contiguous(memory_format=torch.channels_last)
+        return grad_x, grad_weight
+
+    def conv1x1(self, x: Tensor, weight: Tensor, out: Tensor, prologue: Affine | None, statistics: bool) -> Tensor | None:
+        parts = self.matrix.forward(x, weight, out, prologue, statistics=statistics)[1]
+        return parts  # type: ignore[no-any-return]
+
+    def conv1x1_rows(self) -> int:
+        """Rows a tile of conv1x1's statistics."""
+        return int(self.matrix.BLOCK_M)
+
+    def conv1x1_input_gradient(
+        self, grad: Tensor, weight: Tensor, out: Tensor, addends: Sequence[Tensor], epilogue: Epilogue | None
+    ) -> Tensor | None:
+        return self.matrix.input_gradient(grad, weight, out, addends, epilogue)[1]  # type: ignore[no-any-return]
+
+    def conv1x1_weight_gradient(self, grad: Tensor, x: Tensor, prologue: Affine | None) -> Tensor:
+        return self.matrix.weight_gradient(grad, x, prologue)  # type: ignore[no-any-return]
+
+    def statistics_rows(self) -> int:
+        """Rows a tile of `statistics`."""
+        return int(self.norm.CHUNK)
+
+    def statistics(self, z: Tensor) -> Tensor:
+        return self.norm.partial_statistics(z)  # type: ignore[no-any-return]
+
+    def merge(
+        self, parts: Tensor, rows: int, tile: int, eps: float, first: Tensor | None, running: Running | None, out: Tensor,
+        deferred: Deferred | None,
+    ) -> None:  # fmt: skip
+        self.norm.merge_statistics(parts, rows, tile, eps, first, running, out, deferred)
+
+    def normalise(
+        self, z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, y: Tensor, residual: Tensor | None
+    ) -> None:
+        self.norm.normalise(z, norms, activation, y, residual)
+
+    def reduce(self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool) -> Tensor:
+        return self.norm.reduce_gradient(grads, z, norms, activation)  # type: ignore[no-any-return]
+
+    def spread(
+        self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, sums: Tensor | None,
+        out: Sequence[Tensor], count: int,
+    ) -> None:  # fmt: skip
+        self.norm.spread_gradient(grads, z, norms, activation, sums, out, count)
+
+    def sum_parts(self, parts: Tensor) -> Tensor:
+        """Partial sums [n, tiles, C] to [n, C]."""
+        return parts.sum(1)
+
+    def avg_pool(self, x: Tensor, out: Tensor) -> None:
+        self.pool.avg_pool(x, out)
+
+    def avg_pool_backward(self, grad: Tensor, out: Tensor) -> None:
+        self.pool.avg_pool_backward(grad, out)
+
+    def max_pool(self, x: Tensor, kernel: int, stride: int, padding: int, out: Tensor) -> Tensor:
+        return self.pool.max_pool(x, kernel, stride, padding, out)[1]  # type: ignore[no-any-return]
+
+    def max_pool_backward(
+        self, grad: Tensor, places: Tensor, kernel: int, stride: int, padding: int, out: Tensor, addend: Tensor | None
+    ) -> None:
+        size = (out.shape[2], out.shape[3])
+        self.pool.max_pool_backward(grad, places, size, kernel, stride, padding, out, addend)
+
+
+class Tally(Kernels):
+    """Computes nothing: results have the kernels' shapes, and every launch is counted with the bytes that it moves."""
+
+    TILE = 128  # rows a tile; what the partial results' own few bytes are counted by
+
+    def __init__(self) -> None:  # Triton need not be installed
+        self.launches: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+
+    def count(self, name: str, reads: Sequence[Tensor], writes: Sequence[Tensor], launches: int = 1) -> None:
+        """Note `launches` that read and write these tensors once."""
+        self.launches[name] += launches
+        self.bytes[name] += sum(tensor.numel() * tensor.element_size() for tensor in (*reads, *writes))
+
+    def _parts(self, like: Tensor, kinds: int, width: int) -> Tensor:
+        rows = like.shape[0] * like.shape[2] * like.shape[3]
+        return like.new_empty((kinds, -(-rows // self.TILE), width), dtype=torch.float32)
+
+    def conv1x1(self, x: Tensor, weight: Tensor, out: Tensor, prologue: Any, statistics: bool) -> Tensor | None:
+        self.count("conv1x1", [x, weight], [out])
+        return self._parts(out, 2, out.shape[1]) if statistics else None
+
+    def conv1x1_rows(self) -> int:
+        return self.TILE
+
+    def conv1x1_input_gradient(
+        self, grad: Tensor, weight: Tensor, out: Tensor, addends: Sequence[Tensor], epilogue: Any
+    ) -> Tensor | None:
+        self.count("conv1x1 input gradient", [grad, weight, *addends, *([epilogue.z] if epilogue else [])], [out])
+        return self._parts(out, 2, out.shape[1]) if epilogue else None
+
+    def conv1x1_weight_gradient(self, grad: Tensor, x: Tensor, prologue: Any) -> Tensor:
+        grad_weight = grad.new_empty((grad.shape[1], x.shape[1]), dtype=torch.float32)
+        self.count("conv1x1 weight gradient", [grad, x], [grad_weight], 2)
+        return grad_weight
+
+    def statistics_rows(self) -> int:
+        return self.TILE
+
+    def statistics(self, z: Tensor) -> Tensor:
+        parts = self._parts(z, 2, z.shape[1])
+        self.count("statistics", [z], [parts])
+        return parts
+
+    def merge(
+        self, parts: Tensor, rows: int, tile: int, eps: float, first: Any, running: Any, out: Tensor, deferred: Any
+    ) -> None:
+        self.count("merge statistics", [parts], [out])
+
+    def normalise(self, z: Sequence[Tensor], norms: Any, activation: bool, y: Tensor, residual: Tensor | None) -> None:
+        self.count("normalise", [*z, *([] if residual is None else [residual])], [y])
+
+    def reduce(self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Any, activation: bool) -> Tensor:
+        self.count("reduce gradient", [*grads, *z], [], 2)
+        return z[0].new_empty((1 + len(z), z[0].shape[1]), dtype=torch.float32)
+
+    def spread(
+        self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Any, activation: bool, sums: Tensor | None,
+        out: Sequence[Tensor], count: int,
+    ) -> None:  # fmt: skip
+        self.count("spread gradient", [*grads, *z], out)
+
+    def sum_parts(self, parts: Tensor) -> Tensor:
+        self.count("sum of parts", [parts], [])
+        return parts.sum(1)
+
+    def avg_pool(self, x: Tensor, out: Tensor) -> None:
+        self.count("avg_pool", [x], [out])
+
+    def avg_pool_backward(self, grad: Tensor, out: Tensor) -> None:
+        self.count("avg_pool gradient", [grad], [out])
+
+    def max_pool(self, x: Tensor, kernel: int, stride: int, padding: int, out: Tensor) -> Tensor:
+        places = torch.empty_like(out, dtype=torch.uint8)
+        self.count("max_pool", [x], [out, places])
+        return places
+
+    def max_pool_backward(
+        self, grad: Tensor, places: Tensor, kernel: int, stride: int, padding: int, out: Tensor, addend: Tensor | None
+    ) -> None:
+        self.count("max_pool gradient", [grad, places, *([] if addend is None else [addend])], [out])
