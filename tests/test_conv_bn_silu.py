@@ -96,7 +96,7 @@ def test_reference_and_inference_have_the_numeric_gradient(training: bool, activ
         return reference(*tensors, mean, var, 2, 1, 2, 1e-3, activation)
 
     def through_operator(*tensors: Tensor) -> Tensor:
-        return torch.ops.yolov9k.conv_bn_silu(*tensors, mean, var, 2, 1, 2, 1e-3, activation, "reference")[0]  # type: ignore[no-any-return]
+        return torch.ops.yolov9k.conv_bn_silu(*tensors, mean, var, 2, 1, 2, 1e-3, activation)[0]  # type: ignore[no-any-return]
 
     assert torch.autograd.gradcheck(through_reference, inputs)
     assert training or torch.autograd.gradcheck(through_operator, inputs)
@@ -270,7 +270,7 @@ def test_the_registration_is_sound(training: bool) -> None:
     conv, bn = modules(4, 6, 3, 2, 2, dtype=torch.float32)
     statistics = (None, None) if training else (bn.running_mean, bn.running_var)
     x = picture(2, 4, 5, 6, dtype=torch.float32)
-    options = (*statistics, 2, 1, 2, 1e-3, True, "reference")
+    options = (*statistics, 2, 1, 2, 1e-3, True)
     forward = (x.clone().requires_grad_(), conv.weight, bn.weight, bn.bias, *options)
     torch.library.opcheck(torch.ops.yolov9k.conv_bn_silu.default, forward)
     with torch.no_grad():

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.plain_kernels import column
-from tests.tolerances import DFL_FLOAT32, FUSED_RELATIVE, MEAN_ROUNDING
+from tests.plain_kernels import PlainKernels, column
+from tests.tolerances import DFL_FLOAT32, FUSED_RELATIVE, MEAN_ROUNDING, ROUNDED
 from yolov9k.ops import conv_bn_silu
 
 pytest.importorskip("triton")
 from yolov9k.kernels._operands import Norm  # noqa: E402
-from yolov9k.kernels.conv_bn_silu import normalise  # noqa: E402
+from yolov9k.kernels.conv_bn_silu import as_matrix, normalise, reduce_gradient, spread_gradient  # noqa: E402
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -92,3 +92,62 @@ def test_normalise_writes_into_a_slice_and_refuses_other_memory() -> None:
     assert (wide[:, 8:] == 7).all()
     with pytest.raises(ValueError, match="y must be channels-last"):
         normalise([z], [norm], True, torch.empty(2, 4, 3, 5, device=DEVICE))
+
+
+def random_map(channels: int, dtype: torch.dtype, mean: float = 0.0, wide: int = 0) -> Tensor:
+    """A channels-last map [2, channels, 5, 7], or a slice of one that is `wide` channels wider."""
+    whole = torch.randn(2, channels + wide, 5, 7) + mean
+    return whole.to(DEVICE, dtype).contiguous(memory_format=torch.channels_last)[:, wide // 2 : wide // 2 + channels]
+
+
+def random_norm(z: Tensor) -> Norm:
+    """A BatchNorm with the batch's own statistics."""
+    rows = z.double().permute(1, 0, 2, 3).flatten(1)
+    mean, invstd = rows.mean(1), (rows.var(1, correction=0) + 1e-3).rsqrt()
+    return Norm(torch.randn(z.shape[1]).to(DEVICE), torch.randn(z.shape[1]).to(DEVICE), mean.float(), invstd.float())
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(
+    st.integers(0, 1000), st.sampled_from([1, 7, 64, 65]), st.booleans(), st.integers(1, 3), st.booleans(), st.booleans(),
+    st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]),
+)  # fmt: skip
+def test_sums_of_two_and_of_several_gradients(
+    seed: int, width: int, dual: bool, sources: int, activation: bool, training: bool, wide: bool, dtype: torch.dtype
+) -> None:
+    """One or two BatchNorms, a residual, one to three gradients, slices in and out: as the same sums in float64."""
+    torch.manual_seed(seed)
+    extra, count = 5 if wide else 0, 2 if dual else 1
+    z = [random_map(width, dtype, 3.0, extra) for _ in range(count)]
+    norms = [random_norm(part) for part in z]
+    grads = [random_map(width, dtype, 0.0, extra) for _ in range(sources)]
+    residual = random_map(width, dtype) if not dual else None
+    exact_z, exact_grads = [part.double() for part in z], [part.double() for part in grads]
+    exact_norms = [Norm(*(vector.double() for vector in norm)) for norm in norms]
+    plain = PlainKernels()
+    y, wanted = random_map(width, dtype, 0.0, extra), torch.empty(2, width, 5, 7, dtype=torch.float64, device=DEVICE)
+    normalise(z, norms, activation, y, residual)
+    plain.normalise(exact_z, exact_norms, activation, wanted, None if residual is None else residual.double())
+    torch.testing.assert_close(y.double(), wanted, **ROUNDED[dtype])
+    sums, exact_sums = reduce_gradient(grads, z, norms, activation), plain.reduce(exact_grads, exact_z, exact_norms, activation)
+    torch.testing.assert_close(sums.double(), exact_sums, **ROUNDED[torch.float32])
+    out, exact_out = [random_map(width, dtype, 0.0, extra) for _ in z], [torch.empty_like(wanted) for _ in z]
+    spread_gradient(grads, z, norms, activation, sums if training else None, out)
+    plain.spread(exact_grads, exact_z, exact_norms, activation, exact_sums if training else None, exact_out, 2 * 5 * 7)
+    for found, want in zip(out, exact_out, strict=True):
+        torch.testing.assert_close(found.double(), want, **ROUNDED[dtype])
+
+
+def test_no_gradient_and_four_are_refused() -> None:
+    z = random_map(4, torch.float32)
+    for grads in ([], [z] * 4):
+        with pytest.raises(ValueError, match="one to 3 maps"):
+            reduce_gradient(grads, [z], [random_norm(z)], True)
+
+
+def test_lone_rows_columns_and_images_are_matrices_as_they_lie() -> None:
+    for shape in ((1, 3, 1, 1), (4, 3, 1, 1), (1, 3, 5, 1), (1, 3, 1, 5), (2, 1, 3, 4)):
+        x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        assert as_matrix(x).data_ptr() == x.data_ptr()
+        assert torch.equal(as_matrix(x), x.permute(0, 2, 3, 1).reshape(-1, shape[1]))
+        assert torch.equal(as_matrix(x[:, :, ::2]), x[:, :, ::2].permute(0, 2, 3, 1).reshape(-1, shape[1]))

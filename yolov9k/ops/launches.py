@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -21,10 +23,10 @@ def new_map(like: Tensor, width: int, height: int, columns: int) -> Tensor:
 class Kernels:
     """Calls the Triton kernels, and torch's convolution where the vendor's is the fastest. Arguments as there."""
 
-    def __init__(self) -> None:
-        from yolov9k.kernels import conv1x1, conv_bn_silu, pool  # Triton takes a second to import
-
-        self.matrix, self.norm, self.pool = conv1x1, conv_bn_silu, pool
+    # Modules are imported when they are first needed: Triton takes a second, and a tally needs none.
+    matrix = functools.cached_property(lambda self: importlib.import_module("yolov9k.kernels.conv1x1"))
+    norm = functools.cached_property(lambda self: importlib.import_module("yolov9k.kernels.conv_bn_silu"))
+    pool = functools.cached_property(lambda self: importlib.import_module("yolov9k.kernels.pool"))
 
     def count(self, name: str, reads: Sequence[Tensor], writes: Sequence[Tensor], launches: int = 1) -> None:
         """Nothing to count where the work is done."""
@@ -136,7 +138,7 @@ class Tally(Kernels):
 
     TILE = 128  # rows a tile; what the partial results' own few bytes are counted by
 
-    def __init__(self) -> None:  # Triton need not be installed
+    def __init__(self) -> None:
         self.launches: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
 
