@@ -170,9 +170,10 @@ def info(
     model: Annotated[str | None, typer.Argument(help="model's name, YAML file or checkpoint; without one, the machine")] = None,
     img: Img = 640,
     nc: Annotated[int | None, typer.Option(help="number of classes; left out: the YAML's, else 80")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="print the steps that each block runs on a GPU, and their cost")] = False,
 ) -> None:
     """Print a model's layers, parameters and GFLOPs; without a model, the backends that are there and what is missing."""
-    from yolov9k.models import create_model, summary
+    from yolov9k.models import create_model, step_cost, summary
     from yolov9k.models.checkpoints import load
 
     if model is None:
@@ -188,6 +189,10 @@ def info(
     for form, twin in forms.items():
         parameters, gflops = summary.cost(twin, size)
         console.print(f"{form:>8}: {parameters:,} parameters, {gflops:.1f} GFLOPs")
+    if plan:
+        for line in step_cost.plan_lines(network, size):
+            console.print(line, markup=False, highlight=False)
+        console.print(step_cost.cost_table(network, img_size=size))
 
 
 @data_app.command("check")

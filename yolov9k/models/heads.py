@@ -38,6 +38,8 @@ class Detect(nn.Module):
     channels: widths of the inputs, auxiliary branches' levels first, the main branch's last.
     """
 
+    backend = "auto"  # of the decode
+
     def __init__(
         self,
         num_classes: int,
@@ -97,4 +99,4 @@ class Detect(nn.Module):
 
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """One branch's raw maps to [B, 4 + nc, A]: centre x, centre y, width, height in pixels, then probabilities."""
-        return dfl_decode(maps, self.strides, self.reg_max)
+        return dfl_decode(maps, self.strides, self.reg_max, self.backend)

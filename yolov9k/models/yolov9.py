@@ -16,6 +16,7 @@ from yolov9k.errors import UserError
 from yolov9k.models import blocks
 from yolov9k.models.blocks import Conv, RepConvN
 from yolov9k.models.heads import HEADS, Detect
+from yolov9k.models.planned import Block
 from yolov9k.models.spec import PICTURE, Layer, ModelSpec, load_spec, make_activation
 
 _BLOCKS: dict[str, type[nn.Module]] = {
@@ -82,6 +83,13 @@ class YOLOv9(nn.Module):
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """One branch's raw maps to [B, 4 + nc, A]: boxes in pixels, probabilities."""
         return self.head.decode(maps)
+
+    def use(self, backend: str) -> YOLOv9:
+        """Choose what runs the blocks: "auto" (by device), "reference" (plain torch) or "triton". Returns the model."""
+        for module in self.modules():
+            if isinstance(module, (Block, Detect)):
+                module.backend = backend
+        return self
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 4 or x.shape[1] != 3 or x.shape[2] % self.stride or x.shape[3] % self.stride:
@@ -208,16 +216,16 @@ def _build_layer(
     return (chain[0] if len(chain) == 1 else nn.Sequential(*chain)), width
 
 
-def create_model(name_or_yaml: str | Path, num_classes: int | None = None) -> YOLOv9:
+def create_model(name_or_yaml: str | Path, num_classes: int | None = None, backend: str = "auto") -> YOLOv9:
     """A model with fresh weights: one of the ten variants' names or a YAML file of the published format.
 
-    num_classes: None takes the file's nc, 80 where it has none. Raises UserError naming the file, layer and value.
+    num_classes: None takes the file's nc, 80 where it has none. backend: as in `YOLOv9.use`. Raises UserError naming the file, layer and value.
     """
     spec = load_spec(name_or_yaml)
     classes = spec.num_classes if num_classes is None else num_classes
     if spec.origin:
         _try_out(spec, classes)
-    return YOLOv9(spec, classes)
+    return YOLOv9(spec, classes).use(backend)
 
 
 def _try_out(spec: ModelSpec, num_classes: int) -> None:

@@ -34,6 +34,7 @@ class Backward(Run):
         self.given: list[tuple[Slice, Tensor]] = []  # gradients of activations, each of its own reader
         self.reduced: dict[Slice, tuple[Tensor, Tensor]] = {}  # gradients before the activation, and their sums
         self.raw: dict[Slice, Tensor] = {}  # of convolutions' raw outputs
+        self.x_grad: Tensor | None = None  # where gradients of x's slices are put side by side
         self.results: list[Tensor] = [parameters[0]] * len(parameters)
 
     def run(self, grad: Tensor) -> list[Tensor]:
@@ -189,7 +190,7 @@ class Backward(Run):
         for part in self.segments(step.target):
             start = part.start - step.target.start
             read = step.source.part(start, start + part.width)
-            out = new_map(self.maps[0], part.width, *self.sizes[read.map])
+            out = self._beside(read)
             self.k.avg_pool_backward(self._summed(part), out)
             self.given.append((read, out))
 
@@ -204,11 +205,21 @@ class Backward(Run):
             self.k.max_pool_backward(grad, places[:, start:stop], step.kernel, step.stride, step.padding, out, addend)
             self.given.append((read, out))
 
+    def _beside(self, read: Slice) -> Tensor:
+        """Where a slice's gradient goes: beside those of x's other slices, or into a map of its own."""
+        if read.map != 0 or read.width == self.plan.widths[0]:
+            return new_map(self.maps[0], read.width, *self.sizes[read.map])
+        if self.x_grad is None:
+            self.x_grad = new_map(self.maps[0], self.plan.widths[0], *self.sizes[0])
+        return _within(self.x_grad, Slice(0, 0, self.plan.widths[0]), read)
+
     def _of_x(self) -> Tensor:
         whole = Slice(0, 0, self.plan.widths[0])
         x = self.maps[0]
         if not self.needs_x:
             return x.new_empty(0)
+        if self.x_grad is not None and len(self.segments(whole)) == sum(part.map == 0 for part, _ in self.given):
+            return self.x_grad  # every part was written into its place, and nothing else came in
         parts = [self._summed(part) for part in self.segments(whole)]
         if len(parts) > 1:
             self.k.count("copy", parts, parts)
