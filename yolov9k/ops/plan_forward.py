@@ -191,3 +191,8 @@ def max_pools(plan: Plan) -> list[int]:
 def tables(plan: Plan) -> list[int]:
     """Maps with pending channels."""
     return sorted({step.target.map for step in plan.steps if step.kind == "conv" and plan.pending(step)})
+
+
+def saved_count(plan: Plan) -> int:
+    """How many tensors `Forward.saved` gives."""
+    return len(saved_maps(plan)) + len(plan.layers) + len(max_pools(plan)) + len(tables(plan))

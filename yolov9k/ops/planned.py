@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from yolov9k.ops.launches import Kernels, Tally
 from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.plan import Plan
 from yolov9k.ops.plan_backward import Backward
-from yolov9k.ops.plan_forward import Forward
+from yolov9k.ops.plan_forward import Forward, saved_count
 
 _PLANS: dict[str, Plan] = {}  # by what names them in an operator's arguments
 _NAMES: dict[Plan, str] = {}
@@ -26,8 +27,10 @@ def register(plan: Plan) -> str:
     """The name by which `planned` knows a plan; the same plan has the same name in every process."""
     name = _NAMES.get(plan)
     if name is None:
-        name = _NAMES[plan] = hashlib.sha256(repr(plan).encode()).hexdigest()[:16]
+        count = saved_count(plan)
+        name = _NAMES[plan] = f"{hashlib.sha256(repr(plan).encode()).hexdigest()[:16]}_{count}"
         _PLANS[name] = plan
+        _define(count)
     return name
 
 
@@ -52,17 +55,17 @@ def planned(
     [B, C', H', W'] in x's dtype, channels-last. Differentiable once. Raises ValueError for a training batch of one value
     a channel.
     """
-    y: Tensor = torch.ops.yolov9k.planned(x, list(parameters), list(running), name, training, group)[0]
-    return y
+    run = getattr(torch.ops.yolov9k, f"planned_{name.rpartition('_')[2]}")
+    return run(x, list(parameters), list(running), name, training, group)[0]  # type: ignore[no-any-return]
 
 
 def _run(
     kernels: Kernels, x: Tensor, parameters: list[Tensor], running: list[Tensor], name: str, training: bool, group: str
-) -> tuple[Tensor, list[Tensor]]:
+) -> tuple[Tensor, ...]:
     x = x.contiguous(memory_format=torch.channels_last)
     run = Forward(_PLANS[name], kernels, x, parameters, training, group)
     y = run.run(running)
-    return y, run.saved()
+    return y, *run.saved()
 
 
 def _run_backward(
@@ -73,17 +76,30 @@ def _run_backward(
     return Backward(_PLANS[name], kernels, x, parameters, saved, training, group, needs_x).run(grad)
 
 
+@functools.cache
+def _define(count: int) -> None:
+    """The operator for plans that save `count` tensors: one that writes to an input must not return a list (torch.compile)."""
+    saved = "".join(f", Tensor s{i}" for i in range(count))
+    define(
+        f"planned_{count}(Tensor x, Tensor[] parameters, Tensor(a!)[] running, str plan, bool training, str group) -> "
+        f"(Tensor y{saved})",
+        _forward,
+        _fake_forward,
+    )
+    differentiate(f"planned_{count}", _differentiate, _save, mutates=True)
+
+
 def _real() -> Kernels:
     global _kernels
     _kernels = _kernels or Kernels()
     return _kernels
 
 
-def _forward(*arguments: Any) -> tuple[Tensor, list[Tensor]]:
+def _forward(*arguments: Any) -> tuple[Tensor, ...]:
     return _run(_real(), *arguments)
 
 
-def _fake_forward(*arguments: Any) -> tuple[Tensor, list[Tensor]]:
+def _fake_forward(*arguments: Any) -> tuple[Tensor, ...]:
     return _run(_tally or Tally(), *arguments)
 
 
@@ -95,11 +111,11 @@ def _fake_backward(*arguments: Any) -> list[Tensor]:
     return _run_backward(_tally or Tally(), *arguments)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor]]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, parameters, running, ctx.name, ctx.training, ctx.group = inputs
     ctx.layers = len(running)
-    ctx.save_for_backward(x, *parameters, *output[1])
-    ctx.mark_non_differentiable(*output[1])
+    ctx.save_for_backward(x, *parameters, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 
 
@@ -118,15 +134,8 @@ def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
 
 
 define(
-    "planned(Tensor x, Tensor[] parameters, Tensor(a!)[] running, str plan, bool training, str group) -> "
-    "(Tensor y, Tensor[] saved)",
-    _forward,
-    _fake_forward,
-)
-define(
     "planned_backward(Tensor grad, Tensor x, Tensor[] parameters, Tensor[] saved, str plan, bool training, str group, "
     "bool needs_x) -> Tensor[]",
     _backward,
     _fake_backward,
 )
-differentiate("planned", _differentiate, _save, mutates=True)
