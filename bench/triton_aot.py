@@ -35,12 +35,27 @@ def _named(names: str, kind: str) -> dict[str, str]:
     return dict.fromkeys(names.split(), kind)
 
 
-BN = {"CHUNK": 1024, "ROWS": 32, "COLUMNS": 64, "ACTIVATION": True, "TRAINING": True}
+BN = {"CHUNK": 1024, "ROWS": 32, "COLUMNS": 64, "ACTIVATION": True, "TRAINING": True, "FIRST": True, "RUNNING": True}
+BN |= {"AFFINE": True, "RESIDUAL": True, "SOURCES": 1, "DUAL": False}
+DUAL = BN | {"DUAL": True, "RESIDUAL": False, "SOURCES": 3}
 BN_TYPES = (
-    _named("z y grad out", "*bf16")
-    | {"eps": "fp32"}
-    | _named("pitch pitch_z pitch_y pitch_g pitch_o rows channels chunks", "i32")
+    _named("first z z2 y grad grad2 grad3 out2 residual", "*bf16")
+    | _named("eps momentum active", "fp32")
+    | {"batches": "*i64"}
+    | _named("pitch pitch_z pitch_z2 pitch_y pitch_r pitch_g pitch_g2 pitch_g3 pitch_o pitch_o2", "i32")
+    | _named("rows channels count tiles tile_rows kind_stride tile_stride out_stride", "i32")
 )
+GEMM = {"PROLOGUE": False, "BIAS": False, "ADDENDS": 0, "ACTIVATION": False, "STATISTICS": False, "EPILOGUE": False}
+TILE = {"ROWS": 128, "COLUMNS": 64, "DEPTH": 32}
+GEMM_TYPES = _named("a b out add1 add2 z grad x", "*bf16") | _named(
+    "pitch_a stride_n stride_k pitch_o rows width depth pitch_1 pitch_2 pitch_z tiles pitch_g pitch_x share", "i32"
+)
+GEMMS = {
+    "plain": {},
+    "prologue, statistics": {"PROLOGUE": True, "STATISTICS": True},
+    "bias, SiLU": {"BIAS": True, "ACTIVATION": True},
+    "epilogue, two addends": {"EPILOGUE": True, "ACTIVATION": True, "ADDENDS": 2},
+}
 DFL_TYPES = (
     _named("ptr0 ptr1 ptr2 out", "*bf16")
     | _named("pixels0 pixels1 pixels2", "fp32")
@@ -49,10 +64,19 @@ DFL_TYPES = (
 )
 SOURCES = [
     Source("dfl_decode", "_decode", DFL_TYPES, {"BINS": 16, "ROWS": 16, "BLOCK": 64}),
+    Source("conv_bn_silu", "_statistics", BN_TYPES | {"pitch": "i32"}, BN),
+    Source("conv_bn_silu", "_merge_statistics", BN_TYPES, BN),
     *(
-        Source("conv_bn_silu", name, BN_TYPES, BN)
-        for name in ("_statistics", "_merge_statistics", "_normalise", "_reduce_gradient", "_spread_gradient")
+        Source("conv_bn_silu", name, BN_TYPES | {"out": "*bf16"}, constants, variant)
+        for name in ("_normalise", "_reduce_gradient", "_spread_gradient")
+        for constants, variant in ((BN, ""), (DUAL, "dual"))
     ),
+    *(Source("conv1x1", "_multiply", GEMM_TYPES, GEMM | TILE | flags, variant) for variant, flags in GEMMS.items()),
+    *(
+        Source("conv1x1", "_multiply", GEMM_TYPES, GEMM | TILE | flags | {"COLUMNS": 128}, f"{variant}, 128 wide", 8)
+        for variant, flags in GEMMS.items()
+    ),
+    Source("conv1x1", "_weight_gradient", GEMM_TYPES, {"PROLOGUE": True, "ROWS": 64, "COLUMNS": 64, "DEPTH": 64}),
 ]
 
 

@@ -45,9 +45,6 @@ class PlainKernels(Kernels):
     def statistics_rows(self) -> int:
         return 1 << 40
 
-    def conv1x1_rows(self) -> int:
-        return 1 << 40
-
     def statistics(self, z: Tensor) -> Tensor:
         return self._parts(z, z[0, :, 0, 0])
 
@@ -56,9 +53,9 @@ class PlainKernels(Kernels):
         mean = rows.mean(0)
         return torch.stack((mean, (rows - mean).square().sum(0)))[:, None]
 
-    def conv1x1(self, x: Tensor, weight: Tensor, out: Tensor, prologue: Any, statistics: bool) -> Tensor | None:
+    def conv1x1(self, x: Tensor, weight: Tensor, out: Tensor, prologue: Any, statistics: bool) -> tuple[Tensor | None, int]:
         out.copy_(F.conv2d(activated(x, prologue), weight.view(*weight.shape[:2], 1, 1)))
-        return self._parts(out, 0) if statistics else None
+        return (self._parts(out, 0) if statistics else None), 1 << 40
 
     def conv1x1_input_gradient(
         self, grad: Tensor, weight: Tensor, out: Tensor, addends: Sequence[Tensor], epilogue: Any

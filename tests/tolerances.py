@@ -55,3 +55,14 @@ ROUNDED = {
     torch.bfloat16: {"rtol": 2**-7, "atol": 1e-3},
     torch.float16: {"rtol": 2**-10, "atol": 1e-3},
 }
+# Products of matrices: float32 sums of some tens of terms near 1 in another order; one rounding of what is stored, and of
+# what is recomputed on the way in.
+PRODUCT = {
+    torch.float32: {"rtol": 2e-5, "atol": 5e-5},
+    torch.bfloat16: {"rtol": 2**-6, "atol": 2**-5},
+    torch.float16: {"rtol": 2**-9, "atol": 2**-8},
+}
+# Triton's interpreter cuts float32 off to bfloat16 where a GPU rounds: up to a unit in the last place, always to one side.
+CUT_OFF = 2**-8
+# A tile's mean near 10,000 is rounded to 5e-4; distances between tiles' means near 0.1 carry that into the variance.
+LARGE_MEAN = {"rtol": 2e-4, "atol": 0.0}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.plain_kernels import PlainKernels, column
-from tests.tolerances import DFL_FLOAT32, FUSED_RELATIVE, MEAN_ROUNDING, ROUNDED
+from tests.tolerances import CUT_OFF, DFL_FLOAT32, FUSED_RELATIVE, MEAN_ROUNDING, ROUNDED
 from yolov9k.ops import conv_bn_silu
 
 pytest.importorskip("triton")
@@ -60,8 +60,10 @@ def test_conv_bn_silu_equals_the_reference(
         results(lambda *a, b=backend: conv_bn_silu(*a, activation, backend=b), x, conv.float(), bn.float(), seed)
         for backend in ("reference", "triton")
     )
-    for mine, theirs, truth in zip(ours, own, exact, strict=True):
+    for number, (mine, theirs, truth) in enumerate(zip(ours, own, exact, strict=True)):
         scale = truth.abs().max().clamp(min=1) * FUSED_RELATIVE + mean * MEAN_ROUNDING  # terms near 1 may cancel in sums
+        if number == 2:  # the weight's gradient: a sum over all rows of gradients, that the mean's rounding moves, times inputs
+            scale += x[:, 0].numel() * (FUSED_RELATIVE + mean * mean * MEAN_ROUNDING)
         assert (mine - truth).abs().max() <= 2 * (theirs - truth).abs().max() + scale
 
 
@@ -77,7 +79,8 @@ def test_conv_bn_silu_in_low_precision() -> None:
             for backend in ("reference", "triton")
         )
         for mine, theirs, truth in zip(ours, own, exact, strict=True):
-            assert (mine - truth).abs().max() <= 2 * (theirs - truth).abs().max() + truth.abs().max() * FUSED_RELATIVE
+            unit = FUSED_RELATIVE if DEVICE == "cuda" else CUT_OFF
+            assert (mine - truth).abs().max() <= 2 * (theirs - truth).abs().max() + truth.abs().max() * unit
 
 
 def test_normalise_writes_into_a_slice_and_refuses_other_memory() -> None:

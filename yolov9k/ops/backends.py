@@ -20,6 +20,7 @@ _IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "task_aligned_assign": ("cpu", "cuda"),
     "detection_loss": (),
     "batched_nms": ("cpu", "cuda"),
+    "sgd_ema": ("triton",),
 }
 
 

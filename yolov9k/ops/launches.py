@@ -70,13 +70,11 @@ class Kernels:
             grad_x = grad_x.contiguous(memory_format=torch.channels_last)
         return grad_x, grad_weight
 
-    def conv1x1(self, x: Tensor, weight: Tensor, out: Tensor, prologue: Affine | None, statistics: bool) -> Tensor | None:
-        parts = self.matrix.forward(x, weight, out, prologue, statistics=statistics)[1]
-        return parts  # type: ignore[no-any-return]
-
-    def conv1x1_rows(self) -> int:
-        """Rows a tile of conv1x1's statistics."""
-        return int(self.matrix.BLOCK_M)
+    def conv1x1(
+        self, x: Tensor, weight: Tensor, out: Tensor, prologue: Affine | None, statistics: bool
+    ) -> tuple[Tensor | None, int]:
+        _, parts, rows = self.matrix.forward(x, weight, out, prologue, statistics=statistics)
+        return parts, rows
 
     def conv1x1_input_gradient(
         self, grad: Tensor, weight: Tensor, out: Tensor, addends: Sequence[Tensor], epilogue: Epilogue | None
@@ -151,12 +149,11 @@ class Tally(Kernels):
         rows = like.shape[0] * like.shape[2] * like.shape[3]
         return like.new_empty((kinds, -(-rows // self.TILE), width), dtype=torch.float32)
 
-    def conv1x1(self, x: Tensor, weight: Tensor, out: Tensor, prologue: Any, statistics: bool) -> Tensor | None:
+    def conv1x1(
+        self, x: Tensor, weight: Tensor, out: Tensor, prologue: Any, statistics: bool
+    ) -> tuple[Tensor | None, int]:
         self.count("conv1x1", [x, weight], [out])
-        return self._parts(out, 2, out.shape[1]) if statistics else None
-
-    def conv1x1_rows(self) -> int:
-        return self.TILE
+        return self._parts(out, 2, out.shape[1]) if statistics else None, self.TILE
 
     def conv1x1_input_gradient(
         self, grad: Tensor, weight: Tensor, out: Tensor, addends: Sequence[Tensor], epilogue: Any

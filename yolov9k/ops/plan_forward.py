@@ -73,8 +73,8 @@ class Forward(Run):
         x, pending = self.view(step.source), self.plan.pending(step)
         if step.is_matrix:
             z = self._target(step)
-            parts = self.k.conv1x1(x, self.weight(step, x), z, self.prologue(step.source), self.training)
-            tile, first = self.k.conv1x1_rows(), None
+            parts, tile = self.k.conv1x1(x, self.weight(step, x), z, self.prologue(step.source), self.training)
+            first = None
         else:
             weight = self.weight(step, x)
             z = self.maps[step.target.map] = self.k.convolve(self.k.dense(x), weight, step.stride, step.padding, step.groups)

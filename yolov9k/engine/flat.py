@@ -1,0 +1,117 @@
+"""Flat storage: a model's parameters, gradients, momentum, average and buffers as views of a few long tensors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+ALIGN = 64  # values; every view starts at a multiple, so that vector loads and tensor cores may read it in 16 bits too
+GROUPS = ("bias", "weight", "norm")
+
+
+class Slot(NamedTuple):
+    """Where one tensor of a state dict lies: offset and strides in values."""
+
+    key: str
+    start: int
+    shape: torch.Size
+    stride: tuple[int, ...]
+
+    def view(self, flat: Tensor) -> Tensor:
+        """The tensor's place in `flat`."""
+        return flat.as_strided(self.shape, self.stride, flat.storage_offset() + self.start)
+
+
+class FlatStorage:
+    """Moves the floating tensors of `model` into flat storage and makes its moving average, `average`, alike.
+
+    values: [M] of the model: trained parameters by group (bias, weight, norm, which end at `ends`), then frozen parameters
+    and buffers; grads, momentum: [ends[-1]] zeros; ema: [M] of `average`. Each view keeps its tensor's strides; between
+    views are zeros, which a step leaves zero. Integer buffers stay where they are. Raises ValueError naming a tensor whose
+    dtype or device is not that of the rest.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        groups = _grouped(model)
+        self.slots, self.ends, total = _lay_out(groups)
+        self.trained = sum(len(groups[name]) for name in GROUPS)  # the first slots, which are parameters that learn
+        like = next(iter(model.parameters()))
+        self.values, self.ema = (torch.zeros(total, dtype=like.dtype, device=like.device) for _ in range(2))
+        self.grads, self.momentum = (torch.zeros_like(self.values[: self.ends[-1]]) for _ in range(2))
+        _move(model, self.slots, self.values)
+        _move(self.average, self.slots, self.ema)
+        state = model.state_dict(keep_vars=True)
+        self._bound = [(state[slot.key], slot.view(self.values), slot.view(self.grads)) for slot in self.slots[: self.trained]]
+        self._counts = [
+            (mine, state[key]) for key, mine in self.average.state_dict().items() if not mine.is_floating_point()
+        ]  # fmt: skip
+        self.collect()
+
+    def collect(self) -> None:
+        """See to it that every gradient lies in `grads`: one that was set to None is zero, one of its own is copied.
+
+        Raises RuntimeError where a parameter itself has left the storage, by `model.to` for instance.
+        """
+        for parameter, value, grad in self._bound:
+            if parameter.data_ptr() != value.data_ptr():
+                raise RuntimeError("a parameter was moved out of the flat storage; move the model before training is set up")
+            if parameter.grad is not grad:
+                grad.zero_() if parameter.grad is None else grad.copy_(parameter.grad)
+                parameter.grad = grad
+
+    def copy_counts(self) -> None:
+        """Bring the average's integer buffers, BatchNorm's counters, up to the model's."""
+        for mine, theirs in self._counts:
+            mine.copy_(theirs)
+
+    def momenta(self) -> Iterator[Tensor]:
+        """Momentum of each trained parameter, group by group."""
+        return (slot.view(self.momentum) for slot in self.slots[: self.trained])
+
+    def sizes(self) -> list[int]:
+        """How many tensors each group has."""
+        starts = [slot.start for slot in self.slots[: self.trained]]
+        below = [sum(start < end for start in starts) for end in self.ends]
+        return [end - start for start, end in zip([0, *below], below, strict=False)]
+
+
+def _grouped(model: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Floating tensors of the state dict by group; "rest" are those that do not learn. A shared tensor is listed once."""
+    norms = {id(p) for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) for p in m.parameters(False)}
+    groups: dict[str, dict[str, Tensor]] = {name: {} for name in (*GROUPS, "rest")}
+    like, seen = next(iter(model.parameters())), set()
+    for key, tensor in model.state_dict(keep_vars=True).items():
+        if not tensor.is_floating_point() or id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        if (tensor.dtype, tensor.device) != (like.dtype, like.device):
+            raise ValueError(f"{key} is {tensor.dtype} on {tensor.device}, other tensors {like.dtype} on {like.device}")
+        name = "bias" if key.rpartition(".")[2] == "bias" else "norm" if id(tensor) in norms else "weight"
+        groups[name if tensor.requires_grad else "rest"][key] = tensor
+    return groups
+
+
+def _lay_out(groups: dict[str, dict[str, Tensor]]) -> tuple[list[Slot], list[int], int]:
+    """A slot a tensor, the ends of the three groups, and the end of all."""
+    slots, ends, start = [], [], 0
+    for tensors in groups.values():
+        for key, tensor in tensors.items():
+            stride = torch.empty_like(tensor, device="meta").stride()  # the tensor's own where it is dense
+            slots.append(Slot(key, start, tensor.shape, stride))
+            start += -(-tensor.numel() // ALIGN) * ALIGN
+        ends.append(start)
+    return slots, ends[: len(GROUPS)], start
+
+
+def _move(model: nn.Module, slots: list[Slot], flat: Tensor) -> None:
+    """Turn the model's tensors into views of `flat`, of the same values."""
+    state = model.state_dict(keep_vars=True)
+    for slot in slots:
+        view = slot.view(flat)
+        view.copy_(state[slot.key].detach())
+        state[slot.key].data = view
