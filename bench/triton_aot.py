@@ -62,6 +62,13 @@ DFL_TYPES = (
     | _named("tiles0 tiles1 anchors0 anchors1 anchors2 width0 width1 width2 classes reg_max", "i32")
     | _named("b0 c0 h0 w0 b1 c1 h1 w1 b2 c2 h2 w2", "i32")
 )
+POOL = {"PIXELS": 16, "CHANNELS": 64, "ADDEND": True}
+POOL_TYPES = (
+    _named("source target grad addend out", "*bf16")
+    | {"places": "*u8"}
+    | _named("pitch_s pitch_t pitch_p pitch_g pitch_a pitch_o count height width source_height source_width", "i32")
+    | _named("pooled_height pooled_width channels shift stride padding", "i32")
+)
 SOURCES = [
     Source("dfl_decode", "_decode", DFL_TYPES, {"BINS": 16, "ROWS": 16, "BLOCK": 64}),
     Source("conv_bn_silu", "_statistics", BN_TYPES | {"pitch": "i32"}, BN),
@@ -75,6 +82,12 @@ SOURCES = [
     *(
         Source("conv1x1", "_multiply", GEMM_TYPES, GEMM | TILE | flags | {"COLUMNS": 128}, f"{variant}, 128 wide", 8)
         for variant, flags in GEMMS.items()
+    ),
+    Source("pool", "_average", POOL_TYPES, POOL),
+    *(
+        Source("pool", name, POOL_TYPES, POOL | {"KERNEL": kernel}, f"{kernel}x{kernel}")
+        for name in ("_maximum", "_maximum_gradient")
+        for kernel in (3, 5)
     ),
     Source("conv1x1", "_weight_gradient", GEMM_TYPES, {"PROLOGUE": True, "ROWS": 64, "COLUMNS": 64, "DEPTH": 64}),
 ]
