@@ -44,7 +44,7 @@ class Affine(NamedTuple):
 
 
 class Epilogue(NamedTuple):
-    """The layer that produced a map, for the first half of its backward: raw output z [B, C, H, W], its BatchNorm, SiLU or not."""
+    """What a map's gradient goes on through: its layer's raw output z [B, C, H, W], BatchNorm, SiLU or not."""
 
     z: Tensor
     gamma: Tensor

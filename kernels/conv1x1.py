@@ -96,7 +96,9 @@ def _multiply(
     place = parts + tile * width + column
     if EPILOGUE:  # `total` is the gradient of this map; on through the activation and into BatchNorm's sums
         normal = tl.load(z + row[:, None] * pitch_z + column[None, :], inside, other=0.0).to(tl.float32)
-        normal = (normal - tl.load(mean + column, real, other=0.0)[None, :]) * tl.load(invstd + column, real, other=0.0)[None, :]
+        normal = (normal - tl.load(mean + column, real, other=0.0)[None, :]) * tl.load(invstd + column, real, other=0.0)[
+            None, :
+        ]
         if ACTIVATION:
             u = normal * tl.load(gamma + column, real, other=0.0).to(tl.float32)[None, :]
             u += tl.load(beta + column, real, other=0.0).to(tl.float32)[None, :]

@@ -196,8 +196,7 @@ COUNTS = {
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_steps_launches_and_bytes_are_those_that_were_counted(name: str) -> None:
     found = {
-        part: (sum(cost.launches.values()), sum(cost.bytes.values()))
-        for part, cost in step_cost(create_model(name)).items()
+        part: (sum(cost.launches.values()), sum(cost.bytes.values())) for part, cost in step_cost(create_model(name)).items()
     }
     assert found == COUNTS[name]
 

@@ -66,3 +66,8 @@ PRODUCT = {
 CUT_OFF = 2**-8
 # A tile's mean near 10,000 is rounded to 5e-4; distances between tiles' means near 0.1 carry that into the variance.
 LARGE_MEAN = {"rtol": 2e-4, "atol": 0.0}
+# Hundreds of layers amplify float32's rounding; another order of sums gives another error of
+# the order of torch's own, and every step of training multiplies it.
+END_TO_END = 10
+# Statistics are merged over processes from float64 means and deviations; another order of sums.
+SYNCHRONISED = {"rtol": 1e-8, "atol": 1e-10}

@@ -12,8 +12,8 @@ from tests.plain_kernels import PlainKernels
 from tests.tolerances import LARGE_MEAN, PRODUCT
 
 pytest.importorskip("triton")
-from yolov9k.kernels import conv1x1, conv_bn_silu  # noqa: E402
-from yolov9k.kernels._operands import Affine, Epilogue  # noqa: E402
+from yolov9k.kernels import conv1x1, conv_bn_silu
+from yolov9k.kernels._operands import Affine, Epilogue
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PLAIN = PlainKernels()
@@ -39,9 +39,7 @@ def double(operand: Affine | Epilogue) -> Affine | Epilogue:
 
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(SHAPES, st.booleans(), st.booleans(), st.booleans(), st.sampled_from(DTYPES), st.integers(0, 99))
-def test_forward(
-    shape: tuple[int, ...], before: bool, statistics: bool, wide: bool, dtype: torch.dtype, seed: int
-) -> None:
+def test_forward(shape: tuple[int, ...], before: bool, statistics: bool, wide: bool, dtype: torch.dtype, seed: int) -> None:
     torch.manual_seed(seed)
     *size, depth, width = shape
     x, weight = draw(depth, tuple(size), dtype, wide), (torch.randn(width, depth) / depth**0.5).to(DEVICE, dtype)

@@ -16,8 +16,9 @@ from tests.tolerances import CUT_OFF, DFL_FLOAT32, FUSED_RELATIVE, MEAN_ROUNDING
 from yolov9k.ops import conv_bn_silu
 
 pytest.importorskip("triton")
-from yolov9k.kernels._operands import Norm  # noqa: E402
-from yolov9k.kernels.conv_bn_silu import as_matrix, normalise, reduce_gradient, spread_gradient  # noqa: E402
+from yolov9k.kernels._operands import Norm
+from yolov9k.kernels.conv_bn_silu import as_matrix, normalise, reduce_gradient, spread_gradient
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.tolerances import ROUNDED
 
 pytest.importorskip("triton")
-from yolov9k.kernels import pool  # noqa: E402
+from yolov9k.kernels import pool
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = st.sampled_from([torch.float32, torch.float16])
@@ -48,7 +48,9 @@ def test_max_pool(
         wanted.backward(grad)
         assert leaf.grad is not None
         total = leaf.grad.double() + (0 if addend is None else addend.double())
-        mine = pool.max_pool_backward(grad, places, tuple(size[2:]), kernel, stride, padding, draw(size, dtype, wide, 2), addend)  # type: ignore[arg-type]
+        mine = pool.max_pool_backward(
+            grad, places, tuple(size[2:]), kernel, stride, padding, draw(size, dtype, wide, 2), addend
+        )  # type: ignore[arg-type]
         torch.testing.assert_close(mine.double(), total, **ROUNDED[dtype])
 
 

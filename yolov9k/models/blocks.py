@@ -14,8 +14,7 @@ from yolov9k.ops import conv_bn_silu
 from yolov9k.ops.plan import Slice
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
-    name: getattr(nn, name)
-    for name in ("SiLU", "ReLU", "LeakyReLU", "ReLU6", "Hardswish", "GELU", "Mish", "ELU", "Identity")
+    name: getattr(nn, name) for name in ("SiLU", "ReLU", "LeakyReLU", "ReLU6", "Hardswish", "GELU", "Mish", "ELU", "Identity")
 }
 
 
@@ -27,7 +26,7 @@ class Conv(Block):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c1, c2, k, s, k // 2 if p is None else p, groups=g, bias=False)
-        self.bn: nn.BatchNorm2d | None = nn.BatchNorm2d(c2, eps=1e-3, momentum=0.03)
+        self.bn: nn.BatchNorm2d | nn.SyncBatchNorm | None = nn.BatchNorm2d(c2, eps=1e-3, momentum=0.03)
         self.act: nn.Module = act if isinstance(act, nn.Module) else (nn.SiLU() if act else nn.Identity())
 
     def compose(self, x: Tensor) -> Tensor:
@@ -36,6 +35,8 @@ class Conv(Block):
         if self.bn is None:
             y = self.conv(x)
             return F.silu(y, inplace=not torch.is_grad_enabled()) if silu else self.act(y)
+        if isinstance(self.bn, nn.SyncBatchNorm):  # torch's own: the operator knows one process
+            return self.act(self.bn(self.conv(x)))  # type: ignore[no-any-return]
         y = conv_bn_silu(x, self.conv, self.bn, silu, self.backend)
         return y if silu else self.act(y)
 
@@ -107,7 +108,7 @@ class RepNBottleneck(Block):
     def compose(self, x: Tensor) -> Tensor:
         """[B, c1, H, W] to [B, c2, H, W]."""
         y = self.cv2(self.cv1(x))
-        return x + y if self.add else y
+        return x + y if self.add else y  # type: ignore[no-any-return]
 
     def trace(self, p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
         return self.cv2.trace(p, self.cv1.trace(p, x), into, x if self.add else None)

@@ -94,7 +94,7 @@ def _group(bn: nn.Module) -> str:
     """The name of the processes that share a BatchNorm's statistics, empty for none."""
     if not (isinstance(bn, nn.SyncBatchNorm) and bn.training and dist.is_available() and dist.is_initialized()):
         return ""
-    group = bn.process_group or dist.group.WORLD
+    group: Any = bn.process_group or dist.group.WORLD
     return str(group.group_name) if dist.get_world_size(group) > 1 else ""
 
 

@@ -32,11 +32,11 @@ class Cost(NamedTuple):
     bytes: Counter[str]
 
 
-class _Count(TorchDispatchMode):
+class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts torch's own operators that launch something: all but views and allocations."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.cost = Cost(Counter(), Counter())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -106,9 +106,7 @@ def cost_table(model: YOLOv9, batch: int = 16, img_size: int = 640) -> Table:
 
 
 def _only(cost: dict[str, Cost], name: str) -> list[Cost]:
-    return [
-        Cost(Counter({name: part.launches[name]}), Counter({name: part.bytes[name]})) for part in cost.values()
-    ]
+    return [Cost(Counter({name: part.launches[name]}), Counter({name: part.bytes[name]})) for part in cost.values()]
 
 
 def _cells(*costs: Cost) -> tuple[str, str]:

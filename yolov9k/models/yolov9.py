@@ -219,7 +219,8 @@ def _build_layer(
 def create_model(name_or_yaml: str | Path, num_classes: int | None = None, backend: str = "auto") -> YOLOv9:
     """A model with fresh weights: one of the ten variants' names or a YAML file of the published format.
 
-    num_classes: None takes the file's nc, 80 where it has none. backend: as in `YOLOv9.use`. Raises UserError naming the file, layer and value.
+    num_classes: None takes the file's nc, 80 where it has none. backend: as in `YOLOv9.use`. Raises UserError naming the
+    file, layer and value.
     """
     spec = load_spec(name_or_yaml)
     classes = spec.num_classes if num_classes is None else num_classes

@@ -41,8 +41,8 @@ def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: boo
     if backend == "triton" and x.numel():
         layer = Layer("conv", conv.out_channels, bn.eps, bn.momentum or 0.0)
         spec = ConvSpec(layer, int(conv.kernel_size[0]), stride, padding, conv.groups, activation)
-        running = [bn.running_mean, bn.running_var, bn.num_batches_tracked]
-        return planned(x, [weight, bn.weight, bn.bias], running, _plan(conv.in_channels, spec), training)  # type: ignore[list-item]
+        running: Any = [bn.running_mean, bn.running_var, bn.num_batches_tracked]
+        return planned(x, [weight, bn.weight, bn.bias], running, _plan(conv.in_channels, spec), training)
     mean, var = (None, None) if training else (bn.running_mean, bn.running_var)
     y, z, batch_mean, invstd = torch.ops.yolov9k.conv_bn_silu(
         x, weight, bn.weight, bn.bias, mean, var, stride, padding, conv.groups, bn.eps, activation

@@ -149,9 +149,7 @@ class Tally(Kernels):
         rows = like.shape[0] * like.shape[2] * like.shape[3]
         return like.new_empty((kinds, -(-rows // self.TILE), width), dtype=torch.float32)
 
-    def conv1x1(
-        self, x: Tensor, weight: Tensor, out: Tensor, prologue: Any, statistics: bool
-    ) -> tuple[Tensor | None, int]:
+    def conv1x1(self, x: Tensor, weight: Tensor, out: Tensor, prologue: Any, statistics: bool) -> tuple[Tensor | None, int]:
         self.count("conv1x1", [x, weight], [out])
         return self._parts(out, 2, out.shape[1]) if statistics else None, self.TILE
 

@@ -178,7 +178,7 @@ class Planner:
         return target
 
     def dual(self, source: Slice, small: ConvSpec, big: ConvSpec, activation: bool) -> Slice:
-        """SiLU(BN(big(source)) + BN(small(source))). The small one comes first, so that backward it can add what others gave."""
+        """SiLU(BN(big(source)) + BN(small(source))). The small one is first: backward, it then adds what others gave."""
         raws = []
         for conv in (small, big):
             raws.append(self.map(conv.layer.width))

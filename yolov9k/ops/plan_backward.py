@@ -1,7 +1,8 @@
-"""A block's plan, backward: gradients that meet are added by whoever reads or writes them last, and slices stay where they lie."""
+"""A block's plan, backward: gradients that meet are added by whoever touches them last, slices stay where they lie."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -64,7 +65,7 @@ class Backward(Run):
             if whole.meets(part):
                 edges |= {edge for edge in (whole.start, whole.stop) if part.start < edge < part.stop}
         ordered = sorted(edges)
-        return [Slice(part.map, a, b) for a, b in zip(ordered, ordered[1:], strict=False)]
+        return [Slice(part.map, a, b) for a, b in itertools.pairwise(ordered)]
 
     def _summed(self, part: Slice) -> Tensor:
         return self.k.add(self.sources(part))
@@ -142,9 +143,10 @@ class Backward(Run):
             grad_x, grad_weight = self.k.convolve_backward(grad, self.k.dense(x), weight, *options, needs)
             if grad_x is not None and needs:
                 self.given.append((step.source, grad_x))
-        parts = grad_weight.split([self.plan.layers[layer].width for layer in step.layers])
-        for layer, part in zip(step.layers, parts, strict=True):
-            self._give(PER_LAYER * layer, part)
+        widths = [self.plan.layers[layer].width for layer in step.layers]
+        parts = torch.split(grad_weight, widths)
+        for layer, share in zip(step.layers, parts, strict=True):
+            self._give(PER_LAYER * layer, share)
 
     def _matrix_input(self, step: Step, grad: Tensor, weight: Tensor) -> None:
         """The input's gradient; the last one of a slice adds the others and goes on through BatchNorm and SiLU."""

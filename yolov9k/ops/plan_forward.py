@@ -1,4 +1,4 @@
-"""A block's plan, forward: an activation is written once, into its slice, and not at all where a 1x1 convolution reads it raw."""
+"""A block's plan, forward: an activation is written once, into its slice; where 1x1 convolutions read it, not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ PER_LAYER = 3  # weight, gamma, beta; running mean, running variance, number of 
 class Run:
     """Maps, statistics and pending normalisations of one pass over a plan."""
 
-    def __init__(self, plan: Plan, kernels: Kernels, x: Tensor, parameters: Sequence[Tensor], training: bool, group: str) -> None:
+    def __init__(
+        self, plan: Plan, kernels: Kernels, x: Tensor, parameters: Sequence[Tensor], training: bool, group: str
+    ) -> None:
         self.plan, self.k, self.parameters, self.training, self.group = plan, kernels, parameters, training, group
         self.maps: dict[int, Tensor] = {0: x}
         self.sizes = _sizes(plan, (x.shape[2], x.shape[3]))
@@ -50,7 +52,8 @@ class Run:
 
     def world(self) -> Any:
         """The processes that share statistics, None where this one is alone."""
-        return dist.distributed_c10d._resolve_process_group(self.group) if self.group and self.training else None  # type: ignore[attr-defined]
+        resolve: Any = dist.distributed_c10d._resolve_process_group  # type: ignore[attr-defined]
+        return resolve(self.group) if self.group and self.training else None
 
 
 class Forward(Run):
@@ -144,12 +147,12 @@ class Forward(Run):
 
 
 def share_statistics(found: Tensor, rows: int, world: Any, running: Any, eps: float) -> None:
-    """Merge mean and 1 / standard deviation [2, C] over processes, in place, and move the running statistics (SyncBatchNorm)."""
+    """Merge mean and 1 / deviation [2, C] over processes, in place; move the running statistics (as SyncBatchNorm)."""
     count = torch.full_like(found[:1], float(rows))
     mine = torch.cat((found[:1], (found[1:].pow(-2) - eps).clamp(min=0) * rows, count))
-    everyone = mine.new_empty((dist.get_world_size(world), *mine.shape))
-    dist.all_gather_into_tensor(everyone, mine, group=world)
-    means, spreads, counts = everyone.unbind(1)
+    everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size(world))]
+    dist.all_gather(everyone, mine, group=world)
+    means, spreads, counts = torch.stack(everyone, 1)
     total = counts.sum(0)
     mean = (means * counts).sum(0) / total
     spread = spreads.sum(0) + ((means - mean).square() * counts).sum(0)

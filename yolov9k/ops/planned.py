@@ -127,9 +127,7 @@ def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         raise RuntimeError("conv_bn_silu: has no second derivative; use the reference for create_graph=True")
     x, *rest = ctx.saved_tensors
     needs_x = ctx.needs_input_grad[0]
-    grads = torch.ops.yolov9k.planned_backward(
-        grad, x, rest[:count], rest[count:], ctx.name, ctx.training, ctx.group, needs_x
-    )
+    grads = torch.ops.yolov9k.planned_backward(grad, x, rest[:count], rest[count:], ctx.name, ctx.training, ctx.group, needs_x)
     return grads[0] if needs_x else None, grads[1:], [None] * count, None, None, None
 
 
