@@ -69,6 +69,12 @@ POOL_TYPES = (
     | _named("pitch_s pitch_t pitch_p pitch_g pitch_a pitch_o count height width source_height source_width", "i32")
     | _named("pooled_height pooled_width channels shift stride padding", "i32")
 )
+CONV = {"KERNEL": 3, "ACTIVATION": True, "RESIDUAL": True, "ROWS": 128, "DEPTH": 32}
+CONV_TYPES = (
+    _named("x weight residual out", "*bf16")
+    | _named("pitch_x pitch_r pitch_o weight_n weight_k weight_y weight_x rows height width", "i32")
+    | _named("source_height source_width depth columns_in_group stride padding", "i32")
+)
 SOURCES = [
     Source("dfl_decode", "_decode", DFL_TYPES, {"BINS": 16, "ROWS": 16, "BLOCK": 64}),
     Source("conv_bn_silu", "_statistics", BN_TYPES | {"pitch": "i32"}, BN),
@@ -82,6 +88,10 @@ SOURCES = [
     *(
         Source("conv1x1", "_multiply", GEMM_TYPES, GEMM | TILE | flags | {"COLUMNS": 128}, f"{variant}, 128 wide", 8)
         for variant, flags in GEMMS.items()
+    ),
+    *(
+        Source("conv3x3", "_convolve", CONV_TYPES, CONV | {"COLUMNS": columns}, f"{columns} wide", warps)
+        for columns, warps in ((64, 4), (128, 8))
     ),
     Source("pool", "_average", POOL_TYPES, POOL),
     *(

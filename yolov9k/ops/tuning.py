@@ -1,0 +1,132 @@
+"""Which of several ways to one result is the fastest here: measured once a shape, kept on disk by GPU and versions."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+REPEATS = 5
+_known: dict[Path, dict[str, str]] = {}  # by file
+
+
+def cache_folder() -> Path:
+    """$YOLOV9K_CACHE, else yolov9k in $XDG_CACHE_HOME, else in ~/.cache."""
+    if wish := os.environ.get("YOLOV9K_CACHE"):
+        return Path(wish)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov9k"
+
+
+@functools.cache
+def _machine(device: str, index: int) -> str:
+    """What a measurement holds for: the device and the versions of what runs on it."""
+    packages = {"torch": torch.__version__, "cuda": torch.version.cuda, "yolov9k": _version("yolov9k")}
+    packages["triton"] = _version("triton")
+    if device != "cuda":
+        return json.dumps({"device": platform.processor() or platform.machine(), **packages})
+    properties = torch.cuda.get_device_properties(index)
+    packages["cudnn"] = str(torch.backends.cudnn.version())
+    return json.dumps({"device": properties.name, "capability": [properties.major, properties.minor], **packages})
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def fastest(operator: str, key: object, ways: Mapping[str, Callable[[], object]], device: torch.device) -> str:
+    """The name of the fastest of `ways` for `operator` with arguments like `key`.
+
+    Measured at the first call (median of five after one), then remembered in memory and in tuning.json. While a CUDA graph is
+    captured nothing can be measured: the first way is taken and not remembered. A way that raises is left out; where all
+    do, the first one's error is raised. A file that cannot be read or written is warned of and done without.
+    """
+    path, name = cache_folder() / "tuning.json", json.dumps([operator, key, _machine(device.type, device.index or 0)])
+    if path not in _known:
+        _known[path] = _read(path)
+    found = _known[path].get(name)
+    if found in ways:
+        return str(found)
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return next(iter(ways))
+    times, errors = dict[str, float](), list[Exception]()
+    for way, run in ways.items():
+        try:
+            times[way] = _median(run, device)
+        except Exception as error:  # noqa: PERF203: whatever a backend says of a shape that it does not serve
+            errors.append(error)
+    if not times:
+        raise errors[0]
+    best = min(times, key=times.__getitem__)
+    _known[path][name] = best
+    _write(path, name, best)
+    return best
+
+
+def _median(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds a call."""
+    run()
+    if device.type != "cuda":
+        return statistics.median(_timed(run) for _ in range(REPEATS))
+    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(REPEATS)]
+    for start, end in pairs:
+        start.record()
+        run()
+        end.record()
+    torch.cuda.synchronize(device)
+    return statistics.median(float(start.elapsed_time(end)) / 1e3 for start, end in pairs)
+
+
+def _timed(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _read(path: Path) -> dict[str, str]:
+    """What earlier runs have measured; nothing where there is no file or it is none of ours."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+            raise ValueError("not a table of names")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{path}: cannot be read ({error}); measured again", stacklevel=3)
+        return {}
+    return content
+
+
+def _write(path: Path, name: str, best: str) -> None:
+    """Add one entry to the file as it is now: other processes add theirs."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_suffix(".lock")):
+            table = _read(path) | {name: best}
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as file:
+                json.dump(table, file, indent=0)
+            os.replace(file.name, path)
+    except OSError as error:
+        warnings.warn(f"{path}: cannot be written ({error}); kept for this run alone", stacklevel=3)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    import fcntl
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
