@@ -75,6 +75,7 @@ CONV_TYPES = (
     | _named("pitch_x pitch_r pitch_o weight_n weight_k weight_y weight_x rows height width", "i32")
     | _named("source_height source_width depth columns_in_group stride padding", "i32")
 )
+SGD_TYPES = {"low": "*bf16"} | _named("trained total end0 end1 parts", "i32")
 SOURCES = [
     Source("dfl_decode", "_decode", DFL_TYPES, {"BINS": 16, "ROWS": 16, "BLOCK": 64}),
     Source("conv_bn_silu", "_statistics", BN_TYPES | {"pitch": "i32"}, BN),
@@ -100,6 +101,8 @@ SOURCES = [
         for kernel in (3, 5)
     ),
     Source("conv1x1", "_weight_gradient", GEMM_TYPES, {"PROLOGUE": True, "ROWS": 64, "COLUMNS": 64, "DEPTH": 64}),
+    Source("sgd_ema", "_square_sums", SGD_TYPES, {"BLOCK": 1024}),
+    Source("sgd_ema", "_update", SGD_TYPES, {"HAS_LOW": True, "PARTIALS": 1024, "BLOCK": 1024}),
 ]
 
 

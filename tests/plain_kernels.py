@@ -99,6 +99,13 @@ class PlainKernels(Kernels):
             centred = g if sums is None else g - column(sums[0]) / count - normal(a, n) * column(sums[row]) / count
             target.copy_(centred * column(n.gamma * n.invstd))
 
+    def conv_silu(
+        self, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, groups: int, activation: bool, out: Tensor,
+        residual: Tensor | None,
+    ) -> None:  # fmt: skip
+        z = F.conv2d(x, weight, bias, stride, padding, 1, groups)
+        out.copy_((F.silu(z) if activation else z) + (0 if residual is None else residual))
+
     def avg_pool(self, x: Tensor, out: Tensor) -> None:
         out.copy_(F.avg_pool2d(x, 2, 1))
 

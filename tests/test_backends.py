@@ -13,7 +13,17 @@ from torch import Tensor, nn
 
 from yolov9k import native
 from yolov9k.cli import main
-from yolov9k.ops import available, batched_nms, conv_bn_silu, detection_loss, dfl_decode, operators, task_aligned_assign
+from yolov9k.ops import (
+    available,
+    batched_nms,
+    conv_bn_silu,
+    conv_silu,
+    detection_loss,
+    dfl_decode,
+    operators,
+    sgd_ema,
+    task_aligned_assign,
+)
 from yolov9k.ops.backends import BACKENDS, choose
 
 CPU = torch.device("cpu")
@@ -23,6 +33,10 @@ NATIVE = ("task_aligned_assign", "batched_nms")  # operators that csrc/ computes
 
 def _convolve(backend: str) -> Tensor:
     return conv_bn_silu(torch.zeros(2, 3, 4, 4), nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), backend=backend)
+
+
+def _convolve_fused(backend: str) -> Tensor:
+    return conv_silu(torch.zeros(2, 3, 4, 4), torch.zeros(4, 3, 3, 3), torch.ones(4), 1, 1, backend=backend)
 
 
 def _decode(backend: str) -> Tensor:
@@ -43,9 +57,15 @@ def _suppress(backend: str) -> Tensor:
     return batched_nms(torch.zeros(1, 6, 3), 0.1, 0.5, backend=backend).detections
 
 
+def _optimise(backend: str) -> Tensor:
+    values, grads, momentum, ema = torch.ones(4, 3)
+    sgd_ema(values, grads, momentum, ema, None, torch.ones(14), [1, 2, 3], torch.ones(5), backend=backend)
+    return values
+
+
 CALLS: dict[str, Callable[[str], Tensor]] = {
-    "conv_bn_silu": _convolve, "dfl_decode": _decode, "detection_loss": _lose, "task_aligned_assign": _assign,
-    "batched_nms": _suppress,
+    "conv_bn_silu": _convolve, "conv_silu": _convolve_fused, "dfl_decode": _decode, "detection_loss": _lose,
+    "task_aligned_assign": _assign, "batched_nms": _suppress, "sgd_ema": _optimise,
 }  # fmt: skip
 
 

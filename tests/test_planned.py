@@ -39,7 +39,7 @@ BLOCKS: dict[str, Callable[[], Block]] = {
 def use_plain_kernels(patch: pytest.MonkeyPatch) -> None:
     """Plans run with plain torch's kernels, whatever the dtype."""
     patch.setattr(operator, "_kernels", PlainKernels())
-    patch.setattr(Block, "_serves", lambda self, x: self.backend == "triton" and self.prepare(x.shape[1]) is not None)
+    patch.setattr("yolov9k.models.planned.choose", lambda _, backend, *__: backend)
     patch.setattr("yolov9k.ops.plan_forward.STATISTICS", torch.float64)
 
 
@@ -177,13 +177,38 @@ def test_compiles_whole(name: str) -> None:
         torch.testing.assert_close(mine.grad, other.grad)
 
 
-def test_a_block_with_another_activation_has_no_plan_and_a_fused_one_neither() -> None:
-    strange = blocks.RepNCSP(4, 6)
+def test_a_block_with_another_activation_or_half_fused_has_no_plan() -> None:
+    strange, half = blocks.RepNCSP(4, 6), blocks.RepNCSP(4, 6)
     strange.cv1.act = nn.ReLU()
+    half.cv1.fuse()
     assert strange.prepare(4) is None
-    fused = blocks.Conv(4, 6).eval()
-    fused.fuse()
-    assert fused.prepare(4) is None
+    assert half.prepare(4) is None
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_fused_blocks_plan_equals_it_and_the_plan_from_before_is_forgotten(name: str) -> None:
+    block = randomised(BLOCKS[name], False)
+    x = torch.randn(2, 4, 7, 6, dtype=torch.float64)
+    with torch.no_grad():
+        wanted = block.compose(x)
+        as_triton(block)
+        torch.testing.assert_close(block(x), wanted, **FLOAT64_LOOPS)
+        for kind in (blocks.RepConvN, blocks.Conv):
+            for module in list(block.modules()):
+                if isinstance(module, kind):
+                    module.fuse()
+        torch.testing.assert_close(block(x), wanted, **FLOAT64_LOOPS)
+    assert block.__dict__["_prepared"][0].fused
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_fused_block_has_no_gradient() -> None:
+    block = as_triton(randomised(BLOCKS["Conv 1x1"], False))
+    block.fuse()
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="a fused model has no gradient"):
+        block(x).sum().backward()
 
 
 # Launches and bytes of a training step's network at batch 16, 640 px, in bfloat16. A copy that creeps in changes them.

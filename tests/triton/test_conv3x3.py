@@ -12,7 +12,7 @@ from tests.tolerances import PRODUCT
 from tests.triton.test_pool import draw
 
 pytest.importorskip("triton")
-from yolov9k.kernels import conv3x3  # noqa: E402
+from yolov9k.kernels import conv3x3
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -41,7 +41,10 @@ class Conv(Block):
         return y if silu else self.act(y)
 
     def is_plain(self) -> bool:
-        return self.bn is not None and type(self.act) in (nn.SiLU, nn.Identity)
+        return type(self.act) in (nn.SiLU, nn.Identity)
+
+    def is_fused(self) -> bool:
+        return self.bn is None
 
     def trace(self, p: Tracer, x: Slice, into: Slice | None = None, residual: Slice | None = None) -> Slice:
         return p.conv(x, p.spec(self), into, residual)
@@ -79,9 +82,14 @@ class RepConvN(Block):
         return self.act(self.conv1(x) + self.conv2(x))  # type: ignore[no-any-return]
 
     def is_plain(self) -> bool:
-        return self.conv1 is not None and type(self.act) in (nn.SiLU, nn.Identity)
+        return type(self.act) in (nn.SiLU, nn.Identity)
+
+    def is_fused(self) -> bool:
+        return self.conv1 is None
 
     def trace(self, p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
+        if self.conv1 is None:
+            return p.conv(x, p.spec(self), into)
         return p.dual(x, p.spec(self.conv2), p.spec(self.conv1), type(self.act) is nn.SiLU)
 
     def fuse(self) -> None:

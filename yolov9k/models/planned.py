@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,22 +11,23 @@ from torch import Tensor, nn
 
 from yolov9k.ops.backends import choose
 from yolov9k.ops.plan import ConvSpec, Layer, Plan, Planner, Slice
-from yolov9k.ops.planned import planned, register
+from yolov9k.ops.planned import planned, planned_fused, register
 
 
 class Tracer(Planner):
     """A planner that knows the modules whose steps it writes down."""
 
-    def __init__(self, block: Block, width: int) -> None:
-        super().__init__(width, fused=False)
+    def __init__(self, block: Block, width: int, fused: bool) -> None:
+        super().__init__(width, fused)
         self.names = {module: name or type(block).__name__ for name, module in block.named_modules()}
         self.modules: list[Any] = []
 
     def spec(self, block: Any) -> ConvSpec:
         """What the plan needs to know of a Conv; the next layer is its own."""
-        conv, bn = block.conv, block.bn
+        conv, bn = block.conv, None if self.fused else block.bn
         self.modules.append(block)
-        layer = Layer(self.names[block], conv.out_channels, bn.eps, bn.momentum)
+        constants = () if bn is None else (bn.eps, bn.momentum)
+        layer = Layer(self.names[block], conv.out_channels, *constants)
         kernel, stride, padding = int(conv.kernel_size[0]), int(conv.stride[0]), int(conv.padding[0])
         return ConvSpec(layer, kernel, stride, padding, conv.groups, type(block.act) is nn.SiLU)
 
@@ -52,19 +53,30 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def is_plain(self) -> bool:
-        """Whether steps know this block's own parts: BatchNorm in place, SiLU or nothing after it."""
+        """Whether steps know what comes after this block's own convolutions: SiLU or nothing."""
         return True
+
+    def is_fused(self) -> bool | None:
+        """Whether this block's own convolutions have a bias instead of BatchNorm; None where it has none of its own."""
+        return None
 
     def prepare(self, width: int) -> Plan | None:
         """The plan for an input of `width` channels, None where a part has no step; made once."""
         if "_prepared" not in self.__dict__:
             plan, name, convs = None, "", list[Any]()
-            if all(module.is_plain() for module in self.modules() if isinstance(module, Block)):
-                p = Tracer(self, width)
+            blocks = [module for module in self.modules() if isinstance(module, Block)]
+            forms = set(self._forms())
+            if all(module.is_plain() for module in blocks) and len(forms) == 1:
+                p = Tracer(self, width, forms.pop())
                 plan = p.finish(self.trace(p, Slice(0, 0, width)))
                 name, convs = register(plan), p.modules
             self.__dict__["_prepared"] = (plan, name, convs)
         return self.__dict__["_prepared"][0]  # type: ignore[no-any-return]
+
+    def _forms(self) -> Iterator[bool]:
+        """Whether each of its parts that has convolutions of its own is fused."""
+        forms = (module.is_fused() for module in self.modules() if isinstance(module, Block))
+        return (form for form in forms if form is not None)
 
     def _serves(self, x: Tensor) -> bool:
         if self.backend == "triton" and x.is_meta:  # shapes alone: to be counted
@@ -73,7 +85,10 @@ class Block(nn.Module):
         if choose("conv_bn_silu", self.backend, x.device, exact) != "triton" or x.numel() == 0:
             return False
         plan = self.prepare(x.shape[1])
-        return plan is not None and self.__dict__["_prepared"][2][0].bn is not None  # not fused since
+        if plan is not None and plan.fused != next(self._forms()):  # fused since
+            del self.__dict__["_prepared"]
+            plan = self.prepare(x.shape[1])
+        return plan is not None
 
     def _run(self, x: Tensor) -> Tensor:
         plan, name, convs = self.__dict__["_prepared"]
@@ -84,6 +99,8 @@ class Block(nn.Module):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         elif x.dtype != first.dtype:
             raise TypeError(f"conv_bn_silu: x must be {first.dtype} as conv.weight, got {x.dtype}")
+        if plan.fused:
+            return planned_fused(x, [t for conv in convs for t in (conv.conv.weight, conv.conv.bias)], name)
         parameters = [t for conv in convs for t in (conv.conv.weight, conv.bn.weight, conv.bn.bias)]
         running = [t for conv in convs for t in (conv.bn.running_mean, conv.bn.running_var, conv.bn.num_batches_tracked)]
         bn = convs[0].bn

@@ -16,6 +16,7 @@ _DEVICES = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}  # on which each one
 # Backends that each operator has beside the reference, which every operator has.
 _IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "conv_bn_silu": ("triton",),
+    "conv_silu": ("triton",),
     "dfl_decode": ("triton",),
     "task_aligned_assign": ("cpu", "cuda"),
     "detection_loss": (),

@@ -84,6 +84,14 @@ class Kernels:
     def conv1x1_weight_gradient(self, grad: Tensor, x: Tensor, prologue: Affine | None) -> Tensor:
         return self.matrix.weight_gradient(grad, x, prologue)  # type: ignore[no-any-return]
 
+    def conv_silu(
+        self, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, groups: int, activation: bool, out: Tensor,
+        residual: Tensor | None,
+    ) -> None:  # fmt: skip
+        backend = "auto" if x.is_cuda else "triton"
+        options = (stride, padding, groups, activation, residual, out, backend)
+        torch.ops.yolov9k.conv_silu_out(x, weight, bias, *options)
+
     def statistics_rows(self) -> int:
         """Rows a tile of `statistics`."""
         return int(self.norm.CHUNK)
@@ -163,6 +171,12 @@ class Tally(Kernels):
         grad_weight = grad.new_empty((grad.shape[1], x.shape[1]), dtype=torch.float32)
         self.count("conv1x1 weight gradient", [grad, x], [grad_weight], 2)
         return grad_weight
+
+    def conv_silu(
+        self, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, groups: int, activation: bool, out: Tensor,
+        residual: Tensor | None,
+    ) -> None:  # fmt: skip
+        self.count("convolution, bias, SiLU", [x, weight, *([] if residual is None else [residual])], [out])
 
     def statistics_rows(self) -> int:
         return self.TILE

@@ -17,23 +17,38 @@ STATISTICS = torch.float32  # what statistics and their tables are kept in
 PER_LAYER = 3  # weight, gamma, beta; running mean, running variance, number of batches
 
 
-class Run:
-    """Maps, statistics and pending normalisations of one pass over a plan."""
+class Maps:
+    """The maps of one pass over a plan, allocated when they are first written to."""
 
-    def __init__(
-        self, plan: Plan, kernels: Kernels, x: Tensor, parameters: Sequence[Tensor], training: bool, group: str
-    ) -> None:
-        self.plan, self.k, self.parameters, self.training, self.group = plan, kernels, parameters, training, group
+    def __init__(self, plan: Plan, kernels: Kernels, x: Tensor) -> None:
+        self.plan, self.k = plan, kernels
         self.maps: dict[int, Tensor] = {0: x}
         self.sizes = _sizes(plan, (x.shape[2], x.shape[3]))
-        self.statistics: dict[int, Tensor] = {}  # by layer: mean and 1 / standard deviation, float32 [2, C]
-        self.tables: dict[int, Tensor] = {}  # by map: centre, scale, shift, activation of its channels, float32 [4, C]
-        self.places: dict[int, Tensor] = {}  # by map: where its max_pool found the maxima
 
     def view(self, part: Slice) -> Tensor:
         """The tensor of a slice."""
         whole = self.maps[part.map]
         return whole if part.width == whole.shape[1] else whole[:, part.start : part.stop]
+
+    def target(self, step: Step) -> Tensor:
+        """Where a step writes to."""
+        part = step.target
+        if part.map not in self.maps:
+            self.maps[part.map] = new_map(self.maps[0], self.plan.widths[part.map], *self.sizes[part.map])
+        return self.view(part)
+
+
+class Run(Maps):
+    """Statistics and pending normalisations beside the maps."""
+
+    def __init__(
+        self, plan: Plan, kernels: Kernels, x: Tensor, parameters: Sequence[Tensor], training: bool, group: str
+    ) -> None:
+        super().__init__(plan, kernels, x)
+        self.parameters, self.training, self.group = parameters, training, group
+        self.statistics: dict[int, Tensor] = {}  # by layer: mean and 1 / standard deviation, float32 [2, C]
+        self.tables: dict[int, Tensor] = {}  # by map: centre, scale, shift, activation of its channels, float32 [4, C]
+        self.places: dict[int, Tensor] = {}  # by map: where its max_pool found the maxima
 
     def weight(self, step: Step, like: Tensor) -> Tensor:
         """A convolution's weights in the maps' dtype."""
@@ -66,16 +81,10 @@ class Forward(Run):
             getattr(self, f"_{step.kind}")(step)
         return self.maps[self.plan.result]
 
-    def _target(self, step: Step) -> Tensor:
-        part = step.target
-        if part.map not in self.maps:
-            self.maps[part.map] = new_map(self.maps[0], self.plan.widths[part.map], *self.sizes[part.map])
-        return self.view(part)
-
     def _conv(self, step: Step) -> None:
         x, pending = self.view(step.source), self.plan.pending(step)
         if step.is_matrix:
-            z = self._target(step)
+            z = self.target(step)
             parts, tile = self.k.conv1x1(x, self.weight(step, x), z, self.prologue(step.source), self.training)
             first = None
         else:
@@ -120,19 +129,19 @@ class Forward(Run):
 
     def _norm(self, step: Step) -> None:
         residual = None if step.residual is None else self.view(step.residual)
-        y = self._target(step)
+        y = self.target(step)
         self.k.normalise([self.view(step.source)], [self.norm(step.layers[0])], step.activation, y, residual)
 
     def _dual(self, step: Step) -> None:
         assert step.second is not None
         maps = [self.view(step.source), self.view(step.second)]
-        self.k.normalise(maps, [self.norm(layer) for layer in step.layers], step.activation, self._target(step), None)
+        self.k.normalise(maps, [self.norm(layer) for layer in step.layers], step.activation, self.target(step), None)
 
     def _avg_pool(self, step: Step) -> None:
-        self.k.avg_pool(self.view(step.source), self._target(step))
+        self.k.avg_pool(self.view(step.source), self.target(step))
 
     def _max_pool(self, step: Step) -> None:
-        out = self._target(step)
+        out = self.target(step)
         places = self.k.max_pool(self.view(step.source), step.kernel, step.stride, step.padding, out)
         self.places[self.plan.steps.index(step)] = places
 

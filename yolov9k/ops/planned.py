@@ -16,6 +16,7 @@ from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.plan import Plan
 from yolov9k.ops.plan_backward import Backward
 from yolov9k.ops.plan_forward import Forward, saved_count
+from yolov9k.ops.plan_fused import Fused
 
 _PLANS: dict[str, Plan] = {}  # by what names them in an operator's arguments
 _NAMES: dict[Plan, str] = {}
@@ -74,6 +75,30 @@ def _run_backward(
 ) -> list[Tensor]:  # fmt: skip
     x = x.contiguous(memory_format=torch.channels_last)
     return Backward(_PLANS[name], kernels, x, parameters, saved, training, group, needs_x).run(grad)
+
+
+def planned_fused(x: Tensor, parameters: Sequence[Tensor], name: str) -> Tensor:
+    """Run a registered fused plan: inference alone.
+
+    x [B, C, H, W], floating; parameters: weight and bias of each layer. Returns [B, C', H', W'] in x's dtype, channels-last.
+    """
+    return torch.ops.yolov9k.planned_fused(x, list(parameters), name)  # type: ignore[no-any-return]
+
+
+def _run_fused(kernels: Kernels, x: Tensor, parameters: list[Tensor], name: str) -> Tensor:
+    return Fused(_PLANS[name], kernels, x.contiguous(memory_format=torch.channels_last), parameters).run()
+
+
+def _fused(x: Tensor, parameters: list[Tensor], name: str) -> Tensor:
+    return _run_fused(_real(), x, parameters, name)
+
+
+def _fake_fused(x: Tensor, parameters: list[Tensor], name: str) -> Tensor:
+    return _run_fused(_tally or Tally(), x, parameters, name)
+
+
+def _no_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    raise RuntimeError("conv_silu: a fused model has no gradient; train the model that it was made from")
 
 
 @functools.cache
@@ -137,3 +162,5 @@ define(
     _backward,
     _fake_backward,
 )
+define("planned_fused(Tensor x, Tensor[] parameters, str plan) -> Tensor", _fused, _fake_fused)
+differentiate("planned_fused", _no_gradient)

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,7 +43,7 @@ def _machine(device: str, index: int) -> str:
 
 def _version(package: str) -> str | None:
     try:
-        return version(package)
+        return str(version(package))  # type: ignore[no-untyped-call]
     except PackageNotFoundError:
         return None
 
@@ -66,7 +67,7 @@ def fastest(operator: str, key: object, ways: Mapping[str, Callable[[], object]]
     for way, run in ways.items():
         try:
             times[way] = _median(run, device)
-        except Exception as error:  # noqa: PERF203: whatever a backend says of a shape that it does not serve
+        except Exception as error:  # noqa: PERF203 (whatever a backend says of a shape it does not serve)
             errors.append(error)
     if not times:
         raise errors[0]
@@ -81,7 +82,8 @@ def _median(run: Callable[[], object], device: torch.device) -> float:
     run()
     if device.type != "cuda":
         return statistics.median(_timed(run) for _ in range(REPEATS))
-    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(REPEATS)]
+    event: Any = torch.cuda.Event
+    pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(REPEATS)]
     for start, end in pairs:
         start.record()
         run()
