@@ -40,7 +40,8 @@ CONFIGS = (
     Config(64, 128, 32, 4, 3),
     Config(128, 32, 32, 4, 4),
 )
-WEIGHT_TILE = Config(64, 64, 64, 4, 3)  # columns of the gradient, columns of the input, rows of a step
+# Of a weight gradient: columns of the gradient, columns of the input, rows of a step.
+WEIGHT_CONFIGS = (Config(64, 64, 64, 4, 3), Config(128, 64, 64, 8, 3), Config(64, 128, 64, 8, 3), Config(32, 32, 128, 4, 3))
 UPCAST = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")  # the interpreter multiplies bfloat16's bits as integers
 PROGRAMS = 264  # that a weight gradient is split into: two a multiprocessor of an H100
 
@@ -218,9 +219,9 @@ def input_gradient(
     return result, parts
 
 
-def weight_gradient(grad: Tensor, x: Tensor, prologue: Affine | None = None, config: Config = WEIGHT_TILE) -> Tensor:
+def weight_gradient(grad: Tensor, x: Tensor, prologue: Affine | None = None, config: Config | None = None) -> Tensor:
     """grad transposed @ prologue(x): float32 [N, K] of grad [B, N, H, W] and x [B, K, H, W]."""
-    g, a = as_matrix(grad), as_matrix(x)
+    config, g, a = config or WEIGHT_CONFIGS[0], as_matrix(grad), as_matrix(x)
     (rows, width), depth = g.shape, a.shape[1]
     tiles = triton.cdiv(width, config.rows) * triton.cdiv(depth, config.columns)
     shares = max(1, min(triton.cdiv(PROGRAMS, tiles), triton.cdiv(rows, 4 * config.depth)))

@@ -132,6 +132,14 @@ def test_every_tile_gives_the_same_product(config: conv1x1.Config) -> None:
     torch.testing.assert_close(found, torch.nn.functional.conv2d(x, weight[..., None, None]), **PRODUCT[torch.float32])
 
 
+@pytest.mark.parametrize("config", conv1x1.WEIGHT_CONFIGS)
+def test_every_tile_gives_the_same_weight_gradient(config: conv1x1.Config) -> None:
+    torch.manual_seed(0)
+    grad, x = draw(70, (2, 9, 11), torch.float32, True), draw(50, (2, 9, 11), torch.float32, False)
+    wanted = PLAIN.conv1x1_weight_gradient(grad.double(), x.double(), None)
+    torch.testing.assert_close(conv1x1.weight_gradient(grad, x, config=config).double(), wanted, **PRODUCT[torch.float32])
+
+
 def test_what_does_not_fit_is_refused() -> None:
     x, weight = draw(4, (1, 3, 3), torch.float32, False), torch.ones(5, 4, device=DEVICE)
     with pytest.raises(ValueError, match="out must be channels-last"):

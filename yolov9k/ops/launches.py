@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from yolov9k.kernels._operands import Affine, Deferred, Epilogue, Norm, Running
+from yolov9k.ops.tuning import fastest
 
 
 def new_map(like: Tensor, width: int, height: int, columns: int) -> Tensor:
@@ -22,6 +23,9 @@ def new_map(like: Tensor, width: int, height: int, columns: int) -> Tensor:
 
 class Kernels:
     """Calls the Triton kernels, and torch's convolution where the vendor's is the fastest. Arguments as there."""
+
+    def __init__(self) -> None:
+        self._tiles: dict[Any, int] = {}  # what `tuning` said, found in a microsecond
 
     # Modules are imported when they are first needed: Triton takes a second, and a tally needs none.
     matrix = functools.cached_property(lambda self: importlib.import_module("yolov9k.kernels.conv1x1"))
@@ -73,16 +77,35 @@ class Kernels:
     def conv1x1(
         self, x: Tensor, weight: Tensor, out: Tensor, prologue: Affine | None, statistics: bool
     ) -> tuple[Tensor | None, int]:
-        _, parts, rows = self.matrix.forward(x, weight, out, prologue, statistics=statistics)
+        run = functools.partial(self.matrix.forward, x, weight, out, prologue, statistics=statistics)
+        tile = self._tile("forward", self.matrix.CONFIGS, run, (x, out), (prologue is not None, statistics))
+        _, parts, rows = run(config=tile)
         return parts, rows
 
     def conv1x1_input_gradient(
         self, grad: Tensor, weight: Tensor, out: Tensor, addends: Sequence[Tensor], epilogue: Epilogue | None
     ) -> Tensor | None:
-        return self.matrix.input_gradient(grad, weight, out, addends, epilogue)[1]  # type: ignore[no-any-return]
+        run = functools.partial(self.matrix.input_gradient, grad, weight, out, addends, epilogue)
+        flags = (len(addends), epilogue and epilogue.activation)
+        return run(config=self._tile("input gradient", self.matrix.CONFIGS, run, (grad, out), flags))[1]  # type: ignore[no-any-return]
 
     def conv1x1_weight_gradient(self, grad: Tensor, x: Tensor, prologue: Affine | None) -> Tensor:
-        return self.matrix.weight_gradient(grad, x, prologue)  # type: ignore[no-any-return]
+        run = functools.partial(self.matrix.weight_gradient, grad, x, prologue)
+        tile = self._tile("weight gradient", self.matrix.WEIGHT_CONFIGS, run, (grad, x), (prologue is not None,))
+        return run(config=tile)  # type: ignore[no-any-return]
+
+    def _tile(self, name: str, configs: Sequence[Any], run: Any, maps: Sequence[Tensor], flags: tuple[Any, ...]) -> Any:
+        """The fastest tile of a 1x1 convolution for maps of these sizes, pitches and dtype; the default one off the GPU."""
+        if not maps[0].is_cuda:
+            return None
+        key = (name, str(maps[0].dtype), *((*m.shape, m.stride(3)) for m in maps), flags)
+        number = self._tiles.get(key)
+        if number is None:
+            ways = {str(i): functools.partial(run, config=config) for i, config in enumerate(configs)}
+            number = int(fastest(f"conv1x1 {name}", key, ways, maps[0].device))
+            if not torch.cuda.is_current_stream_capturing():
+                self._tiles[key] = number
+        return configs[number]
 
     def conv_silu(
         self, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, groups: int, activation: bool, out: Tensor,
