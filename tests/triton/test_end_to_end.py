@@ -62,3 +62,12 @@ def test_fused_kernels_are_as_exact_as_torch_over_four_steps() -> None:
     for a, b in zip(trained.state_dict().values(), twin.state_dict().values(), strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
     assert int(trained.state_dict()["model.0.bn.num_batches_tracked"]) == STEPS
+
+
+def test_the_fused_model_is_as_exact_as_torchs() -> None:
+    torch.manual_seed(0)
+    model = create_model("yolov9-t", 3).to_lean().fuse().to(DEVICE)
+    picture = torch.rand(1, 3, 64, 64, device=DEVICE)
+    exact = copy.deepcopy(model).double()(picture.double())
+    own, found = model.use("reference")(picture), model.use("triton")(picture)
+    assert distance([found], [exact]) <= END_TO_END * distance([own], [exact])
