@@ -76,8 +76,11 @@ CONV_TYPES = (
     | _named("source_height source_width depth columns_in_group stride padding", "i32")
 )
 SGD_TYPES = {"low": "*bf16"} | _named("trained total end0 end1 parts", "i32")
+DFL_BACKWARD = _named("grad ptr out", "*bf16") | {"pixels": "fp32"}
+DFL_BACKWARD |= _named("first anchors width grad_b grad_r grad_a b c h w out_b out_c out_h out_w classes reg_max", "i32")
 SOURCES = [
     Source("dfl_decode", "_decode", DFL_TYPES, {"BINS": 16, "ROWS": 16, "BLOCK": 64}),
+    Source("dfl_decode", "_decode_backward", DFL_BACKWARD, {"BINS": 16, "ROWS": 16, "BLOCK": 64}),
     Source("conv_bn_silu", "_statistics", BN_TYPES | {"pitch": "i32"}, BN),
     Source("conv_bn_silu", "_merge_statistics", BN_TYPES, BN),
     *(

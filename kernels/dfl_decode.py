@@ -1,4 +1,4 @@
-"""DFL decode in Triton: raw maps of all levels to boxes and probabilities in one launch, without cat or permute.
+"""DFL decode in Triton: raw maps of all levels to boxes and probabilities in one launch, without cat or permute; and back.
 
 A program decodes BLOCK neighbouring anchors of one image: it reads each of their values once and writes each result once,
 float32 inside. Channels-last maps and NCHW ones differ in strides alone. At 16 bins and 80 classes that is 144 values read and
@@ -81,6 +81,65 @@ def _decode(
             ptr2, out, anchors0 + anchors1, cell, anchors2, width2, b2, c2, h2, w2, image, pixels2, total, classes, reg_max,
             BINS, ROWS,
         )  # fmt: skip
+
+
+@triton.jit
+def _side_gradient(ptr, out, offsets, places, mask, stride_c, out_c, side, reg_max, slope, BINS: tl.constexpr):
+    """d loss / d logits of one side: p_k (k - expectation), times d loss / d distance."""
+    bins = tl.arange(0, BINS)
+    inside = (bins[:, None] < reg_max) & mask[None, :]
+    channel = (side * reg_max + bins)[:, None]
+    logits = tl.load(ptr + offsets[None, :] + channel * stride_c, inside, other=float("-inf")).to(tl.float32)
+    logits = tl.where(mask[None, :], logits, 0.0)
+    shares = tl.exp(logits - tl.max(logits, 0)[None, :])
+    shares = shares / tl.sum(shares, 0)[None, :]
+    away = bins[:, None].to(tl.float32)
+    away = away - tl.sum(shares * away, 0)[None, :]
+    tl.store(out + places[None, :] + channel * out_c, shares * away * slope[None, :], inside)
+
+
+@triton.jit
+def _decode_backward(
+    grad, ptr, out, first, anchors, width, grad_b, grad_r, grad_a, b, c, h, w, out_b, out_c, out_h, out_w, pixels, classes,
+    reg_max, BINS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The gradient of one level's map; `first` is the level's first anchor."""
+    cell, image = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1).to(tl.int64)
+    mask = cell < anchors
+    y, x = cell // width, cell % width
+    offsets, places = image * b + y * h + x * w, image * out_b + y * out_h + x * out_w
+    given = grad + image * grad_b + (first + cell) * grad_a
+    middle_x = tl.load(given, mask, other=0.0).to(tl.float32) * pixels / 2
+    middle_y = tl.load(given + grad_r, mask, other=0.0).to(tl.float32) * pixels / 2
+    size_x = tl.load(given + 2 * grad_r, mask, other=0.0).to(tl.float32) * pixels
+    size_y = tl.load(given + 3 * grad_r, mask, other=0.0).to(tl.float32) * pixels
+    _side_gradient(ptr, out, offsets, places, mask, c, out_c, 0, reg_max, size_x - middle_x, BINS)
+    _side_gradient(ptr, out, offsets, places, mask, c, out_c, 1, reg_max, size_y - middle_y, BINS)
+    _side_gradient(ptr, out, offsets, places, mask, c, out_c, 2, reg_max, size_x + middle_x, BINS)
+    _side_gradient(ptr, out, offsets, places, mask, c, out_c, 3, reg_max, size_y + middle_y, BINS)
+    for start in range(0, classes, ROWS):
+        rows = start + tl.arange(0, ROWS)
+        inside = (rows[:, None] < classes) & mask[None, :]
+        channel = (4 * reg_max + rows)[:, None]
+        score = tl.sigmoid(tl.load(ptr + offsets[None, :] + channel * c, inside, other=0.0).to(tl.float32))
+        slope = tl.load(given[None, :] + (4 + rows)[:, None] * grad_r, inside, other=0.0).to(tl.float32)
+        tl.store(out + places[None, :] + channel * out_c, slope * score * (1.0 - score), inside)
+
+
+def dfl_decode_backward(grad: Tensor, maps: Sequence[Tensor], strides: Sequence[int], reg_max: int) -> list[Tensor]:
+    """Gradients of the maps, each in its map's own layout, from that of the result [B, 4 + nc, A]; a launch a level."""
+    results, first = [torch.empty_like(level) for level in maps], 0
+    for level, out, pixels in zip(maps, results, strides, strict=True):
+        batch, channels, height, width = level.shape
+        anchors = height * width
+        if level.numel():
+            with torch.cuda.device_of(level):  # type: ignore[no-untyped-call]
+                _decode_backward[(triton.cdiv(anchors, BLOCK), batch)](
+                    grad, level, out, first, anchors, width, *grad.stride(), *level.stride(), *out.stride(), float(pixels),
+                    channels - 4 * reg_max, reg_max, BINS=triton.next_power_of_2(reg_max), ROWS=16, BLOCK=BLOCK,
+                )  # fmt: skip
+        first += anchors
+    return results
 
 
 def dfl_decode(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int) -> Tensor:

@@ -103,9 +103,10 @@ def test_info_prints_layers_and_all_three_forms(capsys: pytest.CaptureFixture[st
 def test_info_of_the_machine_names_every_operator(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info") == 0
     text = capsys.readouterr().out
-    for operator in ("conv_bn_silu", "dfl_decode", "task_aligned_assign", "detection_loss", "batched_nms"):
+    for operator in ("conv_bn_silu", "conv_silu", "dfl_decode", "task_aligned_assign", "detection_loss", "batched_nms"):
         assert f"{operator}: reference" in text
     assert "native code, cpu: " in text
+    assert "cuDNN's fused convolutions: " in text
 
 
 def test_data_check_lists_faults_and_draws(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

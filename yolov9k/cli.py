@@ -230,11 +230,13 @@ def _print_machine() -> None:
     import torch
 
     from yolov9k import __version__, ops
+    from yolov9k.ops import cudnn
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch sees"
     console.print(f"yolov9k {__version__}, torch {torch.__version__}, GPU: {gpu}")
     for part in ("cpu", "cuda"):
         console.print(f"native code, {part}: {_native_state(part)}", markup=False)
+    console.print(f"cuDNN's fused convolutions: {cudnn.describe()}", markup=False)
     for operator in ops.operators():
         console.print(f"{operator}: {', '.join(ops.available(operator))}")
 

@@ -33,8 +33,17 @@ def test_dfl_decode_equals_the_reference(
     if last:
         maps = [level.contiguous(memory_format=torch.channels_last) for level in maps]
     strides = [8, 16, 32][: len(maps)]
-    found = dfl_decode(maps, strides, bins, backend="triton")
-    torch.testing.assert_close(found, reference(maps, strides, bins), **DFL_FLOAT32)
+    leaves = [level.detach().requires_grad_() for level in maps]
+    twins = [level.detach().requires_grad_() for level in maps]
+    found, wanted = dfl_decode(leaves, strides, bins, backend="triton"), reference(twins, strides, bins)
+    torch.testing.assert_close(found, wanted, **DFL_FLOAT32)
+    cotangent = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+    for output in (found, wanted):
+        output.backward(cotangent)
+    for mine, other in zip(leaves, twins, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, **DFL_FLOAT32)
+        assert mine.grad is not None
+        assert mine.grad.stride() == mine.stride()
 
 
 def test_dfl_decode_in_low_precision() -> None:

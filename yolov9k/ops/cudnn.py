@@ -139,7 +139,10 @@ def _graph(
         y = graph.bias(input=y, bias=inputs[2])
         y = graph.swish(input=y) if activation else y
         y = graph.add(a=y, b=inputs[3]) if residual is not None else y
-        y.set_output(True).set_data_type(kind).set_dim(list(out.shape)).set_stride(list(out.strides))
+        y.set_output(True)
+        y.set_data_type(kind)
+        y.set_dim(list(out.shape))
+        y.set_stride(list(out.strides))
         graph.build([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
         return _Graph(graph, inputs, y, int(graph.get_workspace_size()))
 

@@ -48,8 +48,12 @@ def _forward(maps: list[Tensor], strides: list[int], reg_max: int, backend: str)
     return reference.dfl_decode(maps, strides, reg_max).contiguous()
 
 
-def _backward(grad: Tensor, maps: list[Tensor], strides: list[int], reg_max: int) -> list[Tensor]:
+def _backward(grad: Tensor, maps: list[Tensor], strides: list[int], reg_max: int, backend: str) -> list[Tensor]:
     """d expectation / d logit_k = p_k (k - expectation); d sigmoid = s (1 - s)."""
+    if backend == "triton":
+        from yolov9k.kernels.dfl_decode import dfl_decode_backward
+
+        return dfl_decode_backward(grad, maps, strides, reg_max)
     _, scales = reference.make_anchors(maps, strides)
     flat = reference.flatten_levels(maps)
     centre, size = (grad[:, :4].transpose(1, 2) * scales).chunk(2, -1)
@@ -70,12 +74,14 @@ def _fake_forward(maps: list[Tensor], strides: list[int], reg_max: int, backend:
     return maps[0].new_empty((batch, channels - 4 * reg_max + 4, anchors))
 
 
-def _fake_backward(grad: Tensor, maps: list[Tensor], strides: list[int], reg_max: int) -> list[Tensor]:
+def _fake_backward(grad: Tensor, maps: list[Tensor], strides: list[int], reg_max: int, backend: str) -> list[Tensor]:
+    if backend == "triton":
+        return [torch.empty_like(level) for level in maps]
     return [level.new_empty(level.shape) for level in maps]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    maps, ctx.strides, ctx.reg_max, _ = inputs
+    maps, ctx.strides, ctx.reg_max, ctx.backend = inputs
     ctx.save_for_backward(*maps)
 
 
@@ -83,9 +89,13 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     if torch.is_grad_enabled():  # autograd would stop at the backward's own operator, and be wrong
         raise RuntimeError("dfl_decode: has no second derivative; use the reference for create_graph=True")
     maps = list(ctx.saved_tensors)
-    return torch.ops.yolov9k.dfl_decode_backward(grad, maps, ctx.strides, ctx.reg_max), None, None, None
+    return torch.ops.yolov9k.dfl_decode_backward(grad, maps, ctx.strides, ctx.reg_max, ctx.backend), None, None, None
 
 
 define("dfl_decode(Tensor[] maps, int[] strides, int reg_max, str backend) -> Tensor", _forward, _fake_forward)
-define("dfl_decode_backward(Tensor grad, Tensor[] maps, int[] strides, int reg_max) -> Tensor[]", _backward, _fake_backward)
+define(
+    "dfl_decode_backward(Tensor grad, Tensor[] maps, int[] strides, int reg_max, str backend) -> Tensor[]",
+    _backward,
+    _fake_backward,
+)
 differentiate("dfl_decode", _differentiate, _save)
