@@ -69,16 +69,25 @@ POOL_TYPES = (
     | _named("pitch_s pitch_t pitch_p pitch_g pitch_a pitch_o count height width source_height source_width", "i32")
     | _named("pooled_height pooled_width channels shift stride padding", "i32")
 )
-CONV = {"KERNEL": 3, "ACTIVATION": True, "RESIDUAL": True, "ROWS": 128, "DEPTH": 32}
+CONV = {"KERNEL": 3, "ACTIVATION": True, "RESIDUAL": True, "UNIT": 8, "ROWS": 128, "DEPTH": 64}
 CONV_TYPES = (
     _named("x weight residual out", "*bf16")
-    | _named("pitch_x pitch_r pitch_o weight_n weight_k weight_y weight_x rows height width", "i32")
+    | _named("pitch_x pitch_r pitch_o rows height width", "i32")
     | _named("source_height source_width depth columns_in_group stride padding", "i32")
 )
 SGD_TYPES = {"low": "*bf16"} | _named("trained total end0 end1 parts", "i32")
 DFL_BACKWARD = _named("grad ptr out", "*bf16") | {"pixels": "fp32"}
 DFL_BACKWARD |= _named("first anchors width grad_b grad_r grad_a b c h w out_b out_c out_h out_w classes reg_max", "i32")
+LOSS_TYPES = _named("ptr out logits", "*bf16") | _named("gt_index labels", "*i64")
+LOSS_TYPES |= _named("pixels smoothing pos_weight", "fp32")
+LOSS_TYPES |= _named(
+    "first anchors total width b c h w out_b out_c out_h out_w classes reg_max images gt_count slot slots", "i32"
+)
+LOSS = {"IMAGES": 16, "BINS": 16, "CLASSES": 16, "BLOCK": 32}
 SOURCES = [
+    Source("detection_loss", "_predictions", LOSS_TYPES, LOSS),
+    Source("detection_loss", "_loss", LOSS_TYPES, LOSS | {"GRADIENT": False}, "forward"),
+    Source("detection_loss", "_loss", LOSS_TYPES, LOSS | {"GRADIENT": True}, "with gradient"),
     Source("dfl_decode", "_decode", DFL_TYPES, {"BINS": 16, "ROWS": 16, "BLOCK": 64}),
     Source("dfl_decode", "_decode_backward", DFL_BACKWARD, {"BINS": 16, "ROWS": 16, "BLOCK": 64}),
     Source("conv_bn_silu", "_statistics", BN_TYPES | {"pitch": "i32"}, BN),

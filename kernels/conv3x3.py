@@ -15,42 +15,58 @@ from torch import Tensor
 from yolov9k.kernels.conv1x1 import Config, _dot
 from yolov9k.kernels.conv_bn_silu import as_matrix
 
-CONFIGS = (Config(128, 64, 32, 4, 3), Config(128, 128, 32, 8, 3), Config(64, 64, 32, 4, 4), Config(64, 32, 32, 4, 4))
+CONFIGS = (
+    Config(128, 128, 64, 8, 3),
+    Config(128, 64, 64, 4, 3),
+    Config(64, 64, 32, 4, 4),
+    Config(64, 32, 32, 4, 4),
+    Config(128, 16, 32, 4, 4),
+)
 
 
 @triton.jit
 def _convolve(
-    x, weight, bias, residual, out, pitch_x, pitch_r, pitch_o, weight_n, weight_k, weight_y, weight_x,
+    x, weight, bias, residual, out, pitch_x, pitch_r, pitch_o,
     rows, height, width, source_height, source_width, depth, columns_in_group, stride, padding,
-    KERNEL: tl.constexpr, ACTIVATION: tl.constexpr, RESIDUAL: tl.constexpr,
+    KERNEL: tl.constexpr, ACTIVATION: tl.constexpr, RESIDUAL: tl.constexpr, UNIT: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """One tile: ROWS pixels of the output, COLUMNS channels of one group; depth channels of the input a group."""
-    group = tl.program_id(2)
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    """One tile: ROWS pixels of the output, COLUMNS channels of one group; depth channels of the input a group.
+
+    Pitches, depth and columns_in_group are in units of UNIT values, from which the compiler sees how wide it may load. Taps and
+    channels are one loop, so that the pipeline fills once.
+    """
+    pitch_x, pitch_r, pitch_o = pitch_x * UNIT, pitch_r * UNIT, pitch_o * UNIT
+    depth, columns_in_group = depth * UNIT, columns_in_group * UNIT
+    across, group = tl.cdiv(columns_in_group, COLUMNS), tl.program_id(1)
+    row = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)
     real = column < columns_in_group
     channel = group * columns_in_group + column
-    image, y, x_ = row // (height * width), row // width % height, row % width
+    top, left = row // width % height * stride - padding, row % width * stride - padding
+    pixel = (row // (height * width) * source_height + top) * source_width + left  # of the first tap; may lie outside
+    place = x + pixel.to(tl.int64) * pitch_x + group * depth
+    chunks = tl.cdiv(depth, DEPTH)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for tap in tl.static_range(KERNEL * KERNEL):
-        sy, sx = y * stride - padding + tap // KERNEL, x_ * stride - padding + tap % KERNEL
+    for step in range(KERNEL * KERNEL * chunks):
+        tap = step // chunks
+        k = step % chunks * DEPTH + tl.arange(0, DEPTH)
+        dy, dx = tap // KERNEL, tap % KERNEL
+        sy, sx = top + dy, left + dx
         there = (row < rows) & (sy >= 0) & (sy < source_height) & (sx >= 0) & (sx < source_width)
-        place = x + ((image * source_height + sy) * source_width + sx).to(tl.int64)[:, None] * pitch_x + group * depth
-        taps = weight + channel[None, :] * weight_n + tap // KERNEL * weight_y + tap % KERNEL * weight_x
-        for start in range(0, depth, DEPTH):
-            k = start + tl.arange(0, DEPTH)
-            left = tl.load(place + k[None, :], there[:, None] & (k[None, :] < depth), other=0.0)
-            right = tl.load(taps + k[:, None] * weight_k, (k[:, None] < depth) & real[None, :], other=0.0)
-            total = _dot(left, right, total)
+        near = place + (dy * source_width + dx) * pitch_x
+        pixels = tl.load(near[:, None] + k[None, :], there[:, None] & (k[None, :] < depth), other=0.0)
+        taps = weight + (channel * (KERNEL * KERNEL) + tap) * depth
+        filters = tl.load(taps[None, :] + k[:, None], (k[:, None] < depth) & real[None, :], other=0.0)
+        total = _dot(pixels, filters, total)
     total += tl.load(bias + channel, real, other=0.0).to(tl.float32)[None, :]
     if ACTIVATION:
         total = total * tl.sigmoid(total)
     inside = (row[:, None] < rows) & real[None, :]
+    wide = row.to(tl.int64)[:, None]
     if RESIDUAL:
-        place = residual + row.to(tl.int64)[:, None] * pitch_r + channel[None, :]
-        total += tl.load(place, inside, other=0.0).to(tl.float32)
-    tl.store(out + row.to(tl.int64)[:, None] * pitch_o + channel[None, :], total, inside)
+        total += tl.load(residual + wide * pitch_r + channel[None, :], inside, other=0.0).to(tl.float32)
+    tl.store(out + wide * pitch_o + channel[None, :], total.to(out.dtype.element_ty), inside)
 
 
 def choose(rows: int, width: int) -> Config:
@@ -66,7 +82,7 @@ def conv_silu(
     """SiLU(conv(x) + bias) + residual, or that without SiLU; no gradient.
 
     x [B, C, H, W], weight [N, C / groups, k, k] of x's dtype, bias [N], out and residual [B, N, H', W'], channels-last or
-    slices of channels. Raises ValueError for an out of other memory or shape.
+    slices of channels; a weight that is not channels-last is copied. Raises ValueError for an out of other memory or shape.
     """
     count, depth, kernel, _ = weight.shape
     height, width = ((size + 2 * padding - kernel) // stride + 1 for size in x.shape[2:])
@@ -81,12 +97,14 @@ def conv_silu(
         return out
     config = config or choose(len(target), count // groups)
     added = target if residual is None else as_matrix(residual)
-    grid = (triton.cdiv(count // groups, config.columns), triton.cdiv(len(target), config.rows), groups)
+    pitches, sizes = (source.stride(0), added.stride(0), target.stride(0)), (depth, count // groups)
+    unit = 1 if any(value % 8 for value in (*pitches, *sizes)) else 8
+    grid = (triton.cdiv(sizes[1], config.columns) * triton.cdiv(len(target), config.rows), groups)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         _convolve[grid](
-            source, weight, bias, added, target, source.stride(0), added.stride(0), target.stride(0), *weight.stride(),
-            len(target), height, width, *x.shape[2:], depth, count // groups, stride, padding,
-            KERNEL=kernel, ACTIVATION=activation, RESIDUAL=residual is not None, ROWS=config.rows, COLUMNS=config.columns,
-            DEPTH=config.depth, num_warps=config.warps, num_stages=config.stages,
+            source, weight.contiguous(memory_format=torch.channels_last), bias, added, target,
+            *(pitch // unit for pitch in pitches), len(target), height, width, *x.shape[2:], *(size // unit for size in sizes),
+            stride, padding, KERNEL=kernel, ACTIVATION=activation, RESIDUAL=residual is not None, UNIT=unit,
+            ROWS=config.rows, COLUMNS=config.columns, DEPTH=config.depth, num_warps=config.warps, num_stages=config.stages,
         )  # fmt: skip
     return out

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from yolov9k.ops import detection_loss
+from yolov9k.ops import detection_loss, detection_loss_and_gradient
 
 Targets = Tensor | tuple[Tensor, Tensor]
 
@@ -61,27 +62,54 @@ class DetectionLoss:
         class, cx, cy, w, h normalised), or a pair: boxes [B, G, 5] (class, cx, cy, w, h normalised) and counts [B].
         Returns total (scalar) and parts [3] (box, class, dfl, detached). Raises ValueError naming the argument.
         """
+        operands, weights = self._prepared(branches, targets)
+        parts = torch.stack([
+            weight * detection_loss(branch, *operands, self.strides, **self._options())
+            for weight, branch in zip(weights, branches, strict=True)
+        ]).sum(0)  # fmt: skip
+        parts = parts * torch.tensor(self.gains, device=parts.device, dtype=parts.dtype)
+        total = parts.sum() * branches[-1][0].shape[0]
+        return total, parts.detach()
+
+    def backward(self, branches: Sequence[Sequence[Tensor]], targets: Targets, scale: Tensor | None = None) -> Tensor:
+        """Loss and its gradient in one pass over the maps, propagated to what they came from; returns parts [3].
+
+        As calling it and total.backward(), with total multiplied by `scale` (a scalar on the maps' device) where given.
+        """
+        operands, weights = self._prepared(branches, targets)
+        first = branches[-1][0]
+        dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+        gains = torch.tensor(self.gains, device=first.device, dtype=dtype)
+        factors = gains * first.shape[0] if scale is None else gains * first.shape[0] * scale
+        parts = torch.zeros_like(gains)
+        maps, grads = list[Tensor](), list[Tensor]()
+        for weight, branch in zip(weights, branches, strict=True):
+            found, gradients = detection_loss_and_gradient(
+                branch, *operands, self.strides, factors * weight, **self._options()
+            )
+            parts += weight * found
+            maps, grads = [*maps, *branch], [*grads, *gradients]
+        torch.autograd.backward(maps, grads)
+        return parts * gains
+
+    def _options(self) -> dict[str, Any]:
+        names = ("reg_max", "topk", "alpha", "beta", "label_smoothing", "pos_weight", "backend")
+        return {name: getattr(self, name) for name in names}
+
+    def _prepared(
+        self, branches: Sequence[Sequence[Tensor]], targets: Targets
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], list[float]]:
+        """Labels, boxes in pixels and counts; the weight of each branch."""
         if not 1 <= len(branches) <= 3:
             raise ValueError(f"DetectionLoss: branches must be one, two or three lists of maps, got {len(branches)}")
-        maps = branches[-1]
         channels = 4 * self.reg_max + self.num_classes
         for branch in branches:
             if branch[0].shape[1] != channels:
                 raise ValueError(f"DetectionLoss: maps must have {channels} channels, got {branch[0].shape[1]}")
-        batch, _, height, width = maps[0].shape
+        batch, _, height, width = branches[-1][0].shape
         boxes, counts = pad_targets(targets, batch) if isinstance(targets, Tensor) else targets
         labels, xyxy = self._to_pixels(boxes, width * self.strides[0], height * self.strides[0])
-        weights = [self.auxiliary] * (len(branches) - 1) + [1.0]
-        parts = torch.stack([
-            weight * detection_loss(
-                branch, labels, xyxy, counts, self.strides, self.reg_max, self.topk, self.alpha, self.beta,
-                self.label_smoothing, self.pos_weight, self.backend,
-            )
-            for weight, branch in zip(weights, branches, strict=True)
-        ]).sum(0)  # fmt: skip
-        parts = parts * torch.tensor(self.gains, device=parts.device, dtype=parts.dtype)
-        total = parts.sum() * batch
-        return total, parts.detach()
+        return (labels, xyxy, counts), [self.auxiliary] * (len(branches) - 1) + [1.0]
 
     @staticmethod
     def _to_pixels(boxes: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from yolov9k.ops.backends import available, operators
 from yolov9k.ops.batched_nms import Detections, batched_nms
 from yolov9k.ops.conv_bn_silu import conv_bn_silu
 from yolov9k.ops.conv_silu import conv_silu
-from yolov9k.ops.detection_loss import detection_loss
+from yolov9k.ops.detection_loss import detection_loss, detection_loss_and_gradient
 from yolov9k.ops.dfl_decode import dfl_decode
 from yolov9k.ops.sgd_ema import sgd_ema
 from yolov9k.ops.task_aligned_assign import Assignment, task_aligned_assign
@@ -17,6 +17,7 @@ __all__ = [
     "conv_bn_silu",
     "conv_silu",
     "detection_loss",
+    "detection_loss_and_gradient",
     "dfl_decode",
     "operators",
     "sgd_ema",

@@ -19,7 +19,7 @@ _IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "conv_silu": ("triton",),
     "dfl_decode": ("triton",),
     "task_aligned_assign": ("cpu", "cuda"),
-    "detection_loss": (),
+    "detection_loss": ("triton",),
     "batched_nms": ("cpu", "cuda"),
     "sgd_ema": ("triton",),
 }

@@ -130,9 +130,11 @@ def _candidates(x: Tensor, weight: Tensor, window: tuple[int, int, int], residua
     from yolov9k.kernels import conv1x1, conv3x3
 
     tiles = conv1x1.CONFIGS if _is_matrix(weight, *window, residual) else conv3x3.CONFIGS
+    narrowest = min(tile.columns for tile in tiles)
     ways: dict[str, Way] = {"torch": _torch}
     for number, tile in enumerate(tiles):
-        ways[f"triton {'x'.join(map(str, tile))}"] = functools.partial(_triton, tile=number)
+        if tile.columns < max(2 * weight.shape[0] // window[2], narrowest + 1):  # a wider one would be mostly idle
+            ways[f"triton {'x'.join(map(str, tile))}"] = functools.partial(_triton, tile=number)
     if x.device.type == "cuda" and not cudnn.why_missing(x.dtype):
         ways["cudnn"] = _cudnn
     return ways
@@ -145,16 +147,15 @@ def _fastest(x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> Way:
     key = (str(x.dtype), layouts, tuple(numbers), cudnn.is_aligned((x, weight, bias, residual, out)))
     if (x.device, key) in _chosen:
         return _chosen[x.device, key]
-    ways = _candidates(x, weight, (numbers[0], numbers[1], numbers[2]), residual)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        capturing = x.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        if x.is_cuda and torch.cuda.is_current_stream_capturing():
+            return _torch  # nothing can be measured, nor a graph of cuDNN's built, while another is captured
+        ways = _candidates(x, weight, (numbers[0], numbers[1], numbers[2]), residual)
         # Measured into a map of its own: `out` may hold what is still to be read, the residual for one.
-        scratch = out if capturing else torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device=out.device)
+        scratch = torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device=out.device)
         runs = {name: functools.partial(way, x, weight, bias, *numbers, residual, scratch) for name, way in ways.items()}
         name = fastest(_OP, [*key, cudnn.frontend_version()], runs, x.device)
-    if not capturing:
-        _chosen[x.device, key] = ways[name]
-    return ways[name]
+    return _chosen.setdefault((x.device, key), ways[name])
 
 
 def _forward_out(x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> None:
