@@ -1,4 +1,4 @@
-"""Convolution, bias and SiLU at shapes of fused yolov9-c and -t, 640 pixels: torch, torch.compile, Triton, cuDNN, the choice."""
+"""Convolution, bias and SiLU at shapes of fused yolov9-c and -t, 640 pixels: torch, compiled, Triton, cuDNN, the choice."""
 
 from __future__ import annotations
 

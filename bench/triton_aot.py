@@ -84,7 +84,10 @@ LOSS_TYPES |= _named(
     "first anchors total width b c h w out_b out_c out_h out_w classes reg_max images gt_count slot slots", "i32"
 )
 LOSS = {"IMAGES": 16, "BINS": 16, "CLASSES": 16, "BLOCK": 32}
+CANDIDATES = _named("ptr out", "*bf16") | {"tallies": "*i32", "places": "*i64", "pixels": "fp32", "threshold": "fp32"}
+CANDIDATES |= _named("first first_tile tiles total anchors width b c h w classes reg_max", "i32")
 SOURCES = [
+    *(Source("dfl_candidates", n, CANDIDATES, {"BINS": 16, "ROWS": 16, "BLOCK": 64}) for n in ("_count", "_write")),
     Source("detection_loss", "_predictions", LOSS_TYPES, LOSS),
     Source("detection_loss", "_loss", LOSS_TYPES, LOSS | {"GRADIENT": False}, "forward"),
     Source("detection_loss", "_loss", LOSS_TYPES, LOSS | {"GRADIENT": True}, "with gradient"),

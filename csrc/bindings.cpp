@@ -71,6 +71,7 @@ yk::NmsInput nms_input(const py::dict& a) {
     in.class_agnostic = get<bool>(a, "class_agnostic");
     in.multi_label = get<bool>(a, "multi_label");
     in.max_detections = get<std::int64_t>(a, "max_detections");
+    in.lengths = address<const std::int64_t>(a, "lengths");
     in.filter = !a["wanted"].is_none();
     if (in.filter)
         for (const py::handle& label : a["wanted"]) {

@@ -116,7 +116,8 @@ bool keep(const NmsInput& in, std::int64_t image, std::uint64_t key, std::vector
 }
 
 template <typename T>
-void suppress_image(const NmsInput& in, const NmsOutput& out, std::int64_t image) {
+void suppress_image(NmsInput in, const NmsOutput& out, std::int64_t image) {
+    in.count = length_of(in, image);
     thread_local std::vector<std::uint64_t> keys;  // kept from image to image: fresh memory costs more than filling it
     std::vector<std::vector<Box>> kept(in.class_agnostic ? 1 : in.classes);  // by class: others are no rivals
     std::ptrdiff_t competing = kMostCandidates;

@@ -28,6 +28,13 @@ YK_HD Box corners(const NmsInput& in, std::int64_t image, std::int64_t anchor) {
     return {x - half_w, y - half_h, x + half_w, y + half_h};
 }
 
+// Columns of an image's prediction that hold something.
+YK_HD std::int64_t length_of(const NmsInput& in, std::int64_t image) {
+    if (!in.lengths) return in.count;
+    const std::int64_t length = in.lengths[image];
+    return length < 0 ? 0 : length < in.count ? length : in.count;
+}
+
 YK_HD bool is_wanted(const NmsInput& in, std::int64_t label) {
     return !in.filter || (in.wanted[label / 32] >> (label % 32) & 1u);
 }
@@ -83,7 +90,7 @@ __global__ void tally_keys(NmsInput in, NmsOutput out, unsigned level) {
     __syncthreads();
     const unsigned shift = digit_shift(level), bits = digit_bits(level);
     const std::uint64_t prefix = state.prefix;
-    if (a < in.count)
+    if (a < length_of(in, image))
         each_candidate<T>(in, image, a, [&](std::uint64_t key) {
             const bool member = level == 0 || key >> (shift + bits) == prefix;
             if (member) atomicAdd(&bins[key >> shift & ((1u << bits) - 1)], 1u);
@@ -135,7 +142,7 @@ __global__ void gather_keys(NmsInput in, NmsOutput out, std::int64_t padded) {
     unsigned mine = 0;
     if (threadIdx.x == 0) found = 0;
     __syncthreads();
-    if (a < in.count) each_candidate<T>(in, image, a, [&](std::uint64_t key) { mine += key >= threshold; });
+    if (a < length_of(in, image)) each_candidate<T>(in, image, a, [&](std::uint64_t key) { mine += key >= threshold; });
     const unsigned offset = mine ? atomicAdd(&found, mine) : 0;
     __syncthreads();
     if (threadIdx.x == 0) base = found ? atomicAdd(&out.state[image].taken, found) : 0;

@@ -20,6 +20,7 @@ struct NmsInput {
     bool class_agnostic, multi_label, filter;
     std::int64_t max_detections;
     std::uint32_t wanted[kMostFiltered / 32];  // with `filter`: bit c says whether class c counts
+    const std::int64_t* lengths;  // [B]: columns of each image that are real, the first ones; null: all
 };
 
 // What the device keeps of an image while it looks for its best candidates.

@@ -75,9 +75,10 @@ def _multiply(
     STATISTICS: tl.constexpr, EPILOGUE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """One tile of out [rows, width] = a [rows, depth] @ b, b's element (k, n) at k * stride_k + n * stride_n."""
-    tile = tl.program_id(1)
+    blocks = tl.cdiv(width, COLUMNS)
+    tile = tl.program_id(0) // blocks  # neighbouring programs read the same rows
     row = (tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    column = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
     real = column < width
     inside = (row[:, None] < rows) & real[None, :]
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -181,7 +182,7 @@ def _product(
     after = epilogue or Epilogue(x, a, a, a, a, activation)
     z = a if epilogue is None else as_matrix(epilogue.z)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        _multiply[(triton.cdiv(width, config.columns), tiles)](
+        _multiply[(triton.cdiv(width, config.columns) * tiles,)](
             a, right, o, a.stride(0), right.stride(1), right.stride(0), o.stride(0), len(a), width, depth,
             *before, a if bias is None else bias, add1, add2, add1.stride(0), add2.stride(0), z, z.stride(0),
             after.gamma, after.beta, after.mean, after.invstd, a if parts is None else parts, tiles,

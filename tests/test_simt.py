@@ -54,6 +54,8 @@ def nms_cases() -> list[NmsCase]:
     odd = nms_prediction(8, 1, 2, 90)
     odd[0, 0, ::7], odd[0, 2, ::5], odd[0, 4, ::3], odd[0, 5, ::11] = float("nan"), float("inf"), float("inf"), float("nan")
     cases += [NmsCase(tied, 0.1, 0.3, multi_label=True, max_detections=50), NmsCase(odd, 0.01, 0.5, multi_label=True)]
+    short = nms_prediction(10, 3, 4, 300)
+    cases.append(NmsCase(short, 0.1, 0.45, multi_label=True, lengths=torch.tensor([0, 170, 900])))
     cases += [NmsCase(odd, 0.01, 0.5), NmsCase(odd, 0.999, 0.5), NmsCase(odd[:0], 0.1, 0.5)]
     return cases
 

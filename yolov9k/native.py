@@ -93,7 +93,7 @@ def task_aligned_assign(
 
 def batched_nms(
     prediction: Tensor, conf_threshold: float, iou_threshold: float, classes: Sequence[int] | None,
-    class_agnostic: bool, multi_label: bool, max_detections: int,
+    class_agnostic: bool, multi_label: bool, max_detections: int, lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Detections and counts; arguments and results as in `yolov9k.ops.batched_nms`.
 
@@ -103,6 +103,7 @@ def batched_nms(
     images, rows, count = prediction.shape
     if 1 not in prediction.stride()[1:]:
         prediction = prediction.contiguous()
+    lengths = None if lengths is None else lengths.long().contiguous()
     detections = prediction.new_zeros((images, max_detections, 6), dtype=torch.float32)
     counts = prediction.new_zeros(images, dtype=torch.int64)
     arguments: dict[str, object] = {
@@ -111,6 +112,7 @@ def batched_nms(
         "images": images, "classes": rows - 4, "count": count, "conf_threshold": conf_threshold,
         "iou_threshold": iou_threshold, "class_agnostic": class_agnostic, "multi_label": multi_label,
         "wanted": None if classes is None else list(classes), "max_detections": max_detections,
+        "lengths": 0 if lengths is None else lengths.data_ptr(),
         "detections": detections.data_ptr(), "counts": counts.data_ptr(),
     }  # fmt: skip
     module = _module(prediction.device.type)

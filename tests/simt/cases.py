@@ -67,6 +67,7 @@ class NmsCase(NamedTuple):
     class_agnostic: bool = False
     multi_label: bool = False
     max_detections: int = 300
+    lengths: Tensor | None = None
 
     def pack(self) -> bytes:
         """The bytes that main.cpp's nms() reads."""
@@ -79,7 +80,9 @@ class NmsCase(NamedTuple):
         for label in self.classes or ():
             words[label // 32] |= np.uint32(1 << label % 32)
         thresholds = np.array([self.conf_threshold, self.iou_threshold], np.float32)
-        return np.array(sizes, np.int64).tobytes() + thresholds.tobytes() + words.tobytes() + raw(self.prediction)
+        lengths = torch.full((images,), count) if self.lengths is None else self.lengths
+        packed = np.array(sizes, np.int64).tobytes() + thresholds.tobytes() + words.tobytes()
+        return packed + raw(self.prediction) + raw(lengths)
 
     def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:
         """detections and counts from the head of a result, and its rest."""

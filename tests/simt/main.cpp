@@ -79,6 +79,8 @@ void nms() {
     std::copy(wanted.get(), wanted.get() + yk::kMostFiltered / 32, in.wanted);
     const auto prediction = read<char>(in.images * in.stride_image * bytes(static_cast<int>(sizes[4])));
     in.prediction = prediction.get();
+    const auto lengths = read<std::int64_t>(in.images);
+    in.lengths = lengths.get();
     const std::size_t padded = yk::padded_candidates(in.classes, in.count, in.multi_label);
     const auto detections = zeros<float>(in.images * in.max_detections * 6);
     const auto counts = zeros<std::int64_t>(in.images);

@@ -120,7 +120,8 @@ class YOLOv9(nn.Module):
         for module in fused.modules():
             if isinstance(module, Conv):
                 module.fuse()
-        return fused.eval().requires_grad_(False)
+        form = torch.channels_last if next(self.parameters()).is_cuda else torch.preserve_format  # as its kernels read it
+        return fused.eval().requires_grad_(False).to(memory_format=form)  # type: ignore[call-overload, no-any-return]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> YOLOv9:
         twin = YOLOv9.__new__(YOLOv9)

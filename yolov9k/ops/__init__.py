@@ -5,12 +5,14 @@ from yolov9k.ops.batched_nms import Detections, batched_nms
 from yolov9k.ops.conv_bn_silu import conv_bn_silu
 from yolov9k.ops.conv_silu import conv_silu
 from yolov9k.ops.detection_loss import detection_loss, detection_loss_and_gradient
+from yolov9k.ops.dfl_candidates import Candidates, dfl_candidates
 from yolov9k.ops.dfl_decode import dfl_decode
 from yolov9k.ops.sgd_ema import sgd_ema
 from yolov9k.ops.task_aligned_assign import Assignment, task_aligned_assign
 
 __all__ = [
     "Assignment",
+    "Candidates",
     "Detections",
     "available",
     "batched_nms",
@@ -18,6 +20,7 @@ __all__ = [
     "conv_silu",
     "detection_loss",
     "detection_loss_and_gradient",
+    "dfl_candidates",
     "dfl_decode",
     "operators",
     "sgd_ema",

@@ -18,6 +18,7 @@ _IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "conv_bn_silu": ("triton",),
     "conv_silu": ("triton",),
     "dfl_decode": ("triton",),
+    "dfl_candidates": ("triton",),
     "task_aligned_assign": ("cpu", "cuda"),
     "detection_loss": ("triton",),
     "batched_nms": ("cpu", "cuda"),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from yolov9k.native import batched_nms as run_native
 from yolov9k.ops.backends import choose
-from yolov9k.ops.checks import expect, expect_float, expect_shape
+from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.reference import batched_nms as reference
 
@@ -31,6 +31,7 @@ def batched_nms(
     multi_label: bool = False,
     max_detections: int = 300,
     backend: str = "auto",
+    lengths: Tensor | None = None,
 ) -> Detections:
     """Keep the best boxes of each image.
 
@@ -38,7 +39,7 @@ def batched_nms(
     score is above conf_threshold; with multi_label every class of a box is a candidate, else its best alone. `classes`
     keeps only those. The 30,000 best by score compete, ties to the lowest index; a box falls when a kept one, of its class
     unless class_agnostic, overlaps it by more than iou_threshold. A NaN or infinite candidate is never chosen.
-    Detections are float32 (float64 for float64). Raises ValueError or TypeError naming the argument.
+    lengths [B], integers: only so many first columns of each image are read (`dfl_candidates`). Detections are float32 (float64 for float64). Raises ValueError or TypeError naming the argument.
     """
     op = "batched_nms"
     expect_float(prediction, op, "prediction")
@@ -51,23 +52,27 @@ def batched_nms(
     if classes is not None:
         valid = all(0 <= c < classes_count for c in classes)
         expect(valid, op, "classes", f"class numbers below {classes_count}", list(classes))
+    if lengths is not None:
+        expect_shape(lengths, (len(prediction),), op, "lengths")
+        expect_device(lengths, prediction, op, "lengths")
+        expect(not lengths.is_floating_point(), op, "lengths", "integers", lengths.dtype)
     backend = choose(op, backend, prediction.device, prediction.dtype == torch.float64)
     return Detections(
         *torch.ops.yolov9k.batched_nms(
-            prediction, conf_threshold, iou_threshold, classes, class_agnostic, multi_label, max_detections, backend
+            prediction, conf_threshold, iou_threshold, classes, class_agnostic, multi_label, max_detections, backend, lengths
         )
     )
 
 
 def _run(prediction: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    *arguments, backend = arguments  # type: ignore[assignment]
+    *options, backend, lengths = arguments if len(arguments) == 8 else (*arguments, None)  # the dispatcher drops a default
     run = reference.batched_nms if backend == "reference" else run_native
-    return run(prediction, *arguments)
+    return run(prediction, *options, lengths)
 
 
 def _fake(
     prediction: Tensor, conf_threshold: float, iou_threshold: float, classes: Sequence[int] | None,
-    class_agnostic: bool, multi_label: bool, max_detections: int, backend: str,
+    class_agnostic: bool, multi_label: bool, max_detections: int, backend: str, lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     dtype = torch.float64 if prediction.dtype == torch.float64 else torch.float32
     batch = prediction.shape[0]
@@ -78,12 +83,12 @@ def _fake(
 
 
 def _no_gradient(ctx: object, *grads: object) -> tuple[None, ...]:
-    return (None,) * 8
+    return (None,) * 9
 
 
 define(
     "batched_nms(Tensor prediction, float conf_threshold, float iou_threshold, int[]? classes, bool class_agnostic, "
-    "bool multi_label, int max_detections, str backend) -> (Tensor detections, Tensor counts)",
+    "bool multi_label, int max_detections, str backend, Tensor? lengths=None) -> (Tensor detections, Tensor counts)",
     _run,
     _fake,
 )

@@ -21,7 +21,15 @@ def dfl_decode(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int = 16
     Returns [B, 4 + nc, A]: centre x, centre y, width, height in pixels, then probabilities; A anchors, level by level,
     row by row. Raises ValueError or TypeError naming the argument.
     """
-    op = "dfl_decode"
+    check_maps("dfl_decode", maps, strides, reg_max)
+    if backend == "auto" and len(maps) > 3:  # more than the kernel takes
+        backend = "reference"
+    backend = choose("dfl_decode", backend, maps[0].device, maps[0].dtype == torch.float64)
+    return torch.ops.yolov9k.dfl_decode(list(maps), list(strides), reg_max, backend)  # type: ignore[no-any-return]
+
+
+def check_maps(op: str, maps: Sequence[Tensor], strides: Sequence[int], reg_max: int) -> None:
+    """Raise ValueError or TypeError naming the argument of operator `op`."""
     expect(len(maps) > 0, op, "maps", "at least one level", len(maps))
     expect(len(maps) == len(strides), op, "strides", f"{len(maps)} values", list(strides))
     expect(all(stride > 0 for stride in strides), op, "strides", "above 0", list(strides))
@@ -34,10 +42,6 @@ def dfl_decode(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int = 16
         expect_shape(level, (batch, channels, None, None), op, f"maps[{i}]")
         expect_device(level, maps[0], op, f"maps[{i}]")
         expect(level.dtype == maps[0].dtype, op, f"maps[{i}]", f"of dtype {maps[0].dtype}", level.dtype)
-    if backend == "auto" and len(maps) > 3:  # more than the kernel takes
-        backend = "reference"
-    backend = choose(op, backend, maps[0].device, maps[0].dtype == torch.float64)
-    return torch.ops.yolov9k.dfl_decode(list(maps), list(strides), reg_max, backend)  # type: ignore[no-any-return]
 
 
 def _forward(maps: list[Tensor], strides: list[int], reg_max: int, backend: str) -> Tensor:

@@ -37,13 +37,13 @@ def _machine(device: str, index: int) -> str:
     if device != "cuda":
         return json.dumps({"device": platform.processor() or platform.machine(), **packages})
     properties = torch.cuda.get_device_properties(index)
-    packages["cudnn"] = str(torch.backends.cudnn.version())
+    packages["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
     return json.dumps({"device": properties.name, "capability": [properties.major, properties.minor], **packages})
 
 
 def _version(package: str) -> str | None:
     try:
-        return str(version(package))  # type: ignore[no-untyped-call]
+        return version(package)
     except PackageNotFoundError:
         return None
 

@@ -59,13 +59,14 @@ def greedy_keep(boxes: Tensor, groups: Tensor, iou_threshold: float, limit: int)
 
 def batched_nms(
     prediction: Tensor, conf_threshold: float, iou_threshold: float, classes: Sequence[int] | None = None,
-    class_agnostic: bool = False, multi_label: bool = False, max_detections: int = 300,
+    class_agnostic: bool = False, multi_label: bool = False, max_detections: int = 300, lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Padded detections and counts; shapes and results as in `yolov9k.ops.batched_nms`."""
     exact = prediction if prediction.dtype in (torch.float32, torch.float64) else prediction.float()
     detections = exact.new_zeros((len(prediction), max_detections, 6))
     counts = torch.zeros(len(prediction), dtype=torch.int64, device=prediction.device)
     for i, image in enumerate(exact):
+        image = image if lengths is None else image[:, : max(int(lengths[i]), 0)]
         boxes, scores, labels = candidates(image, conf_threshold, classes, multi_label)
         groups = torch.zeros_like(labels) if class_agnostic else labels
         keep = greedy_keep(boxes, groups, iou_threshold, max_detections)
