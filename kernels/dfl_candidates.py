@@ -1,7 +1,7 @@
 """DFL decode of the candidates alone, in Triton: anchors with a class above the threshold, side by side in their order.
 
-Three launches a call: how many a tile has, where each tile's begin (a sum over the tiles before, in a fixed order), and the decode
-of those anchors into their places. What is not a candidate is read once, of its classes alone, and never written.
+How many a tile has, where each tile's begin (a sum over the tiles before, in a fixed order), and the decode of those anchors
+into their places: two launches a level and one for the sum. What is no candidate is never written.
 """
 
 from __future__ import annotations

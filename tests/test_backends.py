@@ -19,6 +19,7 @@ from yolov9k.ops import (
     conv_bn_silu,
     conv_silu,
     detection_loss,
+    dfl_candidates,
     dfl_decode,
     operators,
     sgd_ema,
@@ -43,6 +44,10 @@ def _decode(backend: str) -> Tensor:
     return dfl_decode(MAPS, [8], backend=backend)
 
 
+def _choose(backend: str) -> Tensor:
+    return dfl_candidates(MAPS, [8], backend=backend).prediction
+
+
 def _lose(backend: str) -> Tensor:
     return detection_loss(MAPS, torch.zeros(1, 1), torch.ones(1, 1, 4), torch.zeros(1), [8], backend=backend)
 
@@ -64,7 +69,8 @@ def _optimise(backend: str) -> Tensor:
 
 
 CALLS: dict[str, Callable[[str], Tensor]] = {
-    "conv_bn_silu": _convolve, "conv_silu": _convolve_fused, "dfl_decode": _decode, "detection_loss": _lose,
+    "conv_bn_silu": _convolve, "conv_silu": _convolve_fused, "dfl_decode": _decode,
+    "dfl_candidates": _choose, "detection_loss": _lose,
     "task_aligned_assign": _assign, "batched_nms": _suppress, "sgd_ema": _optimise,
 }  # fmt: skip
 

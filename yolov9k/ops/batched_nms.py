@@ -38,8 +38,9 @@ def batched_nms(
     prediction [B, 4 + nc, A]: centre x, centre y, width, height in pixels, then probabilities, floating. A candidate's
     score is above conf_threshold; with multi_label every class of a box is a candidate, else its best alone. `classes`
     keeps only those. The 30,000 best by score compete, ties to the lowest index; a box falls when a kept one, of its class
-    unless class_agnostic, overlaps it by more than iou_threshold. A NaN or infinite candidate is never chosen.
-    lengths [B], integers: only so many first columns of each image are read (`dfl_candidates`). Detections are float32 (float64 for float64). Raises ValueError or TypeError naming the argument.
+    unless class_agnostic, overlaps it by more than iou_threshold. A NaN or infinite candidate is never chosen. lengths [B],
+    integers: so many first columns of each image are read, the rest is not (`dfl_candidates`). Detections are float32
+    (float64 for float64). Raises ValueError or TypeError naming the argument.
     """
     op = "batched_nms"
     expect_float(prediction, op, "prediction")
@@ -66,8 +67,8 @@ def batched_nms(
 
 def _run(prediction: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     *options, backend, lengths = arguments if len(arguments) == 8 else (*arguments, None)  # the dispatcher drops a default
-    run = reference.batched_nms if backend == "reference" else run_native
-    return run(prediction, *options, lengths)
+    run: Any = reference.batched_nms if backend == "reference" else run_native
+    return run(prediction, *options, lengths)  # type: ignore[no-any-return]
 
 
 def _fake(
