@@ -151,15 +151,9 @@ def test_boxes_stay_inside_and_polygons_agree(seed: int, mosaic: bool, boxes: li
     labels = label(*boxes, polygons=[square(b) if i % 2 else None for i, b in enumerate(boxes)])
     tile = augment.warp(image, labels, recipe.warp.matrix(shape, shape), shape)
     for part in recipe.mosaics:
-        canvas = augment.copy_paste(
-            *augment.mosaic([(image, labels)] * 4, part.centre, SIZE), part.paste, part.paste_seed
-        )
-        tile = augment.mix(
-            tile, augment.warp(*canvas, part.warp.matrix((2 * SIZE, 2 * SIZE), shape), shape), recipe.mix
-        )
-    image, labels = augment.flip(
-        augment.recolour(tile[0], recipe.gains), tile[1], across=recipe.across, upside=recipe.upside
-    )
+        canvas = augment.copy_paste(*augment.mosaic([(image, labels)] * 4, part.centre, SIZE), part.paste, part.paste_seed)
+        tile = augment.mix(tile, augment.warp(*canvas, part.warp.matrix((2 * SIZE, 2 * SIZE), shape), shape), recipe.mix)
+    image, labels = augment.flip(augment.recolour(tile[0], recipe.gains), tile[1], across=recipe.across, upside=recipe.upside)
     assert image.shape == (SIZE, SIZE, 3)
     assert image.dtype == np.uint8
     assert ((labels.boxes >= 0) & (labels.boxes <= SIZE)).all()
@@ -182,9 +176,7 @@ def test_still_parameters_do_nothing(seed: int) -> None:
 
 
 @given(objects(), st.booleans(), st.booleans())
-def test_flips_follow_the_pixels_and_undo_themselves(
-    box: tuple[int, int, int, int], across: bool, upside: bool
-) -> None:
+def test_flips_follow_the_pixels_and_undo_themselves(box: tuple[int, int, int, int], across: bool, upside: bool) -> None:
     image, labels = picture(box, 70, 90), label(box, polygons=[square(box)])
     once = augment.flip(image, labels, across=across, upside=upside)
     assert np.array_equal(bright(once[0]), once[1].boxes[0])

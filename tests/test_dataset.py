@@ -130,9 +130,7 @@ def test_an_unreadable_picture_is_replaced_in_training(tmp_path: Path, capsys: p
     message = capsys.readouterr().err
     assert message.count("warning") == 1
     assert str(records[2].path) in message.replace("\n", "")
-    assert any(
-        f.index == 2 for f in dataset[draw(1, mosaic=True, epoch=1)].failures + dataset[draw(2, mosaic=True)].failures
-    )
+    assert any(f.index == 2 for f in dataset[draw(1, mosaic=True, epoch=1)].failures + dataset[draw(2, mosaic=True)].failures)
 
 
 def test_an_unreadable_picture_counts_as_missed_in_evaluation(tmp_path: Path) -> None:

@@ -393,10 +393,7 @@ def test_coco_demo() -> None:
 
 # VOC
 
-OBJECT = (
-    "<object>\n<name>{}</name>\n"
-    "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>\n"
-)
+OBJECT = "<object>\n<name>{}</name>\n<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>\n"
 
 
 def voc(root: Path, objects: dict[str, str | None], lists: dict[str, str] | None = None) -> Path:

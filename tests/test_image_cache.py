@@ -124,9 +124,7 @@ def test_memory_holds_the_same_pictures(tmp_path: Path, capsys: pytest.CaptureFi
         source(1)
 
 
-def test_too_little_memory_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader(make_records(tmp_path, [(32, 32)]), 32, fast=True)
     monkeypatch.setattr(cache, "available_memory", lambda: 3 * 32 * 32)
     assert make_source(reader, "ram") is reader

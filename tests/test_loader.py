@@ -58,9 +58,7 @@ def test_batches_do_not_depend_on_the_workers(split: Split) -> None:
 
 
 def test_seeds_differ(split: Split) -> None:
-    one, two = (
-        next(iter(make_loader(split, Hyp(), img_size=64, batch=7, augment=True, workers=0, seed=s))) for s in (1, 2)
-    )
+    one, two = (next(iter(make_loader(split, Hyp(), img_size=64, batch=7, augment=True, workers=0, seed=s))) for s in (1, 2))
     assert not torch.equal(one.images, two.images)
 
 
@@ -155,9 +153,7 @@ def test_multi_scale_gives_each_batch_a_size(split: Split) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_pictures_are_counted_and_named_once(
-    split: Split, workers: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_pictures_are_counted_and_named_once(split: Split, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
     loader = make_loader(split, Hyp(), img_size=64, batch=2, augment=True, workers=workers, epochs=99)
     split.records[2].path.unlink()
     for epoch in range(2):

@@ -174,8 +174,10 @@ def test_conv_bn_silu_has_the_references_gradient() -> None:
     torch.manual_seed(0)
     inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 4, 5, 5), (6, 2, 3, 3), (6,), (6,))]
     for activation in (True, False):
+
         def run(*tensors: torch.Tensor, on: bool = activation) -> torch.Tensor:
             return torch.ops.yolov9k.conv_bn_silu(*tensors, None, None, 2, 1, 2, 1e-3, on)[0]
+
         assert torch.autograd.gradcheck(run, inputs)
 
 

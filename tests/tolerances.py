@@ -71,8 +71,9 @@ LARGE_MEAN = {"rtol": 2e-4, "atol": 0.0}
 END_TO_END = 10
 # Statistics are merged over processes from float64 means and deviations; another order of sums.
 SYNCHRONISED = {"rtol": 1e-8, "atol": 1e-10}
-# A float32 optimiser step fuses multiply-adds and sums squares in another order: some units in the last place.
-SGD_FLOAT32 = {"rtol": 1e-5, "atol": 1e-7}
+# A float32 optimiser step fuses multiply-adds and sums squares in another order: some units in the last place
+# of terms near 1, which may cancel.
+SGD_FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}
 # Sums over anchors and classes in another order, an arc tangent of the kernel's own: float32's rounding of many terms.
 LOSS_FLOAT32 = {"rtol": 2e-5, "atol": 1e-5}
 LOSS_KERNEL_GRADIENT = {"rtol": 2e-4, "atol": 2e-5}
