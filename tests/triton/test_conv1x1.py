@@ -17,7 +17,7 @@ from yolov9k.kernels._operands import Affine, Epilogue
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PLAIN = PlainKernels()
-DTYPES = [torch.float32, torch.bfloat16]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = st.tuples(st.integers(0, 3), st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 16, 33]),
                    st.sampled_from([1, 7, 16, 40]))  # fmt: skip
 

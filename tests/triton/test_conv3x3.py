@@ -22,7 +22,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     st.tuples(st.integers(0, 2), st.integers(1, 7), st.integers(1, 7)),
     st.sampled_from([1, 5, 8, 33]), st.sampled_from([1, 6, 16, 17]), st.sampled_from([1, 2, 4]), st.sampled_from([1, 3]),
     st.sampled_from([1, 2]), st.booleans(), st.booleans(), st.booleans(),
-    st.sampled_from([torch.float32, torch.bfloat16]), st.integers(0, 99),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), st.integers(0, 99),
 )  # fmt: skip
 def test_equals_torch(
     size: tuple[int, int, int], c1: int, c2: int, groups: int, kernel: int, stride: int, activation: bool, added: bool,

@@ -114,7 +114,7 @@ def random_norm(z: Tensor) -> Norm:
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(
     st.integers(0, 1000), st.sampled_from([1, 7, 64, 65]), st.booleans(), st.integers(1, 3), st.booleans(), st.booleans(),
-    st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]),
+    st.booleans(), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
 )  # fmt: skip
 def test_sums_of_two_and_of_several_gradients(
     seed: int, width: int, dual: bool, sources: int, activation: bool, training: bool, wide: bool, dtype: torch.dtype
