@@ -10,7 +10,7 @@ import torch
 
 from yolov9k import create_model
 from yolov9k.engine.flat import FlatStorage
-from yolov9k.engine.optim import ModelEMA, make_optimizer
+from yolov9k.engine.reference import ModelEMA, make_optimizer
 from yolov9k.hyp import Hyp
 from yolov9k.models import YOLOv9
 from yolov9k.ops import available, sgd_ema

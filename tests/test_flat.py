@@ -11,9 +11,8 @@ import torch
 from tests.test_step import BOXES, COUNTS, pictures, tiny  # noqa: F401  (a fixture)
 from tests.tolerances import STEP_BY_HAND
 from yolov9k import create_model
-from yolov9k.engine import TrainStep
 from yolov9k.engine.flat import ALIGN, FlatStorage
-from yolov9k.engine.optim import make_optimizer
+from yolov9k.engine.reference import ReferenceStep, make_optimizer
 from yolov9k.hyp import Hyp
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9
@@ -50,28 +49,24 @@ def test_a_frozen_parameter_is_only_averaged(tiny: YOLOv9) -> None:  # noqa: F81
     assert {key for key, p in tiny.named_parameters() if p.requires_grad} == set(keys)
 
 
-def test_gradients_land_in_the_storage(tiny: YOLOv9) -> None:  # noqa: F811
+def test_gradients_are_added_to_the_storage_and_let_go(tiny: YOLOv9) -> None:  # noqa: F811
     flat = FlatStorage(tiny)
-    loss = DetectionLoss(2)(tiny(pictures(0)), (BOXES.double(), COUNTS))[0]
-    loss.backward()
+    for _ in range(2):
+        DetectionLoss(2)(tiny.eval().branches(pictures(0)), (BOXES.double(), COUNTS))[0].backward()
+        own = {key: p.grad.clone() for key, p in tiny.named_parameters() if p.grad is not None}
+        flat.gather()
+        assert all(p.grad is None for p in tiny.parameters())
+    assert own.keys() == flat.momenta().keys()
+    for slot in flat.slots[: flat.trained]:
+        torch.testing.assert_close(slot.view(flat.grads), 2 * own[slot.key], **STEP_BY_HAND)
+    flat.gather()  # nothing new
     assert flat.grads.any()
-    kept = flat.grads.clone()
-    first, *others = [p for p in tiny.parameters() if p.requires_grad]
-    first.grad = torch.full_like(first, 2.0)
-    others[0].grad = None
-    flat.collect()
-    assert first.grad is not None
-    assert (first.grad == 2).all()
-    assert others[0].grad is not None
-    assert not others[0].grad.any()
-    assert not torch.equal(flat.grads, kept)
 
 
 def test_steps_are_the_training_steps(tiny: YOLOv9) -> None:  # noqa: F811
     """Four steps over flat storage against torch's optimiser, clip and average over the tensors."""
     hyp, other = Hyp(), copy.deepcopy(tiny)
-    step = TrainStep(other, DetectionLoss(2), hyp, batch=64)
-    tiny.to(memory_format=torch.channels_last)
+    step = ReferenceStep(other, DetectionLoss(2), hyp, batch=64)
     flat, criterion = FlatStorage(tiny), DetectionLoss(2)
     state = torch.zeros(STATE, dtype=torch.float64)
     state[SCALE] = 1.0
@@ -81,27 +76,28 @@ def test_steps_are_the_training_steps(tiny: YOLOv9) -> None:  # noqa: F811
     values = torch.tensor(told.values(), dtype=torch.float64)
     for seed in range(4):
         step(pictures(seed), BOXES.double(), COUNTS)
-        criterion(tiny(pictures(seed).contiguous(memory_format=torch.channels_last)), (BOXES.double(), COUNTS))[0].backward()
-        flat.collect()
+        criterion(tiny(pictures(seed)), (BOXES.double(), COUNTS))[0].backward()
+        flat.gather()
         sgd_ema(flat.values, flat.grads, flat.momentum, flat.ema, None, values, flat.ends, state)
         flat.copy_counts()
-    for mine, theirs in ((tiny, other), (flat.average, step.ema)):
+    for mine, theirs in ((tiny, other), (flat.average, step.average.model)):
         for key, value in theirs.state_dict().items():
             torch.testing.assert_close(mine.state_dict()[key], value, **STEP_BY_HAND, msg=key)
 
 
-def test_momenta_are_those_of_the_groups_in_order(tiny: YOLOv9) -> None:  # noqa: F811
+def test_momenta_are_by_name_and_views(tiny: YOLOv9) -> None:  # noqa: F811
     flat = FlatStorage(tiny)
-    flat.momentum.copy_(torch.arange(flat.momentum.numel()))
-    shapes = [p.shape for group in make_optimizer(tiny, Hyp(), 0.0).param_groups for p in group["params"]]
-    assert sorted(m.shape for m in flat.momenta()) == sorted(shapes)
+    learning = {key: p.shape for key, p in tiny.named_parameters() if p.requires_grad}
+    assert {key: value.shape for key, value in flat.momenta().items()} == learning
+    flat.momenta()["model.0.conv.weight"].fill_(3.0)
+    assert float(flat.momentum.sum()) == 3 * tiny.get_parameter("model.0.conv.weight").numel()
 
 
 def test_a_parameter_that_left_is_noticed(tiny: YOLOv9) -> None:  # noqa: F811
     flat = FlatStorage(tiny)
     tiny.float()
     with pytest.raises(RuntimeError, match="moved out of the flat storage"):
-        flat.collect()
+        flat.gather()
 
 
 def test_mixed_dtypes_are_named(tiny: YOLOv9, tmp_path: Path) -> None:  # noqa: F811

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from tests.support import assign_case, nms_prediction
 from tests.test_simt import assign_cases, crowded_cases, expected, nms_cases
-from yolov9k import native
+from tests.tolerances import CAPTURED
+from yolov9k import create_model, native
+from yolov9k.engine import TrainStep
+from yolov9k.engine.optim import Schedule
+from yolov9k.engine.trainer import make_criterion
+from yolov9k.hyp import Hyp
 from yolov9k.ops import batched_nms, task_aligned_assign
 
 pytestmark = pytest.mark.skipif(not native.available("cuda"), reason=native.why_missing("cuda") or "available")
@@ -92,3 +97,46 @@ def test_other_streams_and_devices_arguments() -> None:
         found = run()
     stream.synchronize()
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def training(mode: str, amp: str, backend: str = "auto") -> tuple[TrainStep, list[tuple[Tensor, Tensor, Tensor]]]:
+    """A step of yolov9-t, two batches to an update, and twelve batches of two sizes, one of them crowded."""
+    torch.manual_seed(0)
+    hyp = Hyp(nominal_batch=4, warmup_epochs=0.0)
+    model = create_model("yolov9-t", 3).cuda().train().use(backend)
+    step = TrainStep(model, make_criterion(model, hyp), hyp, mode, batch=2, schedule=Schedule(hyp, 2, 100, 10), amp=amp)
+    work = []
+    for i in range(24):
+        boxes = torch.rand(2, 40 if i == 20 else 5, 5) * 0.4 + 0.3
+        boxes[..., 0] = torch.randint(0, 3, boxes.shape[:2])
+        side = 128 if i % 4 < 2 else 160
+        case = (torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8), boxes, torch.full((2,), boxes.shape[1]))
+        work.append(tuple(part.cuda() for part in case))
+    return step, work  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_the_captured_step_is_the_eager_one(amp: str) -> None:
+    eager, work = training("eager", amp)
+    captured, _ = training("captured", amp)
+    for case in work:
+        torch.testing.assert_close(captured(*case), eager(*case), **CAPTURED)
+    assert captured.mode == "captured"
+    assert captured.updates + captured.skipped == len(work) // 2
+    for key, value in eager.ema.state_dict().items():
+        torch.testing.assert_close(captured.ema.state_dict()[key], value, **CAPTURED, msg=key)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("mode", ["eager", "captured"])
+def test_the_training_step_never_waits(mode: str, backend: str) -> None:
+    step, work = training(mode, "bf16", backend)
+    for case in work[:16]:  # tuned, compiled, recorded
+        step(*case)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for case in work[16:20]:
+            step(*case)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -17,7 +17,8 @@ from tests.support import shared
 from tests.tolerances import ACCUMULATED, STEP_BY_HAND, TRAJECTORY
 from yolov9k import create_model
 from yolov9k.engine import TrainStep
-from yolov9k.engine.optim import ModelEMA, Schedule, make_optimizer, set_phase
+from yolov9k.engine.optim import Schedule, settings
+from yolov9k.engine.reference import ModelEMA, make_optimizer, set_phase
 from yolov9k.hyp import Hyp
 from yolov9k.losses import DetectionLoss
 from yolov9k.losses.detection import pad_targets
@@ -110,8 +111,8 @@ def test_decay_scales_with_what_a_step_sees(tiny: YOLOv9, batch: int, accumulate
     schedule = Schedule(Hyp(), batch, 100, 10)
     step = TrainStep(tiny, DetectionLoss(2), Hyp(), batch=batch, schedule=schedule)
     assert schedule.accumulate == accumulate
-    decays = {group["name"]: group["weight_decay"] for group in step.optimizer.param_groups}
-    assert decays == {"bias": 0.0, "weight": pytest.approx(5e-4 * batch * accumulate / 64), "norm": 0.0}
+    told = settings(schedule.at(0), Hyp(), step.weight_decay, fp16=False)
+    assert told.decay == (0.0, pytest.approx(5e-4 * batch * accumulate / 64), 0.0)
 
 
 # --- the schedule -----------------------------------------------------------------------------------------------------
@@ -203,8 +204,8 @@ def test_without_a_schedule_the_rates_are_those_of_hyp(tiny: YOLOv9) -> None:
     hyp = Hyp(lr0=0.02, momentum=0.5)
     step = TrainStep(tiny, DetectionLoss(2), hyp)
     step(pictures(0), BOXES.double(), COUNTS)
-    assert {(group["lr"], group["momentum"]) for group in step.optimizer.param_groups} == {(0.02, 0.5)}
-    assert step.average.updates == 1
+    assert (step.phase.lr, step.phase.bias_lr, step.phase.momentum) == (0.02, 0.02, 0.5)
+    assert step.updates == 1
 
 
 def test_the_average_follows_slowly_and_counts_its_updates(tiny: YOLOv9) -> None:
@@ -224,7 +225,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tiny: YOLOv9) -> N
     step = TrainStep(tiny, DetectionLoss(2), Hyp())
     parameters = {key: value.detach().clone() for key, value in tiny.named_parameters()}
     step(pictures(0) * math.nan, BOXES.double(), COUNTS)
-    assert (step.skipped, step.average.updates) == (1, 0)
+    assert (step.skipped, step.updates) == (1, 0)
     assert all(torch.equal(value, parameters[key]) for key, value in tiny.named_parameters())
     assert all(parameter.grad is None for parameter in tiny.parameters())
 
@@ -246,7 +247,7 @@ def test_bfloat16_keeps_float32_weights(tiny: YOLOv9) -> None:
     parts = step(pictures(0).float(), BOXES, COUNTS)
     assert parts.dtype == torch.float32
     assert {parameter.dtype for parameter in tiny.parameters()} == {torch.float32}
-    assert (step.average.updates, step.skipped) == (1, 0)
+    assert (step.updates, step.skipped) == (1, 0)
 
 
 # --- accumulation -----------------------------------------------------------------------------------------------------
@@ -269,11 +270,11 @@ def test_two_half_batches_are_one_batch_where_batchnorm_is_frozen(tiny: YOLOv9) 
     once = TrainStep(whole, DetectionLoss(2), hyp, batch=4, schedule=Schedule(hyp, 4, 10, 10))
     assert (halves.phase.accumulate, once.phase.accumulate) == (2, 1)
     halves(pictures(0), BOXES.double(), COUNTS)
-    assert halves.average.updates == 0
+    assert halves.updates == 0
     assert all(np.array_equal(value, start[key]) for key, value in values(tiny).items())
     halves(pictures(0), BOXES.double(), COUNTS)
     once(pictures(0).repeat(2, 1, 1, 1), BOXES.double().repeat(2, 1, 1), COUNTS.repeat(2))
-    assert halves.average.updates == once.average.updates == 1
+    assert halves.updates == once.updates == 1
     assert float(halves.grad_norm) == pytest.approx(float(once.grad_norm), rel=ACCUMULATED["rtol"])
     for key, value in values(tiny).items():
         np.testing.assert_allclose(value, values(whole)[key], **ACCUMULATED, err_msg=key)

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from yolov9k.data.synthetic import generate
-from yolov9k.engine.trainer import Trainer, TrainOptions
+from yolov9k.engine.options import TrainOptions
+from yolov9k.engine.trainer import Trainer
 
 
 def test_every_epochs_numbers_are_logged(tmp_path: Path) -> None:

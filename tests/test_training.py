@@ -23,8 +23,9 @@ from tests.tolerances import RESUMED
 from yolov9k import load
 from yolov9k.data.synthetic import generate
 from yolov9k.engine.optim import Schedule
+from yolov9k.engine.options import TrainOptions
 from yolov9k.engine.runs import COLUMNS, Results, latest_checkpoint, make_run_directory
-from yolov9k.engine.trainer import Trainer, TrainOptions
+from yolov9k.engine.trainer import Trainer
 from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
 
@@ -188,7 +189,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(options: dict[str, Any]) -> Non
     run = trainer(options, epochs=20)
     with torch.no_grad():
         run.model.model[0].conv.weight.fill_(math.nan)  # type: ignore[union-attr]
-    with pytest.raises(UserError, match="the loss was not finite for 10 iterations in a row; lower lr0"):
+    message = (
+        r"the loss was not finite for 10 iterations in a row; the model's model\.0\.conv\.weight is not finite; pictures "
+        r"\d+\.jpg, .*; lower lr0 \(0\.01\) or train with --amp off; .*last\.pt is the last good state"
+    )
+    with pytest.raises(UserError, match=message):
+        run.fit()
+    run = trainer(options, epochs=2, bad_steps=2)
+    with torch.no_grad():
+        run.model.model[1].bn.weight.fill_(math.inf)  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="the loss was not finite for 2 iterations in a row"):
         run.fit()
 
 
@@ -200,6 +210,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(options: dict[str, Any]) -> Non
         ({"cfg": None}, "give --cfg"),
         ({"cfg": "yolov8-n"}, "model yolov8-n: unknown"),
         ({"amp": "fp8"}, "--amp fp8: expected"),
+        ({"mode": "fast"}, "--mode fast: expected one of auto"),
+        ({"mode": "captured"}, "--mode captured: CUDA graphs need a GPU"),
+        ({"bad_steps": 0}, "--bad-steps 0: expected at least 1"),
         ({"device": "cuda:7"}, "--device cuda:7: torch sees"),
         ({"data": "nowhere.yaml"}, "nowhere.yaml: "),
         ({"weights": "nowhere.pt"}, "nowhere.pt: no such checkpoint"),

@@ -56,13 +56,16 @@ def train(
     freeze: Annotated[str | None, typer.Option(help="freeze the first N layers, or those listed: 0 1 2")] = None,
     patience: Annotated[int, typer.Option(help="stop after so many epochs without better fitness")] = 100,
     amp: Amp = "auto",
+    mode: Annotated[str, typer.Option(help="training step: auto, eager, captured (CUDA graphs), compiled")] = "auto",
+    bad_steps: Annotated[int, typer.Option(help="stop after so many steps in a row that are not finite")] = 10,
     label_smoothing: Annotated[float | None, typer.Option(help="class label smoothing, 0 to 1")] = None,
     seed: Annotated[int, typer.Option(help="of weights and augmentation")] = 0,
     strict: Strict = False,
     noval: Annotated[bool, typer.Option("--noval", help="validate after the last epoch alone")] = False,
 ) -> None:
     """Train a model; everything it leaves is in PROJECT/NAME."""
-    from yolov9k.engine.trainer import Trainer, TrainOptions
+    from yolov9k.engine.options import TrainOptions
+    from yolov9k.engine.trainer import Trainer
 
     if resume is not None:
         changes = {"epochs": epochs} if _given("--epochs") else {}
@@ -74,7 +77,7 @@ def train(
         data=data, cfg=cfg, weights=weights or None, img=img, batch=batch, epochs=epochs, hyp=hyp, device=device,
         workers=workers, project=project, name=name, exist_ok=exist_ok, close_mosaic=close_mosaic, cache=cache, rect=rect,
         multi_scale=multi_scale, single_cls=single_cls, freeze=tuple(_numbers(freeze, "--freeze")), patience=patience,
-        amp=amp, label_smoothing=label_smoothing, seed=seed, strict=strict, noval=noval,
+        amp=amp, mode=mode, bad_steps=bad_steps, label_smoothing=label_smoothing, seed=seed, strict=strict, noval=noval,
     )  # fmt: skip
     Trainer(options, console).fit()
 

@@ -12,9 +12,10 @@ from yolov9k.data.config import load_split
 from yolov9k.data.draw import draw_boxes, mosaic
 from yolov9k.data.records import Split
 from yolov9k.data.synthetic import generate
+from yolov9k.engine.options import TrainOptions
 from yolov9k.engine.predictor import Predictor
 from yolov9k.engine.sources import read_image
-from yolov9k.engine.trainer import Trainer, TrainOptions
+from yolov9k.engine.trainer import Trainer
 
 SIZE = 128  # pixels: small enough for minutes on two cores
 NEXT = """what to type next, for your own data:

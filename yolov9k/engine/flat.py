@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -47,31 +46,38 @@ class FlatStorage:
         _move(self.average, self.slots, self.ema)
         state = model.state_dict(keep_vars=True)
         self._bound = [(state[slot.key], slot.view(self.values), slot.view(self.grads)) for slot in self.slots[: self.trained]]
-        self._counts = [
-            (mine, state[key]) for key, mine in self.average.state_dict().items() if not mine.is_floating_point()
-        ]  # fmt: skip
-        self.collect()
+        pairs = [(mine, state[key]) for key, mine in self.average.state_dict().items() if not mine.is_floating_point()]
+        self._mine, self._theirs = [mine for mine, _ in pairs], [theirs for _, theirs in pairs]
 
-    def collect(self) -> None:
-        """See to it that every gradient lies in `grads`: one that was set to None is zero, one of its own is copied.
+    @property
+    def statistics(self) -> Tensor:
+        """What does not learn: the running statistics of BatchNorm, and frozen parameters."""
+        return self.values[self.ends[-1] :]
+
+    def gather(self) -> None:
+        """Add every parameter's gradient to `grads` and let go of it; backward then has no old one to add to.
 
         Raises RuntimeError where a parameter itself has left the storage, by `model.to` for instance.
         """
-        for parameter, value, grad in self._bound:
+        views, grads = list[Tensor](), list[Tensor]()
+        for parameter, value, view in self._bound:
             if parameter.data_ptr() != value.data_ptr():
                 raise RuntimeError("a parameter was moved out of the flat storage; move the model before training is set up")
-            if parameter.grad is not grad:
-                grad.zero_() if parameter.grad is None else grad.copy_(parameter.grad)
-                parameter.grad = grad
+            if parameter.grad is not None:
+                views.append(view)
+                grads.append(parameter.grad)
+                parameter.grad = None
+        if views:
+            torch._foreach_add_(views, grads)
 
     def copy_counts(self) -> None:
         """Bring the average's integer buffers, BatchNorm's counters, up to the model's."""
-        for mine, theirs in self._counts:
-            mine.copy_(theirs)
+        if self._mine:
+            torch._foreach_copy_(self._mine, self._theirs)
 
-    def momenta(self) -> Iterator[Tensor]:
-        """Momentum of each trained parameter, group by group."""
-        return (slot.view(self.momentum) for slot in self.slots[: self.trained])
+    def momenta(self) -> dict[str, Tensor]:
+        """Momentum of each trained parameter by its name, as views."""
+        return {slot.key: slot.view(self.momentum) for slot in self.slots[: self.trained]}
 
     def sizes(self) -> list[int]:
         """How many tensors each group has."""

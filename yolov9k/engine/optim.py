@@ -1,16 +1,14 @@
-"""The optimiser, its schedule and the moving average (facts: training recipe)."""
+"""What the optimiser is told at each iteration (facts: training recipe)."""
 
 from __future__ import annotations
 
-import copy
-import math
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor, nn
+from typing import NamedTuple
 
 from yolov9k.hyp import Hyp
-from yolov9k.models import YOLOv9
+from yolov9k.ops.sgd_ema import Settings
+
+FIRST_SCALE = 2.0**16  # of the loss in fp16, and how it moves: torch.amp.GradScaler's own values
+SCALING = (2.0, 0.5, 2000.0)  # growth, backoff, steps between growths
 
 
 class Phase(NamedTuple):
@@ -43,47 +41,8 @@ class Schedule:
         return Phase(lr * share, bias_lr, momentum, max(1, round(1 + (self.accumulate - 1) * share)))
 
 
-def make_optimizer(model: nn.Module, hyp: Hyp, weight_decay: float) -> torch.optim.SGD:
-    """SGD with Nesterov momentum over three groups: biases, decayed weights, BatchNorm weights. Frozen parameters stay out."""
-    groups: dict[str, list[nn.Parameter]] = {"bias": [], "weight": [], "norm": []}
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad:
-                norm = isinstance(module, nn.modules.batchnorm._NormBase)
-                groups["bias" if name == "bias" else "norm" if norm else "weight"].append(parameter)
-    decay = {"weight": weight_decay}
-    settings: list[dict[str, Any]] = [
-        {"params": parameters, "weight_decay": decay.get(name, 0.0), "name": name} for name, parameters in groups.items()
-    ]
-    return torch.optim.SGD(settings, lr=hyp.lr0, momentum=hyp.momentum, nesterov=hyp.momentum > 0)
-
-
-def set_phase(optimizer: torch.optim.Optimizer, phase: Phase) -> None:
-    """Put a phase's learning rates and momentum into the optimiser."""
-    for group in optimizer.param_groups:
-        group["lr"] = phase.bias_lr if group["name"] == "bias" else phase.lr
-        group["momentum"] = phase.momentum
-
-
-class ModelEMA:
-    """Moving average of parameters and float buffers, decay * (1 - exp(-updates / tau)) once an optimiser step."""
-
-    def __init__(self, model: YOLOv9, hyp: Hyp, updates: int = 0) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay, self.tau, self.updates = hyp.ema_decay, hyp.ema_tau, updates
-
-    @torch.no_grad()
-    def update(self, model: YOLOv9) -> None:
-        """Move the average towards `model`."""
-        self.updates += 1
-        decay = self.decay * (1 - math.exp(-self.updates / self.tau))
-        mine: list[Tensor] = []
-        theirs: list[Tensor] = []
-        source = model.state_dict()
-        for key, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                mine.append(value)
-                theirs.append(source[key])
-            else:
-                value.copy_(source[key])
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
+def settings(phase: Phase, hyp: Hyp, weight_decay: float, fp16: bool) -> Settings:
+    """What the optimiser step is told in a phase; the loss scale moves in fp16 alone."""
+    scaling = SCALING if fp16 else (1.0, 1.0, 1.0)
+    rates, decays = (phase.bias_lr, phase.lr, phase.lr), (0.0, weight_decay, 0.0)
+    return Settings(rates, decays, phase.momentum, hyp.clip_norm, hyp.ema_decay, hyp.ema_tau, *scaling)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,70 +14,23 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from yolov9k.data.config import load_split
-from yolov9k.data.letterbox import rounded_size
 from yolov9k.data.loader import Batch, Loader, make_loader
 from yolov9k.engine import plots
+from yolov9k.engine.feed import feed
 from yolov9k.engine.inference import pick_device
 from yolov9k.engine.optim import Schedule
+from yolov9k.engine.options import TrainOptions
 from yolov9k.engine.runs import Results, latest_checkpoint, make_run_directory, save_settings
 from yolov9k.engine.step import TrainStep
 from yolov9k.engine.validator import ValidationResult, print_metrics, validate
+from yolov9k.engine.watch import Watch
 from yolov9k.errors import UserError, warn
 from yolov9k.hyp import Hyp, load_hyp
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9, create_model
 from yolov9k.models.checkpoints import load, load_weights, read, rebuild, save
-
-BAD_STEPS = 10  # consecutive iterations without a finite loss after which a run stops
-
-
-@dataclass
-class TrainOptions:
-    """What the command line gives; field names are the flags'."""
-
-    data: str
-    cfg: str | None = None
-    weights: str | None = None
-    img: int = 640
-    batch: int = 16
-    epochs: int = 500
-    hyp: str | None = None
-    device: str = "auto"
-    workers: int = 8
-    project: str = "runs/train"
-    name: str = "exp"
-    exist_ok: bool = False
-    close_mosaic: int = 15
-    cache: str | None = None
-    rect: bool = False
-    multi_scale: bool = False
-    single_cls: bool = False
-    freeze: tuple[int, ...] = ()
-    patience: int = 100
-    amp: str = "auto"
-    label_smoothing: float | None = None
-    seed: int = 0
-    strict: bool = False
-    noval: bool = False
-
-    def check(self) -> None:
-        """Raise UserError for values that cannot be; round the picture size up to a multiple of 32, and say so."""
-        if self.batch < 1 or self.epochs < 1 or self.img < 1 or self.workers < 0:
-            raise UserError(
-                f"--batch {self.batch} --epochs {self.epochs} --img {self.img} --workers {self.workers}: "
-                "batch, epochs and img must be at least 1, workers at least 0"
-            )
-        if self.cfg is None and self.weights is None:
-            raise UserError("give --cfg (a model's name or YAML file), --weights (a checkpoint), or both")
-        if self.amp not in ("auto", "off", "fp16", "bf16"):
-            raise UserError(f"--amp {self.amp}: expected auto, off, fp16 or bf16")
-        self.img = rounded_size(self.img, "--img")
-        if self.close_mosaic > self.epochs // 4:
-            warn(f"--close-mosaic {self.close_mosaic} of {self.epochs} epochs; a quarter of them is used")
-            self.close_mosaic = self.epochs // 4
 
 
 class Trainer:
@@ -101,18 +54,20 @@ class Trainer:
         self.criterion = make_criterion(self.model, self.hyp)
         self.schedule = Schedule(self.hyp, options.batch, len(self.train_loader), options.epochs)
         self.step = TrainStep(
-            self.model, self.criterion, self.hyp, batch=options.batch, schedule=self.schedule, amp=self.amp
-        )
+            self.model, self.criterion, self.hyp, options.mode, batch=options.batch, schedule=self.schedule, amp=self.amp,
+            log=self.console.print,
+        )  # fmt: skip
         self.first_epoch, self.best, self.best_epoch = 0, -1.0, 0
-        self.bad = 0  # iterations in a row without a finite loss
         if resume:
             self._restore(resume)
         self.directory = Path(resume["directory"]) if resume else make_run_directory(
             options.project, options.name, options.exist_ok
         )  # fmt: skip
         (self.directory / "weights").mkdir(parents=True, exist_ok=True)
-        save_settings(self.directory, opt=_plain(options), hyp=asdict(self.hyp))
+        save_settings(self.directory, opt=options.plain(), hyp=asdict(self.hyp))
         self.results = Results(self.directory / "results.csv", self.first_epoch)
+        last_good = self.directory / "weights" / "last.pt"
+        self.watch = Watch(self.step, self.train_split.records, options.bad_steps, last_good)
 
     @classmethod
     def resume(cls, path: str | Path | None, project: str = "runs/train", **changes: Any) -> Trainer:
@@ -184,43 +139,31 @@ class Trainer:
         return model
 
     def _restore(self, resume: dict[str, Any]) -> None:
-        self.step.load_state_dict(resume["step"])
+        try:
+            self.step.load_state_dict(resume["step"])
+        except ValueError as error:
+            raise UserError(f"--resume: {error}; train on from its weights with --weights") from None
         self.step.ema.load_state_dict(resume["ema"])
         self.first_epoch, self.best, self.best_epoch = resume["epoch"], resume["best"], resume["best_epoch"]
         self.step.iteration = self.first_epoch * len(self.train_loader)
 
-    def _train_epoch(self, epoch: int) -> tuple[Tensor, float]:
-        """One epoch; returns the mean loss parts [3] and images a second."""
+    def _train_epoch(self, epoch: int) -> tuple[list[float], float]:
+        """One epoch; returns the mean loss parts and images a second."""
         self.model.train()
         self.train_loader.set_epoch(epoch)
-        total, images = torch.zeros(3, device=self.device), 0
-        started = time.perf_counter()
+        self.watch.start()
+        images, started, moved = 0, time.perf_counter(), None
         with self._progress() as bar:
             task = bar.add_task(f"epoch {epoch + 1}/{self.options.epochs}", total=len(self.train_loader), note="")
-            for number, batch in enumerate(self.train_loader):
+            for number, (batch, moved) in enumerate(feed(self.train_loader, self.device)):
                 if epoch == self.first_epoch and number < 3:
                     self._plot_batch(number, batch)
-                moved = batch.to(self.device)
-                parts = self.step(moved.images, moved.boxes, moved.counts)
-                self.bad = 0 if bool(parts.isfinite().all()) else self.bad + 1
-                if self.bad:
-                    self._complain(batch)
-                else:
-                    total += parts
+                self.watch.add(self.step(moved.images, moved.boxes, moved.counts), batch, moved)
                 images += len(batch)
                 rate = images / (time.perf_counter() - started)
-                bar.update(task, advance=1, note=_note(total / (number + 1), rate, _memory_gb(self.device)))
-        return total / len(self.train_loader), images / (time.perf_counter() - started)
-
-    def _complain(self, batch: Batch) -> None:
-        files = ", ".join(self.train_split.records[i].path.name for i in batch.indices[:4])
-        warn(f"the loss is not finite at iteration {self.step.iteration} (pictures {files}, ...); the step is skipped")
-        if self.bad >= BAD_STEPS:
-            raise UserError(
-                f"the loss was not finite for {self.bad} iterations in a row; "
-                f"lower lr0 ({self.hyp.lr0}) or train with --amp off; "
-                f"{self.directory}/weights/last.pt is the last good state"
-            )
+                bar.update(task, advance=1, note=_note(self.watch.means, rate, _memory_gb(self.device)))
+            self.watch.finish(moved)
+        return self.watch.means, images / (time.perf_counter() - started)
 
     def _validate(self) -> ValidationResult:
         return validate(
@@ -228,10 +171,10 @@ class Trainer:
             device=self.device, channels_last=True, progress=self.console.is_terminal,
         )  # fmt: skip
 
-    def _record(self, epoch: int, losses: Tensor, speed: float, result: ValidationResult | None, seconds: float) -> None:
+    def _record(self, epoch: int, losses: list[float], speed: float, result: ValidationResult | None, seconds: float) -> None:
         """Write the epoch's line and checkpoints."""
-        row = dict(zip(("train/box_loss", "train/cls_loss", "train/dfl_loss"), losses.tolist(), strict=True))
-        row |= {"epoch": epoch, "time": seconds, "lr/pg0": self.step.optimizer.param_groups[1]["lr"]}
+        row = dict(zip(("train/box_loss", "train/cls_loss", "train/dfl_loss"), losses, strict=True))
+        row |= {"epoch": epoch, "time": seconds, "lr/pg0": self.schedule.at(self.step.iteration - 1).lr}
         row |= {"images_per_s": speed, "memory_gb": _memory_gb(self.device)}
         text = f"epoch {epoch + 1}/{self.options.epochs}  box {losses[0]:.3f}  class {losses[1]:.3f}  dfl {losses[2]:.3f}"
         if result:
@@ -246,7 +189,7 @@ class Trainer:
                 save(self.directory / "weights" / "best.pt", self.step.ema, epoch=epoch, best=self.best)
         self.results.add(row)
         _tensorboard(self.directory, epoch, row)
-        if not self.bad:  # last.pt stays the last good state
+        if not self.watch.in_a_row:  # last.pt stays the last good state
             self._save("last.pt", epoch + 1)
         self.console.print(f"{text}  {speed:.1f} images/s  {row['memory_gb']:.1f} GB  {seconds:.0f} s")
 
@@ -254,7 +197,7 @@ class Trainer:
         """Save all that a resumed run needs; `epoch` is the one it starts with."""
         save(
             self.directory / "weights" / name, self.model, ema=self.step.ema.state_dict(), step=self.step.state_dict(),
-            epoch=epoch, best=self.best, best_epoch=self.best_epoch, hyp=asdict(self.hyp), options=_plain(self.options),
+            epoch=epoch, best=self.best, best_epoch=self.best_epoch, hyp=asdict(self.hyp), options=self.options.plain(),
         )  # fmt: skip
 
     def _finish(self) -> ValidationResult:
@@ -295,7 +238,8 @@ class Trainer:
         self.console.print(
             f"{self.model.spec.name}: {sum(p.numel() for p in self.model.parameters()):,} parameters, "
             f"{self.model.num_classes} classes; {train} training and {val} validation pictures at {self.options.img} px; "
-            f"{self.device}, amp {self.amp}, batch {self.options.batch} x {self.schedule.accumulate}; run {self.directory}"
+            f"{self.device}, amp {self.amp}, step {self.step.mode}, batch {self.options.batch} x {self.schedule.accumulate}; "
+            f"run {self.directory}"
         )
 
     def _plot_batch(self, number: int, batch: Batch) -> None:
@@ -342,13 +286,9 @@ def _memory_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def _note(parts: Tensor, rate: float, memory: float) -> str:
-    box, cls, dfl = parts.tolist()
+def _note(parts: list[float], rate: float, memory: float) -> str:
+    box, cls, dfl = parts
     return f"box {box:.3f} class {cls:.3f} dfl {dfl:.3f}  {rate:.1f} images/s  {memory:.1f} GB"
-
-
-def _plain(options: TrainOptions) -> dict[str, Any]:
-    return {**asdict(options), "freeze": list(options.freeze)}
 
 
 def _tensorboard(directory: Path, epoch: int, row: dict[str, float]) -> None:

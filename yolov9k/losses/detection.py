@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from yolov9k.ops import detection_loss, detection_loss_and_gradient
 
@@ -67,7 +68,7 @@ class DetectionLoss:
             weight * detection_loss(branch, *operands, self.strides, **self._options())
             for weight, branch in zip(weights, branches, strict=True)
         ]).sum(0)  # fmt: skip
-        parts = parts * torch.tensor(self.gains, device=parts.device, dtype=parts.dtype)
+        parts = parts * self._gains(branches[-1][0])
         total = parts.sum() * branches[-1][0].shape[0]
         return total, parts.detach()
 
@@ -78,19 +79,25 @@ class DetectionLoss:
         """
         operands, weights = self._prepared(branches, targets)
         first = branches[-1][0]
-        dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
-        gains = torch.tensor(self.gains, device=first.device, dtype=dtype)
+        gains = self._gains(first)
         factors = gains * first.shape[0] if scale is None else gains * first.shape[0] * scale
         parts = torch.zeros_like(gains)
         maps, grads = list[Tensor](), list[Tensor]()
-        for weight, branch in zip(weights, branches, strict=True):
-            found, gradients = detection_loss_and_gradient(
-                branch, *operands, self.strides, factors * weight, **self._options()
-            )
-            parts += weight * found
-            maps, grads = [*maps, *branch], [*grads, *gradients]
-        torch.autograd.backward(maps, grads)
+        with record_function("step/loss"):
+            for weight, branch in zip(weights, branches, strict=True):
+                found, gradients = detection_loss_and_gradient(
+                    branch, *operands, self.strides, factors * weight, **self._options()
+                )
+                parts += weight * found
+                maps, grads = [*maps, *branch], [*grads, *gradients]
+        with record_function("step/backward"):
+            torch.autograd.backward(maps, grads)
         return parts * gains
+
+    def _gains(self, level: Tensor) -> Tensor:
+        """Gains [3] beside a map, filled in there: a tensor from the host would be waited for."""
+        dtype = torch.float64 if level.dtype == torch.float64 else torch.float32
+        return torch.stack([torch.full((), gain, dtype=dtype, device=level.device) for gain in self.gains])
 
     def _options(self) -> dict[str, Any]:
         names = ("reg_max", "topk", "alpha", "beta", "label_smoothing", "pos_weight", "backend")
@@ -114,6 +121,6 @@ class DetectionLoss:
     @staticmethod
     def _to_pixels(boxes: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
         """Class [B, G] and xyxy in pixels [B, G, 4] of normalised boxes [B, G, 5]."""
-        size = boxes.new_tensor((width, height))
-        centre, half = boxes[..., 1:3] * size, boxes[..., 3:5] * size / 2
-        return boxes[..., 0], torch.cat((centre - half, centre + half), -1)
+        label, x, y, w, h = boxes.unbind(-1)
+        x, y, w, h = x * width, y * height, w * width / 2, h * height / 2
+        return label, torch.stack((x - w, y - h, x + w, y + h), -1)

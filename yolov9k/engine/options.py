@@ -1,0 +1,66 @@
+"""What a training run is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from yolov9k.data.letterbox import rounded_size
+from yolov9k.engine.step import MODES
+from yolov9k.errors import UserError, warn
+
+
+@dataclass
+class TrainOptions:
+    """What the command line gives; field names are the flags'."""
+
+    data: str
+    cfg: str | None = None
+    weights: str | None = None
+    img: int = 640
+    batch: int = 16
+    epochs: int = 500
+    hyp: str | None = None
+    device: str = "auto"
+    workers: int = 8
+    project: str = "runs/train"
+    name: str = "exp"
+    exist_ok: bool = False
+    close_mosaic: int = 15
+    cache: str | None = None
+    rect: bool = False
+    multi_scale: bool = False
+    single_cls: bool = False
+    freeze: tuple[int, ...] = ()
+    patience: int = 100
+    amp: str = "auto"
+    mode: str = "auto"
+    bad_steps: int = 10
+    label_smoothing: float | None = None
+    seed: int = 0
+    strict: bool = False
+    noval: bool = False
+
+    def check(self) -> None:
+        """Raise UserError for values that cannot be; round the picture size up to a multiple of 32, and say so."""
+        if self.batch < 1 or self.epochs < 1 or self.img < 1 or self.workers < 0:
+            raise UserError(
+                f"--batch {self.batch} --epochs {self.epochs} --img {self.img} --workers {self.workers}: "
+                "batch, epochs and img must be at least 1, workers at least 0"
+            )
+        if self.cfg is None and self.weights is None:
+            raise UserError("give --cfg (a model's name or YAML file), --weights (a checkpoint), or both")
+        if self.amp not in ("auto", "off", "fp16", "bf16"):
+            raise UserError(f"--amp {self.amp}: expected auto, off, fp16 or bf16")
+        if self.mode not in MODES:
+            raise UserError(f"--mode {self.mode}: expected one of {', '.join(MODES)}")
+        if self.bad_steps < 1:
+            raise UserError(f"--bad-steps {self.bad_steps}: expected at least 1")
+        self.img = rounded_size(self.img, "--img")
+        if self.close_mosaic > self.epochs // 4:
+            warn(f"--close-mosaic {self.close_mosaic} of {self.epochs} epochs; a quarter of them is used")
+            self.close_mosaic = self.epochs // 4
+
+    def plain(self) -> dict[str, Any]:
+        """Values that a checkpoint and a YAML file can hold."""
+        return {**asdict(self), "freeze": list(self.freeze)}
