@@ -67,6 +67,12 @@ class ColourDetector(nn.Module):
     def decode(self, maps: list[Tensor]) -> Tensor:
         return maps[0]
 
+    def candidates(self, maps: list[Tensor], threshold: float) -> tuple[Tensor, None]:
+        return maps[0], None
+
+    def broken(self, maps: list[Tensor]) -> Tensor:
+        return ~maps[0].isfinite().flatten(1).all(1)
+
     def to_lean(self) -> ColourDetector:
         return self
 

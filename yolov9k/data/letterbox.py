@@ -66,15 +66,16 @@ def scaled(length: int, gain: float) -> int:
     return max(1, round(length * gain))
 
 
-def map_to_image(boxes: Tensor, scale: float | Tensor, pad: Sequence[float] | Tensor, size: tuple[int, int]) -> Tensor:
+def map_to_image(boxes: Tensor, scale: float | Tensor, pad: Sequence[float] | Tensor, size: tuple[int, int] | Tensor) -> Tensor:
     """Carry boxes from the network's input back to the original picture.
 
     boxes: float [..., 4], x1 y1 x2 y2 in pixels of the letterboxed picture; scale: the letterbox's gain; pad: (left,
     top) in pixels; size: (height, width) of the original. Returns [..., 4] in original pixels, clipped to the picture.
+    For several pictures at once scale, pad[i] and size[i] are tensors that broadcast with [..., 2].
     """
     mapped = torch.empty_like(boxes)
     for axis, extent in ((0, size[1]), (1, size[0])):  # one axis at a time: no tensor has to travel to the device
-        mapped[..., axis::2] = ((boxes[..., axis::2] - pad[axis]) / scale).clamp(0, extent)
+        mapped[..., axis::2] = ((boxes[..., axis::2] - pad[axis]) / scale).clamp(min=0).clamp(max=extent)
     return mapped
 
 

@@ -15,12 +15,21 @@ from torch import Tensor
 
 from yolov9k.data.draw import Image, class_name, draw_boxes
 from yolov9k.data.letterbox import letterbox, map_to_image, rounded_size
-from yolov9k.engine.inference import Clock, Speed, autocast, check_range, pick_device, to_input
+from yolov9k.engine.inference import (
+    Clock,
+    Speed,
+    autocast,
+    check_range,
+    detect,
+    exact,
+    inference_form,
+    pick_device,
+    to_input,
+)  # fmt: skip
 from yolov9k.engine.sources import Frame, Source, open_source
 from yolov9k.errors import UserError
 from yolov9k.models import YOLOv9
 from yolov9k.models.checkpoints import load
-from yolov9k.ops import batched_nms
 
 Arrays = Image | Sequence[Image]
 
@@ -99,7 +108,7 @@ class Predictor:
         device: str | torch.device | None = None,
         amp: str = "off",
         batch: int = 1,
-        channels_last: bool = False,
+        channels_last: bool = True,
     ) -> None:
         check_range("conf", conf, 0, 1)
         check_range("iou", iou, 0, 1)
@@ -108,7 +117,7 @@ class Predictor:
         self.device = pick_device(device)
         autocast(self.device, amp)  # says at once when there is no such precision
         loaded = load(model) if isinstance(model, (str, Path)) else model
-        self.model = loaded.to_lean().fuse().to(self.device)
+        self.model = inference_form(loaded, self.device, channels_last=channels_last)
         self.names = list(self.model.names)
         self.img_size = rounded_size(img_size, "--img", self.model.stride)
         self.conf, self.iou, self.agnostic, self.max_det = conf, iou, agnostic, max_det
@@ -154,10 +163,9 @@ class Predictor:
         with self.clock.phase("inference"), autocast(self.device, self.amp):
             maps = self.model.branches(x, main_only=True)[-1]
         with self.clock.phase("postprocess"):
-            # Half precision cannot tell neighbouring pixels apart beyond 2048 (fp16) or 256 (bf16).
-            prediction = self.model.decode([m if m.dtype == torch.float64 else m.float() for m in maps])
-            kept = batched_nms(
-                prediction, self.conf, self.iou, self.classes, self.agnostic, max_detections=self.max_det
+            kept = detect(
+                self.model, exact(maps), self.conf, self.iou,
+                classes=self.classes, agnostic=self.agnostic, max_det=self.max_det,
             )  # fmt: skip
             detections, counts = kept.detections.cpu(), kept.counts.tolist()
             _, gain, pad = fitted[0]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,30 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from yolov9k.data.letterbox import map_to_image
 from yolov9k.data.loader import Batch, Loader
 from yolov9k.data.records import Record, Split
 from yolov9k.engine import plots
 from yolov9k.engine.evaluator import CocoEvaluator, Metrics
-from yolov9k.engine.inference import Clock, Speed, autocast, check_range, model_device, progress_bar, to_input
+from yolov9k.engine.feed import feed
+from yolov9k.engine.hand_over import HandOver
+from yolov9k.engine.inference import (
+    Clock,
+    Speed,
+    autocast,
+    check_range,
+    detect,
+    exact,
+    inference_form,
+    model_device,
+    progress_bar,
+    to_input,
+)  # fmt: skip
 from yolov9k.errors import UserError, warn
 from yolov9k.models import YOLOv9
-from yolov9k.ops import batched_nms
+from yolov9k.ops import Detections
 
 Criterion = Callable[[Any, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]
 
@@ -57,13 +69,17 @@ def validate(
     max_det: int = 300,
     amp: str = "off",
     device: torch.device | str | None = None,
-    channels_last: bool = False,
+    channels_last: bool = True,
     single_cls: bool = False,
     plots_dir: str | Path | None = None,
     save_json: str | Path | None = None,
     progress: bool = True,
 ) -> ValidationResult:
-    """Evaluate `model` in evaluation mode; each module's mode is put back at the end.
+    """Evaluate a fused copy of `model`, made once; `model` itself and its modes are not touched.
+
+    Without a criterion the copy is lean: the main branch alone. With one all branches run, their maps give the loss, and
+    the main one's the detections: a lean model beside it would compute most layers twice. What the device found is
+    evaluated on the host while the device works on the next batch; nothing else is read from it before the end.
 
     loader: batches without augmentation. split: gives the class names and the category ids of save_json, by default the
     model's names and 0..classes-1. criterion: the training loss, called with raw maps of all branches. Thresholds:
@@ -82,13 +98,9 @@ def validate(
     evaluator = CocoEvaluator(names, category_ids, records)
     settings = _Settings(conf, iou, max_det, amp, channels_last, single_cls)
     run = _Run(model, criterion, chosen, settings)
-    with _evaluation_mode(model), progress_bar(progress) as bar, torch.no_grad():
-        for number, batch in enumerate(bar.track(loader, total=len(loader), description="validating")):
-            detections, counts = run.step(batch)
-            if number == 0 and plots_dir is not None:
-                _mosaics(batch, detections, counts, names, Path(plots_dir))
-            with run.clock.phase("postprocess"):
-                _collect(evaluator, batch, detections, counts, records)
+    collector = _Collector(evaluator, records, run.clock, Path(plots_dir) if plots_dir is not None else None)
+    with progress_bar(progress) as bar:
+        run.over(bar.track(loader, total=len(loader), description="validating"), collector)
     run.complain()
     metrics = evaluator.compute()
     if save_json is not None:
@@ -112,46 +124,52 @@ def _classes(model: YOLOv9, split: Split | None, single_cls: bool) -> tuple[list
 
 
 class _Run:
-    """The model's part of a validation, and what adds up over the batches."""
+    """The device's part of a validation, and what adds up there over the batches."""
 
     def __init__(self, model: YOLOv9, criterion: Criterion | None, device: torch.device, settings: _Settings) -> None:
-        self.model, self.criterion, self.device, self.settings = model, criterion, device, settings
+        autocast(device, settings.amp)  # says at once when there is no such precision
+        self.criterion, self.device, self.settings = criterion, device, settings
+        self.model = inference_form(
+            model, device, channels_last=settings.channels_last, all_branches=criterion is not None
+        )  # fmt: skip
         self.clock = Clock(device)
         self.images = 0
         self._losses = torch.zeros(3, dtype=torch.float64, device=device)
         self._broken = torch.zeros((), dtype=torch.int64, device=device)  # images with NaN or infinite outputs
 
-    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Detections [B, max_det, 6] in pixels of the letterboxed pictures and counts [B], on the CPU."""
+    @torch.no_grad()
+    def over(self, batches: Iterable[Batch], consume: Callable[[Batch, Tensor, Tensor], None]) -> None:
+        """Give `consume` each batch, its detections [B, max_det, 6] in pixels of the letterboxed pictures and counts [B]."""
+        hand_over = HandOver(consume, self.device)
+        for batch, moved in feed(batches, self.device):
+            hand_over.give(batch, *self._step(moved))
+        hand_over.finish()
+
+    def _step(self, batch: Batch) -> Detections:
+        """What a batch on the device holds."""
         options = self.settings
         with self.clock.phase("preprocess"):
             x = to_input(batch.images, self.model, self.device, options.channels_last)
-        with self.clock.phase("inference"):
-            with autocast(self.device, options.amp):
-                branches = self.model.branches(x, main_only=self.criterion is None)
-            prediction = self.model.decode([m if m.dtype == torch.float64 else m.float() for m in branches[-1]])
-        self._add_loss(branches, batch)
-        self._broken += (~prediction.isfinite().flatten(1).all(1)).sum()
-        self.images += len(batch)
+        with self.clock.phase("inference"), autocast(self.device, options.amp):
+            branches = self.model.branches(x, main_only=self.criterion is None)
         with self.clock.phase("postprocess"):
-            kept = batched_nms(
-                prediction,
-                options.conf,
-                options.iou,
-                class_agnostic=options.single_cls,
-                multi_label=not options.single_cls,
-                max_detections=options.max_det,
-            )
-            detections, counts = kept.detections.cpu(), kept.counts.cpu()
+            maps = exact(branches[-1])
+            found = detect(
+                self.model, maps, options.conf, options.iou, max_det=options.max_det,
+                agnostic=options.single_cls, multi_label=not options.single_cls,
+            )  # fmt: skip
+            self._broken += self.model.broken(maps).sum()
         if options.single_cls:
-            detections[..., 5] = 0
-        return detections, counts
+            found.detections[..., 5] = 0
+        self._add_loss(branches, batch)
+        self.images += len(batch)
+        return found
 
     def _add_loss(self, branches: list[list[Tensor]], batch: Batch) -> None:
         if self.criterion is None:
             return
         with autocast(self.device, self.settings.amp):
-            _, parts = self.criterion(branches, (batch.boxes.to(self.device), batch.counts.to(self.device)))
+            _, parts = self.criterion(branches, (batch.boxes, batch.counts))
         self._losses += parts.detach().double() * len(batch)
 
     def losses(self) -> tuple[float, float, float] | None:
@@ -166,26 +184,25 @@ class _Run:
             warn(f"the model gives NaN or infinity in {broken} of {self.images} images; such boxes are left out")
 
 
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Modes of all modules are kept, not just the root's: a frozen BatchNorm stays frozen after."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+class _Collector:
+    """The host's part of a validation: gives the evaluator each picture's detections in its original pixels."""
 
+    def __init__(self, evaluator: CocoEvaluator, records: Sequence[Record], clock: Clock, plots_dir: Path | None) -> None:
+        self._evaluator, self._records, self._clock = evaluator, records, clock
+        self._plots_dir = plots_dir  # until the first batch is drawn
 
-def _collect(
-    evaluator: CocoEvaluator, batch: Batch, detections: Tensor, counts: Tensor, records: Sequence[Record]
-) -> None:
-    """Give the evaluator each picture's detections in its original pixels."""
-    for row, index in enumerate(batch.indices):
-        record, found = records[index], detections[row, : int(counts[row])]
-        boxes = map_to_image(found[:, :4], batch.scale[row], batch.pad[row], (record.height, record.width))
-        evaluator.update(record.image_id, torch.cat([boxes, found[:, 4:]], 1))
+    def __call__(self, batch: Batch, detections: Tensor, counts: Tensor) -> None:
+        if self._plots_dir is not None:
+            _mosaics(batch, detections, counts, self._evaluator.names, self._plots_dir)
+            self._plots_dir = None
+        with self._clock.phase("postprocess"):
+            records = [self._records[index] for index in batch.indices]
+            sizes = torch.tensor([(record.height, record.width) for record in records], dtype=detections.dtype)
+            scale, pad, size = (t.reshape(len(batch), 1, 1, -1).movedim(-1, 0) for t in (batch.scale, batch.pad, sizes))
+            boxes = map_to_image(detections[..., :4], scale[0], pad, size)
+            rows = torch.cat((boxes, detections[..., 4:]), -1).double().numpy()
+            for record, found, count in zip(records, rows, counts.tolist(), strict=True):
+                self._evaluator.update(record.image_id, found[:count])
 
 
 def _mosaics(batch: Batch, detections: Tensor, counts: Tensor, names: Sequence[str], directory: Path) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from yolov9k.models.blocks import Conv
-from yolov9k.ops import dfl_decode
+from yolov9k.ops import dfl_candidates, dfl_decode
+from yolov9k.ops.backends import choose
 
 # Names in layer tables -> (branches, groups of the box branch).
 HEADS = {
@@ -100,3 +101,25 @@ class Detect(nn.Module):
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """One branch's raw maps to [B, 4 + nc, A]: centre x, centre y, width, height in pixels, then probabilities."""
         return dfl_decode(maps, self.strides, self.reg_max, self.backend)
+
+    def candidates(self, maps: Sequence[Tensor], threshold: float) -> tuple[Tensor, Tensor | None]:
+        """What suppression at `threshold` reads of `decode`: columns [B, 4 + nc, A], and how many of them an image, int64 [B].
+
+        None: all. Plain torch would decode every anchor to pick the candidates, so only the kernels pick.
+        """
+        if choose("dfl_candidates", self.backend, maps[0].device, maps[0].dtype == torch.float64) == "reference":
+            return self.decode(maps), None
+        found = dfl_candidates(maps, self.strides, self.reg_max, threshold, self.backend)
+        return found.prediction, found.counts
+
+    def broken(self, maps: Sequence[Tensor]) -> Tensor:
+        """Whether `decode` gives NaN or infinity, of each image: bool [B], read off the raw maps.
+
+        A side is lost to a NaN, to +infinity, or where all its bins are -infinity: then its largest bin is not finite. A
+        probability is lost to NaN alone.
+        """
+        bins, images = 4 * self.reg_max, list[Tensor]()
+        for level in maps:
+            largest = level[:, :bins].reshape(len(level), 4, self.reg_max, *level.shape[2:]).amax(2)
+            images += [~largest.isfinite().flatten(1).all(1), level[:, bins:].isnan().flatten(1).any(1)]
+        return torch.stack(images).any(0)

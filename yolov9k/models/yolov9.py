@@ -84,6 +84,14 @@ class YOLOv9(nn.Module):
         """One branch's raw maps to [B, 4 + nc, A]: boxes in pixels, probabilities."""
         return self.head.decode(maps)
 
+    def candidates(self, maps: Sequence[Tensor], threshold: float) -> tuple[Tensor, Tensor | None]:
+        """As `decode`, of the anchors above `threshold` alone where kernels pick them: columns and how many (None: all)."""
+        return self.head.candidates(maps, threshold)
+
+    def broken(self, maps: Sequence[Tensor]) -> Tensor:
+        """Images of which one branch's raw maps decode to NaN or infinity: bool [B]."""
+        return self.head.broken(maps)
+
     def use(self, backend: str) -> YOLOv9:
         """Choose what runs the blocks: "auto" (by device), "reference" (plain torch) or "triton". Returns the model."""
         for module in self.modules():

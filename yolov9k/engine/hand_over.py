@@ -1,0 +1,50 @@
+"""From the device to the host, one batch behind: what consumes results works while the next ones are computed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class HandOver:
+    """Calls consume(item, *tensors on the host) for what it is given, in order.
+
+    slots: so many batches may be on their way before the oldest is waited for. By default one on a GPU: batch n is copied
+    to page-locked memory behind its computation, and consumed when n + 1 is already asked of the device. On a CPU none:
+    consume is called at once.
+    """
+
+    def __init__(self, consume: Callable[..., None], device: torch.device, slots: int | None = None) -> None:
+        self._consume = consume
+        self._slots = (1 if device.type == "cuda" else 0) if slots is None else slots
+        self._sent: deque[tuple[Any, Sequence[Tensor], torch.cuda.Event | None]] = deque()
+
+    def give(self, item: Any, *tensors: Tensor) -> None:
+        """Send tensors of one device, which nothing may write to after, with what they belong to."""
+        self._sent.append((item, *_send(tensors)))
+        self._take(self._slots)
+
+    def finish(self) -> None:
+        """Consume all that is still on its way."""
+        self._take(0)
+
+    def _take(self, left: int) -> None:
+        while len(self._sent) > left:
+            item, tensors, event = self._sent.popleft()
+            if event is not None:
+                event.synchronize()
+            self._consume(item, *tensors)
+
+
+def _send(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], torch.cuda.Event | None]:
+    """The tensors' copies on the host, and the event after which they are there."""
+    if not tensors or not tensors[0].is_cuda:
+        return tensors, None
+    landings = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True) for t in tensors]
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(tensors[0].device))
+    return landings, event
