@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from pathlib import Path
@@ -213,3 +214,21 @@ def test_misuse_is_named(tmp_path: Path) -> None:
     bad.write_text('{"images": []}')
     with pytest.raises(UserError, match=r"bad\.json: not a COCO instances file"):
         CocoEvaluator.from_json(bad)
+
+
+def test_the_garbage_collector_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = CocoEvaluator(["a"], [1], [record(1, [[0, 10, 10, 50, 50]])])
+    evaluator.update(1, found([10, 10, 50, 50, 0.9, 0]))
+    evaluator.compute()
+    assert gc.isenabled()
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluator, "_coco_arrays", lambda _: pytest.fail("on purpose"))
+        with pytest.raises(pytest.fail.Exception, match="on purpose"):
+            evaluator.compute()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        evaluator.compute()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

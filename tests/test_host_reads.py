@@ -36,6 +36,16 @@ def test_reads_are_noticed(read: Callable[[], object]) -> None:
         read()
 
 
+def test_who_is_excused_may_read() -> None:
+    def read() -> float:
+        return X.sum().item()
+
+    with forbidden_host_reads(read):
+        assert read() == 6
+    with pytest.raises(HostRead), forbidden_host_reads(test_reads_are_noticed):
+        read()
+
+
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_a_step_reads_nothing(tiny: YOLOv9, amp: str, backend: str) -> None:  # noqa: F811

@@ -46,6 +46,15 @@ def test_boxes_come_back_to_the_original_picture(h: int, w: int, corners: list[f
     assert torch.allclose(batched.double(), box, atol=PIXEL_ROUNDING)
 
 
+def test_several_pictures_at_once_are_each_alone() -> None:
+    boxes, scale = torch.rand(3, 5, 4) * 200 - 20, torch.tensor([0.5, 1.3, 2.0])
+    pad, sizes = torch.rand(3, 2) * 9, [(50, 100), (120, 31), (64, 64)]
+    padding, size = (torch.as_tensor(t, dtype=torch.float32).T.reshape(2, 3, 1, 1) for t in (pad, sizes))
+    together = map_to_image(boxes, scale.reshape(3, 1, 1), padding, size)
+    for i in range(3):
+        assert torch.equal(together[i], map_to_image(boxes[i], scale[i], pad[i], sizes[i]))
+
+
 def test_the_drawn_object_comes_back_to_its_place() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
     image[120:240, 320:480] = 255

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,13 +17,20 @@ from torch import nn
 
 import yolov9k
 from tests import scenes
+from tests.host_reads import HostRead, forbidden_host_reads
 from tests.support import shared
-from yolov9k.data.loader import Loader, make_loader
+from tests.tolerances import FUSED, JSON_BOX, JSON_SCORE
+from yolov9k.data.letterbox import map_to_image
+from yolov9k.data.loader import Batch, Loader, make_loader
 from yolov9k.data.records import Split
+from yolov9k.engine import validator
+from yolov9k.engine.evaluator import CocoEvaluator
+from yolov9k.engine.hand_over import HandOver
 from yolov9k.engine.validator import print_metrics, validate
 from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
 from yolov9k.losses import DetectionLoss
+from yolov9k.ops import batched_nms
 
 
 def loader_of(split: Split, img_size: int = 128, batch: int = 2, rect: bool = True) -> Loader:
@@ -33,6 +42,12 @@ def tiny(split: Split, name: str = "gelan-t") -> yolov9k.YOLOv9:
     model = yolov9k.create_model(name, num_classes=len(split.names))
     model.names = split.names
     return model
+
+
+def one_class(split: Split) -> Split:
+    for record in split.records:
+        record.classes[:] = 0
+    return Split("val", ["object"], [1], split.records, [], split.source)
 
 
 @pytest.fixture
@@ -63,6 +78,108 @@ def test_loss_is_that_of_the_raw_maps(split: Split) -> None:
     _, parts = criterion(branches, (batch.boxes, batch.counts))
     assert result.losses == pytest.approx(parts.tolist(), rel=1e-6)
     assert min(result.losses) > 0
+
+
+def plain(
+    model: yolov9k.YOLOv9, loader: Loader, split: Split, criterion: DetectionLoss | None = None
+) -> tuple[CocoEvaluator, torch.Tensor]:
+    """Validation as it is defined: the model itself, every branch, every anchor decoded, picture by picture."""
+    evaluator, total = CocoEvaluator(split.names, split.category_ids, split.records), torch.zeros(3)
+    weight = next(model.parameters())
+    with torch.no_grad():
+        for batch in loader:
+            branches = model.eval().branches(batch.images.to(weight.dtype) / 255)
+            kept = batched_nms(model.decode(branches[-1]), 0.001, 0.7, multi_label=True)
+            if criterion:
+                total = total + criterion(branches, (batch.boxes, batch.counts))[1] * len(batch)
+            for row, index in enumerate(batch.indices):
+                record, found = split.records[index], kept.detections[row, : int(kept.counts[row])]
+                boxes = map_to_image(found[:, :4], batch.scale[row], batch.pad[row], (record.height, record.width))
+                evaluator.update(record.image_id, torch.cat([boxes, found[:, 4:]], 1))
+    return evaluator, total / len(split.records)
+
+
+@pytest.mark.parametrize("with_loss", [False, True])
+def test_the_fused_copy_finds_and_loses_what_the_model_does(split: Split, tmp_path: Path, with_loss: bool) -> None:
+    """In float64, where folding costs nothing: every detection, every figure, every branch's loss."""
+    model, loader = tiny(split, "yolov9-t").double().train(), loader_of(split, batch=3)
+    with torch.no_grad():  # statistics that are not the initial ones
+        model.branches(torch.rand(4, 3, 64, 64, dtype=torch.float64))
+    criterion = DetectionLoss(2) if with_loss else None
+    result = validate(model, loader, split=split, criterion=criterion, save_json=tmp_path / "a.json", progress=False)
+    evaluator, losses = plain(model, loader, split, criterion)
+    evaluator.save_json(tmp_path / "b.json")
+    found, wanted = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert len(wanted) > 100
+    assert [(r["image_id"], r["category_id"]) for r in found] == [(r["image_id"], r["category_id"]) for r in wanted]
+    np.testing.assert_allclose([r["bbox"] for r in found], [r["bbox"] for r in wanted], atol=JSON_BOX)
+    np.testing.assert_allclose([r["score"] for r in found], [r["score"] for r in wanted], atol=JSON_SCORE)
+    assert result.metrics.to_dict() == evaluator.compute().to_dict()
+    if with_loss:
+        np.testing.assert_allclose(result.losses, losses, rtol=FUSED)
+
+
+class Ready:
+    """A loader whose batches are made: what reads the host's own tensors is done."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.dataset, self.batches = loader.dataset, list(loader)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+
+def watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make each read of a tensor an error while batches are worked on, but for the hand-over's."""
+    over = validator._Run.over
+
+    def watched(run: Any, *arguments: Any) -> None:
+        with forbidden_host_reads(HandOver._take):
+            over(run, *arguments)
+
+    monkeypatch.setattr(validator._Run, "over", watched)
+
+
+@pytest.mark.parametrize(("backend", "amp"), [("reference", "off"), ("triton", "bf16")])
+@pytest.mark.parametrize("options", [{}, {"criterion": DetectionLoss(2)}, {"single_cls": True}])
+def test_the_loop_reads_nothing_but_by_the_hand_over(
+    split: Split, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], backend: str, amp: str
+) -> None:
+    if backend == "triton":
+        pytest.importorskip("triton")
+    model = tiny(split, "yolov9-t")
+    model.head.backend = backend
+    split = one_class(split) if options.get("single_cls") else split
+    ready = Ready(loader_of(split, 64))
+    wanted = validate(model, ready, split=split, amp=amp, conf=0.01, progress=False, **options)
+    watch(monkeypatch)
+    found = validate(model, ready, split=split, amp=amp, conf=0.01, progress=False, **options)
+    assert found.metrics.to_dict() == wanted.metrics.to_dict()
+    assert found.losses == wanted.losses
+
+
+def test_a_loop_that_reads_is_caught(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reading(DetectionLoss):
+        def __call__(self, branches: Any, targets: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            total, parts = super().__call__(branches, targets)
+            return total, parts if total > 0 else parts * 2
+
+    watch(monkeypatch)
+    with pytest.raises(HostRead):
+        validate(tiny(split), Ready(loader_of(split, 64)), split=split, criterion=Reading(2), progress=False)
+
+
+def test_the_copy_is_made_once(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    fuse = yolov9k.YOLOv9.fuse
+    monkeypatch.setattr(yolov9k.YOLOv9, "fuse", lambda model: calls.append(model.head.num_branches) or fuse(model))
+    model, loader = tiny(split, "yolov9-t"), loader_of(split, 64, 1)
+    validate(model, loader, split=split, progress=False)
+    validate(model, loader, split=split, criterion=DetectionLoss(2), progress=False)
+    assert calls == [1, 2]
 
 
 def test_modes_and_weights_are_left_as_they_were(split: Split) -> None:
@@ -117,9 +234,7 @@ def test_options_are_checked(split: Split) -> None:
 
 def test_single_class_counts_any_class(split: Split) -> None:
     """Red and blue become one: a detector of two classes is right about every object."""
-    one = Split("val", ["object"], [1], split.records, [], split.source)
-    for record in one.records:
-        record.classes[:] = 0
+    one = one_class(split)
     options = {"single_cls": True, "criterion": DetectionLoss(2)}
     result = validate(scenes.ColourDetector(), loader_of(one, 320), split=one, progress=False, **options)
     assert result.losses is None

@@ -80,3 +80,6 @@ LOSS_KERNEL_GRADIENT = {"rtol": 2e-4, "atol": 2e-5}
 # A recorded step launches what the eager one does; a library may choose another kernel for a convolution, whose last bits
 # a few steps of training amplify.
 CAPTURED = {"rtol": 1e-2, "atol": 1e-3}
+# COCO results carry three digits of a pixel and five of a score; the last may be rounded the other way.
+JSON_BOX = 1.001e-3
+JSON_SCORE = 1.001e-5
