@@ -116,17 +116,17 @@ def test_real_pictures_have_the_detections_of_the_full_decode(model: YOLOv9, bac
     assert found.counts.min() > 0
 
 
-@pytest.mark.parametrize("all_branches", [False, True])
-def test_the_form_for_inference_gives_the_models_maps(model: YOLOv9, all_branches: bool) -> None:
+@pytest.mark.parametrize("lean", [False, True])
+def test_the_form_for_inference_gives_the_models_maps(model: YOLOv9, lean: bool) -> None:
     double = create_model("yolov9-t", 3).double()
     double.load_state_dict(model.state_dict())
     double.train()
     before = {key: value.clone() for key, value in double.state_dict().items()}
-    ready = inference_form(double, CPU, all_branches=all_branches)
+    ready = inference_form(double, CPU, lean=lean)
     x = torch.rand(2, 3, 64, 96, dtype=torch.float64)
     with torch.no_grad():
         found, wanted = ready.branches(x), double.eval().branches(x)
-    assert len(found) == (2 if all_branches else 1)
+    assert len(found) == (1 if lean else 2)
     for branch, maps in zip(reversed(found), reversed(wanted), strict=False):
         for level, other in zip(branch, maps, strict=True):
             torch.testing.assert_close(level, other, rtol=FUSED, atol=FUSED)

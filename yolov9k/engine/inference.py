@@ -56,12 +56,13 @@ def autocast(device: torch.device, amp: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def inference_form(model: YOLOv9, device: torch.device, *, channels_last: bool = True, all_branches: bool = False) -> YOLOv9:
+def inference_form(model: YOLOv9, device: torch.device, *, channels_last: bool = True, lean: bool = True) -> YOLOv9:
     """A new model on `device` that gives what `model` gives in evaluation mode, faster; `model` stays as it is.
 
-    BatchNorm is folded into the convolutions, and unless `all_branches` are asked for the main one alone is kept.
+    BatchNorm is folded into the convolutions. lean: only the main branch is kept; otherwise all are, and `branches` with
+    main_only computes the same without the second copying that a lean model costs.
     """
-    fused = (model if all_branches else model.to_lean()).fuse().to(device)
+    fused = (model.to_lean() if lean else model).fuse().to(device)
     return fused.to(memory_format=torch.channels_last) if channels_last else fused  # type: ignore[call-overload]
 
 

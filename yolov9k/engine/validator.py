@@ -77,9 +77,9 @@ def validate(
 ) -> ValidationResult:
     """Evaluate a fused copy of `model`, made once; `model` itself and its modes are not touched.
 
-    Without a criterion the copy is lean: the main branch alone. With one all branches run, their maps give the loss, and
-    the main one's the detections: a lean model beside it would compute most layers twice. What the device found is
-    evaluated on the host while the device works on the next batch; nothing else is read from it before the end.
+    Without a criterion its main branch alone runs. With one all do: their maps give the loss, the main one's the
+    detections; a lean model beside it would compute most layers twice. What the device found is evaluated on the host
+    while the device works on the next batch; nothing else is read from it before the end.
 
     loader: batches without augmentation. split: gives the class names and the category ids of save_json, by default the
     model's names and 0..classes-1. criterion: the training loss, called with raw maps of all branches. Thresholds:
@@ -129,9 +129,7 @@ class _Run:
     def __init__(self, model: YOLOv9, criterion: Criterion | None, device: torch.device, settings: _Settings) -> None:
         autocast(device, settings.amp)  # says at once when there is no such precision
         self.criterion, self.device, self.settings = criterion, device, settings
-        self.model = inference_form(
-            model, device, channels_last=settings.channels_last, all_branches=criterion is not None
-        )  # fmt: skip
+        self.model = inference_form(model, device, channels_last=settings.channels_last, lean=False)
         self.clock = Clock(device)
         self.images = 0
         self._losses = torch.zeros(3, dtype=torch.float64, device=device)
