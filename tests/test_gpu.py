@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests import scenes
 from tests.support import assign_case, nms_prediction
 from tests.test_simt import assign_cases, crowded_cases, expected, nms_cases
-from tests.tolerances import CAPTURED
+from tests.tolerances import AVERAGE_PRECISION, CAPTURED
 from yolov9k import create_model, native
-from yolov9k.engine import TrainStep
+from yolov9k.data.loader import make_loader
+from yolov9k.engine import TrainStep, validator
+from yolov9k.engine.hand_over import HandOver
+from yolov9k.engine.inference import Clock
 from yolov9k.engine.optim import Schedule
 from yolov9k.engine.trainer import make_criterion
 from yolov9k.hyp import Hyp
@@ -140,3 +146,61 @@ def test_the_training_step_never_waits(mode: str, backend: str) -> None:
             step(*case)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+@pytest.mark.parametrize("with_loss", [False, True])
+def test_validation_never_waits_but_for_the_hand_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amp: str, with_loss: bool
+) -> None:
+    """While batches are worked on; and its figures are the CPU's, from memory that the host may still be reading."""
+    torch.manual_seed(0)
+    split, hyp = scenes.split(tmp_path), Hyp()
+    model = create_model("yolov9-t", 2)
+    model.names = split.names
+    loader = make_loader(split, hyp, img_size=128, batch=1, augment=False, rect=True, workers=0)
+    options: dict[str, Any] = {"criterion": make_criterion(model, hyp) if with_loss else None, "progress": False}
+    wanted = validator.validate(model, loader, split=split, **options)
+    validator.validate(model.cuda(), loader, split=split, amp=amp, **options)  # tuned, compiled
+    over = validator._Run.over
+
+    def watched(run: Any, *arguments: Any) -> None:
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            over(run, *arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(validator._Run, "over", watched)
+    found = validator.validate(model, loader, split=split, amp=amp, **options)
+    assert found.metrics.ap == pytest.approx(wanted.metrics.ap, abs=AVERAGE_PRECISION)
+    assert min(found.speed.preprocess, found.speed.inference, found.speed.postprocess) > 0
+    if with_loss and amp == "off":
+        assert found.losses == pytest.approx(wanted.losses, rel=CAPTURED["rtol"])
+
+
+def test_hand_over_gives_what_was_computed_not_what_came_after() -> None:
+    """The device is kept busy: copies are asked for long before their values exist."""
+    taken: list[tuple[int, list[float]]] = []
+    hand_over = HandOver(lambda item, tensor: taken.append((item, tensor.tolist())), torch.device("cuda"))
+    for number in range(6):
+        torch.cuda._sleep(10_000_000)
+        hand_over.give(number, torch.full((3,), float(number), device="cuda"))
+        assert len(taken) == number  # the last one is still on its way
+    hand_over.finish()
+    assert taken == [(number, [float(number)] * 3) for number in range(6)]
+
+
+def test_clock_counts_the_device_without_waiting() -> None:
+    clock = Clock(torch.device("cuda"))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for cycles in (50_000_000, 100_000_000):
+            with clock.phase("inference" if cycles < 100_000_000 else "postprocess"):
+                torch.cuda._sleep(cycles)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    speed = clock.speed(1)
+    assert 0 < speed.inference < speed.postprocess

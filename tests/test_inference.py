@@ -62,7 +62,7 @@ cases = given(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(deadline=None, max_examples=25, derandomize=True)
 @cases
 def test_candidates_give_the_detections_of_the_full_decode(
     seed: int, images: int, size: tuple[int, int], odd: int, conf: float, multi: bool, last: bool, backend: str
