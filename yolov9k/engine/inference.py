@@ -98,7 +98,7 @@ def to_input(images: Tensor, model: nn.Module, device: torch.device, channels_la
 class Speed:
     """Milliseconds an image.
 
-    preprocess: scaling, in prediction transfer and letterboxing too; inference: the network; postprocess: decode, NMS, the
+    preprocess: transfer and scaling, in prediction letterboxing too; inference: the network; postprocess: decode, NMS, the
     way to the host, mapping to the original picture. Reading and decoding files is nowhere in it. On a GPU what the host
     does while the device is busy costs nothing, and counts as nothing.
     """

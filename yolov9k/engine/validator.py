@@ -18,7 +18,6 @@ from yolov9k.data.loader import Batch, Loader
 from yolov9k.data.records import Record, Split
 from yolov9k.engine import plots
 from yolov9k.engine.evaluator import CocoEvaluator, Metrics
-from yolov9k.engine.feed import feed
 from yolov9k.engine.hand_over import HandOver
 from yolov9k.engine.inference import (
     Clock,
@@ -139,14 +138,15 @@ class _Run:
     def over(self, batches: Iterable[Batch], consume: Callable[[Batch, Tensor, Tensor], None]) -> None:
         """Give `consume` each batch, its detections [B, max_det, 6] in pixels of the letterboxed pictures and counts [B]."""
         hand_over = HandOver(consume, self.device)
-        for batch, moved in feed(batches, self.device):
-            hand_over.give(batch, *self._step(moved))
+        for batch in batches:
+            hand_over.give(batch, *self._step(batch))
         hand_over.finish()
 
     def _step(self, batch: Batch) -> Detections:
-        """What a batch on the device holds."""
+        """What a batch of the host's holds; sent to the device without waiting where it is page-locked."""
         options = self.settings
         with self.clock.phase("preprocess"):
+            batch = batch.to(self.device)
             x = to_input(batch.images, self.model, self.device, options.channels_last)
         with self.clock.phase("inference"), autocast(self.device, options.amp):
             branches = self.model.branches(x, main_only=self.criterion is None)
