@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,8 @@ from yolov9k.data import cache
 from yolov9k.data.cache import PictureCache, PictureSource, Reader, UnreadableImage, make_source
 from yolov9k.data.dataset import DetectionDataset
 from yolov9k.data.letterbox import Image
-from yolov9k.data.records import Record
+from yolov9k.data.loader import make_loader
+from yolov9k.data.records import Record, Split
 from yolov9k.data.store import ENTRY, DamagedPicture, PictureStore, locked
 from yolov9k.hyp import Hyp
 
@@ -90,13 +92,13 @@ def test_real_photographs_are_read_once(tmp_path: Path, home: Path, capsys: pyte
     first, second = CountingReader(records), CountingReader(records)
     source = make_source(first, "disk")
     told = capsys.readouterr().err
-    assert f"12 pictures at {SIZE} px, 1 MiB, 0 of them there" in told
+    assert f"12 pictures at {SIZE} px, 1 MiB, 0 already there" in told
     assert str(the_file(home)) in told
     assert sorted(first.read) == list(range(12))
     assert digests(source, 12) == digests(make_source(second, "disk"), 12) == expected
     assert len(first.read) == 12
     assert second.read == []
-    assert "12 of them there" in capsys.readouterr().err
+    assert "12 already there" in capsys.readouterr().err
     assert the_file(home).stat().st_size == 12 * (PIXELS + ENTRY.itemsize) + 48
     assert the_file(home).name.startswith(f"data-{SIZE}-")
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == sorted(r.path.name for r in records)
@@ -500,3 +502,15 @@ def test_no_sample_writes_to_the_cache(tmp_path: Path, place: str) -> None:
             for index in range(4):
                 a, b = (d[draw(index, mosaic=augmented, shape=(64, 64))] for d in (plain, cached))
                 assert np.array_equal(a.image, b.image)
+
+
+def test_forked_workers_make_the_same_batches_from_a_file(tmp_path: Path) -> None:
+    shapes = [(64, 64), (40, 64), (64, 30), (32, 32), (50, 60)]
+    split = Split("train", list("abcde"), [1, 2, 3, 4, 5], make_records(tmp_path / "data", shapes))
+    for _ in range(2):  # made, then found
+        kinds = [(None, 0), ("disk", 2)]
+        plain, cached = (make_loader(split, Hyp(), img_size=64, batch=2, augment=True, workers=w, cache=c) for c, w in kinds)
+        pairs = list(zip(plain, cached, strict=True))
+        assert len(pairs) == 3
+        assert all(torch.equal(a.images, b.images) and torch.equal(a.boxes, b.boxes) for a, b in pairs)
+        cached.close()

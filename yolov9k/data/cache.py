@@ -204,7 +204,7 @@ def _on_disk(reader: Reader, path: Path, identity: bytes) -> PictureSource:
     missing, free = cached.store.missing.tolist(), shutil.disk_usage(path.parent).free
     there = np.count_nonzero(cached.store.entries["offset"])
     _console.print(
-        f"caching on disk: {_what(reader)}, {there} of them there, in {path}; the caches in this folder take "
+        f"caching on disk: {_what(reader)}, {there} already there, in {path}; the caches in this folder take "
         f"{_readable(_taken(path.parent))}, {_readable(free)} are free",
         markup=False,
     )
