@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from yolov9k.native import augment as run_native
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_shape
 from yolov9k.ops.library import define
@@ -80,7 +81,7 @@ def check_layers(pixels: Tensor, layers: Tensor, spans: Tensor) -> None:
     start, height, width, _, _, mask = layers.unbind(1)
     limit = 2**18  # well within the coordinates' reach
     small = (layers[:, 1:3] >= 0) & (layers[:, 1:3] < limit) & (layers[:, 3:5].abs() < limit)
-    expect(bool(small.all()), op, "layers", f"of sides from 0 and places below {limit}", "another")
+    expect(bool(small.all()), op, "layers", f"of sides and places below {limit}", layers.tolist())
     area = height * width
     held = (start >= 0) & (start + 3 * area <= len(pixels)) & (mask >= -1) & ((mask < 0) | (mask + area <= len(pixels)))
     expect(bool(held.all()), op, "layers", f"within pixels [{len(pixels)}]", "one that reaches beyond")
@@ -92,9 +93,10 @@ def _run(
     pixels: Tensor, layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
     height: int, width: int, dtype: torch.dtype, channels_last: bool, backend: str,
 ) -> Tensor:  # fmt: skip
-    if pixels.device.type == "cpu":
+    if pixels.device.type == "cpu" and backend == "reference":  # the compiled one checks for itself
         check_layers(pixels, layers, spans)
-    return reference.augment(pixels, layers, spans, matrices, shares, gains, height, width, dtype, channels_last)
+    run = reference.augment if backend == "reference" else run_native
+    return run(pixels, layers, spans, matrices, shares, gains, height, width, dtype, channels_last)
 
 
 def _fake(

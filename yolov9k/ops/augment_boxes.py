@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from yolov9k.native import augment_boxes as run_native
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_shape
 from yolov9k.ops.library import define
@@ -85,9 +86,10 @@ def _run(
     points: Tensor, ends: Tensor, classes: Tensor, least: Tensor, spans: Tensor, matrices: Tensor,
     height: int, width: int, capacity: int, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    if points.device.type == "cpu":
+    if points.device.type == "cpu" and backend == "reference":  # the compiled one checks for itself
         check_objects(points, ends, spans)
-    return reference.augment_boxes(points, ends, classes, least, spans, matrices, height, width, capacity)
+    run = reference.augment_boxes if backend == "reference" else run_native
+    return run(points, ends, classes, least, spans, matrices, height, width, capacity)
 
 
 def _fake(

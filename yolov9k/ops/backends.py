@@ -23,8 +23,8 @@ _IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "detection_loss": ("triton",),
     "batched_nms": ("cpu", "cuda"),
     "sgd_ema": ("triton",),
-    "augment": (),
-    "augment_boxes": (),
+    "augment": ("cpu",),
+    "augment_boxes": ("cpu",),
 }
 
 

@@ -37,7 +37,7 @@ def _view(points: Tensor, bounds: Tensor, classes: Tensor, least: Tensor, matrix
     moved = project(points[bounds[0] : bounds[-1]], matrix)
     whole = hulls(moved, lengths)
     cut = hulls(*clip(moved, lengths, width, height))
-    keep = survive(whole, cut, least)
+    keep = survive(whole, cut, least) & whole.isfinite().all(1)
     low, high = cut[:, :2], cut[:, 2:]
     size = cut.new_tensor([width, height])
     return torch.cat((classes[:, None].to(cut.dtype), (low + high) / 2 / size, (high - low) / size), 1)[keep]
