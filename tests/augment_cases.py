@@ -1,4 +1,4 @@
-"""Random recipes for `augment` and `augment_boxes`: layers, masks and outlines on canvases, views of every kind."""
+"""What `augment` and `augment_boxes` are tested with: samples made visible, random layers, outlines and views."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yolov9k.data.batch import collate
+from yolov9k.data.dataset import Sample
+
 KINDS = ("still", "upright", "turned", "tilted")
+
+
+def render(sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A sample's picture, uint8 BGR [h, w, 3], the classes of its objects [n] and their boxes [n, 4], corners in pixels."""
+    batch = collate([sample])
+    (classes, centre, side), count = np.split(batch.boxes[0].numpy(), [1, 3], 1), int(batch.counts[0])
+    size = np.array(sample.shape[::-1], np.float32)
+    boxes = np.hstack([centre - side / 2, centre + side / 2]) * np.tile(size, 2)
+    return batch.images[0].numpy()[::-1].transpose(1, 2, 0), classes[:count, 0].astype(int), boxes[:count]
 
 
 class AugmentCase(NamedTuple):
@@ -57,7 +69,9 @@ def spans(rng: np.random.Generator, images: int, most: int) -> tuple[Tensor, int
     return torch.from_numpy(np.stack([ends - counts, ends], -1)), int(counts.sum())
 
 
-def augment_case(seed: int, images: int = 2, kind: str = "turned", most: int = 5, size: tuple[int, int] = (23, 37)) -> AugmentCase:
+def augment_case(
+    seed: int, images: int = 2, kind: str = "turned", most: int = 5, size: tuple[int, int] = (23, 37)
+) -> AugmentCase:
     """Layers of 0 to some tens of pixels around a canvas of twice the size, half of them with masks; smooth or noisy."""
     rng = np.random.default_rng(seed)
     span, count = spans(rng, images, most)
