@@ -32,6 +32,12 @@ class _Movable:
         """A copy in page-locked memory."""
         return self._moved(Tensor.pin_memory)
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Tell the allocator that a CUDA stream reads the tensors, which were made on another."""
+        for f in fields(self):  # type: ignore[arg-type]
+            if isinstance(value := getattr(self, f.name), Tensor):
+                value.record_stream(stream)
+
     def _moved(self: Part, move: Callable[[Tensor], Tensor]) -> Part:
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         return replace(self, **{k: move(v) for k, v in values.items() if isinstance(v, Tensor)})  # type: ignore[type-var]
