@@ -192,7 +192,8 @@ class Trainer:
         _tensorboard(self.directory, epoch, row)
         if not self.watch.in_a_row:  # last.pt stays the last good state
             self._save("last.pt", epoch + 1)
-        self.console.print(f"{text}  {speed:.1f} images/s  {row['memory_gb']:.1f} GB  {seconds:.0f} s")
+        skipped = f"  {self.watch.skipped} steps skipped so far" if self.watch.skipped else ""
+        self.console.print(f"{text}  {speed:.1f} images/s  {row['memory_gb']:.1f} GB  {seconds:.0f} s{skipped}")
 
     def _save(self, name: str, epoch: int) -> None:
         """Save all that a resumed run needs; `epoch` is the one it starts with."""
