@@ -7,6 +7,8 @@
 #include <string>
 
 #include "assigner.h"
+#include "augment.h"
+#include "augment_boxes.h"
 #include "nms.h"
 
 namespace py = pybind11;
@@ -86,6 +88,51 @@ yk::NmsOutput nms_output(const py::dict& a) {
             address<std::uint32_t>(a, "histogram"), address<std::uint64_t>(a, "keys")};
 }
 
+yk::AugmentInput augment_input(const py::dict& a) {
+    yk::AugmentInput in{};
+    in.pixels = address<const std::uint8_t>(a, "pixels");
+    in.pixel_count = get<std::int64_t>(a, "pixel_count");
+    in.layers = address<const yk::Layer>(a, "layers");
+    in.layer_count = get<std::int64_t>(a, "layer_count");
+    in.spans = address<const std::int64_t>(a, "spans");
+    in.matrices = address<const float>(a, "matrices");
+    in.shares = address<const float>(a, "shares");
+    in.gains = address<const float>(a, "gains");
+    in.images = get<std::int64_t>(a, "images");
+    in.height = get<std::int64_t>(a, "height");
+    in.width = get<std::int64_t>(a, "width");
+    return in;
+}
+
+yk::AugmentOutput augment_output(const py::dict& a) {
+    yk::AugmentOutput out{};
+    out.images = address<void>(a, "output");
+    out.element = get<int>(a, "element");
+    out.levels = address<const void>(a, "levels");
+    out.stride_image = get<std::int64_t>(a, "stride_image");
+    out.stride_channel = get<std::int64_t>(a, "stride_channel");
+    out.stride_row = get<std::int64_t>(a, "stride_row");
+    out.stride_pixel = get<std::int64_t>(a, "stride_pixel");
+    return out;
+}
+
+yk::AugmentBoxesInput augment_boxes_input(const py::dict& a) {
+    yk::AugmentBoxesInput in{};
+    in.points = address<const float>(a, "points");
+    in.ends = address<const std::int64_t>(a, "ends");
+    in.classes = address<const std::int64_t>(a, "classes");
+    in.least = address<const float>(a, "least");
+    in.spans = address<const std::int64_t>(a, "spans");
+    in.matrices = address<const float>(a, "matrices");
+    in.point_count = get<std::int64_t>(a, "point_count");
+    in.objects = get<std::int64_t>(a, "objects");
+    in.images = get<std::int64_t>(a, "images");
+    in.height = get<std::int64_t>(a, "height");
+    in.width = get<std::int64_t>(a, "width");
+    in.capacity = get<std::int64_t>(a, "capacity");
+    return in;
+}
+
 py::tuple assign(const py::kwargs& a) {
     const yk::AssignInput in = assign_input(a);
     const yk::AssignOutput out = assign_output(a);
@@ -102,6 +149,26 @@ py::tuple nms(const py::kwargs& a) {
     const int threads = get<int>(a, "threads");
     py::gil_scoped_release release;
     const yk::Status status = yk::nms_cpu(in, out, threads);
+    py::gil_scoped_acquire acquire;
+    return report(status);
+}
+
+py::tuple augment(const py::kwargs& a) {
+    const yk::AugmentInput in = augment_input(a);
+    const yk::AugmentOutput out = augment_output(a);
+    const int threads = get<int>(a, "threads");
+    py::gil_scoped_release release;
+    const yk::Status status = yk::augment_cpu(in, out, threads);
+    py::gil_scoped_acquire acquire;
+    return report(status);
+}
+
+py::tuple augment_boxes(const py::kwargs& a) {
+    const yk::AugmentBoxesInput in = augment_boxes_input(a);
+    const yk::AugmentBoxesOutput out{address<float>(a, "boxes"), address<std::int64_t>(a, "counts")};
+    const int threads = get<int>(a, "threads");
+    py::gil_scoped_release release;
+    const yk::Status status = yk::augment_boxes_cpu(in, out, threads);
     py::gil_scoped_acquire acquire;
     return report(status);
 }
@@ -145,6 +212,8 @@ PYBIND11_MODULE(_native, module) {
                "Keys of scratch that nms_cuda needs an image.");
     module.def("assign", &assign, "Task-aligned assignment on the host; arguments as in csrc/assigner.h, and `threads`.");
     module.def("nms", &nms, "Non-maximum suppression on the host; arguments as in csrc/nms.h, and `threads`.");
+    module.def("augment", &augment, "Pictures for training on the host; arguments as in csrc/augment.h, and `threads`.");
+    module.def("augment_boxes", &augment_boxes, "Their boxes on the host; arguments as in csrc/augment_boxes.h, and `threads`.");
 #ifdef YK_WITH_CUDA
     module.def("assign_cuda", &assign_cuda, "The same on the current CUDA device, enqueued on `stream`.");
     module.def("nms_cuda", &nms_cuda, "The same on the current CUDA device, enqueued on `stream`.");

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.augment_cases import render
 from tests.tolerances import LABEL_EDGE, LETTERBOX_PIXELS
-from yolov9k.data.dataset import DetectionDataset, Draw, Failure, Sample
+from yolov9k.data.dataset import DetectionDataset, Draw, Failure
 from yolov9k.data.records import Record, Split
 from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
@@ -45,8 +46,8 @@ def draw(index: int, *, epoch: int = 0, mosaic: bool = False, shape: tuple[int, 
     return Draw(index, epoch, mosaic, shape, shape)
 
 
-def white(sample: Sample) -> np.ndarray:
-    rows, columns = np.nonzero(sample.image[..., 0] > 184)
+def white(image: np.ndarray) -> np.ndarray:
+    rows, columns = np.nonzero(image[..., 0] > 184)
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
 
 
@@ -56,10 +57,11 @@ def test_evaluation_letterboxes_picture_and_labels(tmp_path: Path, shape: tuple[
     dataset = DetectionDataset(records, Hyp(), SIZE, augment=False)
     for index, record in enumerate(records):
         sample = dataset[draw(index, shape=shape)]
-        assert sample.image.shape == (*shape, 3)
-        assert np.abs(sample.labels.boxes[0] - white(sample)).max() <= LABEL_EDGE
+        image, _, boxes = render(sample)
+        assert image.shape == (*shape, 3)
+        assert np.abs(boxes[0] - white(image)).max() <= LABEL_EDGE
         expected = record.pixel_boxes[0] * sample.gain + [*sample.pad, *sample.pad]
-        assert np.abs(sample.labels.boxes[0] - expected).max() <= LETTERBOX_PIXELS
+        assert np.abs(boxes[0] - expected).max() <= LETTERBOX_PIXELS
         assert sample.gain <= SIZE / max(record.height, record.width)
         assert sample.failures == []
 
@@ -71,19 +73,19 @@ def test_training_labels_follow_the_pixels(tmp_path: Path, mosaic: bool) -> None
     seen = set()
     for epoch in range(40):
         sample = dataset[draw(0, epoch=epoch, mosaic=mosaic)]
-        assert sample.image.shape == (SIZE, SIZE, 3)
-        seen.add(len(sample.labels))
-        if len(sample.labels):
-            boxes = sample.labels.boxes
+        image, _, boxes = render(sample)
+        assert image.shape == (SIZE, SIZE, 3)
+        seen.add(len(boxes))
+        if len(boxes):
             hull = [*boxes[:, :2].min(0), *boxes[:, 2:].max(0)]
-            found = white(sample)
+            found = white(image)
             # objects of which almost nothing is left have no label although a few pixels show
             assert found[0] <= hull[0] + LABEL_EDGE
             assert found[3] >= hull[3] - LABEL_EDGE
             inside = np.zeros((SIZE, SIZE), bool)
             for x1, y1, x2, y2 in np.round(boxes).astype(int):
                 inside[max(y1 - 1, 0) : y2 + 1, max(x1 - 1, 0) : x2 + 1] = True
-            whole = (sample.image[..., 0] > 184) & ~inside
+            whole = (image[..., 0] > 184) & ~inside
             assert whole.sum() <= SIZE * 4
     assert len(seen) > 1 if mosaic else seen == {1}
 
@@ -92,7 +94,7 @@ def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(48, 64), (64, 40), (30, 30), (64, 64)])
     one, two = (DetectionDataset(records, Hyp(), SIZE, augment=True, seed=7) for _ in range(2))
     other = DetectionDataset(records, Hyp(), SIZE, augment=True, seed=8)
-    first = one[draw(1, epoch=3, mosaic=True)]
+    first = render(one[draw(1, epoch=3, mosaic=True)])
     one[draw(2, epoch=3, mosaic=True)]
     for sample, same in (
         (one[draw(1, epoch=3, mosaic=True)], True),
@@ -101,9 +103,10 @@ def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
         (one[draw(1, epoch=4, mosaic=True)], False),
         (one[draw(1, epoch=3, mosaic=False)], False),
     ):
-        assert np.array_equal(sample.image, first.image) == same
+        image, _, boxes = render(sample)
+        assert np.array_equal(image, first[0]) == same
         if same:
-            assert np.array_equal(sample.labels.boxes, first.labels.boxes)
+            assert np.array_equal(boxes, first[2])
 
 
 def test_a_shared_picture_is_never_written_to(tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_a_shared_picture_is_never_written_to(tmp_path: Path) -> None:
     before = [dataset.pictures(i).copy() for i in range(4)]
     for epoch in range(20):
         for index in range(4):
-            dataset[draw(index, epoch=epoch, mosaic=epoch % 2 == 0)]
+            render(dataset[draw(index, epoch=epoch, mosaic=epoch % 2 == 0)])
     assert all(np.array_equal(dataset.pictures(i), before[i]) for i in range(4))
 
 
@@ -122,8 +125,9 @@ def test_an_unreadable_picture_is_replaced_in_training(tmp_path: Path, capsys: p
     records[2].path.unlink()
     sample = dataset[draw(2)]
     assert [failure.index for failure in sample.failures] == [2]
-    assert (sample.image != 114).any()
-    assert set(sample.labels.classes.tolist()) <= {0}  # of record 0, the next one
+    image, classes, _ = render(sample)
+    assert (image != 114).any()
+    assert set(classes.tolist()) <= {0}  # of record 0, the next one
     for _ in range(2):
         dataset.report(sample.failures)
     assert dataset.unreadable == {2}
@@ -140,8 +144,9 @@ def test_an_unreadable_picture_counts_as_missed_in_evaluation(tmp_path: Path) ->
     records[1].path.write_bytes(data[:-20])
     sample = dataset[draw(1)]
     assert sample.index == 1
-    assert (sample.image == 114).all()
-    assert len(sample.labels) == 0
+    image, classes, _ = render(sample)
+    assert (image == 114).all()
+    assert len(classes) == 0
     assert [type(f) for f in sample.failures] == [Failure]
     assert "truncated" in sample.failures[0].reason
 
@@ -155,14 +160,14 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
 def test_crowds_are_not_trained_on(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(48, 64)])
     records[0].crowd[:] = True
-    assert len(DetectionDataset(records, Hyp(), SIZE, augment=False)[draw(0)].labels) == 0
+    assert len(render(DetectionDataset(records, Hyp(), SIZE, augment=False)[draw(0)])[1]) == 0
 
 
 def test_a_picture_of_one_pixel(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(1, 1)])
-    assert DetectionDataset(records, Hyp(), SIZE, augment=False)[draw(0)].image.shape == (SIZE, SIZE, 3)
-    sample = DetectionDataset(records, Hyp(), SIZE, augment=True)[draw(0, mosaic=True)]
-    assert sample.image.shape == (SIZE, SIZE, 3)
+    for augmented in (False, True):
+        sample = DetectionDataset(records, Hyp(), SIZE, augment=augmented)[draw(0, mosaic=augmented)]
+        assert render(sample)[0].shape == (SIZE, SIZE, 3)
 
 
 def test_a_picture_that_changed_its_size_still_fits(tmp_path: Path) -> None:
@@ -170,4 +175,4 @@ def test_a_picture_that_changed_its_size_still_fits(tmp_path: Path) -> None:
     cv2.imwrite(str(records[0].path), np.zeros((90, 30, 3), np.uint8))
     for augmented in (True, False):
         dataset = DetectionDataset(records, Hyp(), SIZE, augment=augmented)
-        assert dataset[draw(0, shape=(32, 64))].image.shape == (32, 64, 3)
+        assert render(dataset[draw(0, shape=(32, 64))])[0].shape == (32, 64, 3)

@@ -1,8 +1,7 @@
-"""Reading pictures, and keeping them in memory or on disk."""
+"""Reading pictures, and keeping them in memory."""
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
@@ -16,15 +15,9 @@ from PIL import Image, ImageOps
 from tests.test_dataset import make_records
 from tests.tolerances import JPEG_LEVELS
 from yolov9k.data import cache
-from yolov9k.data.cache import DiskCache, RamCache, Reader, UnreadableImage, make_source, read_image
+from yolov9k.data.cache import PictureCache, Reader, UnreadableImage, make_source, read_image
 from yolov9k.data.probe import probe_image
 from yolov9k.errors import UserError
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "yolov9k" / "images"
 
 
 def test_pictures_are_turned_as_exif_says(tmp_path: Path) -> None:
@@ -115,13 +108,28 @@ def test_memory_holds_the_same_pictures(tmp_path: Path, capsys: pytest.CaptureFi
     records[1].path.unlink()
     reader = Reader(records, 32, fast=True)
     source = make_source(reader, "ram")
-    assert isinstance(source, RamCache)
+    assert isinstance(source, PictureCache)
     assert "3 pictures at 32 px" in capsys.readouterr().err
-    records[0].path.unlink()  # no longer needed
+    expected = reader(2)
+    for record in records[::2]:
+        record.path.unlink()  # no longer needed
     assert source(0).shape == (24, 32, 3)
-    assert np.array_equal(source(2), reader(2))
+    assert np.array_equal(source(2), expected)
+    assert not source(2).flags.writeable
     with pytest.raises(UnreadableImage, match=records[1].path.name):
         source(1)
+
+
+def test_memory_is_one_mapping_for_all_forked_processes(tmp_path: Path) -> None:
+    source = make_source(Reader(make_records(tmp_path, [(30, 40)]), 32, fast=True), "ram")
+    address = source(0).ctypes.data
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        low, high = (int(end, 16) for end in line.split()[0].split("-"))
+        if low <= address < high:
+            assert line.split()[1] == "r--s"  # shared, and nobody can write to it
+            assert "memfd:yolov9k" in line
+            return
+    raise AssertionError("the picture is not in a mapping")
 
 
 def test_too_little_memory_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +138,7 @@ def test_too_little_memory_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
     assert make_source(reader, "ram") is reader
     assert "80%" in capsys.readouterr().err
     monkeypatch.setattr(cache, "available_memory", lambda: 4 * 32 * 32)
-    assert isinstance(make_source(reader, "ram"), RamCache)
+    assert isinstance(make_source(reader, "ram"), PictureCache)
 
 
 def test_available_memory_is_read_from_the_system() -> None:
@@ -141,63 +149,18 @@ def test_available_memory_is_read_from_the_system() -> None:
     assert 2**20 < memory < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_disk_keeps_pictures_until_they_change(tmp_path: Path, home: Path) -> None:
-    records = make_records(tmp_path / "data", [(30, 40), (50, 20)])
-    reader = Reader(records, 32, fast=False)
-    source = make_source(reader, "disk")
-    assert isinstance(source, DiskCache)
-    first = source(0)
-    files = list(home.rglob("*.npy"))
-    assert files == [source.file(0)]
-    assert list(home.rglob("tmp*")) == []
-    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == sorted(r.path.name for r in records)
-    assert np.array_equal(source(0), first)
-    np.save(files[0], first + 1)  # shows where the next one comes from
-    assert np.array_equal(source(0), first + 1)
-    cv2.imwrite(str(records[0].path), np.zeros((30, 40, 3), np.uint8))
-    os.utime(records[0].path, ns=(1, 1))
-    assert not source(0).any()
-    assert not np.array_equal(DiskCache(Reader(records, 64, fast=False), home)(1).shape, source(1).shape)
-    assert source.file(1) != DiskCache(Reader(records, 32, fast=True), home).file(1)
-    records[1].path.unlink()
-    with pytest.raises(UnreadableImage, match=records[1].path.name):
-        source(1)
-
-
-def test_a_broken_cache_file_is_made_anew(tmp_path: Path, home: Path) -> None:
-    source = make_source(Reader(make_records(tmp_path, [(30, 40)]), 32, fast=False), "disk")
-    assert isinstance(source, DiskCache)
-    image = source(0)
-    for rubbish in (b"", b"rubbish", source.file(0).read_bytes()[:200]):
-        source.file(0).write_bytes(rubbish)
-        assert np.array_equal(source(0), image)
-        assert np.array_equal(np.load(source.file(0)), image)
-
-
-def test_a_folder_that_cannot_be_written_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    reader = Reader(make_records(tmp_path, [(30, 40)]), 32, fast=False)
-    assert make_source(reader, "disk") is reader
-    assert "XDG_CACHE_HOME" in capsys.readouterr().err
-
-
-def test_a_full_disk_is_told_once_and_leaves_nothing_behind(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = make_source(Reader(make_records(tmp_path, [(30, 40), (40, 30)]), 32, fast=False), "disk")
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(np, "save", full)
-    capsys.readouterr()
-    assert source(0).shape == (24, 32, 3)
-    assert source(1).shape == (32, 24, 3)
-    assert capsys.readouterr().err.count("No space left") == 1
-    assert [p for p in home.rglob("*") if p.is_file()] == []
+def test_limits_of_cgroups_count(tmp_path: Path) -> None:
+    """Those of a group and of the groups around it; "max", and files that are not there, are no limits."""
+    group = tmp_path / "outer" / "inner"
+    group.mkdir(parents=True)
+    for folder, limit, usage in ((tmp_path, "max", 900), (group.parent, "1000", 700), (group, "600", 100)):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{usage}\n")
+    (group.parent / "memory.stat").write_text("anon 5\ninactive_file 50\n")
+    names = "memory.max", "memory.current", "inactive_file"
+    assert list(cache._cgroup_room(tmp_path, "/outer/inner", *names)) == [500, 350]
+    assert list(cache._cgroup_room(tmp_path, "/elsewhere", *names)) == []
+    assert list(cache._cgroup_room(tmp_path, "/", *names)) == []
 
 
 def test_unknown_caches_are_refused(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ FORWARD = 1e-5
 # The published loss was computed in float32; its sums over anchors carry float32 rounding.
 LOSS_VALUE = 1e-5
 LOSS_GRADIENT = 1e-4
-# Four float32 optimiser steps, rounding differences are amplified by BatchNorm over 4 images.
+# The loss of a float32 forward pass, whose rounding BatchNorm over 4 images amplifies.
 TRAJECTORY = 1e-4
+# Runs in float32 scatter around the exact trajectory; two of them are a small sample of how far.
+ROUNDING_CLOUD = 4
 # COCO AP is printed with five digits.
 COCO_AP = 5e-6
 # On a GPU the areas are contracted into fused multiply-adds: a few units in the last place of a float32.

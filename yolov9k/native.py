@@ -126,6 +126,55 @@ def batched_nms(
     return detections, counts
 
 
+def augment(
+    pixels: Tensor, layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
+    height: int, width: int, dtype: torch.dtype, channels_last: bool,
+) -> Tensor:  # fmt: skip
+    """Pictures [B, 3, height, width]; arguments as in `yolov9k.ops.augment`, on the CPU.
+
+    Raises ValueError where layers or spans reach beyond what is there.
+    """
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    images = torch.empty((len(spans), 3, height, width), dtype=dtype, memory_format=memory_format)
+    tables = {"layers": layers, "spans": spans, "matrices": matrices, "shares": shares, "gains": gains}
+    held = {name: tensor.contiguous() for name, tensor in {**tables, "pixels": pixels, "levels": _levels(dtype)}.items()}
+    arguments: dict[str, object] = {
+        **{name: tensor.data_ptr() for name, tensor in held.items()},
+        "pixel_count": len(pixels), "layer_count": len(layers), "images": len(spans), "height": height, "width": width,
+        "output": images.data_ptr(), "element": images.element_size(),
+        **dict(zip(("stride_image", "stride_channel", "stride_row", "stride_pixel"), images.stride(), strict=True)),
+    }  # fmt: skip
+    _call("augment", "augment", pixels.device, arguments)
+    return images
+
+
+@functools.cache
+def _levels(dtype: torch.dtype) -> Tensor:
+    """What each 8-bit value becomes: itself, or its share of 255."""
+    levels = torch.arange(256, dtype=torch.uint8)
+    return levels if dtype == torch.uint8 else (levels.float() / 255).to(dtype)
+
+
+def augment_boxes(
+    points: Tensor, ends: Tensor, classes: Tensor, least: Tensor, spans: Tensor, matrices: Tensor,
+    height: int, width: int, capacity: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Boxes [B, capacity, 5] and counts [B]; arguments as in `yolov9k.ops.augment_boxes`, on the CPU.
+
+    Raises ValueError where spans or ends reach beyond what is there, or a sample keeps more than capacity.
+    """
+    tables = {"points": points, "ends": ends, "classes": classes, "least": least, "spans": spans, "matrices": matrices}
+    held = {name: tensor.contiguous() for name, tensor in tables.items()}
+    boxes, counts = points.new_zeros((len(spans), capacity, 5)), spans.new_zeros(len(spans))
+    arguments: dict[str, object] = {
+        **{name: tensor.data_ptr() for name, tensor in held.items()},
+        "point_count": len(points), "objects": len(ends), "images": len(spans), "height": height, "width": width,
+        "capacity": capacity, "boxes": boxes.data_ptr(), "counts": counts.data_ptr(),
+    }  # fmt: skip
+    _call("augment_boxes", "augment_boxes", points.device, arguments)
+    return boxes, counts
+
+
 def _call(operator: str, name: str, device: torch.device, arguments: dict[str, object]) -> None:
     """Run a routine of the module on the host, on torch's number of threads, or on the current stream of a CUDA device."""
     module = _module(device.type)

@@ -1,7 +1,8 @@
 """Augmentation: random parameters are drawn first, pure functions then apply them to pictures and labels.
 
-`draw` makes a Recipe from a generator and the hyper-parameters alone; nothing below it is random. Whoever applies the
-same recipe, on whatever device, gets the same picture. Pictures are uint8 BGR [h, w, 3].
+`draw` makes a Recipe from a generator and the hyper-parameters alone; nothing below it is random. What a recipe asks for is
+laid out as layers on canvases and as matrices: no pixel is touched but those of objects that are pasted. The operators
+`augment` and `augment_boxes` do the rest, on whatever device. Pictures are uint8 BGR [h, w, 3].
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from yolov9k.hyp import Hyp
 
 Matrix = NDArray[np.float64]
 Tile = tuple[Image, Labels]
-GREY = (FILL, FILL, FILL)
+Shape = tuple[int, int]  # height, width
 
 MIX_BETA = 32.0  # mix-up's share is Beta(32, 32); facts, training recipe
 MAX_COVER = 0.3  # a pasted object may hide less than this share of any other
 MIN_SCALE = 0.05  # hyp.scale 1 would otherwise allow an empty picture
+ROUNDING = 2  # pixels that the operator's float32 coordinates can hardly be off
+FARTHEST = 2**20  # pixels; beyond all canvases
 MAX_TILT = 0.9  # keeps the horizon outside the picture: 1 would put it on a corner
 
 
@@ -116,43 +119,104 @@ def _draw_warp(rng: np.random.Generator, hyp: Hyp) -> Warp:
     )
 
 
-def mosaic(tiles: Sequence[Tile], centre: tuple[float, float], size: int) -> Tile:
+@dataclass(frozen=True)
+class Layer:
+    """A picture whose top left pixel lies at (left, top) of a canvas; mask uint8 [h, w], not 0: opaque, None: all of it."""
+
+    image: Image
+    left: int
+    top: int
+    mask: Image | None = None
+
+    def within(self, x1: int, y1: int, x2: int, y2: int) -> Layer:
+        """The part that lies in a rectangle of the canvas, maybe of no pixel; no copy."""
+        height, width = self.image.shape[:2]
+        left, right = (min(max(x - self.left, 0), width) for x in (x1, x2))
+        top, bottom = (min(max(y - self.top, 0), height) for y in (y1, y2))
+        part = np.s_[top : max(top, bottom), left : max(left, right)]
+        mask = None if self.mask is None else self.mask[part]
+        return Layer(self.image[part], self.left + left, self.top + top, mask)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Layers on grey, later ones hide earlier ones, and the objects in them."""
+
+    shape: Shape
+    layers: tuple[Layer, ...]
+    labels: Labels
+
+    def cut(self, x1: int, y1: int, x2: int, y2: int) -> Image:
+        """A copy of a rectangle; layers with masks are left out."""
+        image: Image = np.full((y2 - y1, x2 - x1, 3), FILL, np.uint8)
+        for layer in self.layers:
+            part = layer.within(x1, y1, x2, y2)
+            height, width = part.image.shape[:2]
+            if part.mask is None and height and width:
+                left, top = part.left - x1, part.top - y1
+                image[top : top + height, left : left + width] = part.image
+        return image
+
+
+@dataclass(frozen=True)
+class View:
+    """A canvas seen through a 3x3 matrix, from its continuous pixels to the sample's; whole: every object is kept as it is."""
+
+    canvas: Canvas
+    matrix: Matrix
+    whole: bool = False
+
+    def inverse(self, shape: Shape, output: Shape) -> Matrix:
+        """From the centres of pixels of `output` (height, width), to which `shape` is resized, to those of the canvas."""
+        resized = np.diag([output[1] / shape[1], output[0] / shape[0], 1.0])
+        back = np.linalg.inv(resized @ self.matrix)
+        centred = _translation(-0.5, -0.5) @ back @ _translation(0.5, 0.5)
+        return centred / centred[2, 2] if centred[2, 2] else centred
+
+    def seen(self, inverse: Matrix, output: Shape) -> list[Layer]:
+        """The parts of the layers that can be seen at all: those within the hull of the output's corners."""
+        right, bottom = output[1] - 1, output[0] - 1
+        corners = np.array([[0, 0, 1], [right, 0, 1], [0, bottom, 1], [right, bottom, 1]]) @ inverse.T
+        if (corners[:, 2] <= 0).any():  # the horizon is in sight
+            return list(self.canvas.layers)
+        places = corners[:, :2] / corners[:, 2:]
+        x1, y1 = (int(c) for c in np.clip(np.floor(places.min(0)) - ROUNDING, -FARTHEST, FARTHEST))
+        x2, y2 = (int(c) for c in np.clip(np.floor(places.max(0)) + 2 + ROUNDING, -FARTHEST, FARTHEST))
+        parts = [layer.within(x1, y1, x2, y2) for layer in self.canvas.layers]
+        return [part for part in parts if part.image.size]
+
+
+def mosaic(tiles: Sequence[Tile], centre: tuple[float, float], size: int) -> Canvas:
     """Lay four pictures, none larger than `size`, around `centre` (shares of size) on a canvas of 2 size x 2 size."""
-    canvas: Image = np.full((2 * size, 2 * size, 3), FILL, np.uint8)
     x, y = round(centre[0] * size), round(centre[1] * size)
-    parts = []
+    layers, parts = [], []
     for corner, (image, labels) in enumerate(tiles):
         height, width = image.shape[:2]
         left, top = (x if corner % 2 else x - width), (y if corner > 1 else y - height)
-        x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, 2 * size), min(top + height, 2 * size)
-        canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
+        layers.append(Layer(image, left, top).within(0, 0, 2 * size, 2 * size))
         parts.append(labels.shifted(left, top))
-    return canvas, concatenate(parts).clipped(2 * size, 2 * size)
+    return Canvas((2 * size, 2 * size), tuple(layers), concatenate(parts).clipped(2 * size, 2 * size))
 
 
-def copy_paste(image: Image, labels: Labels, probability: float, seed: int) -> Tile:
+def copy_paste(canvas: Canvas, probability: float, seed: int) -> Canvas:
     """Paste outlined objects, each with `probability`, at their mirrored place where they hide little of others.
 
-    The picture is changed in place. `seed` decides which objects. (Ghiasi et al., arXiv 2012.07177)
+    `seed` decides which objects. (Ghiasi et al., arXiv 2012.07177)
     """
+    labels = canvas.labels
     lucky = np.random.default_rng(seed).random(len(labels)) < probability
     chosen = np.flatnonzero(lucky & labels.outlined)
     if not len(chosen):
-        return image, labels
-    mirrored = labels.flipped(image.shape[1], image.shape[0], across=True, upside=False)
-    boxes, taken, patches = labels.boxes, [], []
+        return canvas
+    mirrored = labels.flipped(canvas.shape[1], canvas.shape[0], across=True, upside=False)
+    boxes, keep, patches = labels.boxes, np.zeros(len(labels), bool), []
     for index in chosen.tolist():
         box = mirrored.boxes[index]
         if (_cover(box, boxes) < MAX_COVER).all():
-            taken.append(index)
+            keep[index] = True
             boxes = np.vstack([boxes, box])
-            patches.append(_cut_out(image, labels.boxes[index], mirrored.outline(index)))
-    for patch, mask, (left, top) in patches:  # only now, so that no patch shows another
-        place = image[top : top + patch.shape[0], left : left + patch.shape[1]]
-        cv2.copyTo(patch, mask, place)
-    keep = np.zeros(len(labels), bool)
-    keep[taken] = True
-    return image, concatenate([labels, mirrored.chosen(keep)])
+            patches.append(_cut_out(canvas, labels.boxes[index], mirrored.outline(index)))
+    return Canvas(canvas.shape, (*canvas.layers, *patches), concatenate([labels, mirrored.chosen(keep)]))
 
 
 def _cover(box: Floats, boxes: Floats) -> Floats:
@@ -163,57 +227,22 @@ def _cover(box: Floats, boxes: Floats) -> Floats:
     return share
 
 
-def _cut_out(image: Image, box: Floats, outline: Floats) -> tuple[Image, Image, tuple[int, int]]:
-    """The mirrored picture within a box, the mask of the mirrored outline in it, and (left, top) of its place."""
-    width = image.shape[1]
-    (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
-    patch = image[y1:y2, x1:x2][:, ::-1].copy()
+def _cut_out(canvas: Canvas, box: Floats, outline: Floats) -> Layer:
+    """The mirrored picture within a box, with the mirrored outline as its mask, at its mirrored place."""
+    width = canvas.shape[1]
+    (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int).tolist(), np.ceil(box[2:]).astype(int).tolist()
+    patch = canvas.cut(x1, y1, x2, y2)[:, ::-1]
     mask: Image = np.zeros(patch.shape[:2], np.uint8)
     fraction = 4  # binary digits of OpenCV's fixed-point coordinates, which count from the first pixel's centre
     points = np.round((outline - (width - x2, y1) - 0.5) * (1 << fraction)).astype(np.int32)
     cv2.fillPoly(mask, [points], 1, shift=fraction)
-    return patch, mask, (width - x2, y1)
+    return Layer(patch, width - x2, y1, mask)
 
 
-def warp(image: Image, labels: Labels, matrix: Matrix, shape: tuple[int, int]) -> Tile:
-    """See picture and labels through a 3x3 matrix in a window `shape` (height, width); outside is grey."""
-    height, width = shape
-    if image.shape[:2] == shape and np.allclose(matrix, np.eye(3)):
-        return image, labels
-    # OpenCV's coordinates are those of pixel centres
-    centred = _translation(-0.5, -0.5) @ matrix @ _translation(0.5, 0.5)
-    if matrix[2, 0] or matrix[2, 1]:
-        seen = cv2.warpPerspective(image, centred, (width, height), borderValue=GREY)
-    else:
-        seen = cv2.warpAffine(image, centred[:2], (width, height), borderValue=GREY)
-    return seen, labels.warped(matrix, width, height)  # type: ignore[return-value]  # OpenCV's stubs lack the dtype
-
-
-def mix(first: Tile, second: Tile, share: float) -> Tile:
-    """Mix-up: blend two pictures of one size, `share` of the first, and keep the objects of both (arXiv 1710.09412)."""
-    blend = cv2.addWeighted(first[0], share, second[0], 1 - share, 0)
-    return blend, concatenate([first[1], second[1]])  # type: ignore[return-value]  # OpenCV's stubs lack the dtype
-
-
-def recolour(image: Image, gains: tuple[float, float, float]) -> Image:
-    """Multiply hue, saturation and value by gains, by tables of their 256 levels."""
-    if gains == (1.0, 1.0, 1.0):
-        return image
-    levels = np.arange(256)
-    hue, saturation, value = (levels * gain for gain in gains)
-    tables = [hue % 180, saturation.clip(0, 255), value.clip(0, 255)]  # OpenCV's hue counts to 180
-    planes = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV))
-    turned = [cv2.LUT(plane, table.astype(np.uint8)) for plane, table in zip(planes, tables, strict=True)]
-    return cv2.cvtColor(cv2.merge(turned), cv2.COLOR_HSV2BGR)  # type: ignore[return-value]
-
-
-def flip(image: Image, labels: Labels, *, across: bool, upside: bool) -> Tile:
-    """Mirror left to right (`across`) and top to bottom (`upside`)."""
-    if not (across or upside):
-        return image, labels
-    code = -1 if across and upside else 1 if across else 0
-    labels = labels.flipped(image.shape[1], image.shape[0], across=across, upside=upside)
-    return cv2.flip(image, code), labels  # type: ignore[return-value]  # OpenCV's stubs lack the dtype
+def mirror(shape: Shape, *, across: bool, upside: bool) -> Matrix:
+    """The matrix that flips a picture of `shape` left to right (`across`), top to bottom (`upside`)."""
+    x, y = (-1.0 if across else 1.0), (-1.0 if upside else 1.0)
+    return np.array([[x, 0, shape[1] * across], [0, y, shape[0] * upside], [0, 0, 1]], float)
 
 
 def _translation(x: float, y: float) -> Matrix:

@@ -1,29 +1,34 @@
 """Decoded, resized pictures: read from their files, or kept in memory or on disk.
 
-A reader, a RamCache and a DiskCache are alike: called with a record's index they return its picture, uint8 BGR with
-the long side of `size` pixels. The array may be shared: do not write to it.
+A Reader and a PictureCache are alike: called with a record's index they return its picture, uint8 BGR with the long side
+of `size` pixels. The array may be shared, and then cannot be written to.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from yolov9k.data.letterbox import Image, resize, scaled
 from yolov9k.data.records import Record
+from yolov9k.data.store import GONE, DamagedPicture, PictureStore, locked
 from yolov9k.errors import UserError, warn
 
 PictureSource = Callable[[int], Image]
 MEMORY_SHARE = 0.8  # of the memory that is free: the rest is for the training itself
+DISK_SHARE = 0.9  # of the disk that is free: the rest is for the checkpoints
+_PORTION = 1024  # pictures handed to the threads at a time: a future takes a kilobyte
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _console = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -87,111 +92,160 @@ class Reader:
     @property
     def bytes(self) -> int:
         """Memory that all pictures take once decoded and resized."""
-        return sum(3 * h * w for h, w in (self._shape(r.height, r.width) for r in self.records))
+        return self.bytes_of(range(len(self.records)))
+
+    def bytes_of(self, indices: Iterable[int]) -> int:
+        """Memory that some pictures take; a picture decoded at reduced size may have a row more or less."""
+        records = (self.records[index] for index in indices)
+        return sum(3 * h * w for h, w in (self._shape(r.height, r.width) for r in records))
 
 
-class RamCache:
-    """All pictures in a list; worker processes forked later share its pages. Unreadable ones are left to the reader."""
+class PictureCache:
+    """Pictures in a PictureStore; what is not in it, or is damaged there, comes from the reader.
 
-    def __init__(self, reader: Reader, threads: int | None = None) -> None:
-        self.reader = reader
-        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-            self.images = list(pool.map(self._try, range(len(reader.records))))
-
-    def _try(self, index: int) -> Image | None:
-        try:
-            return self.reader(index)
-        except UnreadableImage:
-            return None
-
-    def __call__(self, index: int) -> Image:
-        image = self.images[index]
-        return self.reader(index) if image is None else image
-
-
-class DiskCache:
-    """Pictures as .npy files in a folder, each written when it is first asked for.
-
-    A file's name comes from the picture's path, time of change and length and from the way it is resized: a picture
-    that changes is read anew. When a file cannot be written one warning says so and nothing more is written.
+    Processes forked later share the pictures' memory; all processes that use the same file share its pages.
     """
 
-    def __init__(self, reader: Reader, folder: Path) -> None:
-        self.reader, self.folder, self.writable = reader, folder, True
+    def __init__(self, reader: Reader, store: PictureStore) -> None:
+        self.reader, self.store = reader, store
 
     def __call__(self, index: int) -> Image:
-        file = self.file(index)
         try:
-            image: Image = np.load(file, allow_pickle=False)
-            return image
-        except (OSError, ValueError, EOFError):
+            image = self.store.get(index)
+        except DamagedPicture:
+            image = None
+            warn(f"{self.store.name}: {self.reader.records[index].path} is damaged in this cache; it is read anew")
+        return self.reader(index) if image is None else image
+
+    def fill(self) -> None:
+        """Read what is missing, in parallel; each picture is kept as soon as it is read.
+
+        Where it cannot be written, a warning says so and what this call has written is given back.
+        """
+        try:
+            self._read(self.store.missing.tolist())
+        except OSError as error:
+            self.store.give_back()
+            warn(f"--cache: {self.store.name}: {error.strerror or error}; reading from files what is not there")
+
+    def ready(self) -> PictureSource:
+        """The cache, to be filled no more, or the reader where nothing is cached."""
+        self.store.seal()
+        return self if self.store.entries["offset"].any() else self.reader
+
+    def _read(self, indices: list[int]) -> None:
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
+            with _progress() as progress:
+                task = progress.add_task("caching", total=len(indices))
+                for start in range(0, len(indices), _PORTION):
+                    for _ in pool.map(self._keep, indices[start : start + _PORTION]):
+                        progress.advance(task)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _keep(self, index: int) -> None:
+        try:
             image = self.reader(index)
-        if self.writable:
-            self._write(file, image)
-        return image
+        except UnreadableImage:  # left to the reader, which tells who asks for it
+            return
+        self.store.put(index, image)
 
-    def file(self, index: int) -> Path:
-        """Where the picture of a record is kept. Raises UnreadableImage where the picture itself is gone."""
-        path = self.reader.records[index].path
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise UnreadableImage(f"{path}: {error.strerror or error}") from None
-        key = f"{path.absolute()}|{stat.st_mtime_ns}|{stat.st_size}|{self.reader.size}|{self.reader.fast}"
-        name = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
-        return self.folder / name[:2] / f"{name}.npy"
 
-    def _write(self, file: Path, image: Image) -> None:
-        scratch = None
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as stream:
-                scratch = stream.name
-                np.save(stream, image)
-            os.replace(scratch, file)  # in one step: another process never sees half a file
-        except OSError as error:
-            self.writable = False
-            warn(f"image cache {self.folder}: {error.strerror or error}; going on without writing to it")
-            if scratch is not None:
-                Path(scratch).unlink(missing_ok=True)
+def _progress() -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=_console, transient=True, disable=not _console.is_terminal)
 
 
 def make_source(reader: Reader, cache: str | None) -> PictureSource:
-    """Put a cache, None, "ram" or "disk", before a reader; says how large it gets.
+    """Put a cache, None, "ram" or "disk", before a reader, filled; says beforehand how large it gets.
 
-    Falls back to the reader with a warning where there is not enough memory, or no place to write. Raises UserError
-    for another name.
+    Falls back to the reader with a warning where there is not enough memory or disk, or no place to write. Files that
+    change while the cache is in use are not read again. Raises UserError for another name.
     """
     if cache is None:
         return reader
     if cache not in ("ram", "disk"):
         raise UserError(f"--cache {cache}: no such cache; choose 'ram' or 'disk'")
-    what = f"{len(reader.records)} pictures at {reader.size} px, {_readable(reader.bytes)}"
-    return _ram(reader, what) if cache == "ram" else _disk(reader, what)
+    return _ram(reader) if cache == "ram" else _disk(reader)
 
 
-def _ram(reader: Reader, what: str) -> PictureSource:
-    free = available_memory()
+def _ram(reader: Reader) -> PictureSource:
+    free, what = available_memory(), _what(reader)
     if free is not None and reader.bytes > MEMORY_SHARE * free:
         warn(f"--cache ram: {what}, is more than {MEMORY_SHARE:.0%} of the {_readable(free)} free; reading from files")
         return reader
     _console.print(f"caching in memory: {what}")
-    return RamCache(reader)
+    try:
+        cached = PictureCache(reader, PictureStore.in_memory(_stamps(reader)))
+        cached.fill()
+        return cached.ready()
+    except OSError as error:
+        warn(f"--cache ram: {error.strerror or error}; reading from files")
+        return reader
 
 
-def _disk(reader: Reader, what: str) -> PictureSource:
-    folder = cache_folder()
+def _disk(reader: Reader) -> PictureSource:
+    folder, identity = cache_folder(), _identity(reader)
+    # the folder's name is for who looks for what may be deleted
+    place = reader.records[0].path.absolute().parent.name[:40] if reader.records else ""
+    path = folder / f"{place}-{reader.size}-{identity.hex()[:16]}.pictures"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-        free = shutil.disk_usage(folder).free
+        with locked(path, lambda: _console.print(f"waiting for another process to make {path}", markup=False)):
+            return _on_disk(reader, path, identity)
     except OSError as error:
-        warn(f"--cache disk: {folder}: {error.strerror or error}; set XDG_CACHE_HOME; reading from files")
+        warn(f"--cache disk: {path}: {error.strerror or error}; set XDG_CACHE_HOME; reading from files")
         return reader
-    if reader.bytes > free:
-        warn(f"--cache disk: {what}, may not fit into the {_readable(free)} free in {folder}; caching until it is full")
-    _console.print(f"caching on disk: {what}, in {folder}", markup=False)
-    return DiskCache(reader, folder)
+
+
+def _on_disk(reader: Reader, path: Path, identity: bytes) -> PictureSource:
+    cached = PictureCache(reader, PictureStore.at(path, identity, _stamps(reader)))
+    missing, free = cached.store.missing.tolist(), shutil.disk_usage(path.parent).free
+    there = np.count_nonzero(cached.store.entries["offset"])
+    _console.print(
+        f"caching on disk: {_what(reader)}, {there} already there, in {path}; the caches in this folder take "
+        f"{_readable(_taken(path.parent))}, {_readable(free)} are free",
+        markup=False,
+    )
+    if (more := reader.bytes_of(missing)) > DISK_SHARE * free:
+        warn(f"--cache disk: {_readable(more)} are more than {DISK_SHARE:.0%} of what is free; reading them from files")
+    else:
+        cached.fill()
+    source = cached.ready()
+    if source is reader:  # nothing is in it
+        path.unlink()
+    return source
+
+
+def _identity(reader: Reader) -> bytes:
+    """32 bytes that tell this list of pictures, read in this way, from any other."""
+    digest = hashlib.sha256(f"{reader.size}|{reader.fast}".encode())
+    for record in reader.records:
+        digest.update(b"\0" + os.fsencode(record.path.absolute()))
+    return digest.digest()
+
+
+def _stamps(reader: Reader) -> NDArray[np.int64]:
+    """Time of change in ns and length in bytes of the pictures' files, int64 [n, 2]; GONE where there is none."""
+    stamps = np.full((len(reader.records), 2), GONE, np.int64)
+    for stamp, record in zip(stamps, reader.records, strict=True):
+        with contextlib.suppress(OSError):
+            stat = record.path.stat()
+            stamp[:] = stat.st_mtime_ns, stat.st_size
+    return stamps
+
+
+def _what(reader: Reader) -> str:
+    return f"{len(reader.records)} pictures at {reader.size} px, {_readable(reader.bytes)}"
+
+
+def _taken(folder: Path) -> int:
+    size = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # another process has removed it
+            size += file.lstat().st_size
+    return size
 
 
 def cache_folder() -> Path:
@@ -200,12 +254,33 @@ def cache_folder() -> Path:
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken without swapping, None where the system does not say."""
+    """Bytes that can be taken without swapping or passing a limit of this process's cgroups; None where nothing says."""
+    room = [int(line.split()[1]) * 1024 for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable:")]
+    for line in _lines(Path("/proc/self/cgroup")):
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            room += _cgroup_room(Path("/sys/fs/cgroup"), group, "memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+            room += _cgroup_room(Path("/sys/fs/cgroup/memory"), group, *names)
+    return max(0, min(room)) if room else None
+
+
+def _cgroup_room(root: Path, group: str, limit: str, usage: str, cached: str) -> Iterator[int]:
+    """What each limit on the way from a group to the root leaves; a container may see its own group as the root."""
+    folder = root / group.lstrip("/")
+    for place in (folder, *folder.parents[: len(folder.parts) - len(root.parts)]):
+        most, taken = _lines(place / limit), _lines(place / usage)
+        if most and taken and most[0].isdigit():
+            statistics = dict(line.split() for line in _lines(place / "memory.stat"))
+            yield int(most[0]) - int(taken[0]) + int(statistics.get(cached, 0))  # the system drops cached files first
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        return path.read_text().splitlines()
     except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+        return []
 
 
 def _readable(size: int) -> str:

@@ -1,4 +1,4 @@
-"""From a record to a sample: the picture and its labels, augmented or letterboxed."""
+"""From a record to a sample: what the operators make a picture and its boxes of, augmented or letterboxed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from yolov9k.data import augment
-from yolov9k.data.augment import Mosaic, Recipe, Tile
+from yolov9k.data.augment import Canvas, Layer, Mosaic, Recipe, Shape, View
 from yolov9k.data.cache import PictureSource, Reader, UnreadableImage, make_source
 from yolov9k.data.labels import Labels
-from yolov9k.data.letterbox import FILL, Image, letterbox, scaled
+from yolov9k.data.letterbox import Image, fit
 from yolov9k.data.records import Record
 from yolov9k.errors import UserError, warn
 from yolov9k.hyp import Hyp
-
-Shape = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -41,17 +39,21 @@ class Failure:
 
 @dataclass
 class Sample:
-    """A picture, uint8 BGR [h, w, 3], and its labels.
+    """A picture that is yet to be made, and its objects: one view or a mixture of two (`ops.augment`).
 
-    gain, pad (left, top): x in this picture = x in the original * gain + left; of meaning without augmentation only.
+    mix: share of the first view. gains: of hue, saturation and value. shape (height, width): where the views' matrices
+    lead; output: what the picture is resized to. gain, pad (left, top): x in `shape` = x in the original * gain + left;
+    of meaning without augmentation only.
     """
 
-    image: Image
-    labels: Labels
+    views: tuple[View, ...]
+    mix: float
+    gains: tuple[float, float, float]
     index: int
-    gain: float
-    pad: tuple[int, int]
+    shape: Shape
     output: Shape
+    gain: float = 1.0
+    pad: tuple[int, int] = (0, 0)
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -95,39 +97,37 @@ class DetectionDataset(Dataset[Sample]):
         record, failures = self.records[draw.index], list[Failure]()
         image = self._picture(draw.index, failures)
         if image is None:
-            grey = np.full((*draw.shape, 3), FILL, np.uint8)
-            return Sample(grey, Labels.empty(), draw.index, 1.0, (0, 0), draw.output, failures)
+            grey, one = View(Canvas(draw.shape, (), Labels.empty()), np.eye(3), whole=True), (1.0, 1.0, 1.0)
+            return Sample((grey,), 1.0, one, draw.index, draw.shape, draw.output, failures=failures)
         gain = max(image.shape[:2]) / max(record.height, record.width)
-        (image, labels), refit, pad = _fit(image, record, draw.shape)
-        return Sample(image, labels, draw.index, gain * refit, pad, draw.output)
+        canvas, refit, pad = _fit(image, record, draw.shape)
+        view = View(canvas, np.eye(3), whole=True)
+        return Sample((view,), 1.0, (1.0, 1.0, 1.0), draw.index, draw.shape, draw.output, gain * refit, pad)
 
     def _augmented(self, draw: Draw) -> Sample:
         rng = np.random.default_rng((self.seed, draw.epoch, draw.index))
         recipe = augment.draw(rng, self.hyp, draw.index, len(self), mosaic=draw.mosaic)
         failures: list[Failure] = []
-        image, labels = self.apply(recipe, draw.index, draw.shape, failures)
-        return Sample(image, labels, draw.index, 1.0, (0, 0), draw.output, failures)
+        views = self.apply(recipe, draw.index, draw.shape, failures)
+        mix = recipe.mix if len(views) > 1 else 1.0
+        return Sample(views, mix, recipe.gains, draw.index, draw.shape, draw.output, failures=failures)
 
-    def apply(self, recipe: Recipe, index: int, shape: Shape, failures: list[Failure]) -> Tile:
-        """The picture and labels that a recipe makes, of `shape`; pictures that failed on the way join `failures`."""
-        if recipe.mosaics:
-            tile = self._mosaic(recipe.mosaics[0], shape, failures)
-            if len(recipe.mosaics) > 1:
-                tile = augment.mix(tile, self._mosaic(recipe.mosaics[1], shape, failures), recipe.mix)
-        else:
-            image, record = self._readable(index, failures)
-            (image, labels), _, _ = _fit(image, record, shape)
-            tile = augment.warp(image, labels, recipe.warp.matrix(shape, shape), shape)
-        image, labels = tile
-        return augment.flip(augment.recolour(image, recipe.gains), labels, across=recipe.across, upside=recipe.upside)
+    def apply(self, recipe: Recipe, index: int, shape: Shape, failures: list[Failure]) -> tuple[View, ...]:
+        """The views that a recipe asks for, of `shape`; pictures that failed on the way join `failures`."""
+        mirror = augment.mirror(shape, across=recipe.across, upside=recipe.upside)
+        views = [self._mosaic(mosaic, shape, failures) for mosaic in recipe.mosaics]
+        if not views:
+            canvas, _, _ = _fit(*self._readable(index, failures), shape)
+            matrix = recipe.warp.matrix(shape, shape)
+            still = np.allclose(matrix, np.eye(3))
+            views = [View(canvas, np.eye(3) if still else matrix, whole=still)]
+        return tuple(View(view.canvas, mirror @ view.matrix, view.whole) for view in views)
 
-    def _mosaic(self, mosaic: Mosaic, shape: Shape, failures: list[Failure]) -> Tile:
+    def _mosaic(self, mosaic: Mosaic, shape: Shape, failures: list[Failure]) -> View:
         found = [self._readable(index, failures) for index in mosaic.indices]
         tiles = [(image, Labels.of_record(record, *image.shape[1::-1])) for image, record in found]
-        canvas, labels = augment.mosaic(tiles, mosaic.centre, self.img_size)
-        canvas, labels = augment.copy_paste(canvas, labels, mosaic.paste, mosaic.paste_seed)
-        height, width = canvas.shape[:2]
-        return augment.warp(canvas, labels, mosaic.warp.matrix((height, width), shape), shape)
+        canvas = augment.copy_paste(augment.mosaic(tiles, mosaic.centre, self.img_size), mosaic.paste, mosaic.paste_seed)
+        return View(canvas, mosaic.warp.matrix(canvas.shape, shape))
 
     def _readable(self, index: int, failures: list[Failure]) -> tuple[Image, Record]:
         """The record and its picture, or the next record whose picture can be read."""
@@ -145,8 +145,10 @@ class DetectionDataset(Dataset[Sample]):
             return None
 
 
-def _fit(image: Image, record: Record, shape: Shape) -> tuple[Tile, float, tuple[int, int]]:
-    """Letterbox a picture with its labels, never enlarging it: the tile, the gain and the padding (left, top)."""
+def _fit(image: Image, record: Record, shape: Shape) -> tuple[Canvas, float, tuple[int, int]]:
+    """Letterbox a picture with its labels, never enlarging it: the canvas, the gain and the padding (left, top)."""
+    image, gain = fit(image, shape, scaleup=False)
     height, width = image.shape[:2]
-    image, gain, pad = letterbox(image, shape, scaleup=False)
-    return (image, Labels.of_record(record, scaled(width, gain), scaled(height, gain)).shifted(*pad)), gain, pad
+    left, top = (shape[1] - width) // 2, (shape[0] - height) // 2
+    labels = Labels.of_record(record, width, height).shifted(left, top)
+    return Canvas(shape, (Layer(image, left, top),), labels), gain, (left, top)

@@ -18,9 +18,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-MIN_SIDE = 2.0  # pixels; facts, training recipe
-MAX_ASPECT = 100.0
-MIN_SHARE = 0.1  # of a box's area that must stay in the picture
+MIN_SHARE = 0.1  # of a box's area that must stay in the picture; facts, training recipe
 MIN_SHARE_OUTLINED = 0.01  # the hull of an outline is exact, a small rest of it is still a good box
 
 
@@ -104,17 +102,15 @@ class Labels:
         inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         return replace(self, boxes=boxes, points=points, lengths=lengths).chosen(inside)
 
-    def warped(self, matrix: NDArray[np.float64], width: int, height: int) -> Labels:
-        """Seen through a 3x3 projective matrix in a window of width x height; objects that hardly show are dropped.
+    @property
+    def least(self) -> Floats:
+        """Share of its area, float32 [n], that each object must keep at the edge of a picture."""
+        return np.where(self.outlined, MIN_SHARE_OUTLINED, MIN_SHARE).astype(np.float32)
 
-        The matrix must not send a point of an outline through infinity (its third coordinate stays positive).
-        """
-        moved = _project(self.points, matrix)
-        whole = hulls(moved, self.lengths)
-        points, lengths = clip(moved, self.lengths, width, height)
-        boxes = hulls(points, lengths)
-        keep = survivors(whole, boxes, self.outlined)
-        return replace(self, boxes=boxes, points=points, lengths=lengths).chosen(keep)
+    @property
+    def boxed(self) -> Labels:
+        """The same boxes, each outlined by its corners alone."""
+        return Labels.make(self.classes, self.boxes, [None] * len(self))
 
 
 def concatenate(parts: Sequence[Labels]) -> Labels:
@@ -126,17 +122,6 @@ def concatenate(parts: Sequence[Labels]) -> Labels:
         np.concatenate([p.lengths for p in parts]),
         np.concatenate([p.outlined for p in parts]),
     )
-
-
-def survivors(before: Floats, after: Floats, outlined: Bools) -> Bools:
-    """Which boxes [n, 4] are still worth learning once the picture's edge cut `before` down to `after` (facts)."""
-    sides = after[:, 2:] - after[:, :2]
-    full = (before[:, 2:] - before[:, :2]).prod(1)
-    share = sides.prod(1) / np.maximum(full, 1e-9)
-    needed = np.where(outlined, MIN_SHARE_OUTLINED, MIN_SHARE)
-    aspect = sides.max(1) / np.maximum(sides.min(1), 1e-9)
-    kept: Bools = (sides > MIN_SIDE).all(1) & (aspect < MAX_ASPECT) & (share > needed)
-    return kept
 
 
 def hulls(points: Floats, lengths: Ints) -> Floats:
@@ -181,12 +166,6 @@ def _following(lengths: Ints) -> Ints:
     ends = np.cumsum(filled)
     following[ends - 1] = ends - filled
     return following
-
-
-def _project(points: Floats, matrix: NDArray[np.float64]) -> Floats:
-    turned = points @ matrix[:, :2].T.astype(np.float32) + matrix[:, 2].astype(np.float32)
-    projected: Floats = turned[:, :2] / turned[:, 2:]
-    return projected
 
 
 def _corners(box: Floats) -> Floats:

@@ -27,18 +27,23 @@ def letterbox(
     Returns the picture (the very same array when nothing is to be done), the gain that it was resized by, and the
     padding (left, top) in pixels. Raises ValueError for an empty picture.
     """
+    image, gain = fit(image, shape, scaleup=scaleup)
+    height, width = image.shape[:2]
+    if stride is not None:
+        shape = (math.ceil(height / stride) * stride, math.ceil(width / stride) * stride)
+    top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
+    return pad(image, shape, top, left, fill), gain, (left, top)
+
+
+def fit(image: Image, shape: tuple[int, int], *, scaleup: bool = True) -> tuple[Image, float]:
+    """The picture resized to fit into `shape`, and the gain; arguments as those of `letterbox`."""
     height, width = image.shape[:2]
     if not height or not width:
         raise ValueError(f"letterbox: the picture is empty, its shape is {image.shape}")
     gain = min(shape[0] / height, shape[1] / width)
     if not scaleup:
         gain = min(gain, 1.0)
-    image = resize(image, (scaled(height, gain), scaled(width, gain)), smooth=True)
-    height, width = image.shape[:2]
-    if stride is not None:
-        shape = (math.ceil(height / stride) * stride, math.ceil(width / stride) * stride)
-    top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
-    return pad(image, shape, top, left, fill), gain, (left, top)
+    return resize(image, (scaled(height, gain), scaled(width, gain)), smooth=True), gain
 
 
 def pad(image: Image, shape: tuple[int, int], top: int, left: int, fill: int = FILL) -> Image:

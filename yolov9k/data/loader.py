@@ -7,84 +7,25 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from yolov9k.data.dataset import DetectionDataset, Draw, Failure, Sample, Shape
-from yolov9k.data.letterbox import rectangle_shapes, resize
+from yolov9k.data.augment import Shape
+from yolov9k.data.batch import Batch, RawBatch, collate, pack
+from yolov9k.data.dataset import DetectionDataset, Draw, Sample
+from yolov9k.data.letterbox import rectangle_shapes
 from yolov9k.data.records import Split
 from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
 
+__all__ = ["Batch", "DrawSampler", "Loader", "RawBatch", "make_loader"]
 SCALES = (0.5, 1.5)  # of img_size, the range of multi-scale training
-
-
-@dataclass
-class Batch:
-    """Pictures and targets, padded to fixed shapes.
-
-    images: uint8 [B, 3, H, W], RGB. boxes: float32 [B, G, 5], class cx cy w h normalised to the letterboxed picture,
-    zero beyond counts int64 [B]; G is the most boxes of a picture, at least 1. indices: records of the split.
-    scale float32 [B] and pad float32 [B, 2] (left, top): x in the picture = x in the original * scale + left; of
-    meaning without augmentation only. failures: records whose pictures could not be read on the way.
-    """
-
-    images: Tensor
-    boxes: Tensor
-    counts: Tensor
-    indices: list[int]
-    scale: Tensor
-    pad: Tensor
-    failures: list[Failure] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
-        """A copy with all tensors on a device; asynchronous where this batch is pinned."""
-        return self._moved(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Batch:
-        """A copy in page-locked memory."""
-        return self._moved(Tensor.pin_memory)
-
-    def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
-        images, boxes, counts, scale, pad = map(move, (self.images, self.boxes, self.counts, self.scale, self.pad))
-        return Batch(images, boxes, counts, self.indices, scale, pad, self.failures)
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples, each resized to its `output` shape, which must be the same for all."""
-    height, width = samples[0].output
-    images = torch.empty(len(samples), 3, height, width, dtype=torch.uint8)
-    counts = [len(sample.labels) for sample in samples]
-    boxes = torch.zeros(len(samples), max(1, *counts), 5)
-    for sample, planes, rows in zip(samples, images.numpy(), boxes.numpy(), strict=True):
-        image = resize(sample.image, sample.output, smooth=False)
-        cv2.split(image, [planes[2], planes[1], planes[0]])  # BGR pixels straight to the RGB planes
-        rows[: len(sample.labels)] = _rows(sample)
-    return Batch(
-        images=images,
-        boxes=boxes,
-        counts=torch.tensor(counts),
-        indices=[sample.index for sample in samples],
-        scale=torch.tensor([sample.gain for sample in samples], dtype=torch.float32),
-        pad=torch.tensor([sample.pad for sample in samples], dtype=torch.float32),
-        failures=[failure for sample in samples for failure in sample.failures],
-    )
-
-
-def _rows(sample: Sample) -> NDArray[np.float32]:
-    height, width = sample.image.shape[:2]
-    low, high = sample.labels.boxes[:, :2], sample.labels.boxes[:, 2:]
-    size = np.array([width, height], np.float32)
-    return np.hstack([sample.labels.classes[:, None], (low + high) / 2 / size, (high - low) / size]).astype(np.float32)
 
 
 @dataclass
@@ -135,18 +76,24 @@ class DrawSampler:
 class Loader:
     """An iterable of Batch. Call `set_epoch` before each epoch's iteration; workers live until `close`.
 
+    device None: the workers augment. Otherwise they only read and decode, batches are augmented on that device: either here
+    as they are iterated over, or by whoever takes them from `raw`. The batches are the same.
+
     An iteration may be left half-way. Pictures that could not be read are warned about once and counted in
     `dataset.unreadable`. The batches do not depend on the number of workers.
     """
 
-    def __init__(self, dataset: DetectionDataset, sampler: DrawSampler, *, workers: int, pin: bool) -> None:
-        self.dataset, self.sampler, self.batch_size = dataset, sampler, sampler.batch
+    def __init__(
+        self, dataset: DetectionDataset, sampler: DrawSampler, *, workers: int, pin: bool, device: torch.device | None = None
+    ) -> None:
+        self.dataset, self.sampler, self.batch_size, self.device = dataset, sampler, sampler.batch, device
         fork = "fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None
+        make: Callable[[Sequence[Sample]], Batch | RawBatch] = pack if device else collate
         self._batches: DataLoader[Sample] | None = DataLoader(
             dataset,
             batch_sampler=sampler,
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=make,
             pin_memory=pin,
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker,
@@ -161,6 +108,21 @@ class Loader:
         self.sampler.epoch = epoch
 
     def __iter__(self) -> Iterator[Batch]:
+        if self.device is None:
+            yield from self._made()
+        else:
+            yield from (raw.to(self.device).augment() for raw in self.raw())
+
+    def raw(self) -> Iterator[RawBatch]:
+        """The batches before augmentation, in the host's memory: `raw.to(device).augment(dtype, channels_last=...)`.
+
+        Raises RuntimeError where the workers augment.
+        """
+        if self.device is None:
+            raise RuntimeError("this loader's workers augment; make_loader(augment_on=device) leaves that to a device")
+        return self._made()
+
+    def _made(self) -> Iterator[Any]:
         if self._batches is None:
             raise RuntimeError("this loader is closed")
         try:
@@ -197,6 +159,7 @@ def make_loader(
     multi_scale: bool = False,
     stride: int = 32,
     pin: bool | None = None,
+    augment_on: torch.device | str = "worker",
 ) -> Loader:
     """Make the loader of one split.
 
@@ -205,6 +168,7 @@ def make_loader(
     multi_scale: each training batch has a size of its own, 0.5 to 1.5 times img_size in multiples of stride.
     workers: at most as many as there are processors. cache: None, "ram" or "disk".
     pin: page-locked batches, by default where there is CUDA.
+    augment_on: "worker", or a device: workers then only read and decode, the device does the rest (`Loader.raw`).
     Raises UserError for an img_size that is no multiple of the stride, a batch below 1, fewer than 0 workers, a
     cache of another name, or a split without records.
     """
@@ -233,4 +197,6 @@ def make_loader(
         multi_scale=multi_scale and augment,
         seed=seed,
     )
-    return Loader(dataset, sampler, workers=workers, pin=torch.cuda.is_available() if pin is None else pin)
+    device = None if augment_on == "worker" else torch.device(augment_on)
+    pin = torch.cuda.is_available() if pin is None else pin
+    return Loader(dataset, sampler, workers=workers, pin=pin, device=device)

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 
-from yolov9k.data.loader import Batch
+from yolov9k.data.batch import Batch
+from yolov9k.data.loader import Loader
 
 
-def feed(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Batch, Batch]]:
-    """Each batch and its copy on `device`, which a GPU fetches from page-locked memory on a stream of its own."""
+def feed(loader: Loader, device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Batch]:
+    """The loader's batches on `device`.
+
+    A GPU fetches them from page-locked memory on a stream of its own, a batch ahead, and augments them there where the
+    loader's workers leave that to it: pictures come channels-last, in `dtype` (0..1) or, without one, as uint8.
+    """
     if device.type != "cuda":
-        yield from ((batch, batch.to(device)) for batch in batches)
+        yield from loader
         return
-    stream, waiting = torch.cuda.Stream(device), None  # type: ignore[no-untyped-call]
-    for batch in batches:
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    given = loader if loader.device is None else loader.raw()
+    waiting = None
+    for batch in given:
         with torch.cuda.stream(stream):
             moved = batch.to(device)
+            ready = moved if isinstance(moved, Batch) else moved.augment(dtype or torch.uint8, channels_last=True)
             event = stream.record_event()
         if waiting is not None:
             yield _arrived(*waiting, device)
-        waiting = (batch, moved, event)
+        waiting = (ready, event)
     if waiting is not None:
         yield _arrived(*waiting, device)
 
 
-def _arrived(batch: Batch, moved: Batch, event: torch.cuda.Event, device: torch.device) -> tuple[Batch, Batch]:
-    """Make the device's own stream, not the host, wait for a copy."""
+def _arrived(batch: Batch, event: torch.cuda.Event, device: torch.device) -> Batch:
+    """Make the device's own stream, not the host, wait for a batch."""
     current = torch.cuda.current_stream(device)
     current.wait_event(event)
-    for tensor in (moved.images, moved.boxes, moved.counts, moved.scale, moved.pad):
-        tensor.record_stream(current)
-    return batch, moved
+    batch.record_stream(current)
+    return batch

@@ -114,7 +114,8 @@ class Trainer:
         batch = min(options.batch, len(self.train_split.records))
         train = make_loader(
             self.train_split, self.hyp, batch=batch, augment=True, rect=options.rect, seed=options.seed,
-            close_mosaic=options.close_mosaic, epochs=options.epochs, multi_scale=options.multi_scale, **common,
+            close_mosaic=options.close_mosaic, epochs=options.epochs, multi_scale=options.multi_scale,
+            augment_on=self.device if self.device.type == "cuda" else "worker", **common,
         )  # fmt: skip
         return train, make_loader(self.val_split, self.hyp, batch=2 * options.batch, augment=False, rect=True, **common)
 
@@ -152,17 +153,17 @@ class Trainer:
         self.model.train()
         self.train_loader.set_epoch(epoch)
         self.watch.start()
-        images, started, moved = 0, time.perf_counter(), None
+        images, started, batch = 0, time.perf_counter(), None
         with self._progress() as bar:
             task = bar.add_task(f"epoch {epoch + 1}/{self.options.epochs}", total=len(self.train_loader), note="")
-            for number, (batch, moved) in enumerate(feed(self.train_loader, self.device)):
+            for number, batch in enumerate(feed(self.train_loader, self.device, self.step.dtype)):
                 if epoch == self.first_epoch and number < 3:
                     self._plot_batch(number, batch)
-                self.watch.add(self.step(moved.images, moved.boxes, moved.counts), batch, moved)
+                self.watch.add(self.step(batch.images, batch.boxes, batch.counts), batch)
                 images += len(batch)
                 rate = images / (time.perf_counter() - started)
                 bar.update(task, advance=1, note=_note(self.watch.means, rate, _memory_gb(self.device)))
-            self.watch.finish(moved)
+            self.watch.finish(batch)
         return self.watch.means, images / (time.perf_counter() - started)
 
     def _validate(self) -> ValidationResult:
@@ -191,7 +192,8 @@ class Trainer:
         _tensorboard(self.directory, epoch, row)
         if not self.watch.in_a_row:  # last.pt stays the last good state
             self._save("last.pt", epoch + 1)
-        self.console.print(f"{text}  {speed:.1f} images/s  {row['memory_gb']:.1f} GB  {seconds:.0f} s")
+        skipped = f"  {self.watch.skipped} steps skipped so far" if self.watch.skipped else ""
+        self.console.print(f"{text}  {speed:.1f} images/s  {row['memory_gb']:.1f} GB  {seconds:.0f} s{skipped}")
 
     def _save(self, name: str, epoch: int) -> None:
         """Save all that a resumed run needs; `epoch` is the one it starts with."""
@@ -244,7 +246,8 @@ class Trainer:
 
     def _plot_batch(self, number: int, batch: Batch) -> None:
         path = self.directory / f"train_batch{number}.png"
-        plots.plot_batch(batch.images, batch.boxes, batch.counts, self.train_split.names, path)
+        images = batch.images if batch.images.dtype == torch.uint8 else (batch.images.float() * 255).round().byte()
+        plots.plot_batch(images.cpu(), batch.boxes.cpu(), batch.counts.cpu(), self.train_split.names, path)
 
     def _progress(self) -> Progress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

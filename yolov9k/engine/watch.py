@@ -44,17 +44,17 @@ class Watch:
         """Mean box, class and dfl loss of the epoch so far, NaN where none was finite."""
         return [part / self._count if self._count else math.nan for part in self._sum]
 
-    def add(self, parts: Tensor, batch: Batch, moved: Batch) -> None:
-        """Note a step's loss parts [3]. batch: what the step was given, `moved`: the same on the device."""
+    def add(self, parts: Tensor, batch: Batch) -> None:
+        """Note the loss parts [3] of the step that was given `batch`."""
         figures = torch.cat((parts.float(), self.step.state.float()))
         self._readings.send(figures, (self.step.iteration, batch.indices))
-        self._judge(moved)
+        self._judge(batch)
 
-    def finish(self, moved: Batch | None) -> None:
-        """Wait for the figures of all steps so far."""
-        self._judge(moved, wait=True)
+    def finish(self, batch: Batch | None) -> None:
+        """Wait for the figures of all steps, the last of which was given `batch`."""
+        self._judge(batch, wait=True)
 
-    def _judge(self, moved: Batch | None, wait: bool = False) -> None:
+    def _judge(self, batch: Batch | None, wait: bool = False) -> None:
         for figures, (iteration, indices) in self._readings.arrived(wait):
             parts, state = figures[:3].tolist(), figures[3:].tolist()
             fault = self._fault(parts, state)
@@ -62,7 +62,7 @@ class Watch:
                 self._sum, self._count = [a + b for a, b in zip(self._sum, parts, strict=True)], self._count + 1
             self.in_a_row = self.in_a_row + 1 if fault else 0
             if fault:
-                self._complain(fault, iteration, indices, moved)
+                self._complain(fault, iteration, indices, batch)
 
     def _fault(self, parts: list[float], state: list[float]) -> str:
         """What of a step is not finite, empty where nothing is wrong."""
@@ -72,11 +72,11 @@ class Watch:
             return "loss"
         return "gradient" if left_out > 0 and not settling else ""
 
-    def _complain(self, fault: str, iteration: int, indices: Sequence[int], moved: Batch | None) -> None:
+    def _complain(self, fault: str, iteration: int, indices: Sequence[int], batch: Batch | None) -> None:
         files = ", ".join(self.records[i].path.name for i in indices[:SHOWN]) + (", ..." if len(indices) > SHOWN else "")
         warn(f"the {fault} is not finite at iteration {iteration} (pictures {files}); the step is skipped")
         if self.in_a_row >= self.limit:
-            place = "" if moved is None else f"{find_fault(self.step, moved.images, moved.boxes, moved.counts)}; "
+            place = "" if batch is None else f"{find_fault(self.step, batch.images, batch.boxes, batch.counts)}; "
             raise UserError(
                 f"the {fault} was not finite for {self.in_a_row} iterations in a row; {place}pictures {files}; lower lr0 "
                 f"({self.step.hyp.lr0}) or train with --amp off; {self.last_good} is the last good state"

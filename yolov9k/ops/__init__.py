@@ -1,5 +1,7 @@
 """Operators: one signature each, a plain-torch reference, and the backends that are proven equal to it."""
 
+from yolov9k.ops.augment import augment
+from yolov9k.ops.augment_boxes import Boxes, augment_boxes
 from yolov9k.ops.backends import available, operators
 from yolov9k.ops.batched_nms import Detections, batched_nms
 from yolov9k.ops.conv_bn_silu import conv_bn_silu
@@ -12,8 +14,11 @@ from yolov9k.ops.task_aligned_assign import Assignment, task_aligned_assign
 
 __all__ = [
     "Assignment",
+    "Boxes",
     "Candidates",
     "Detections",
+    "augment",
+    "augment_boxes",
     "available",
     "batched_nms",
     "conv_bn_silu",

@@ -22,7 +22,7 @@ def sgd_ema(
 ) -> None:  # fmt: skip
     """One optimiser step in place; arguments as in `yolov9k.ops.sgd_ema`, in any floating dtype. Never reads on the host."""
     inverse = 1 / state[SCALE]
-    norm = torch.linalg.vector_norm(grads * inverse)
+    norm = torch.linalg.vector_norm(grads * inverse, dtype=torch.float64).to(values.dtype)  # float32 would lose four digits
     finite = norm.isfinite()
     share = (settings[CLIP] / (norm + 1e-6)).clamp(max=1) * inverse
     start, rate = 0, settings[MOMENTUM]

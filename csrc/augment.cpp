@@ -1,0 +1,286 @@
+// The host backend of augment: row by row, in one pass from the decoded pictures to the batch. Where the four neighbours of
+// every pixel of a run lie in one picture they are blended without a test, two pixels at a time where there is AVX2.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "augment.cuh"
+#include "threads.h"
+
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#include <immintrin.h>
+#define YK_AVX2 __attribute__((target("avx2")))
+#define YK_CLONES __attribute__((target_clones("avx2", "default")))  // chosen when the module is loaded
+#else
+#define YK_CLONES
+#endif
+
+namespace yk {
+
+namespace {
+
+struct Run {
+    int begin, end;
+    bool empty() const { return begin >= end; }
+};
+
+Run both(Run a, Run b) { return {std::max(a.begin, b.begin), std::min(a.end, b.end)}; }
+
+// Where a row touches a layer, as one of the two coordinates has it: pixels of which a neighbour lies in it, and those of
+// which both do.
+struct Reach {
+    Run touched, inner;
+};
+
+YK_CLONES Reach reach(const int* places, int count, std::int64_t start, std::int64_t length) {
+    const int low = static_cast<int>(start) * kFraction;
+    const auto touching = static_cast<unsigned>((length + 1) * kFraction), inside = static_cast<unsigned>((length - 1) * kFraction);
+    int begin = count, end = 0, inner_begin = count, inner_end = 0, inner = 0;
+    for (int x = 0; x < count; ++x) {
+        const bool touches = static_cast<unsigned>(places[x] - low + kFraction) < touching;
+        const bool within = static_cast<unsigned>(places[x] - low) < inside;
+        begin = least(begin, touches ? x : count), end = most(end, touches ? x + 1 : 0);
+        inner_begin = least(inner_begin, within ? x : count), inner_end = most(inner_end, within ? x + 1 : 0);
+        inner += within;
+    }
+    // rounding may break a run of a perspective view: its pixels are then tested one by one
+    return {{begin, end}, {inner_begin, inner == inner_end - inner_begin ? inner_end : inner_begin}};
+}
+
+// One of a sample's views. Upright: no rotation, shear or tilt, so that all rows have the same columns.
+struct View {
+    const Layer* layers;
+    int count;
+    const float* m;
+    bool flat, upright;
+    std::vector<int> column, row, offset;
+    std::vector<Reach> across;  // of each layer, where the view is upright
+};
+
+YK_CLONES void set_places(const float* m, int y, int width, bool flat, int* column, int* row) {
+    const float down = static_cast<float>(y);
+    const float c = m[1] * down + m[2], r = m[4] * down + m[5], d = m[7] * down + m[8];
+    if (flat) {
+        for (int x = 0; x < width; ++x) column[x] = place(m[0] * static_cast<float>(x) + c);
+        for (int x = 0; x < width; ++x) row[x] = place(m[3] * static_cast<float>(x) + r);
+        return;
+    }
+    for (int x = 0; x < width; ++x) {
+        const float right = static_cast<float>(x), depth = m[6] * right + d;
+        column[x] = place((m[0] * right + c) / depth);
+        row[x] = place((m[3] * right + r) / depth);
+    }
+}
+
+View make_view(const AugmentInput& in, std::int64_t number) {
+    const float* m = in.matrices + 9 * number;
+    const std::int64_t* span = in.spans + 2 * number;
+    const bool flat = m[6] == 0.0f && m[7] == 0.0f && m[8] == 1.0f;
+    View view{in.layers + span[0], static_cast<int>(span[1] - span[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f,
+              std::vector<int>(in.width), std::vector<int>(in.width), std::vector<int>(in.width), {}};
+    if (!view.upright) return view;
+    set_places(m, 0, static_cast<int>(in.width), flat, view.column.data(), view.row.data());
+    for (int k = 0; k < view.count; ++k)
+        view.across.push_back(
+            reach(view.column.data(), static_cast<int>(in.width), view.layers[k].left, view.layers[k].width));
+    return view;
+}
+
+std::uint32_t blend_pixel(const std::uint8_t* p, std::int64_t stride, int right, int below) {
+    const std::uint8_t* q = p + stride;
+    return bilinear({p[0], p[1], p[2]}, {p[3], p[4], p[5]}, {q[0], q[1], q[2]}, {q[3], q[4], q[5]}, right, below);
+}
+
+// Pixels begin..end-1 of a row, whose four neighbours lie in one picture of `stride` bytes a row, at their offsets.
+void blend_run(const std::uint8_t* picture, std::int64_t stride, const View& view, Run run, std::uint32_t* out) {
+    for (int x = run.begin; x < run.end; ++x)
+        out[x] = blend_pixel(picture + view.offset[x], stride, view.column[x] & (kFraction - 1), view.row[x] & (kFraction - 1));
+}
+
+#ifdef YK_AVX2
+// Eight bytes of each of two pixels, which hold the pixel and the next one, as pairs of 16 bits a channel.
+YK_AVX2 inline __m256i pairs(const std::uint8_t* a, const std::uint8_t* b) {
+    const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(a));
+    const __m128i high = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(b));
+    const __m256i order = _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,  //
+                                           0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1);
+    return _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1), order);
+}
+
+// The same sums two pixels at a time; reads two bytes past a pixel's right neighbour.
+YK_AVX2 void blend_run_avx2(const std::uint8_t* picture, std::int64_t stride, const View& view, Run run, std::uint32_t* out) {
+    const int *column = view.column.data(), *row = view.row.data(), *offset = view.offset.data();
+    const __m128i part = _mm_set1_epi32(kFraction - 1), whole = _mm_set1_epi32(kFraction);
+    const __m256i lanes = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1), half = _mm256_set1_epi32(1 << (2 * kFractionBits - 1));
+    const __m256i bytes = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,  //
+                                           0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    int x = run.begin;
+    for (; x + 2 <= run.end; x += 2) {
+        const __m128i right = _mm_and_si128(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(column + x)), part);
+        const __m128i below = _mm_and_si128(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + x)), part);
+        const __m128i sides = _mm_or_si128(_mm_slli_epi32(right, 16), _mm_sub_epi32(whole, right));
+        const __m256i across = _mm256_permutevar8x32_epi32(_mm256_castsi128_si256(sides), lanes);
+        const __m256i down = _mm256_permutevar8x32_epi32(_mm256_castsi128_si256(below), lanes);
+        const std::uint8_t *a = picture + offset[x], *b = picture + offset[x + 1];
+        const __m256i upper = _mm256_madd_epi16(pairs(a, b), across);
+        const __m256i lower = _mm256_madd_epi16(pairs(a + stride, b + stride), across);
+        // upper * (kFraction - down) + lower * down
+        const __m256i sum = _mm256_add_epi32(_mm256_slli_epi32(upper, kFractionBits),
+                                             _mm256_mullo_epi32(_mm256_sub_epi32(lower, upper), down));
+        const __m256i done = _mm256_srli_epi32(_mm256_add_epi32(sum, half), 2 * kFractionBits);
+        const __m256i packed = _mm256_shuffle_epi8(done, bytes);
+        out[x] = static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm256_castsi256_si128(packed)));
+        out[x + 1] = static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm256_extracti128_si256(packed, 1)));
+    }
+    blend_run(picture, stride, view, {x, run.end}, out);
+}
+#endif
+
+YK_CLONES void set_offsets(const int* column, const int* row, const Layer& layer, Run run, int* offset) {
+    const int left = static_cast<int>(layer.left), top = static_cast<int>(layer.top), stride = static_cast<int>(3 * layer.width);
+    for (int x = run.begin; x < run.end; ++x)
+        offset[x] = ((row[x] >> kFractionBits) - top) * stride + 3 * ((column[x] >> kFractionBits) - left);
+}
+
+void paint_run(const AugmentInput& in, View& view, const Layer& layer, Run run, std::uint32_t* out) {
+    if (run.empty()) return;
+    set_offsets(view.column.data(), view.row.data(), layer, run, view.offset.data());
+    const std::uint8_t* picture = in.pixels + layer.start;
+#ifdef YK_AVX2
+    static const bool wide = __builtin_cpu_supports("avx2");
+    const bool at_the_end = layer.start + 3 * layer.width * layer.height + 2 > in.pixel_count;
+    if (wide && !at_the_end) return blend_run_avx2(picture, 3 * layer.width, view, run, out);
+#endif
+    blend_run(picture, 3 * layer.width, view, run, out);
+}
+
+// Pixels that layer k may cover in part: where it covers none of the four neighbours what lies below stays.
+void paint_edge(const AugmentInput& in, const View& view, int k, Run run, std::uint32_t* out) {
+    const Layer& layer = view.layers[k];
+    for (int x = run.begin; x < run.end; ++x) {
+        const int column = view.column[x] >> kFractionBits, row = view.row[x] >> kFractionBits;
+        int covered = 0;
+        for (int i = 0; i < 4; ++i) covered += holds(layer, in.pixels, column + (i & 1), row + (i >> 1));
+        if (!covered) continue;
+        const int right = view.column[x] & (kFraction - 1), below = view.row[x] & (kFraction - 1);
+        if (covered == 4) {
+            const std::int64_t inside = 3 * ((row - layer.top) * layer.width + column - layer.left);
+            out[x] = blend_pixel(in.pixels + layer.start + inside, 3 * layer.width, right, below);
+            continue;
+        }
+        Colour four[4];
+        for (int i = 0; i < 4; ++i)
+            four[i] = unpack(look(view.layers, k + 1, in.pixels, column + (i & 1), row + (i >> 1)));
+        out[x] = bilinear(four[0], four[1], four[2], four[3], right, below);
+    }
+}
+
+// One row of a view, BGR in the low bytes of each word.
+void see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
+    const int width = static_cast<int>(in.width);
+    std::fill(out, out + width, kGrey);
+    if (view.upright) {  // what set_places would compute, once
+        const float down = static_cast<float>(y);
+        std::fill(view.row.begin(), view.row.end(), place(view.m[4] * down + view.m[5]));
+    } else {
+        set_places(view.m, y, width, view.flat, view.column.data(), view.row.data());
+    }
+    for (int k = 0; k < view.count; ++k) {
+        const Layer& layer = view.layers[k];
+        if (!layer.height || !layer.width) continue;
+        Reach down = reach(view.row.data(), view.upright ? 1 : width, layer.top, layer.height);
+        if (down.touched.empty()) continue;
+        if (view.upright) down = {{0, width}, {0, down.inner.empty() ? 0 : width}};
+        const Reach across = view.upright ? view.across[k] : reach(view.column.data(), width, layer.left, layer.width);
+        const Run touched = both(across.touched, down.touched);
+        Run inner = both(across.inner, down.inner);
+        if (layer.mask >= 0 || inner.empty()) inner = {touched.end, touched.end};
+        paint_edge(in, view, k, {touched.begin, inner.begin}, out);
+        paint_run(in, view, layer, inner, out);
+        paint_edge(in, view, k, {inner.end, touched.end}, out);
+    }
+}
+
+YK_CLONES void mix_row(std::uint8_t* first, const std::uint8_t* second, int count, int share) {
+    for (int i = 0; i < count; ++i)
+        first[i] = static_cast<std::uint8_t>((first[i] * share + second[i] * (kUnit - share) + kUnit / 2) >> kUnitBits);
+}
+
+YK_CLONES void recolour_row(std::uint32_t* row, int width, int hue, int saturation, int value) {
+    for (int x = 0; x < width; ++x) row[x] = recolour(row[x], hue, saturation, value);
+}
+
+YK_CLONES void write_bytes(const std::uint32_t* row, int width, int shift, std::uint8_t* out) {
+    for (int x = 0; x < width; ++x) out[x] = static_cast<std::uint8_t>(row[x] >> shift);
+}
+
+template <typename T>
+void write_row(const std::uint32_t* row, int width, const AugmentOutput& out, std::int64_t start) {
+    const T* levels = static_cast<const T*>(out.levels);
+    for (int channel = 0; channel < 3; ++channel) {
+        T* line = static_cast<T*>(out.images) + start + channel * out.stride_channel;
+        const int shift = 16 - 8 * channel;  // red first
+        if (sizeof(T) == 1 && out.stride_pixel == 1) {
+            write_bytes(row, width, shift, reinterpret_cast<std::uint8_t*>(line));
+            continue;
+        }
+        for (int x = 0; x < width; ++x) line[x * out.stride_pixel] = levels[row[x] >> shift & 255];
+    }
+}
+
+template <typename T>
+void make_image(const AugmentInput& in, const AugmentOutput& out, std::int64_t image) {
+    const int width = static_cast<int>(in.width), share = fixed(in.shares[image], 1.0f);
+    const float* gain = in.gains + 3 * image;
+    const int hue = fixed(gain[0], 2.0f), saturation = fixed(gain[1], 2.0f), value = fixed(gain[2], 2.0f);
+    const bool recoloured = hue != kUnit || saturation != kUnit || value != kUnit;
+    View first = make_view(in, 2 * image), second = make_view(in, 2 * image + 1);
+    std::vector<std::uint32_t> row(width), other(width);
+    for (int y = 0; y < in.height; ++y) {
+        see_row(in, first, y, row.data());
+        if (share != kUnit) {
+            see_row(in, second, y, other.data());
+            mix_row(reinterpret_cast<std::uint8_t*>(row.data()), reinterpret_cast<std::uint8_t*>(other.data()), 4 * width, share);
+        }
+        if (recoloured) recolour_row(row.data(), width, hue, saturation, value);
+        write_row<T>(row.data(), width, out, image * out.stride_image + y * out.stride_row);
+    }
+}
+
+bool within(const AugmentInput& in, const Layer& l) {
+    const auto small = [](std::int64_t place) { return place > -kMostPlace && place < kMostPlace; };
+    if (!small(l.left) || !small(l.top) || !small(l.height) || !small(l.width) || l.height < 0 || l.width < 0) return false;
+    const std::int64_t area = l.height * l.width;
+    if (3 * area >= 1ll << 31 || l.start < 0 || l.start + 3 * area > in.pixel_count) return false;
+    return l.mask == -1 || (l.mask >= 0 && l.mask + area <= in.pixel_count);
+}
+
+}  // namespace
+
+Status check_augment(const AugmentInput& in, const AugmentOutput& out) {
+    if (in.images < 0 || in.height < 1 || in.width < 1 || in.pixel_count < 0 || in.layer_count < 0)
+        return bad_argument("a length is negative");
+    if (in.height > 1 << 15 || in.width > 1 << 15) return bad_argument("size is too large");
+    if (out.element != 1 && out.element != 2 && out.element != 4) return bad_argument("an element has 1, 2 or 4 bytes");
+    if (in.images && (!in.spans || !in.matrices || !in.shares || !in.gains || !out.images || !out.levels))
+        return bad_argument("an address is null");
+    if ((in.layer_count && !in.layers) || (in.pixel_count && !in.pixels)) return bad_argument("the address of the layers is null");
+    for (std::int64_t i = 0; i < in.layer_count; ++i)
+        if (!within(in, in.layers[i])) return bad_argument("layers must lie within pixels, their sides and places below 262144");
+    for (std::int64_t i = 0; i < 4 * in.images; i += 2)
+        if (in.spans[i] < 0 || in.spans[i] > in.spans[i + 1] || in.spans[i + 1] > in.layer_count)
+            return bad_argument("spans must rise, from 0 to at most the number of layers");
+    return ok();
+}
+
+Status augment_cpu(const AugmentInput& in, const AugmentOutput& out, int threads) {
+    const Status status = check_augment(in, out);
+    if (status.code != kOk) return status;
+    return parallel_for(in.images, threads, [&](std::int64_t image) {
+        if (out.element == 1) return make_image<std::uint8_t>(in, out, image);
+        if (out.element == 2) return make_image<std::uint16_t>(in, out, image);
+        make_image<std::uint32_t>(in, out, image);
+    });
+}
+
+}  // namespace yk

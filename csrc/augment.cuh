@@ -1,0 +1,111 @@
+// The arithmetic of augment, the same lines for the host and for the device. Coordinates are float32 in the order of
+// operations of yolov9k/ops/reference/augment.py; from there on all is integers.
+#pragma once
+
+#include "augment.h"
+#include "simt.cuh"
+
+namespace yk {
+
+constexpr int kFractionBits = 11, kFraction = 1 << kFractionBits;  // places between two pixels
+constexpr float kFar = 524288.0f;                                  // pixels; coordinates are cut off there
+constexpr int kUnitBits = 15, kUnit = 1 << kUnitBits;              // a share or a gain of 1
+constexpr int kHues = 180, kSector = 30;  // OpenCV's hue counts to 180, a sixth of it lies between two pure colours
+constexpr std::uint32_t kGrey = 0x727272;  // of what no layer covers
+
+struct Colour {
+    int blue, green, red;
+};
+
+YK_HD Colour unpack(std::uint32_t colour) {
+    return {static_cast<int>(colour & 255), static_cast<int>(colour >> 8 & 255), static_cast<int>(colour >> 16 & 255)};
+}
+
+YK_HD std::uint32_t pack(int blue, int green, int red) {
+    return static_cast<std::uint32_t>(blue) | static_cast<std::uint32_t>(green) << 8 | static_cast<std::uint32_t>(red) << 16;
+}
+
+YK_HD int least(int a, int b) { return a < b ? a : b; }
+YK_HD int most(int a, int b) { return a > b ? a : b; }
+
+// Rounded down; |value| < 2^31.
+YK_HD int floor_of(float value) {
+    const int cut = static_cast<int>(value);
+    return cut - (static_cast<float>(cut) > value ? 1 : 0);
+}
+
+// A coordinate in 1 / kFraction pixels; NaN goes to -kFar.
+YK_HD int place(float pixels) {
+    const float above = pixels > -kFar ? pixels : -kFar;
+    const float near = above < kFar ? above : kFar;
+    return floor_of(near * kFraction + 0.5f);
+}
+
+// A share or a gain in units of 1 / kUnit, between 0 and `largest`.
+YK_HD int fixed(float value, float largest) {
+    const float above = value > 0.0f ? value : 0.0f;
+    return floor_of((above < largest ? above : largest) * kUnit + 0.5f);
+}
+
+YK_HD bool holds(const Layer& layer, const std::uint8_t* pixels, std::int64_t column, std::int64_t row) {
+    const std::int64_t x = column - layer.left, y = row - layer.top;
+    if (x < 0 || y < 0 || x >= layer.width || y >= layer.height) return false;
+    return layer.mask < 0 || pixels[layer.mask + y * layer.width + x];
+}
+
+// The canvas of `count` layers at a whole pixel: the last one that is opaque there, grey where there is none.
+YK_HD std::uint32_t look(const Layer* layers, int count, const std::uint8_t* pixels, int column, int row) {
+    for (int k = count; k-- > 0;) {
+        if (!holds(layers[k], pixels, column, row)) continue;
+        const Layer& layer = layers[k];
+        const std::uint8_t* p = pixels + layer.start + 3 * ((row - layer.top) * layer.width + column - layer.left);
+        return pack(p[0], p[1], p[2]);
+    }
+    return kGrey;
+}
+
+// One channel of four neighbours: to the right by `right`, below by `below`, both of kFraction.
+YK_HD int bilinear(int here, int next, int under, int across, int right, int below) {
+    const int upper = here * (kFraction - right) + next * right, lower = under * (kFraction - right) + across * right;
+    const int half = 1 << (2 * kFractionBits - 1);
+    return (upper * (kFraction - below) + lower * below + half) >> 2 * kFractionBits;
+}
+
+YK_HD std::uint32_t bilinear(Colour here, Colour next, Colour under, Colour across, int right, int below) {
+    return pack(bilinear(here.blue, next.blue, under.blue, across.blue, right, below),
+                bilinear(here.green, next.green, under.green, across.green, right, below),
+                bilinear(here.red, next.red, under.red, across.red, right, below));
+}
+
+// scale / divisor in 1 / 4096, rounded (never a tie); a quotient of float32 is near enough.
+YK_HD int reciprocal(int scale, int divisor) {
+    return static_cast<int>(static_cast<float>(scale * 4096) / static_cast<float>(most(divisor, 1)) + 0.5f);
+}
+
+// value - value * saturation / 255 * away / kSector, the product rounded: a multiplication whose error stays below half a
+// unit of the numerator, as its largest is 255 * 255 * kSector.
+YK_HD int faded(int value, int product, int place) {
+    const int away = most(least(least(place, 4 * kSector - place), kSector), 0);
+    const int numerator = product * away + 255 * kSector / 2;
+    return value - static_cast<int>((static_cast<float>(numerator) + 0.5f) * (1.0f / (255 * kSector)));
+}
+
+YK_HD int wrapped(int hue) { return hue >= kHues ? hue - kHues : hue; }
+
+// Hue, saturation and value multiplied by gains of 1 / kUnit, at most 2, in OpenCV's 8 bits.
+YK_HD std::uint32_t recolour(std::uint32_t colour, int hue_gain, int saturation_gain, int value_gain) {
+    const Colour c = unpack(colour);
+    const int bright = most(most(c.blue, c.green), c.red), spread = bright - least(least(c.blue, c.green), c.red);
+    int turn = c.red - c.green + 4 * spread;
+    turn = bright == c.green ? c.blue - c.red + 2 * spread : turn;
+    turn = bright == c.red ? c.green - c.blue : turn;
+    const int angle = (turn * reciprocal(kSector, spread) + 2048) >> 12;
+    const int pure = (spread * reciprocal(255, bright) + 2048) >> 12;
+    const int hue = wrapped((angle < 0 ? angle + kHues : angle) * hue_gain >> kUnitBits);
+    const int saturation = least(pure * saturation_gain >> kUnitBits, 255), value = least(bright * value_gain >> kUnitBits, 255);
+    const int product = value * saturation;
+    return pack(faded(value, product, wrapped(hue + kSector)), faded(value, product, wrapped(hue + 3 * kSector)),
+                faded(value, product, wrapped(hue + 5 * kSector)));
+}
+
+}  // namespace yk

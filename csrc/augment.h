@@ -1,0 +1,43 @@
+// Pictures for training: layers on canvases seen through matrices, mixed, recoloured (yolov9k/ops/augment.py, the definition).
+#pragma once
+
+#include <cstdint>
+
+#include "status.h"
+
+namespace yk {
+
+// A picture at a whole pixel of the canvas, and its mask; a row of the table as torch has it.
+struct Layer {
+    std::int64_t start, height, width, left, top;
+    std::int64_t mask;  // -1: opaque everywhere
+};
+
+// All contiguous. B images.
+struct AugmentInput {
+    const std::uint8_t* pixels;  // pictures, rows of BGR pixels, and masks, rows of bytes
+    std::int64_t pixel_count;
+    const Layer* layers;
+    std::int64_t layer_count;
+    const std::int64_t* spans;  // [B, 2, 2] first layer of each view, one past its last
+    const float* matrices;      // [B, 2, 3, 3] from pixels to the canvas
+    const float* shares;        // [B] of the first view
+    const float* gains;         // [B, 3] of hue, saturation, value
+    std::int64_t images, height, width;
+};
+
+struct AugmentOutput {
+    void* images;
+    int element;         // bytes of one: 1, 2 or 4
+    const void* levels;  // [256] what each 8-bit value becomes
+    std::int64_t stride_image, stride_channel, stride_row, stride_pixel;  // elements
+};
+
+constexpr std::int64_t kMostPlace = 1 << 18;  // sides and places of layers stay below
+
+Status check_augment(const AugmentInput& in, const AugmentOutput& out);
+
+// Threaded over the images.
+Status augment_cpu(const AugmentInput& in, const AugmentOutput& out, int threads);
+
+}  // namespace yk

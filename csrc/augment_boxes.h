@@ -1,0 +1,30 @@
+// Objects of augmented pictures: outlines moved, cut off, filtered (yolov9k/ops/augment_boxes.py, the definition).
+#pragma once
+
+#include <cstdint>
+
+#include "status.h"
+
+namespace yk {
+
+// All contiguous. B images, N objects, P points.
+struct AugmentBoxesInput {
+    const float* points;        // [P, 2]
+    const std::int64_t* ends;   // [N] one past the last point of each outline
+    const std::int64_t* classes;  // [N]
+    const float* least;         // [N] share of the area that must stay, below 0: all is kept
+    const std::int64_t* spans;  // [B, 2, 2] first object of each view, one past its last
+    const float* matrices;      // [B, 2, 3, 3] from the canvas to the picture
+    std::int64_t point_count, objects, images, height, width, capacity;
+};
+
+struct AugmentBoxesOutput {
+    float* boxes;          // [B, capacity, 5], zeroed by the caller
+    std::int64_t* counts;  // [B]
+};
+
+Status check_augment_boxes(const AugmentBoxesInput& in, const AugmentBoxesOutput& out);
+
+Status augment_boxes_cpu(const AugmentBoxesInput& in, const AugmentBoxesOutput& out, int threads);
+
+}  // namespace yk

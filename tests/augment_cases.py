@@ -1,0 +1,125 @@
+"""What `augment` and `augment_boxes` are tested with: samples made visible, random layers, outlines and views."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolov9k.data.batch import collate
+from yolov9k.data.dataset import Sample
+
+KINDS = ("still", "upright", "turned", "tilted")
+
+
+def render(sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A sample's picture, uint8 BGR [h, w, 3], the classes of its objects [n] and their boxes [n, 4], corners in pixels."""
+    batch = collate([sample])
+    (classes, centre, side), count = np.split(batch.boxes[0].numpy(), [1, 3], 1), int(batch.counts[0])
+    size = np.array(sample.shape[::-1], np.float32)
+    boxes = np.hstack([centre - side / 2, centre + side / 2]) * np.tile(size, 2)
+    return batch.images[0].numpy()[::-1].transpose(1, 2, 0), classes[:count, 0].astype(int), boxes[:count]
+
+
+class AugmentCase(NamedTuple):
+    """Arguments of `augment` up to size."""
+
+    pixels: Tensor
+    layers: Tensor
+    spans: Tensor
+    matrices: Tensor
+    shares: Tensor
+    gains: Tensor
+    size: tuple[int, int]
+
+
+class BoxesCase(NamedTuple):
+    """Arguments of `augment_boxes` up to size."""
+
+    points: Tensor
+    ends: Tensor
+    classes: Tensor
+    least: Tensor
+    spans: Tensor
+    matrices: Tensor
+    size: tuple[int, int]
+
+
+def matrix(rng: np.random.Generator, kind: str, side: float) -> np.ndarray:
+    """A view onto a canvas of about twice `side`: as it is, scaled, turned and sheared, or in perspective; maybe flipped."""
+    if kind == "still":
+        return np.eye(3)
+    scale, angle = rng.uniform(0.4, 2.5), rng.uniform(-math.pi, math.pi) if kind != "upright" else 0.0
+    turn = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    result = np.eye(3)
+    result[:2, :2] = turn @ np.diag(rng.choice([-1.0, 1.0], 2))
+    result[:2, 2] = rng.uniform(0, 2 * side, 2) - result[:2, :2] @ (side / 2, side / 2)
+    if kind == "tilted":
+        result[2, :2] = rng.uniform(-0.4, 0.4, 2) / side
+    return result
+
+
+def spans(rng: np.random.Generator, images: int, most: int) -> tuple[Tensor, int]:
+    """So many of something for each of two views, one after another; some views have none."""
+    counts = rng.integers(0, most + 1, (images, 2))
+    ends = counts.cumsum().reshape(images, 2)
+    return torch.from_numpy(np.stack([ends - counts, ends], -1)), int(counts.sum())
+
+
+def augment_case(
+    seed: int, images: int = 2, kind: str = "turned", most: int = 5, size: tuple[int, int] = (23, 37)
+) -> AugmentCase:
+    """Layers of 0 to some tens of pixels around a canvas of twice the size, half of them with masks; smooth or noisy."""
+    rng = np.random.default_rng(seed)
+    span, count = spans(rng, images, most)
+    side, data, layers, start = max(size), [], [], 0
+    for _ in range(count):
+        height, width = rng.integers(0, side + 1, 2)
+        left, top = rng.integers(-side // 2, 2 * side, 2) if kind != "still" else rng.integers(-side // 2, side // 2, 2)
+        picture = rng.integers(0, 256, (height, width, 3)) if rng.random() < 0.7 else np.full((height, width, 3), 200)
+        masked = rng.random() < 0.5
+        mask = (rng.random((height, width)) < 0.8) * 255 if masked else np.zeros(0)
+        data += [picture.reshape(-1), mask.reshape(-1)]
+        layers.append([start, height, width, left, top, start + 3 * height * width if masked else -1])
+        start += 3 * height * width + mask.size
+    pixels = np.concatenate([np.zeros(0), *data]).astype(np.uint8)
+    views = np.array([matrix(rng, kind, side) for _ in range(2 * images)]).reshape(images, 2, 3, 3)
+    shares = np.where(rng.random(images) < 0.5, 1, rng.random(images))
+    gains = np.where(rng.random((images, 1)) < 0.7, 1 + rng.uniform(-1, 1, (images, 3)), 1)
+    return AugmentCase(
+        torch.from_numpy(pixels),
+        torch.tensor(layers, dtype=torch.int64).reshape(-1, 6),
+        span,
+        torch.from_numpy(views.astype(np.float32)),
+        torch.from_numpy(shares.astype(np.float32)),
+        torch.from_numpy(gains.astype(np.float32)),
+        size,
+    )
+
+
+def boxes_case(seed: int, images: int = 2, kind: str = "turned", most: int = 6, size: tuple[int, int] = (48, 64)) -> BoxesCase:
+    """Boxes, polygons of many points, points and nothing, in and around the picture."""
+    rng = np.random.default_rng(seed)
+    span, count = spans(rng, images, most)
+    outlines = []
+    for _ in range(count):
+        corner, extent = rng.uniform(-20, 70, 2), rng.uniform(0, 60, 2)
+        x, y = np.stack([corner, corner + extent], 1)
+        box = np.array([[x[0], y[0]], [x[1], y[0]], [x[1], y[1]], [x[0], y[1]]])
+        star = corner + extent * rng.random((rng.integers(0, 30), 2))
+        outlines.append(box if rng.random() < 0.5 else star)
+    lengths = np.array([len(outline) for outline in outlines], np.int64)
+    views = [np.linalg.inv(matrix(rng, kind, 32)) for _ in range(2 * images)]
+    views = [view / view[2, 2] if abs(view[2, 2]) > 1e-6 else np.eye(3) for view in views]
+    return BoxesCase(
+        torch.from_numpy(np.concatenate([np.zeros((0, 2)), *outlines]).astype(np.float32)),
+        torch.from_numpy(lengths.cumsum()),
+        torch.from_numpy(rng.integers(0, 80, count)),
+        torch.from_numpy(rng.choice([-1, 0.01, 0.1, 0.5], count).astype(np.float32)),
+        span,
+        torch.from_numpy(np.array(views).reshape(images, 2, 3, 3).astype(np.float32)),
+        size,
+    )

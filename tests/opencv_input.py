@@ -1,0 +1,163 @@
+"""The input of a training step as five passes of OpenCV: what the fused operators replaced, and are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolov9k.data.augment import MAX_COVER, Matrix, Mosaic, Recipe, Tile
+from yolov9k.data.labels import MIN_SHARE, MIN_SHARE_OUTLINED, Floats, Labels, clip, concatenate, hulls
+from yolov9k.data.letterbox import FILL, Image
+from yolov9k.ops.reference.augment import UNIT
+from yolov9k.ops.reference.augment_boxes import MAX_ASPECT, MIN_SIDE
+
+GREY = (FILL, FILL, FILL)
+Shape = tuple[int, int]
+
+
+def batch(recipes: Sequence[Recipe], tiles: Sequence[Tile], size: int) -> tuple[Tensor, list[Labels]]:
+    """Pictures uint8 [B, 3, size, size], RGB, and their labels: recipes, all with mosaics, carried out on decoded tiles."""
+    images, labels = torch.empty(len(recipes), 3, size, size, dtype=torch.uint8), []
+    for recipe, planes in zip(recipes, images.numpy(), strict=True):
+        image, seen = apply(recipe, tiles, size)
+        cv2.split(image, [planes[2], planes[1], planes[0]])
+        labels.append(seen)
+    return images, labels
+
+
+def apply(recipe: Recipe, tiles: Sequence[Tile], size: int) -> Tile:
+    """One recipe."""
+    views = [_view(part, tiles, size) for part in recipe.mosaics]
+    image, labels = mix(*views, recipe.mix) if len(views) > 1 else views[0]
+    return flip(recolour(image, recipe.gains), labels, across=recipe.across, upside=recipe.upside)
+
+
+def _view(part: Mosaic, tiles: Sequence[Tile], size: int) -> Tile:
+    canvas = copy_paste(*mosaic([tiles[i] for i in part.indices], part.centre, size), part.paste, part.paste_seed)
+    return warp(*canvas, part.warp.matrix((2 * size, 2 * size), (size, size)), (size, size))
+
+
+def mosaic(tiles: Sequence[Tile], centre: tuple[float, float], size: int) -> Tile:
+    """Lay four pictures, none larger than `size`, around `centre` (shares of size) on a canvas of 2 size x 2 size."""
+    canvas: Image = np.full((2 * size, 2 * size, 3), FILL, np.uint8)
+    x, y = round(centre[0] * size), round(centre[1] * size)
+    parts = []
+    for corner, (image, labels) in enumerate(tiles):
+        height, width = image.shape[:2]
+        left, top = (x if corner % 2 else x - width), (y if corner > 1 else y - height)
+        x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, 2 * size), min(top + height, 2 * size)
+        canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
+        parts.append(labels.shifted(left, top))
+    return canvas, concatenate(parts).clipped(2 * size, 2 * size)
+
+
+def copy_paste(image: Image, labels: Labels, probability: float, seed: int) -> Tile:
+    """Paste outlined objects, each with `probability`, at their mirrored place where they hide little of others.
+
+    The picture is changed in place. `seed` decides which objects. (Ghiasi et al., arXiv 2012.07177)
+    """
+    lucky = np.random.default_rng(seed).random(len(labels)) < probability
+    chosen = np.flatnonzero(lucky & labels.outlined)
+    if not len(chosen):
+        return image, labels
+    mirrored = labels.flipped(image.shape[1], image.shape[0], across=True, upside=False)
+    boxes, taken, patches = labels.boxes, [], []
+    for index in chosen.tolist():
+        box = mirrored.boxes[index]
+        if (_cover(box, boxes) < MAX_COVER).all():
+            taken.append(index)
+            boxes = np.vstack([boxes, box])
+            patches.append(_cut_out(image, labels.boxes[index], mirrored.outline(index)))
+    for patch, mask, (left, top) in patches:  # only now, so that no patch shows another
+        place = image[top : top + patch.shape[0], left : left + patch.shape[1]]
+        cv2.copyTo(patch, mask, place)
+    keep = np.zeros(len(labels), bool)
+    keep[taken] = True
+    return image, concatenate([labels, mirrored.chosen(keep)])
+
+
+def _cover(box: Floats, boxes: Floats) -> Floats:
+    """Share of each of `boxes` [n, 4] that `box` hides."""
+    overlap = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1e-9)
+    share: Floats = overlap.clip(0).prod(1) / areas
+    return share
+
+
+def _cut_out(image: Image, box: Floats, outline: Floats) -> tuple[Image, Image, tuple[int, int]]:
+    """The mirrored picture within a box, the mask of the mirrored outline in it, and (left, top) of its place."""
+    width = image.shape[1]
+    (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
+    patch = image[y1:y2, x1:x2][:, ::-1].copy()
+    mask: Image = np.zeros(patch.shape[:2], np.uint8)
+    fraction = 4  # binary digits of OpenCV's fixed-point coordinates, which count from the first pixel's centre
+    points = np.round((outline - (width - x2, y1) - 0.5) * (1 << fraction)).astype(np.int32)
+    cv2.fillPoly(mask, [points], 1, shift=fraction)
+    return patch, mask, (width - x2, y1)
+
+
+def warp(image: Image, labels: Labels, matrix: Matrix, shape: tuple[int, int]) -> Tile:
+    """See picture and labels through a 3x3 matrix in a window `shape` (height, width); outside is grey."""
+    height, width = shape
+    # OpenCV's coordinates are those of pixel centres
+    centred = _shift(-0.5) @ matrix @ _shift(0.5)
+    if matrix[2, 0] or matrix[2, 1]:
+        seen = cv2.warpPerspective(image, centred, (width, height), borderValue=GREY)
+    else:
+        seen = cv2.warpAffine(image, centred[:2], (width, height), borderValue=GREY)
+    return seen, warped(labels, matrix, width, height)
+
+
+def mix(first: Tile, second: Tile, share: float) -> Tile:
+    """Mix-up: blend two pictures of one size, `share` of the first, and keep the objects of both (arXiv 1710.09412)."""
+    blend = cv2.addWeighted(first[0], share, second[0], 1 - share, 0)
+    return blend, concatenate([first[1], second[1]])
+
+
+def recolour(image: Image, gains: tuple[float, float, float]) -> Image:
+    """Multiply hue, saturation and value by gains, by tables of their 256 levels."""
+    if gains == (1.0, 1.0, 1.0):
+        return image
+    levels = np.arange(256)
+    hue, saturation, value = (levels * round(gain * UNIT) // UNIT for gain in gains)  # the operators' fixed point
+    tables = [hue % 180, saturation.clip(0, 255), value.clip(0, 255)]  # OpenCV's hue counts to 180
+    planes = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV))
+    turned = [cv2.LUT(plane, table.astype(np.uint8)) for plane, table in zip(planes, tables, strict=True)]
+    return cv2.cvtColor(cv2.merge(turned), cv2.COLOR_HSV2BGR)
+
+
+def flip(image: Image, labels: Labels, *, across: bool, upside: bool) -> Tile:
+    """Mirror left to right (`across`) and top to bottom (`upside`)."""
+    if not (across or upside):
+        return image, labels
+    code = -1 if across and upside else 1 if across else 0
+    labels = labels.flipped(image.shape[1], image.shape[0], across=across, upside=upside)
+    return cv2.flip(image, code), labels
+
+
+def warped(labels: Labels, matrix: Matrix, width: int, height: int) -> Labels:
+    """Seen through a 3x3 matrix in a window of width x height; objects that hardly show are dropped."""
+    turned = labels.points @ matrix[:, :2].T.astype(np.float32) + matrix[:, 2].astype(np.float32)
+    moved = turned[:, :2] / turned[:, 2:]
+    points, lengths = clip(moved, labels.lengths, width, height)
+    boxes = hulls(points, lengths)
+    keep = survivors(hulls(moved, labels.lengths), boxes, labels.outlined)
+    return replace(labels, boxes=boxes, points=points, lengths=lengths).chosen(keep)
+
+
+def survivors(before: Floats, after: Floats, outlined: np.ndarray) -> np.ndarray:
+    """Which boxes [n, 4] are still worth learning once the picture's edge cut `before` down to `after` (facts)."""
+    sides = after[:, 2:] - after[:, :2]
+    share = sides.prod(1) / np.maximum((before[:, 2:] - before[:, :2]).prod(1), 1e-9)
+    aspect = sides.max(1) / np.maximum(sides.min(1), 1e-9)
+    needed = np.where(outlined, MIN_SHARE_OUTLINED, MIN_SHARE)
+    return (sides > MIN_SIDE).all(1) & (aspect < MAX_ASPECT) & (share > needed)
+
+
+def _shift(by: float) -> Matrix:
+    return np.array([[1, 0, by], [0, 1, by], [0, 0, 1]], float)

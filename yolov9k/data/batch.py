@@ -1,0 +1,202 @@
+"""Batches, and what they are made of: decoded pictures and small tables, which one operator augments on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yolov9k.data.augment import Layer, Shape, View
+from yolov9k.data.dataset import Failure, Sample
+from yolov9k.data.labels import Labels, concatenate
+from yolov9k.ops import augment, augment_boxes
+
+MARGIN = 8  # bytes after the last picture: whoever reads several at once need not look where it ends
+
+Part = TypeVar("Part", bound="_Movable")
+
+
+class _Movable:
+    """A dataclass whose tensors move together."""
+
+    def to(self: Part, device: torch.device | str, *, non_blocking: bool = True) -> Part:
+        """A copy with all tensors on a device; asynchronous where this batch is pinned."""
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self: Part) -> Part:
+        """A copy in page-locked memory."""
+        return self._moved(Tensor.pin_memory)
+
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Tell the allocator that a CUDA stream reads the tensors, which were made on another."""
+        for f in fields(self):  # type: ignore[arg-type]
+            if isinstance(value := getattr(self, f.name), Tensor):
+                value.record_stream(stream)
+
+    def _moved(self: Part, move: Callable[[Tensor], Tensor]) -> Part:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **{k: move(v) for k, v in values.items() if isinstance(v, Tensor)})  # type: ignore[type-var]
+
+
+@dataclass
+class Batch(_Movable):
+    """Pictures and targets, padded to fixed shapes.
+
+    images: uint8 [B, 3, H, W], RGB. boxes: float32 [B, G, 5], class cx cy w h normalised to the letterboxed picture,
+    zero beyond counts int64 [B]; G is at least the most boxes of a picture and 1. indices: records of the split.
+    scale float32 [B] and pad float32 [B, 2] (left, top): x in the picture = x in the original * scale + left; of
+    meaning without augmentation only. failures: records whose pictures could not be read on the way.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    counts: Tensor
+    indices: list[int]
+    scale: Tensor
+    pad: Tensor
+    failures: list[Failure] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass
+class RawBatch(_Movable):
+    """A batch before augmentation: pictures as they were decoded, and what is to be done with them.
+
+    pixels, layers, layer_spans, views, shares, gains: what `ops.augment` takes. points, ends, classes, least, object_spans,
+    matrices: what `ops.augment_boxes` takes. shape, output (height, width): of the boxes and of the pictures. capacity: the
+    most objects of a sample, at least 1. The rest as in Batch.
+    """
+
+    pixels: Tensor
+    layers: Tensor
+    layer_spans: Tensor
+    views: Tensor
+    shares: Tensor
+    gains: Tensor
+    points: Tensor
+    ends: Tensor
+    classes: Tensor
+    least: Tensor
+    object_spans: Tensor
+    matrices: Tensor
+    shape: Shape
+    output: Shape
+    capacity: int
+    indices: list[int]
+    scale: Tensor
+    pad: Tensor
+    failures: list[Failure] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def augment(self, dtype: torch.dtype = torch.uint8, *, channels_last: bool = False, backend: str = "auto") -> Batch:
+        """The batch, made on the device where the tensors lie, without waiting for it.
+
+        dtype, channels_last, backend: as in `ops.augment`; a floating dtype gives images in 0..1. On the CPU the boxes have
+        as many rows as the fullest picture needs, elsewhere `capacity`, as nobody there may ask how many are needed.
+        """
+        images = augment(
+            self.pixels, self.layers, self.layer_spans, self.views, self.shares, self.gains, self.output,
+            dtype, channels_last, backend,
+        )  # fmt: skip
+        boxes, counts = augment_boxes(
+            self.points, self.ends, self.classes, self.least, self.object_spans, self.matrices, self.shape,
+            self.capacity, backend,
+        )  # fmt: skip
+        if counts.device.type == "cpu":
+            boxes = boxes[:, : max(1, int(counts.max()))].contiguous()
+        return Batch(images, boxes, counts, self.indices, self.scale, self.pad, self.failures)
+
+
+def pack(samples: Sequence[Sample]) -> RawBatch:
+    """Lay the samples of a batch, all of one shape and output, one after another."""
+    shape, output = samples[0].shape, samples[0].output
+    layers: list[list[Layer]] = []
+    views, matrices, labels = [], [], []
+    for sample in samples:
+        for view in _two(sample.views):
+            inverse = view.inverse(shape, output) if view else np.eye(3)
+            views.append(inverse)
+            matrices.append(view.matrix if view else np.eye(3))
+            layers.append(view.seen(inverse, output) if view else [])
+            labels.append(_objects(view) if view else (Labels.empty(), np.zeros(0, np.float32)))
+    pixels, table = _pack_layers([layer for some in layers for layer in some])
+    objects = concatenate([some for some, _ in labels])
+    object_spans = _spans([len(some) for some, _ in labels])
+    return RawBatch(
+        pixels=pixels,
+        layers=table,
+        layer_spans=_spans([len(some) for some in layers]),
+        views=_matrices(views),
+        shares=_floats([sample.mix for sample in samples]),
+        gains=_floats([sample.gains for sample in samples]),
+        points=torch.from_numpy(np.ascontiguousarray(objects.points)),
+        ends=torch.from_numpy(np.cumsum(objects.lengths)),
+        classes=torch.from_numpy(objects.classes),
+        least=torch.from_numpy(np.concatenate([least for _, least in labels])),
+        object_spans=object_spans,
+        matrices=_matrices(matrices),
+        shape=shape,
+        output=output,
+        capacity=max(1, int((object_spans[:, 1, 1] - object_spans[:, 0, 0]).max())),
+        indices=[sample.index for sample in samples],
+        scale=_floats([sample.gain for sample in samples]),
+        pad=_floats([sample.pad for sample in samples]),
+        failures=[failure for sample in samples for failure in sample.failures],
+    )
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Make a batch of samples where this is called."""
+    return pack(samples).augment()
+
+
+def _two(views: Sequence[View]) -> list[View | None]:
+    return [*views, None][:2]
+
+
+def _objects(view: View) -> tuple[Labels, NDArray[np.float32]]:
+    """The objects of a view and the share that each must keep; the annotated boxes where all are to be kept."""
+    labels = view.canvas.labels
+    return (labels.boxed, np.full(len(labels), -1, np.float32)) if view.whole else (labels, labels.least)
+
+
+def _pack_layers(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
+    """Pictures and masks in one uint8 [N], and the table int64 [L, 6] that tells where."""
+    arrays = [part for layer in layers for part in (layer.image, layer.mask) if part is not None]
+    pixels = np.empty(sum(array.size for array in arrays) + MARGIN, np.uint8)
+    pixels[-MARGIN:] = 0
+    table, start = np.empty((len(layers), 6), np.int64), 0
+    for row, layer in zip(table, layers, strict=True):
+        first, start = start, _put(layer.image, pixels, start)
+        mask, start = (-1, start) if layer.mask is None else (start, _put(layer.mask, pixels, start))
+        row[:] = (first, *layer.image.shape[:2], layer.left, layer.top, mask)
+    return torch.from_numpy(pixels), torch.from_numpy(table)
+
+
+def _put(array: NDArray[np.uint8], pixels: NDArray[np.uint8], start: int) -> int:
+    end = start + array.size
+    pixels[start:end].reshape(array.shape)[...] = array
+    return end
+
+
+def _spans(counts: Sequence[int]) -> Tensor:
+    """[B, 2, 2] first and one past the last of what each of two views has so many of."""
+    ends = np.cumsum(counts, dtype=np.int64)
+    return torch.from_numpy(np.stack([ends - np.array(counts, np.int64), ends], -1).reshape(-1, 2, 2))
+
+
+def _matrices(matrices: Sequence[NDArray[np.float64]]) -> Tensor:
+    return torch.from_numpy(np.array(matrices, np.float32).reshape(-1, 2, 3, 3))
+
+
+def _floats(values: Iterable[Any]) -> Tensor:
+    return torch.from_numpy(np.array(values, np.float32))

@@ -1,0 +1,115 @@
+"""Input on the device: layers on canvases, seen through matrices, mixed and recoloured in one pass (facts: training recipe)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from yolov9k.native import augment as run_native
+from yolov9k.ops.backends import choose
+from yolov9k.ops.checks import expect, expect_device, expect_shape
+from yolov9k.ops.library import define
+from yolov9k.ops.reference import augment as reference
+
+DTYPES = (torch.uint8, torch.float32, torch.bfloat16, torch.float16)
+LAYER = 6  # columns of `layers`
+
+
+def augment(
+    pixels: Tensor,
+    layers: Tensor,
+    spans: Tensor,
+    matrices: Tensor,
+    shares: Tensor,
+    gains: Tensor,
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.uint8,
+    channels_last: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """Make pictures [B, 3, height, width], RGB, of `size` (height, width), from decoded ones.
+
+    A sample shows one view or a mixture of two. A view is a canvas, grey (114) wherever no layer lies, seen through a
+    matrix. A layer is a picture at a whole pixel of the canvas: a tile of a mosaic, a letterboxed picture, or an object
+    that is pasted in, with a mask. Later layers hide earlier ones.
+
+    pixels: uint8 [N], all pictures, each rows of BGR pixels, and all masks, each rows of bytes (not 0: opaque), packed.
+    layers: int64 [L, 6], each (start of its picture in pixels, height, width, left, top, start of its mask or -1: opaque).
+    spans: int64 [B, 2, 2], the layers of either view: from the first, up to and without the second number.
+    matrices: float32 [B, 2, 3, 3], from the centre of output pixel (x, y), counted from 0, to the canvas, where a whole
+    number is a pixel's centre too; flips, scale and rotation are all in there. Where the third coordinate is 0 there is grey.
+    shares: float32 [B], of the first view in the mixture; 1: the second view is not looked at.
+    gains: float32 [B, 3], 0 to 2, by which OpenCV's hue, saturation and value (8 bits) are multiplied, rounded down; hue
+    goes round, the others end at 255. All three 1: colours stay as they are.
+    dtype: torch.uint8, or a floating one for values in 0..1. channels_last: the memory format of the result.
+
+    Everything but pixels is small. All lie on one device, contiguous. Coordinates are computed in float32, rounded to
+    1/2048 pixel, from there on all is integers: weights of the four neighbours, shares and gains (1/32768), each result
+    rounded once (`reference.augment` is the definition, every backend gives the same bytes). Layers must lie within
+    pixels: checked on the CPU, trusted on a device, where nothing is read on the host. Without gradient. Raises ValueError
+    or TypeError naming the argument.
+    """
+    op = "augment"
+    height, width = size
+    batch = len(spans)
+    shapes: dict[str, tuple[Tensor, tuple[int | None, ...], torch.dtype]] = {
+        "pixels": (pixels, (None,), torch.uint8),
+        "layers": (layers, (None, LAYER), torch.int64),
+        "spans": (spans, (batch, 2, 2), torch.int64),
+        "matrices": (matrices, (batch, 2, 3, 3), torch.float32),
+        "shares": (shares, (batch,), torch.float32),
+        "gains": (gains, (batch, 3), torch.float32),
+    }
+    for name, (tensor, shape, kind) in shapes.items():
+        expect_shape(tensor, shape, op, name)
+        expect_device(tensor, pixels, op, name)
+        if tensor.dtype != kind:
+            raise TypeError(f"{op}: {name} must be of dtype {kind}, got {tensor.dtype}")
+    expect(height >= 1 and width >= 1, op, "size", "at least 1 x 1", tuple(size))
+    expect(max(height, width) <= 2**15, op, "size", f"at most {2**15} x {2**15}", tuple(size))
+    if dtype not in DTYPES:
+        raise TypeError(f"{op}: dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
+    backend = choose(op, backend, pixels.device)
+    return torch.ops.yolov9k.augment(  # type: ignore[no-any-return]
+        pixels, layers, spans, matrices, shares, gains, height, width, dtype, channels_last, backend
+    )
+
+
+def check_layers(pixels: Tensor, layers: Tensor, spans: Tensor) -> None:
+    """Raise ValueError unless layers lie within pixels and spans within layers; reads the tensors."""
+    op = "augment"
+    start, height, width, _, _, mask = layers.unbind(1)
+    limit = 2**18  # well within the coordinates' reach
+    small = (layers[:, 1:3] >= 0) & (layers[:, 1:3] < limit) & (layers[:, 3:5].abs() < limit)
+    expect(bool(small.all()), op, "layers", f"of sides and places below {limit}", layers.tolist())
+    area = height * width
+    held = (start >= 0) & (start + 3 * area <= len(pixels)) & (mask >= -1) & ((mask < 0) | (mask + area <= len(pixels)))
+    expect(bool(held.all()), op, "layers", f"within pixels [{len(pixels)}]", "one that reaches beyond")
+    ordered = (spans[..., 0] >= 0) & (spans[..., 0] <= spans[..., 1]) & (spans[..., 1] <= len(layers))
+    expect(bool(ordered.all()), op, "spans", f"rising, from 0 to at most {len(layers)}", spans.tolist())
+
+
+def _run(
+    pixels: Tensor, layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
+    height: int, width: int, dtype: torch.dtype, channels_last: bool, backend: str,
+) -> Tensor:  # fmt: skip
+    if pixels.device.type == "cpu" and backend == "reference":  # the compiled one checks for itself
+        check_layers(pixels, layers, spans)
+    run = reference.augment if backend == "reference" else run_native
+    return run(pixels, layers, spans, matrices, shares, gains, height, width, dtype, channels_last)
+
+
+def _fake(
+    pixels: Tensor, layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
+    height: int, width: int, dtype: torch.dtype, channels_last: bool, backend: str,
+) -> Tensor:  # fmt: skip
+    images = pixels.new_empty((spans.shape[0], 3, height, width), dtype=dtype)
+    return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+
+
+define(
+    "augment(Tensor pixels, Tensor layers, Tensor spans, Tensor matrices, Tensor shares, Tensor gains, int height, int width, "
+    "ScalarType dtype, bool channels_last, str backend) -> Tensor",
+    _run,
+    _fake,
+)

@@ -1,0 +1,108 @@
+"""Objects seen as `augment` shows their pictures: moved, cut off at the edge, filtered, packed (facts: training recipe)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from yolov9k.native import augment_boxes as run_native
+from yolov9k.ops.backends import choose
+from yolov9k.ops.checks import expect, expect_device, expect_shape
+from yolov9k.ops.library import define
+from yolov9k.ops.reference import augment_boxes as reference
+
+
+class Boxes(NamedTuple):
+    """boxes float32 [B, capacity, 5]: class, then cx, cy, w, h as shares of the picture's sides; zeros past counts [B]."""
+
+    boxes: Tensor
+    counts: Tensor
+
+
+def augment_boxes(
+    points: Tensor,
+    ends: Tensor,
+    classes: Tensor,
+    least: Tensor,
+    spans: Tensor,
+    matrices: Tensor,
+    size: tuple[int, int],
+    capacity: int,
+    backend: str = "auto",
+) -> Boxes:
+    """Make the boxes of the objects in pictures of `size` (height, width) pixels.
+
+    An object is a closed outline on the canvas: a polygon, or the corners of a box. It is projected, cut off at the
+    picture's edges (Sutherland and Hodgman), and its hull is its box. A box is kept where both sides are above 2 pixels,
+    the longer is less than 100 times the shorter, and its area is above `least` times that of the uncut hull.
+
+    points: float32 [P, 2], x and y on the canvas, continuous: a pixel's left edge is a whole number. ends: int64 [N], one
+    past the last point of each object's outline; the first starts at 0. classes: int64 [N]. least: float32 [N]; below 0
+    the object is kept however small. spans: int64 [B, 2, 2], the objects of either view: from the first, up to and without
+    the second number. matrices: float32 [B, 2, 3, 3], from the canvas to the picture, continuous too, with a third
+    coordinate that is positive at every point. capacity: at least the objects that a sample keeps.
+
+    Objects stay in order, those of the first view first. All lie on one device, contiguous. Computed in float32 in the order
+    of operations of `reference.augment_boxes`: every backend gives the same bits. Without gradient. On the CPU raises
+    ValueError where spans or ends reach beyond what is there or a sample keeps more than capacity; on a device that is
+    trusted, nothing is read on the host. Raises ValueError or TypeError naming the argument.
+    """
+    op = "augment_boxes"
+    height, width = size
+    batch, count = len(spans), len(ends)
+    shapes: dict[str, tuple[Tensor, tuple[int | None, ...], torch.dtype]] = {
+        "points": (points, (None, 2), torch.float32),
+        "ends": (ends, (count,), torch.int64),
+        "classes": (classes, (count,), torch.int64),
+        "least": (least, (count,), torch.float32),
+        "spans": (spans, (batch, 2, 2), torch.int64),
+        "matrices": (matrices, (batch, 2, 3, 3), torch.float32),
+    }
+    for name, (tensor, shape, kind) in shapes.items():
+        expect_shape(tensor, shape, op, name)
+        expect_device(tensor, points, op, name)
+        if tensor.dtype != kind:
+            raise TypeError(f"{op}: {name} must be of dtype {kind}, got {tensor.dtype}")
+    expect(height >= 1 and width >= 1, op, "size", "at least 1 x 1", tuple(size))
+    expect(capacity >= 0, op, "capacity", "at least 0", capacity)
+    backend = choose(op, backend, points.device)
+    return Boxes(
+        *torch.ops.yolov9k.augment_boxes(points, ends, classes, least, spans, matrices, height, width, capacity, backend)
+    )
+
+
+def check_objects(points: Tensor, ends: Tensor, spans: Tensor) -> None:
+    """Raise ValueError unless ends lie within points and spans within ends; reads the tensors."""
+    op = "augment_boxes"
+    rising = bool((torch.diff(ends, prepend=ends.new_zeros(1)) >= 0).all()) and bool((ends[-1:] <= len(points)).all())
+    expect(rising, op, "ends", f"rising, from 0 to at most {len(points)}", ends.tolist())
+    ordered = (spans[..., 0] >= 0) & (spans[..., 0] <= spans[..., 1]) & (spans[..., 1] <= len(ends))
+    expect(bool(ordered.all()), op, "spans", f"rising, from 0 to at most {len(ends)}", spans.tolist())
+
+
+def _run(
+    points: Tensor, ends: Tensor, classes: Tensor, least: Tensor, spans: Tensor, matrices: Tensor,
+    height: int, width: int, capacity: int, backend: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    if points.device.type == "cpu" and backend == "reference":  # the compiled one checks for itself
+        check_objects(points, ends, spans)
+    run = reference.augment_boxes if backend == "reference" else run_native
+    return run(points, ends, classes, least, spans, matrices, height, width, capacity)
+
+
+def _fake(
+    points: Tensor, ends: Tensor, classes: Tensor, least: Tensor, spans: Tensor, matrices: Tensor,
+    height: int, width: int, capacity: int, backend: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    batch = spans.shape[0]
+    return points.new_empty((batch, capacity, 5)), ends.new_empty((batch,))
+
+
+define(
+    "augment_boxes(Tensor points, Tensor ends, Tensor classes, Tensor least, Tensor spans, Tensor matrices, int height, "
+    "int width, int capacity, str backend) -> (Tensor boxes, Tensor counts)",
+    _run,
+    _fake,
+)
