@@ -17,7 +17,6 @@ from yolov9k.data.loader import Batch, make_loader
 from yolov9k.data.synthetic import generate
 from yolov9k.engine import TrainStep
 from yolov9k.engine.feed import feed
-from yolov9k.engine.readings import Readings
 from yolov9k.engine.watch import Watch, find_fault
 from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
@@ -46,7 +45,7 @@ def test_means_are_those_of_the_finite_steps(tiny: YOLOv9, capsys: pytest.Captur
     seen = watch(tiny)
     assert all(map(math.isnan, seen.means))
     parts = [do(seen, pictures(0)), do(seen, pictures(1) * math.nan), do(seen, pictures(2))]
-    seen.finish(None)
+    seen.finish()
     wanted = ((parts[0].float() + parts[2].float()) / 2).tolist()
     assert seen.means == pytest.approx(wanted)
     assert seen.in_a_row == 0
@@ -123,15 +122,6 @@ def test_running_statistics_survive_a_broken_batch(tiny: YOLOv9) -> None:  # noq
     assert all(torch.equal(tiny.state_dict()[key], value) for key, value in before.items())
     assert step(pictures(2), BOXES.double(), COUNTS).isfinite().all()
     assert all(value.isfinite().all() for value in step.ema.state_dict().values())
-
-
-def test_readings_keep_the_values_they_were_sent_with() -> None:
-    readings, values = Readings(), torch.zeros(2)
-    for i in range(3):
-        values.fill_(i)
-        readings.send(values, i)
-    assert [(landing.tolist(), i) for landing, i in readings.arrived()] == [([i, i], i) for i in range(3)]
-    assert list(readings.arrived(wait=True)) == []
 
 
 @pytest.mark.parametrize("where", ["worker", "cpu"])

@@ -13,9 +13,9 @@ from torch import Tensor
 class HandOver:
     """Calls consume(item, *tensors on the host) for what it is given, in order.
 
-    slots: so many batches may be on their way before the oldest is waited for. By default one on a GPU: batch n is copied
-    to page-locked memory behind its computation, and consumed when n + 1 is already asked of the device. On a CPU none:
-    consume is called at once.
+    slots: so many may be on their way before the oldest is waited for; what has arrived is consumed whenever something is
+    given. By default one on a GPU: batch n is copied to page-locked memory behind its computation, and consumed when n + 1 is
+    already asked of the device. On a CPU none: consume is called at once.
     """
 
     def __init__(self, consume: Callable[..., None], device: torch.device, slots: int | None = None) -> None:
@@ -33,10 +33,14 @@ class HandOver:
         self._take(0)
 
     def _take(self, left: int) -> None:
-        while len(self._sent) > left:
-            item, tensors, event = self._sent.popleft()
+        while self._sent:
+            item, tensors, event = self._sent[0]
+            arrived = event is not None and event.query()  # type: ignore[no-untyped-call]
+            if not arrived and len(self._sent) <= left:
+                return
             if event is not None:
                 event.synchronize()
+            self._sent.popleft()
             self._consume(item, *tensors)
 
 

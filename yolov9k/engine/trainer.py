@@ -153,7 +153,7 @@ class Trainer:
         self.model.train()
         self.train_loader.set_epoch(epoch)
         self.watch.start()
-        images, started, batch = 0, time.perf_counter(), None
+        images, started = 0, time.perf_counter()
         with self._progress() as bar:
             task = bar.add_task(f"epoch {epoch + 1}/{self.options.epochs}", total=len(self.train_loader), note="")
             for number, batch in enumerate(feed(self.train_loader, self.device, self.step.dtype)):
@@ -163,7 +163,7 @@ class Trainer:
                 images += len(batch)
                 rate = images / (time.perf_counter() - started)
                 bar.update(task, advance=1, note=_note(self.watch.means, rate, _memory_gb(self.device)))
-            self.watch.finish(batch)
+            self.watch.finish()
         return self.watch.means, images / (time.perf_counter() - started)
 
     def _validate(self) -> ValidationResult:

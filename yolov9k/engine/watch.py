@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from yolov9k.data.loader import Batch
 from yolov9k.data.records import Record
-from yolov9k.engine.readings import Readings
+from yolov9k.engine.hand_over import HandOver
 from yolov9k.engine.step import TrainStep, to_float
 from yolov9k.errors import UserError, warn
 from yolov9k.ops.sgd_ema import SCALE, SKIPPED
 
 SHOWN = 4  # pictures that a warning names
+BEHIND = 64  # steps that the host may be ahead of the device
 
 
 class Watch:
@@ -31,8 +32,9 @@ class Watch:
 
     def __init__(self, step: TrainStep, records: Sequence[Record], limit: int, last_good: Path) -> None:
         self.step, self.records, self.limit, self.last_good = step, records, limit, last_good
-        self.in_a_row = self.skipped = 0
-        self._readings = Readings()
+        self.in_a_row, self.skipped = 0, step.skipped
+        self._figures = HandOver(self._judge, step.device, BEHIND if step.device.type == "cuda" else 0)
+        self._batch: Batch | None = None  # the last step's
         self.start()
 
     def start(self) -> None:
@@ -46,23 +48,22 @@ class Watch:
 
     def add(self, parts: Tensor, batch: Batch) -> None:
         """Note the loss parts [3] of the step that was given `batch`."""
+        self._batch = batch
         figures = torch.cat((parts.float(), self.step.state.float()))
-        self._readings.send(figures, (self.step.iteration, batch.indices))
-        self._judge(batch)
+        self._figures.give((self.step.iteration, batch.indices), figures)
 
-    def finish(self, batch: Batch | None) -> None:
-        """Wait for the figures of all steps, the last of which was given `batch`."""
-        self._judge(batch, wait=True)
+    def finish(self) -> None:
+        """Wait for the figures of all steps."""
+        self._figures.finish()
 
-    def _judge(self, batch: Batch | None, wait: bool = False) -> None:
-        for figures, (iteration, indices) in self._readings.arrived(wait):
-            parts, state = figures[:3].tolist(), figures[3:].tolist()
-            fault = self._fault(parts, state)
-            if all(map(math.isfinite, parts)):
-                self._sum, self._count = [a + b for a, b in zip(self._sum, parts, strict=True)], self._count + 1
-            self.in_a_row = self.in_a_row + 1 if fault else 0
-            if fault:
-                self._complain(fault, iteration, indices, batch)
+    def _judge(self, step: tuple[int, Sequence[int]], figures: Tensor) -> None:
+        parts, state = figures[:3].tolist(), figures[3:].tolist()
+        fault = self._fault(parts, state)
+        if all(map(math.isfinite, parts)):
+            self._sum, self._count = [a + b for a, b in zip(self._sum, parts, strict=True)], self._count + 1
+        self.in_a_row = self.in_a_row + 1 if fault else 0
+        if fault:
+            self._complain(fault, *step)
 
     def _fault(self, parts: list[float], state: list[float]) -> str:
         """What of a step is not finite, empty where nothing is wrong."""
@@ -72,13 +73,14 @@ class Watch:
             return "loss"
         return "gradient" if left_out > 0 and not settling else ""
 
-    def _complain(self, fault: str, iteration: int, indices: Sequence[int], batch: Batch | None) -> None:
+    def _complain(self, fault: str, iteration: int, indices: Sequence[int]) -> None:
         files = ", ".join(self.records[i].path.name for i in indices[:SHOWN]) + (", ..." if len(indices) > SHOWN else "")
         warn(f"the {fault} is not finite at iteration {iteration} (pictures {files}); the step is skipped")
         if self.in_a_row >= self.limit:
-            place = "" if batch is None else f"{find_fault(self.step, batch.images, batch.boxes, batch.counts)}; "
+            assert self._batch is not None
+            place = find_fault(self.step, self._batch.images, self._batch.boxes, self._batch.counts)
             raise UserError(
-                f"the {fault} was not finite for {self.in_a_row} iterations in a row; {place}pictures {files}; lower lr0 "
+                f"the {fault} was not finite for {self.in_a_row} iterations in a row; {place}; pictures {files}; lower lr0 "
                 f"({self.step.hyp.lr0}) or train with --amp off; {self.last_good} is the last good state"
             )
 
