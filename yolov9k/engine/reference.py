@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,12 +17,24 @@ from yolov9k.models import YOLOv9
 
 
 class ReferenceStep:
-    """Forward, loss, backward and, when its turn comes, clip, SGD and EMA, in float32 or float64; arguments as TrainStep's."""
+    """Forward, loss, backward and, when its turn comes, clip, SGD and EMA; arguments as TrainStep's.
+
+    dtype: the network's by autocast, bfloat16 or None. `network` is what is called in place of the model, the model compiled
+    for instance.
+    """
 
     def __init__(
-        self, model: YOLOv9, criterion: DetectionLoss, hyp: Hyp, *, batch: int | None = None, schedule: Schedule | None = None
+        self,
+        model: YOLOv9,
+        criterion: DetectionLoss,
+        hyp: Hyp,
+        *,
+        batch: int | None = None,
+        schedule: Schedule | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        self.model, self.criterion, self.hyp, self.schedule = model, criterion, hyp, schedule
+        self.model, self.criterion, self.hyp, self.schedule, self.dtype = model, criterion, hyp, schedule, dtype
+        self.network: Callable[[Tensor], Any] = model
         share = (batch or hyp.nominal_batch) * (schedule.accumulate if schedule else 1) / hyp.nominal_batch
         self.optimizer, self.average = make_optimizer(model, hyp, hyp.weight_decay * share), ModelEMA(model, hyp)
         self.iteration = self.waiting = 0
@@ -31,7 +44,10 @@ class ReferenceStep:
         """One accumulation step; returns the loss parts [3]."""
         if self.schedule:
             set_phase(self.optimizer, self.schedule.at(self.iteration))
-        loss, parts = self.criterion(self.model(images), (boxes, counts))
+        images = images.float() / 255 if images.dtype == torch.uint8 else images
+        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
+            branches = self.network(images)
+        loss, parts = self.criterion(branches, (boxes, counts))
         loss.backward()  # type: ignore[no-untyped-call]
         accumulate = self.schedule.at(self.iteration).accumulate if self.schedule else 1
         self.iteration, self.waiting = self.iteration + 1, self.waiting + 1
