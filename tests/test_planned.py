@@ -215,9 +215,7 @@ def test_gradients_of_parts_of_the_input_that_come_on_different_ways() -> None:
     wanted = torch.cat((nn.functional.avg_pool2d(x[:, :2], 2, 1), nn.functional.silu(z)), 1)
     grad = torch.randn_like(wanted)
     torch.testing.assert_close(y, wanted, **FLOAT64_LOOPS)
-    for found, want in zip(
-        *(torch.autograd.grad(value, (x, weight, gamma, beta), grad) for value in (y, wanted)), strict=True
-    ):
+    for found, want in zip(*(torch.autograd.grad(value, (x, weight, gamma, beta), grad) for value in (y, wanted)), strict=True):
         torch.testing.assert_close(found, want, **FLOAT64_LOOPS)
 
 
