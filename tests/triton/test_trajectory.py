@@ -28,7 +28,7 @@ from yolov9k.kernels import conv1x1, conv_bn_silu, pool
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SEEDS = {"yolov9-t": 5000, "gelan-t": 6000}
 STEPS = 4
-# Interpreted, a step of yolov9-t takes half a minute: there each network is run in one precision, on a GPU in both.
+# Interpreted, a step of yolov9-t takes half a minute: there it runs alone, in float32; on a GPU both networks in both
 CASES = [("yolov9-t", "off"), ("gelan-t", "off"), ("yolov9-t", "bf16"), ("gelan-t", "bf16")]
 
 
@@ -99,7 +99,7 @@ def own_runs(name: str, amp: str) -> Iterator[tuple[list[float], Tensor]]:
             yield run(name, "reference", amp, nudge=nudge, last=last)
 
 
-@pytest.mark.parametrize(("name", "amp"), CASES if DEVICE == "cuda" else [CASES[0], CASES[3]])
+@pytest.mark.parametrize(("name", "amp"), CASES if DEVICE == "cuda" else CASES[:1])
 def test_the_published_trajectory_is_within_twice_torchs_own_distance(name: str, amp: str) -> None:
     """A last bit grows a hundredfold a step (test_step), so each step is held to the farthest of torch's runs."""
     exact, moves = run(name, "reference", "off", torch.float64)
