@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -58,9 +57,7 @@ def _skip_absent(way: str, device: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("images", [1, 16])
 @pytest.mark.parametrize("shape", CASES)
-def bench_conv_silu(
-    measure: Callable[..., None], benchmark: Any, device: str, shape: tuple[int, ...], images: int, way: str
-) -> None:
+def bench_conv_silu(measure: Callable[..., None], device: str, shape: tuple[int, ...], images: int, way: str) -> None:
     """Convolution, bias and SiLU of one layer; bfloat16 on a GPU, float32 on a CPU."""
     _skip_absent(way, device)
     wide, width, kernel, stride, groups, side = shape
@@ -78,7 +75,4 @@ def bench_conv_silu(
                 raise
             pytest.skip(f"cuDNN has no engine for it: {error}")  # it says which shapes it serves by trying
         moved = (x.numel() + weight.numel() + out.numel()) * x.element_size()
-        measure(run, device, moved)
-    benchmark.extra_info["flops"] = flops = 2 * out.numel() * weight[0].numel()
-    if benchmark.stats:
-        benchmark.extra_info["tflops_per_second"] = round(flops / benchmark.stats.stats.median / 1e12, 3)
+        measure(run, device, moved, flops=2 * out.numel() * weight[0].numel())

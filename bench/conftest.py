@@ -89,9 +89,9 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def measure(benchmark: Any) -> Callable[..., None]:
-    """measure(run, device, bytes_moved): times run() with a cold cache and notes bandwidth share and peak memory."""
+    """measure(run, device, bytes_moved): times run() with a cold cache and notes bandwidth share, peak memory, operations."""
 
-    def timed(run: Callable[[], object], device: str, bytes_moved: int, rounds: int = 20) -> None:
+    def timed(run: Callable[[], object], device: str, bytes_moved: int, rounds: int = 20, flops: int = 0) -> None:
         flush = torch.empty(2**28 if device == "cuda" else 2**22, dtype=torch.uint8, device=device)
 
         def setup() -> None:
@@ -110,8 +110,12 @@ def measure(benchmark: Any) -> Callable[..., None]:
             benchmark.extra_info["peak_mib"] = round((torch.cuda.max_memory_allocated() - before) / 2**20, 2)
         benchmark.pedantic(once, setup=setup, rounds=rounds, warmup_rounds=2)
         benchmark.extra_info["bytes"] = bytes_moved
+        if flops:
+            benchmark.extra_info["flops"] = flops
         if benchmark.stats:  # absent when benchmarks are only run once, as the tests do
             share = bytes_moved / benchmark.stats.stats.median / copy_bandwidth(device)
             benchmark.extra_info["copy_bandwidth_share"] = round(share, 4)
+            if flops:
+                benchmark.extra_info["tflops_per_second"] = round(flops / benchmark.stats.stats.median / 1e12, 3)
 
     return timed

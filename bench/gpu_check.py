@@ -19,13 +19,16 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLKIT = "/usr/local/cuda"  # where the toolkit is when nothing names it
+SECONDS = 600  # that all of it may take
+RECORDS = ("bench", "compiler")  # steps that write one; torch.compile is slow, and late it must not cost the others' record
 TAIL = 3000  # characters of a step's output that are kept
-TESTS = ("triton", "test_gpu.py", "test_task_aligned_assign.py", "test_batched_nms.py", "test_native.py", "test_backends.py")
+TESTS = ("triton", "test_gpu.py", "test_task_aligned_assign.py", "test_batched_nms.py", "test_native.py", "test_backends.py",
+         "test_conv_silu.py", "test_sgd_ema.py", "test_tuning.py")  # fmt: skip
 SANITIZED = ["tests/test_gpu.py", "-k", "shims_cases"]
 
 
 class Step(NamedTuple):
-    """One command, and the seconds after which it has failed."""
+    """One command, and the seconds that it has at least; what earlier steps leave is its own too."""
 
     name: str
     command: list[str]
@@ -37,7 +40,7 @@ def steps(folder: Path) -> list[Step]:
     python, pytest = sys.executable, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     tests = [f"tests/{name}" for name in TESTS if (ROOT / f"tests/{name}").exists()]
     sanitizer = shutil.which("compute-sanitizer") or f"{TOOLKIT}/bin/compute-sanitizer"
-    record = f"--benchmark-json={folder / 'bench.json'}"
+    records = dict(zip(RECORDS, ("cuda and not compiled", "cuda and compiled"), strict=True))
     return [
         Step("build", [python, "setup.py", "build_ext", "--inplace"], 90),
         Step("tests", [*pytest, "-rs", *tests], 120),
@@ -45,8 +48,20 @@ def steps(folder: Path) -> list[Step]:
             Step(tool, [sanitizer, "--tool", tool, "--error-exitcode", "1", *pytest, *SANITIZED], 100)
             for tool in ("memcheck", "racecheck")
         ),
-        Step("bench", [*pytest, "bench", "-k", "cuda", record], 180),
+        *(
+            Step(name, [*pytest, "bench", "-k", chosen, f"--benchmark-json={folder / name}.json"], 95)
+            for name, chosen in records.items()
+        ),
     ]
+
+
+def run_all(every: list[Step]) -> list[dict[str, Any]]:
+    """Run every step; one may take what the seconds of those before it have left over."""
+    end, results = time.monotonic() + SECONDS, []
+    for number, step in enumerate(every):
+        left = end - time.monotonic() - sum(later.limit for later in every[number + 1 :])
+        results.append(run(step._replace(limit=max(step.limit, int(left)))))
+    return results
 
 
 def run(step: Step) -> dict[str, Any]:
@@ -90,18 +105,21 @@ def machine() -> dict[str, Any]:
 
 def table(benchmarks: list[dict[str, Any]]) -> list[str]:
     """The benchmarks as rows of a table."""
-    rows = ["| benchmark | median, us | of copy bandwidth | peak memory, MiB |", "|---|---|---|---|"]
+    rows = ["| benchmark | median, us | of copy bandwidth | peak memory, MiB | MB | TFLOP/s |", "|---|---|---|---|---|---|"]
     for bench in benchmarks:
         extra = bench["extra_info"]
         share = f"{extra['copy_bandwidth_share']:.1%}" if "copy_bandwidth_share" in extra else ""
-        rows.append(f"| {bench['name']} | {bench['stats']['median'] * 1e6:.1f} | {share} | {extra.get('peak_mib', '')} |")
+        moved, rate = f"{extra['bytes'] / 1e6:.1f}" if "bytes" in extra else "", extra.get("tflops_per_second", "")
+        median = bench["stats"]["median"] * 1e6
+        rows.append(f"| {bench['name']} | {median:.1f} | {share} | {extra.get('peak_mib', '')} | {moved} | {rate} |")
     return rows
 
 
 def write(folder: Path, results: list[dict[str, Any]]) -> None:
     """Both reports."""
-    record = folder / "bench.json"
-    benchmarks = json.loads(record.read_text())["benchmarks"] if record.exists() and record.stat().st_size else []
+    records = [folder / f"{name}.json" for name in RECORDS]
+    written = [json.loads(record.read_text()) for record in records if record.exists() and record.stat().st_size]
+    benchmarks = [bench for record in written for bench in record["benchmarks"]]
     about = machine()
     report = {"machine": about, "steps": results, "benchmarks": benchmarks}
     (folder / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -131,7 +149,9 @@ def main() -> int:
     if about["gpu"] is None:
         print("gpu-check: torch sees no CUDA device; run this on a machine with an NVIDIA GPU and its driver", file=sys.stderr)
         return 2
-    results = [run(step) for step in steps(folder)]
+    for name in RECORDS:
+        (folder / f"{name}.json").unlink(missing_ok=True)  # an earlier run's
+    results = run_all(steps(folder))
     write(folder, results)
     print(f"report: {folder / 'gpu-check.md'}")
     return 0 if all(step["passed"] for step in results) else 1

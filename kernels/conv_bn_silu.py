@@ -315,9 +315,13 @@ def spread_gradient(
     """Write the gradient of each map z into `out`; arguments as in `reduce_gradient`, whose result is `sums`.
 
     sums None: mean and invstd are the running ones and depend on no z. count: rows that the sums are of, this map's by default.
+    Raises ValueError for an out of other memory.
     """
     sources, (first, second) = _sources(grads), (as_matrix(z[0]), as_matrix(z[-1]))
     results = (as_matrix(out[0]), as_matrix(out[-1]))
+    for result, given in zip(results, (out[0], out[-1]), strict=True):
+        if result.data_ptr() != given.data_ptr():
+            raise ValueError(f"conv_bn_silu: out must be channels-last or a slice of it, got strides {list(given.stride())}")
     rows, channels = first.shape
     matrices = (*sources, first, second, *results)
     with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]

@@ -36,19 +36,28 @@ def test_every_ending_of_a_step_is_reported(gpu_check: ModuleType, tmp_path: Pat
     assert [result["passed"] for result in results] == [True, False, False, False]
     assert [result["exit"] for result in results[2:]] == [124, 127]
     bench = {"name": "bench_x", "stats": {"median": 2e-6}, "extra_info": {"copy_bandwidth_share": 0.5, "peak_mib": 3}}
+    late = {"name": "bench_y", "stats": {"median": 1e-6}, "extra_info": {"bytes": 3_000_000, "tflops_per_second": 7.5}}
     (tmp_path / "bench.json").write_text(json.dumps({"benchmarks": [bench]}))
+    (tmp_path / "compiler.json").write_text(json.dumps({"benchmarks": [late]}))
     gpu_check.write(tmp_path, results)
     text = (tmp_path / "gpu-check.md").read_text()
     assert "| sound | passed |" in text
     assert all(word in text for word in ("race found", "so far", "stopped after 2 s", "No such file"))
-    assert "| bench_x | 2.0 | 50.0% | 3 |" in text
+    assert "| bench_x | 2.0 | 50.0% | 3 |  |  |" in text
+    assert "| bench_y | 1.0 |  |  | 3.0 | 7.5 |" in text
     assert [step["name"] for step in json.loads((tmp_path / "gpu-check.json").read_text())["steps"]][-1] == "absent"
+
+
+def test_a_step_may_take_what_earlier_ones_left(gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "run", lambda step: {"limit": step.limit})
+    limits = [result["limit"] for result in gpu_check.run_all([gpu_check.Step(name, [], 100) for name in "abc"])]
+    assert limits == pytest.approx([400, 500, 600], abs=5)
 
 
 def test_its_steps_are_commands_of_this_repository(gpu_check: ModuleType, tmp_path: Path) -> None:
     steps = {step.name: step for step in gpu_check.steps(tmp_path)}
-    assert list(steps) == ["build", "tests", "memcheck", "racecheck", "bench"]
-    assert sum(step.limit for step in steps.values()) <= 10 * 60
+    assert list(steps) == ["build", "tests", "memcheck", "racecheck", "bench", "compiler"]
+    assert sum(step.limit for step in steps.values()) <= gpu_check.SECONDS == 10 * 60
     files = [word for step in steps.values() for word in step.command if word.startswith("tests/")]
     assert len(files) >= 5
     assert all((SCRIPT.parents[1] / name).exists() for name in files)

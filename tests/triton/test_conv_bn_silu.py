@@ -96,6 +96,8 @@ def test_normalise_writes_into_a_slice_and_refuses_other_memory() -> None:
     assert (wide[:, 8:] == 7).all()
     with pytest.raises(ValueError, match="y must be channels-last"):
         normalise([z], [norm], True, torch.empty(2, 4, 3, 5, device=DEVICE))
+    with pytest.raises(ValueError, match="out must be channels-last"):
+        spread_gradient([z], [z], [norm], True, None, [torch.empty(2, 4, 3, 5, device=DEVICE)])
 
 
 def random_map(channels: int, dtype: torch.dtype, mean: float = 0.0, wide: int = 0) -> Tensor:

@@ -1,4 +1,5 @@
-"""All of yolov9-t with the fused kernels: as close to float64 as torch's own float32, over four steps of training."""
+"""All of yolov9-t with the fused kernels and a GPU's tiles: as close to float64 as torch's own float32. Interpreted, one
+step takes a minute; four steps of the published trajectory are in test_trajectory, with larger tiles."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from yolov9k.models import YOLOv9, create_model
 pytest.importorskip("triton")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-STEPS, LEARNING_RATE = 4, 0.01
+STEPS, LEARNING_RATE = (4 if DEVICE == "cuda" else 1), 0.01
 
 
 def train(model: YOLOv9, backend: str, dtype: torch.dtype) -> tuple[list[float], list[Tensor], YOLOv9]:
@@ -45,7 +46,7 @@ def distance(found: list[Tensor], exact: list[Tensor]) -> float:
     return (apart / sum(float(b.square().sum()) for b in exact)) ** 0.5
 
 
-def test_fused_kernels_are_as_exact_as_torch_over_four_steps() -> None:
+def test_fused_kernels_are_as_exact_as_torch() -> None:
     torch.manual_seed(0)
     model = create_model("yolov9-t", 3)
     exact_losses, exact, _ = train(model, "reference", torch.float64)

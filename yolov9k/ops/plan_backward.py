@@ -36,6 +36,7 @@ class Backward(Run):
         self.reduced: dict[Slice, tuple[Tensor, Tensor]] = {}  # gradients before the activation, and their sums
         self.raw: dict[Slice, Tensor] = {}  # of convolutions' raw outputs
         self.x_grad: Tensor | None = None  # where gradients of x's slices are put side by side
+        self.beside: list[Slice] = []  # those that were
         self.results: list[Tensor] = [parameters[0]] * len(parameters)
 
     def run(self, grad: Tensor) -> list[Tensor]:
@@ -105,8 +106,12 @@ class Backward(Run):
             self.k.spread(grads, z, norms, before, total if self.training else None, out, count)
         together = sums[0] if len(sums) == 1 else torch.cat(sums, 1)
         for row, (layer, _) in enumerate(pairs, 1):
+            beta = together[0]
+            if row > 1:  # a tensor of its own: who clips or averages gradients in place would do it twice
+                beta = beta.clone()
+                self.k.count("copy of a sum", [beta], [beta])
             self._give(PER_LAYER * layer + 1, together[row])
-            self._give(PER_LAYER * layer + 2, together[0])
+            self._give(PER_LAYER * layer + 2, beta)
 
     def _of_everyone(self, sums: Tensor, z: Tensor) -> tuple[Tensor, int]:
         """Sums over all processes and the number of rows they are of."""
@@ -213,6 +218,7 @@ class Backward(Run):
             return new_map(self.maps[0], read.width, *self.sizes[read.map])
         if self.x_grad is None:
             self.x_grad = new_map(self.maps[0], self.plan.widths[0], *self.sizes[0])
+        self.beside.append(read)
         return _within(self.x_grad, Slice(0, 0, self.plan.widths[0]), read)
 
     def _of_x(self) -> Tensor:
@@ -220,7 +226,8 @@ class Backward(Run):
         x = self.maps[0]
         if not self.needs_x:
             return x.new_empty(0)
-        if self.x_grad is not None and len(self.segments(whole)) == sum(part.map == 0 for part, _ in self.given):
+        came = sorted(part for part, _ in self.given if part.map == 0)
+        if self.x_grad is not None and came == sorted(self.beside) and came == self.segments(whole):
             return self.x_grad  # every part was written into its place, and nothing else came in
         parts = [self._summed(part) for part in self.segments(whole)]
         if len(parts) > 1:
