@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import itertools
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,15 @@ class Layer(NamedTuple):
     module: str
     args: tuple[Any, ...]
     repeats: int = 1
+
+
+class Stage(NamedTuple):
+    """Layers in a row that work at one stride, `name` says on what: "backbone 8", "neck 16", "auxiliary 32", "head"."""
+
+    name: str
+    layers: tuple[int, ...]
+    reads: tuple[int, ...]  # outputs of earlier stages, PICTURE included
+    gives: tuple[int, ...]  # outputs that later stages read
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,37 @@ class ModelSpec:
                 waiting += [s for s in self.layers[number].sources if s != PICTURE]
         return found
 
+    def strides(self) -> list[float]:
+        """Pixels of the picture to a cell of each layer's output (of what the head reads last, for the head)."""
+        found: dict[int, float] = {PICTURE: 1}
+        for number, layer in enumerate(self.layers):
+            found[number] = found[layer.sources[-1]] * _pace(layer)
+        return [found[number] for number in range(len(self.layers))]
+
+    def stages(self, main_only: bool = False) -> list[Stage]:
+        """All layers but the head in order, cut wherever stride or part of the network changes.
+
+        The auxiliary part is what the main branch can do without; the backbone is all else before the first upsampling,
+        the neck what follows. main_only leaves the auxiliary part out.
+        """
+        main = self.needed(self.main_sources())
+        layers = sorted(main if main_only else self.needed(self.layers[-1].sources))
+        ups = [n for n in sorted(main) if self.layers[n].module == "nn.Upsample"]
+        strides, first_up = self.strides(), ups[0] if ups else len(self.layers)
+
+        def name(number: int) -> str:
+            part = "auxiliary" if number not in main else "backbone" if number < first_up else "neck"
+            return f"{part} {strides[number]:g}"
+
+        runs = [(text, tuple(run)) for text, run in itertools.groupby(layers, name)]
+        head = self.main_sources() if main_only else self.layers[-1].sources
+        return [self._stage(text, run, layers, head) for text, run in runs]
+
+    def _stage(self, name: str, run: tuple[int, ...], layers: list[int], head: tuple[int, ...]) -> Stage:
+        later = {s for n in layers if n > run[-1] for s in self.layers[n].sources} | set(head)
+        reads = {s for n in run for s in self.layers[n].sources} - set(run)
+        return Stage(name, run, tuple(sorted(reads)), tuple(n for n in run if n in later))
+
     def lean(self) -> tuple[ModelSpec, dict[int, int]]:
         """The main branch alone, and the new number of every layer that stays, the head included.
 
@@ -88,6 +129,16 @@ class ModelSpec:
     def _single_head(self) -> str:
         groups = HEADS[self.layers[-1].module][1]
         return next(name for name, kind in HEADS.items() if kind == (1, groups))
+
+
+def _pace(layer: Layer) -> float:
+    """By how much a layer's output is coarser than what it reads last."""
+    if layer.module in ("AConv", "ADown"):
+        return 2.0**layer.repeats
+    if layer.module in ("Conv", "RepConvN") and len(layer.args) > 2 and isinstance(layer.args[2], int):
+        return float(layer.args[2]) ** layer.repeats
+    scale = layer.args[1] if layer.module == "nn.Upsample" and len(layer.args) > 1 else 1
+    return 1 / scale if isinstance(scale, (int, float)) and scale > 0 else 1
 
 
 def _absolute(rows: list[Any]) -> tuple[Layer, ...]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from yolov9k.errors import UserError
 from yolov9k.models import blocks
 from yolov9k.models.blocks import Conv, RepConvN
 from yolov9k.models.heads import HEADS, Detect
 from yolov9k.models.planned import Block
-from yolov9k.models.spec import PICTURE, Layer, ModelSpec, load_spec, make_activation
+from yolov9k.models.recompute import recomputed
+from yolov9k.models.spec import PICTURE, Layer, ModelSpec, Stage, load_spec, make_activation
 
 _BLOCKS: dict[str, type[nn.Module]] = {
     name: getattr(blocks, name)
@@ -52,8 +55,11 @@ class YOLOv9(nn.Module):
         self.model = nn.ModuleList(_build(spec, num_classes, self.class_widths))
         self.head: Detect = self.model[-1]  # type: ignore[assignment]
         self.stride = max(self.head.strides)
+        self._stages = {main_only: spec.stages(main_only) for main_only in (False, True)}
         everything, main = spec.needed(spec.layers[-1].sources), spec.needed(spec.main_sources())
         self._releases = {False: _last_uses(spec, everything), True: _last_uses(spec, main)}
+        self.checkpointed = False
+        self.stage_context: Callable[[str], AbstractContextManager[Any]] = _labelled
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "head":  # a second name for the last layer, not a second submodule
@@ -71,14 +77,39 @@ class YOLOv9(nn.Module):
         """Raw maps of every branch, or of the main one alone, whatever the mode."""
         self._check(x)
         outputs: dict[int, Any] = {PICTURE: x}
-        for number, releases in self._releases[main_only].items():
-            layer = self.spec.layers[number]
-            inputs = [outputs[s] for s in layer.sources]
-            outputs[number] = self.model[number](inputs if len(inputs) > 1 else inputs[0])
-            for source in releases:
-                del outputs[source]
+        recomputes = self.checkpointed and self.training and torch.is_grad_enabled()
+        for stage in self._stages[main_only]:
+            if recomputes and any(isinstance(self.model[n], (Block, nn.Sequential)) for n in stage.layers):
+                self._recomputed(stage, outputs, main_only)
+            else:
+                self._run(stage, outputs, main_only)
         sources = self.spec.main_sources() if main_only else self.spec.layers[-1].sources
-        return self.head([outputs[s] for s in sources], main_only)  # type: ignore[no-any-return]
+        with self.stage_context("head"):
+            return self.head([outputs[s] for s in sources], main_only)  # type: ignore[no-any-return]
+
+    def _run(self, stage: Stage, outputs: dict[int, Any], main_only: bool) -> None:
+        """Add the outputs of a stage's layers to `outputs`, and let go of those that nothing after them reads."""
+        with self.stage_context(stage.name):
+            for number in stage.layers:
+                inputs = [outputs[s] for s in self.spec.layers[number].sources]
+                outputs[number] = self.model[number](inputs if len(inputs) > 1 else inputs[0])
+                for source in self._releases[main_only][number]:
+                    del outputs[source]
+
+    def _recomputed(self, stage: Stage, outputs: dict[int, Any], main_only: bool) -> None:
+        """As `_run`, but what the backward needs of the stage is computed again then."""
+
+        def run(*inputs: Any) -> list[Any]:
+            inside = dict(zip(stage.reads, inputs, strict=True))
+            self._run(stage, inside, main_only)
+            return [inside[number] for number in stage.gives]
+
+        layers = [self.model[number] for number in stage.layers]
+        given = recomputed(run, layers, *(outputs[s] for s in stage.reads))
+        outputs.update(zip(stage.gives, given, strict=True))
+        for number in stage.layers:
+            for source in self._releases[main_only][number]:
+                outputs.pop(source, None)  # those of the stage's own never came out of it
 
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """One branch's raw maps to [B, 4 + nc, A]: boxes in pixels, probabilities."""
@@ -97,6 +128,15 @@ class YOLOv9(nn.Module):
         for module in self.modules():
             if isinstance(module, (Block, Detect)):
                 module.backend = backend
+        return self
+
+    def checkpoint_stages(self, on: bool = True) -> YOLOv9:
+        """Trade time for memory: keep of each stage (`ModelSpec.stages`) what it read, and compute the rest again in the backward.
+
+        One more forward a step; gradients and BatchNorm's running statistics are the same. The head is not recomputed:
+        its turn comes first, when nothing has been let go yet. Returns the model.
+        """
+        self.checkpointed = on
         return self
 
     def _check(self, x: Tensor) -> None:
@@ -137,6 +177,13 @@ class YOLOv9(nn.Module):
         for key, value in self.__dict__.items():
             twin.__dict__[key] = copy.deepcopy(value, memo)
         return twin
+
+
+def _labelled(name: str) -> AbstractContextManager[Any]:
+    """A stage's name in the trace of a profiler that looks on."""
+    if torch.compiler.is_compiling() or not torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+        return nullcontext()
+    return record_function(f"step/forward/{name}")
 
 
 def _last_uses(spec: ModelSpec, layers: set[int]) -> dict[int, list[int]]:
