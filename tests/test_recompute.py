@@ -137,7 +137,7 @@ def test_statistics_come_back_after_an_error_and_stay_readable_in_evaluation() -
     trains, frozen = nn.BatchNorm2d(2), nn.BatchNorm2d(2).eval()
     without = nn.BatchNorm2d(2, track_running_stats=False)
     before = [norm.running_mean for norm in (trains, frozen)]
-    with pytest.raises(ZeroDivisionError), untouched_statistics([trains, frozen, without]):
+    with pytest.raises(ZeroDivisionError), untouched_statistics([trains, frozen, without]):  # noqa: PT012
         assert trains.running_mean is not before[0]
         assert frozen.running_mean is before[1]
         raise ZeroDivisionError

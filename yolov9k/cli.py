@@ -198,6 +198,30 @@ def info(
         console.print(step_cost.cost_table(network, img_size=size))
 
 
+@app.command()
+def profile(
+    cfg: Annotated[str, typer.Option(help="model: yolov9-t, -s, -m, -c, -e, gelan-t ... -e, or a YAML file")],
+    batch: Batch = 16,
+    img: Img = 640,
+    nc: Annotated[int, typer.Option(help="classes of the drawn pictures; with --data the data's count")] = 80,
+    device: Device = "auto",
+    mode: Annotated[str, typer.Option(help="training step: auto, eager, captured (CUDA graphs), compiled")] = "auto",
+    amp: Amp = "auto",
+    steps: Annotated[int, typer.Option(help="steps that are measured, after warming up")] = 10,
+    data: Annotated[str | None, typer.Option(help="measure with a data set's loader; without, on random pictures")] = None,
+    workers: Workers = 8,
+    project: Project = "runs/profile",
+    name: Name = "exp",
+) -> None:
+    """Where a training step's time goes: parts, launches, synchronisations, bytes and memory, each beside its floor."""
+    from yolov9k.engine.profile import run_profile
+
+    run_profile(
+        cfg, batch=batch, img=_rounded(img), nc=nc, device=device, mode=mode, amp=amp, steps=steps, data=data,
+        workers=workers, project=project, name=name, console=console,
+    )  # fmt: skip
+
+
 @data_app.command("check")
 def data_check(
     path: Annotated[str, typer.Argument(help="data.yaml, or a folder or file of YOLO, COCO or Pascal VOC labels")],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,25 @@ def plot_results(csv_path: str | Path, path: str | Path) -> None:
             axes.legend(fontsize=8)
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def plot_profile(
+    parts: Mapping[str, float], stages: Mapping[str, float], floors: Mapping[str, float], title: str, path: str | Path
+) -> None:
+    """A bar for each part of a training step with its floor, and one for each stage of the forward; milliseconds."""
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.barh(list(parts), list(parts.values()), color="tab:blue", label="measured")
+    known = [part for part in parts if part in floors]
+    left.barh(known, [floors[part] for part in known], height=0.3, color="tab:orange", label="floor")
+    left.legend(fontsize=8)
+    right.barh(list(stages), list(stages.values()), color="tab:blue")
+    for axes, text in ((left, "parts of a step"), (right, "stages of the forward")):
+        axes.set(title=text, xlabel="ms")
+        axes.invert_yaxis()
+        axes.grid(axis="x", alpha=0.3)
+    figure.suptitle(title)
     _save(figure, path)
 
 

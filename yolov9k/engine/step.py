@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.profiler import record_function
 
 from yolov9k.engine.capture import CudaRecorder, Graphs, NotRecorded, capacity
 from yolov9k.engine.flat import FlatStorage
@@ -22,6 +21,7 @@ from yolov9k.hyp import Hyp
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9
 from yolov9k.ops.checks import expect_device, expect_shape
+from yolov9k.ops.library import label
 from yolov9k.ops.sgd_ema import NORM, SCALE, SETTINGS, SKIPPED, STATE, UPDATES, sgd_ema
 
 _log = logging.getLogger(__name__).info
@@ -146,17 +146,18 @@ class TrainStep:
         else:
             room = F.pad(boxes, (0, 0, 0, capacity(boxes.shape[1]) - boxes.shape[1]))
             total, parts = self._losses(images, room, counts)
-            with record_function("step/backward"):
+            with label("step/backward"):
                 (total if scale is None else total * scale).backward()  # type: ignore[no-untyped-call]
-        self.flat.gather()
+        with label("step/backward"):
+            self.flat.gather()
         return parts
 
     def _branches(self, images: Tensor) -> Any:
-        with record_function("step/input"):
+        with label("step/input"):
             images = to_float(images.contiguous(memory_format=self.memory_format))
         if images.dtype != self.dtype and images.dtype != self.flat.values.dtype:
             images = images.to(self.flat.values.dtype)
-        with record_function("step/forward"), torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        with label("step/forward"), torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             return self.model(images)
 
     def _forward(self, images: Tensor, boxes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,7 +167,7 @@ class TrainStep:
     def _accumulate_and_update(self, images: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
         """The batch that completes an optimiser step."""
         parts = self._accumulate(images, boxes, counts)
-        with record_function("step/optimizer"):
+        with label("step/optimizer"):
             flat, statistics = self.flat, self.flat.statistics
             # one batch that overflows would spoil the running statistics for good
             statistics.copy_(torch.where(statistics.isfinite(), statistics, self._good_statistics))

@@ -43,7 +43,7 @@ class Trainer:
         self.hyp = Hyp(**resume["hyp"]) if resume else load_hyp(options.hyp)
         if options.label_smoothing is not None:
             self.hyp = self.hyp.override(label_smoothing=options.label_smoothing)
-        self.amp = _choose_amp(options.amp, self.device)
+        self.amp = choose_amp(options.amp, self.device)
         torch.manual_seed(options.seed)
         self.train_split = load_split(options.data, "train", single_cls=options.single_cls, strict=options.strict)
         self.val_split = load_split(options.data, "val", single_cls=options.single_cls, strict=options.strict)
@@ -162,7 +162,7 @@ class Trainer:
                 self.watch.add(self.step(batch.images, batch.boxes, batch.counts), batch)
                 images += len(batch)
                 rate = images / (time.perf_counter() - started)
-                bar.update(task, advance=1, note=_note(self.watch.means, rate, _memory_gb(self.device)))
+                bar.update(task, advance=1, note=_note(self.watch.means, rate, memory_gb(self.device)))
             self.watch.finish()
         return self.watch.means, images / (time.perf_counter() - started)
 
@@ -176,7 +176,7 @@ class Trainer:
         """Write the epoch's line and checkpoints."""
         row = dict(zip(("train/box_loss", "train/cls_loss", "train/dfl_loss"), losses, strict=True))
         row |= {"epoch": epoch, "time": seconds, "lr/pg0": self.schedule.at(self.step.iteration - 1).lr}
-        row |= {"images_per_s": speed, "memory_gb": _memory_gb(self.device)}
+        row |= {"images_per_s": speed, "memory_gb": memory_gb(self.device)}
         text = f"epoch {epoch + 1}/{self.options.epochs}  box {losses[0]:.3f}  class {losses[1]:.3f}  dfl {losses[2]:.3f}"
         if result:
             metrics = result.metrics
@@ -264,7 +264,8 @@ def make_criterion(model: YOLOv9, hyp: Hyp) -> DetectionLoss:
     )  # fmt: skip
 
 
-def _choose_amp(amp: str, device: torch.device) -> str:
+def choose_amp(amp: str, device: torch.device) -> str:
+    """ "auto" by device: bf16 or fp16 on a GPU, off on a CPU; anything else as it is."""
     if amp != "auto":
         return amp
     if device.type != "cuda":
@@ -281,7 +282,7 @@ def _freeze(model: YOLOv9, layers: tuple[int, ...]) -> None:
         model.model[number].requires_grad_(False)
 
 
-def _memory_gb(device: torch.device) -> float:
+def memory_gb(device: torch.device) -> float:
     """Peak memory: the GPU's reserved, else the process's own."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / 1e9

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import record_function
 
 from yolov9k.ops import detection_loss, detection_loss_and_gradient
+from yolov9k.ops.library import label
 
 Targets = Tensor | tuple[Tensor, Tensor]
 
@@ -83,14 +83,14 @@ class DetectionLoss:
         factors = gains * first.shape[0] if scale is None else gains * first.shape[0] * scale
         parts = torch.zeros_like(gains)
         maps, grads = list[Tensor](), list[Tensor]()
-        with record_function("step/loss"):
+        with label("step/loss"):
             for weight, branch in zip(weights, branches, strict=True):
                 found, gradients = detection_loss_and_gradient(
                     branch, *operands, self.strides, factors * weight, **self._options()
                 )
                 parts += weight * found
                 maps, grads = [*maps, *branch], [*grads, *gradients]
-        with record_function("step/backward"):
+        with label("step/backward"):
             torch.autograd.backward(maps, grads)
         return parts * gains
 

@@ -6,13 +6,12 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import record_function
 
 from yolov9k.errors import UserError
 from yolov9k.models import blocks
@@ -21,6 +20,7 @@ from yolov9k.models.heads import HEADS, Detect
 from yolov9k.models.planned import Block
 from yolov9k.models.recompute import recomputed
 from yolov9k.models.spec import PICTURE, Layer, ModelSpec, Stage, load_spec, make_activation
+from yolov9k.ops.library import label
 
 _BLOCKS: dict[str, type[nn.Module]] = {
     name: getattr(blocks, name)
@@ -131,7 +131,7 @@ class YOLOv9(nn.Module):
         return self
 
     def checkpoint_stages(self, on: bool = True) -> YOLOv9:
-        """Trade time for memory: keep of each stage (`ModelSpec.stages`) what it read, and compute the rest again in the backward.
+        """Trade time for memory: keep what each stage (`ModelSpec.stages`) reads, compute the rest again in the backward.
 
         One more forward a step; gradients and BatchNorm's running statistics are the same. The head is not recomputed:
         its turn comes first, when nothing has been let go yet. Returns the model.
@@ -180,10 +180,7 @@ class YOLOv9(nn.Module):
 
 
 def _labelled(name: str) -> AbstractContextManager[Any]:
-    """A stage's name in the trace of a profiler that looks on."""
-    if torch.compiler.is_compiling() or not torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
-        return nullcontext()
-    return record_function(f"step/forward/{name}")
+    return label(f"step/forward/{name}")
 
 
 def _last_uses(spec: ModelSpec, layers: set[int]) -> dict[int, list[int]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from yolov9k.native import task_aligned_assign as run_native
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
-from yolov9k.ops.library import define, differentiate
+from yolov9k.ops.library import define, differentiate, label
 from yolov9k.ops.reference import detection_loss as reference
 from yolov9k.ops.reference.dfl_decode import make_anchors
 from yolov9k.ops.reference.task_aligned_assign import task_aligned_assign as reference_assign
@@ -114,9 +114,10 @@ def _assigned(
     mask = torch.arange(gt_boxes.shape[1], device=counts.device) < counts[:, None]
     backend = choose("task_aligned_assign", "auto", boxes.device)
     operands = (boxes, points * scales, gt_labels, gt_boxes, mask, topk, alpha, beta, True, False)
-    if backend == "reference":
-        return reference_assign(logits.float(), *operands)
-    return run_native(logits, *operands)  # the operator would round the weights to the logits' dtype
+    with label("step/assignment"):
+        if backend == "reference":
+            return reference_assign(logits.float(), *operands)
+        return run_native(logits, *operands)  # the operator would round the weights to the logits' dtype
 
 
 def _shapes(maps: list[Tensor]) -> list[Tensor]:

@@ -1,15 +1,24 @@
-"""Registration of operators with torch.library, under the namespace `yolov9k`."""
+"""Registration of operators with torch.library, under the namespace `yolov9k`; names for a profiler."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch._library.autograd import Info, make_autograd_impl
+from torch.profiler import record_function
 
 _library = torch.library.Library("yolov9k", "FRAGMENT")  # type: ignore[no-untyped-call]
 _DEVICES = ("CPU", "CUDA")
+
+
+def label(name: str) -> AbstractContextManager[Any]:
+    """The name of a part of the training step in the trace of a profiler that looks on; otherwise nothing."""
+    if torch.compiler.is_compiling() or not torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
+        return nullcontext()
+    return record_function(name)
 
 
 def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any] | None = None) -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from yolov9k.ops.library import label
 from yolov9k.ops.reference.boxes import box_ciou
 from yolov9k.ops.reference.dfl_decode import expected_distances, flatten_levels, make_anchors
 from yolov9k.ops.task_aligned_assign import task_aligned_assign
@@ -47,10 +48,11 @@ def detection_loss(
     distances = expected_distances(bins, reg_max)
     boxes = torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)
     mask = torch.arange(gt_boxes.shape[1], device=counts.device) < counts[:, None]
-    gt_index, weight = task_aligned_assign(
-        logits.detach().sigmoid(), boxes.detach() * scales, points * scales, gt_labels, gt_boxes, mask, topk, alpha, beta,
-        backend=assigner,
-    )
+    with label("step/assignment"):
+        gt_index, weight = task_aligned_assign(
+            logits.detach().sigmoid(), boxes.detach() * scales, points * scales, gt_labels, gt_boxes, mask, topk, alpha, beta,
+            backend=assigner,
+        )
     if gt_boxes.shape[1] == 0:
         targets = torch.full_like(logits, 0.5 * label_smoothing)
         cls = class_loss(logits, targets, pos_weight)
