@@ -10,6 +10,8 @@
 #if defined(__x86_64__) && defined(__gnu_linux__)
 #include <immintrin.h>
 #define YK_AVX2 __attribute__((target("avx2")))
+#endif
+#if defined(YK_AVX2) && !defined(__SANITIZE_THREAD__)                // which does not run yet when the choice is made
 #define YK_CLONES __attribute__((target_clones("avx2", "default")))  // chosen when the module is loaded
 #else
 #define YK_CLONES
@@ -269,7 +271,7 @@ Status check_augment(const AugmentInput& in, const AugmentOutput& out) {
         if (!within(in, in.layers[i])) return bad_argument("layers must lie within pixels, their sides and places below 262144");
     for (std::int64_t i = 0; i < 4 * in.images; i += 2)
         if (in.spans[i] < 0 || in.spans[i] > in.spans[i + 1] || in.spans[i + 1] > in.layer_count)
-            return bad_argument("spans must rise, from 0 to at most the number of layers");
+            return bad_argument("spans must be rising, from 0 to at most the number of layers");
     return ok();
 }
 

@@ -77,3 +77,14 @@ SGD_FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}
 # Sums over anchors and classes in another order, an arc tangent of the kernel's own: float32's rounding of many terms.
 LOSS_FLOAT32 = {"rtol": 2e-5, "atol": 1e-5}
 LOSS_KERNEL_GRADIENT = {"rtol": 2e-4, "atol": 2e-5}
+# OpenCV turns HSV into BGR in float32, by vector instructions in rows of some length and otherwise without, which differ by
+# a level in a quarter of all values; the operator rounds the exact value. Levels of 255.
+HSV_LEVELS = 1
+# Shares of a picture's sides from some tens of float32 operations on pixels, against Python's floats; cancellation by tilts.
+FLOAT32_COORDINATES = {"rtol": 1e-4, "atol": 1e-4}
+# OpenCV and the operator round positions to grids of their own (at most 1/32 pixel) and weights too. On photographs a level
+# of 255 on average is beyond that; at sharp edges and at the border, where grey begins, it is some levels.
+OPENCV_MEAN = 0.5
+OPENCV_LEVELS = 4
+# Pixels: float32 against float64 matrices, at coordinates of some hundreds, multiplied by a scale of up to two.
+OPENCV_BOXES = 2e-3
