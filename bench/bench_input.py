@@ -19,7 +19,7 @@ import torch
 
 from tests import opencv_input
 from yolov9k.data import augment
-from yolov9k.data.batch import pack
+from yolov9k.data.batch import collate
 from yolov9k.data.dataset import DetectionDataset, Sample
 from yolov9k.data.labels import Labels
 from yolov9k.data.records import Record
@@ -73,7 +73,7 @@ class Work:
         for recipe in recipes:
             views = self.dataset.apply(recipe, 0, shape, [])
             samples.append(Sample(views, recipe.mix if len(views) > 1 else 1.0, recipe.gains, 0, shape, shape))
-        return pack(samples).augment(backend="cpu")
+        return collate(samples)
 
     def opencv(self, recipes: list[augment.Recipe]) -> object:
         return opencv_input.batch(recipes, self.tiles, SIZE)

@@ -34,19 +34,53 @@ struct Reach {
     Run touched, inner;
 };
 
-YK_CLONES Reach reach(const int* places, int count, std::int64_t start, std::int64_t length) {
-    const int low = static_cast<int>(start) * kFraction;
-    const auto touching = static_cast<unsigned>((length + 1) * kFraction), inside = static_cast<unsigned>((length - 1) * kFraction);
-    int begin = count, end = 0, inner_begin = count, inner_end = 0, inner = 0;
+// The pixels whose places are low..high-1, of a row of places that only rise or only fall.
+Run between(const int* places, int count, int low, int high) {
+    const bool rises = places[0] <= places[count - 1];
+    const auto first = [&](int limit) {
+        const auto before = [&](int place) { return rises ? place < limit : place >= limit; };
+        return static_cast<int>(std::partition_point(places, places + count, before) - places);
+    };
+    return rises ? Run{first(low), first(high)} : Run{first(high), first(low)};
+}
+
+// Of a view that is not in perspective. Most layers are out of a row's way, which its ends tell.
+Reach reach_flat(const int* places, int count, int low, int length) {
+    const auto [least, most] = std::minmax(places[0], places[count - 1]);
+    if (most < low - kFraction || least >= low + length) return {{0, 0}, {0, 0}};
+    return {between(places, count, low - kFraction, low + length), between(places, count, low, low + length - kFraction)};
+}
+
+YK_CLONES Run extent(const int* places, int count) {
+    int lowest = places[0], highest = places[0];
     for (int x = 0; x < count; ++x) {
-        const bool touches = static_cast<unsigned>(places[x] - low + kFraction) < touching;
-        const bool within = static_cast<unsigned>(places[x] - low) < inside;
-        begin = least(begin, touches ? x : count), end = most(end, touches ? x + 1 : 0);
-        inner_begin = least(inner_begin, within ? x : count), inner_end = most(inner_end, within ? x + 1 : 0);
-        inner += within;
+        lowest = least(lowest, places[x]);
+        highest = most(highest, places[x]);
     }
-    // rounding may break a run of a perspective view: its pixels are then tested one by one
-    return {{begin, end}, {inner_begin, inner == inner_end - inner_begin ? inner_end : inner_begin}};
+    return {lowest, highest};
+}
+
+// Of a view in perspective, whose places lie within `bounds`; rounding may break a run: its pixels are then tested one by one.
+Reach reach_tilted(const int* places, int count, int low, int length, Run bounds) {
+    if (bounds.end < low - kFraction || bounds.begin >= low + length) return {{0, 0}, {0, 0}};
+    const auto touching = static_cast<unsigned>(length + kFraction), inside = static_cast<unsigned>(length - kFraction);
+    Reach found{{count, 0}, {count, 0}};
+    int inner = 0;
+    for (int x = 0; x < count; ++x) {
+        if (static_cast<unsigned>(places[x] - low + kFraction) >= touching) continue;
+        found.touched = {least(found.touched.begin, x), x + 1};
+        if (static_cast<unsigned>(places[x] - low) >= inside) continue;
+        found.inner = {least(found.inner.begin, x), x + 1};
+        ++inner;
+    }
+    if (inner != found.inner.end - found.inner.begin) found.inner = {0, 0};
+    return found;
+}
+
+Reach reach(const std::vector<int>& places, bool flat, Run bounds, std::int64_t start, std::int64_t length) {
+    const int count = static_cast<int>(places.size()), low = static_cast<int>(start) * kFraction;
+    const int extended = static_cast<int>(length) * kFraction;
+    return flat ? reach_flat(places.data(), count, low, extended) : reach_tilted(places.data(), count, low, extended, bounds);
 }
 
 // One of a sample's views. Upright: no rotation, shear or tilt, so that all rows have the same columns.
@@ -55,6 +89,7 @@ struct View {
     int count;
     const float* m;
     bool flat, upright;
+    Run columns, rows;  // bounds of the places of a row in perspective
     std::vector<int> column, row, offset;
     std::vector<Reach> across;  // of each layer, where the view is upright
 };
@@ -78,13 +113,12 @@ View make_view(const AugmentInput& in, std::int64_t number) {
     const float* m = in.matrices + 9 * number;
     const std::int64_t* span = in.spans + 2 * number;
     const bool flat = m[6] == 0.0f && m[7] == 0.0f && m[8] == 1.0f;
-    View view{in.layers + span[0], static_cast<int>(span[1] - span[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f,
+    View view{in.layers + span[0], static_cast<int>(span[1] - span[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f, {}, {},
               std::vector<int>(in.width), std::vector<int>(in.width), std::vector<int>(in.width), {}};
     if (!view.upright) return view;
     set_places(m, 0, static_cast<int>(in.width), flat, view.column.data(), view.row.data());
     for (int k = 0; k < view.count; ++k)
-        view.across.push_back(
-            reach(view.column.data(), static_cast<int>(in.width), view.layers[k].left, view.layers[k].width));
+        view.across.push_back(reach(view.column, true, {}, view.layers[k].left, view.layers[k].width));
     return view;
 }
 
@@ -186,14 +220,15 @@ void see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
         std::fill(view.row.begin(), view.row.end(), place(view.m[4] * down + view.m[5]));
     } else {
         set_places(view.m, y, width, view.flat, view.column.data(), view.row.data());
+        if (!view.flat) view.columns = extent(view.column.data(), width), view.rows = extent(view.row.data(), width);
     }
     for (int k = 0; k < view.count; ++k) {
         const Layer& layer = view.layers[k];
         if (!layer.height || !layer.width) continue;
-        Reach down = reach(view.row.data(), view.upright ? 1 : width, layer.top, layer.height);
+        const Reach down = reach(view.row, view.flat, view.rows, layer.top, layer.height);
         if (down.touched.empty()) continue;
-        if (view.upright) down = {{0, width}, {0, down.inner.empty() ? 0 : width}};
-        const Reach across = view.upright ? view.across[k] : reach(view.column.data(), width, layer.left, layer.width);
+        const Reach across =
+            view.upright ? view.across[k] : reach(view.column, view.flat, view.columns, layer.left, layer.width);
         const Run touched = both(across.touched, down.touched);
         Run inner = both(across.inner, down.inner);
         if (layer.mask >= 0 || inner.empty()) inner = {touched.end, touched.end};
