@@ -27,6 +27,7 @@ struct Run {
 };
 
 Run both(Run a, Run b) { return {std::max(a.begin, b.begin), std::min(a.end, b.end)}; }
+Run hull(Run a, Run b) { return {std::min(a.begin, b.begin), std::max(a.end, b.end)}; }
 
 // Where a row touches a layer, as one of the two coordinates has it: pixels of which a neighbour lies in it, and those of
 // which both do.
@@ -211,10 +212,11 @@ void paint_edge(const AugmentInput& in, const View& view, int k, Run run, std::u
     }
 }
 
-// One row of a view, BGR in the low bytes of each word.
-void see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
+// One row of a view, BGR in the low bytes of each word; returns where it may be other than grey.
+Run see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
     const int width = static_cast<int>(in.width);
     std::fill(out, out + width, kGrey);
+    Run seen{width, 0};
     if (view.upright) {  // what set_places would compute, once
         const float down = static_cast<float>(y);
         std::fill(view.row.begin(), view.row.end(), place(view.m[4] * down + view.m[5]));
@@ -231,11 +233,13 @@ void see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
             view.upright ? view.across[k] : reach(view.column, view.flat, view.columns, layer.left, layer.width);
         const Run touched = both(across.touched, down.touched);
         Run inner = both(across.inner, down.inner);
+        if (!touched.empty()) seen = hull(seen, touched);
         if (layer.mask >= 0 || inner.empty()) inner = {touched.end, touched.end};
         paint_edge(in, view, k, {touched.begin, inner.begin}, out);
         paint_run(in, view, layer, inner, out);
         paint_edge(in, view, k, {inner.end, touched.end}, out);
     }
+    return seen;
 }
 
 YK_CLONES void mix_row(std::uint8_t* first, const std::uint8_t* second, int count, int share) {
@@ -243,8 +247,8 @@ YK_CLONES void mix_row(std::uint8_t* first, const std::uint8_t* second, int coun
         first[i] = static_cast<std::uint8_t>((first[i] * share + second[i] * (kUnit - share) + kUnit / 2) >> kUnitBits);
 }
 
-YK_CLONES void recolour_row(std::uint32_t* row, int width, int hue, int saturation, int value) {
-    for (int x = 0; x < width; ++x) row[x] = recolour(row[x], hue, saturation, value);
+YK_CLONES void recolour_run(std::uint32_t* row, Run run, int hue, int saturation, int value) {
+    for (int x = run.begin; x < run.end; ++x) row[x] = recolour(row[x], hue, saturation, value);
 }
 
 YK_CLONES void write_bytes(const std::uint32_t* row, int width, int shift, std::uint8_t* out) {
@@ -271,15 +275,20 @@ void make_image(const AugmentInput& in, const AugmentOutput& out, std::int64_t i
     const float* gain = in.gains + 3 * image;
     const int hue = fixed(gain[0], 2.0f), saturation = fixed(gain[1], 2.0f), value = fixed(gain[2], 2.0f);
     const bool recoloured = hue != kUnit || saturation != kUnit || value != kUnit;
+    const std::uint32_t grey = recolour(kGrey, hue, saturation, value);
     View first = make_view(in, 2 * image), second = make_view(in, 2 * image + 1);
     std::vector<std::uint32_t> row(width), other(width);
     for (int y = 0; y < in.height; ++y) {
-        see_row(in, first, y, row.data());
+        Run seen = see_row(in, first, y, row.data());
         if (share != kUnit) {
-            see_row(in, second, y, other.data());
+            seen = hull(seen, see_row(in, second, y, other.data()));
             mix_row(reinterpret_cast<std::uint8_t*>(row.data()), reinterpret_cast<std::uint8_t*>(other.data()), 4 * width, share);
         }
-        if (recoloured) recolour_row(row.data(), width, hue, saturation, value);
+        if (recoloured) {  // grey is of one colour before and after
+            recolour_run(row.data(), seen, hue, saturation, value);
+            std::fill(row.begin(), row.begin() + std::min(seen.begin, width), grey);
+            std::fill(row.begin() + std::max(seen.end, std::min(seen.begin, width)), row.end(), grey);
+        }
         write_row<T>(row.data(), width, out, image * out.stride_image + y * out.stride_row);
     }
 }
