@@ -244,7 +244,7 @@ def _cut_out(canvas: Canvas, box: Floats, outline: Floats) -> Layer:
     """The mirrored picture within a box, with the mirrored outline as its mask, at its mirrored place."""
     width = canvas.shape[1]
     (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int).tolist(), np.ceil(box[2:]).astype(int).tolist()
-    patch = canvas.cut(x1, y1, x2, y2)[:, ::-1]
+    patch: Image = cv2.flip(canvas.cut(x1, y1, x2, y2), 1)  # type: ignore[assignment]  # OpenCV's stubs lack the dtype
     mask: Image = np.zeros(patch.shape[:2], np.uint8)
     fraction = 4  # binary digits of OpenCV's fixed-point coordinates, which count from the first pixel's centre
     points = np.round((outline - (width - x2, y1) - 0.5) * (1 << fraction)).astype(np.int32)

@@ -45,7 +45,9 @@ def augment(
 
     Everything but pixels is small. All lie on one device, contiguous. Coordinates are computed in float32, rounded to
     1/2048 pixel, from there on all is integers: weights of the four neighbours, shares and gains (1/32768), each result
-    rounded once (`reference.augment` is the definition, every backend gives the same bytes). Layers must lie within
+    rounded once (`reference.augment` is the definition, every backend gives the same bytes). OpenCV's warpAffine and
+    warpPerspective may round positions to 1/32 pixel instead and blend in another order, so at sharp edges they differ by some
+    levels of 255; at a border both blend with grey over the last pixel, OpenCV at those coarser places. Layers must lie within
     pixels: checked on the CPU, trusted on a device, where nothing is read on the host. Without gradient. Raises ValueError
     or TypeError naming the argument.
     """
