@@ -10,6 +10,8 @@
 #if defined(__x86_64__) && defined(__gnu_linux__)
 #include <immintrin.h>
 #define YK_AVX2 __attribute__((target("avx2")))
+#endif
+#if defined(YK_AVX2) && !defined(__SANITIZE_THREAD__)                // which does not run yet when the choice is made
 #define YK_CLONES __attribute__((target_clones("avx2", "default")))  // chosen when the module is loaded
 #else
 #define YK_CLONES
@@ -25,6 +27,7 @@ struct Run {
 };
 
 Run both(Run a, Run b) { return {std::max(a.begin, b.begin), std::min(a.end, b.end)}; }
+Run hull(Run a, Run b) { return {std::min(a.begin, b.begin), std::max(a.end, b.end)}; }
 
 // Where a row touches a layer, as one of the two coordinates has it: pixels of which a neighbour lies in it, and those of
 // which both do.
@@ -32,19 +35,53 @@ struct Reach {
     Run touched, inner;
 };
 
-YK_CLONES Reach reach(const int* places, int count, std::int64_t start, std::int64_t length) {
-    const int low = static_cast<int>(start) * kFraction;
-    const auto touching = static_cast<unsigned>((length + 1) * kFraction), inside = static_cast<unsigned>((length - 1) * kFraction);
-    int begin = count, end = 0, inner_begin = count, inner_end = 0, inner = 0;
+// The pixels whose places are low..high-1, of a row of places that only rise or only fall.
+Run between(const int* places, int count, int low, int high) {
+    const bool rises = places[0] <= places[count - 1];
+    const auto first = [&](int limit) {
+        const auto before = [&](int place) { return rises ? place < limit : place >= limit; };
+        return static_cast<int>(std::partition_point(places, places + count, before) - places);
+    };
+    return rises ? Run{first(low), first(high)} : Run{first(high), first(low)};
+}
+
+// Of a view that is not in perspective. Most layers are out of a row's way, which its ends tell.
+Reach reach_flat(const int* places, int count, int low, int length) {
+    const auto [least, most] = std::minmax(places[0], places[count - 1]);
+    if (most < low - kFraction || least >= low + length) return {{0, 0}, {0, 0}};
+    return {between(places, count, low - kFraction, low + length), between(places, count, low, low + length - kFraction)};
+}
+
+YK_CLONES Run extent(const int* places, int count) {
+    int lowest = places[0], highest = places[0];
     for (int x = 0; x < count; ++x) {
-        const bool touches = static_cast<unsigned>(places[x] - low + kFraction) < touching;
-        const bool within = static_cast<unsigned>(places[x] - low) < inside;
-        begin = least(begin, touches ? x : count), end = most(end, touches ? x + 1 : 0);
-        inner_begin = least(inner_begin, within ? x : count), inner_end = most(inner_end, within ? x + 1 : 0);
-        inner += within;
+        lowest = least(lowest, places[x]);
+        highest = most(highest, places[x]);
     }
-    // rounding may break a run of a perspective view: its pixels are then tested one by one
-    return {{begin, end}, {inner_begin, inner == inner_end - inner_begin ? inner_end : inner_begin}};
+    return {lowest, highest};
+}
+
+// Of a view in perspective, whose places lie within `bounds`; rounding may break a run: its pixels are then tested one by one.
+Reach reach_tilted(const int* places, int count, int low, int length, Run bounds) {
+    if (bounds.end < low - kFraction || bounds.begin >= low + length) return {{0, 0}, {0, 0}};
+    const auto touching = static_cast<unsigned>(length + kFraction), inside = static_cast<unsigned>(length - kFraction);
+    Reach found{{count, 0}, {count, 0}};
+    int inner = 0;
+    for (int x = 0; x < count; ++x) {
+        if (static_cast<unsigned>(places[x] - low + kFraction) >= touching) continue;
+        found.touched = {least(found.touched.begin, x), x + 1};
+        if (static_cast<unsigned>(places[x] - low) >= inside) continue;
+        found.inner = {least(found.inner.begin, x), x + 1};
+        ++inner;
+    }
+    if (inner != found.inner.end - found.inner.begin) found.inner = {0, 0};
+    return found;
+}
+
+Reach reach(const std::vector<int>& places, bool flat, Run bounds, std::int64_t start, std::int64_t length) {
+    const int count = static_cast<int>(places.size()), low = static_cast<int>(start) * kFraction;
+    const int extended = static_cast<int>(length) * kFraction;
+    return flat ? reach_flat(places.data(), count, low, extended) : reach_tilted(places.data(), count, low, extended, bounds);
 }
 
 // One of a sample's views. Upright: no rotation, shear or tilt, so that all rows have the same columns.
@@ -53,6 +90,7 @@ struct View {
     int count;
     const float* m;
     bool flat, upright;
+    Run columns, rows;  // bounds of the places of a row in perspective
     std::vector<int> column, row, offset;
     std::vector<Reach> across;  // of each layer, where the view is upright
 };
@@ -76,13 +114,12 @@ View make_view(const AugmentInput& in, std::int64_t number) {
     const float* m = in.matrices + 9 * number;
     const std::int64_t* span = in.spans + 2 * number;
     const bool flat = m[6] == 0.0f && m[7] == 0.0f && m[8] == 1.0f;
-    View view{in.layers + span[0], static_cast<int>(span[1] - span[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f,
+    View view{in.layers + span[0], static_cast<int>(span[1] - span[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f, {}, {},
               std::vector<int>(in.width), std::vector<int>(in.width), std::vector<int>(in.width), {}};
     if (!view.upright) return view;
     set_places(m, 0, static_cast<int>(in.width), flat, view.column.data(), view.row.data());
     for (int k = 0; k < view.count; ++k)
-        view.across.push_back(
-            reach(view.column.data(), static_cast<int>(in.width), view.layers[k].left, view.layers[k].width));
+        view.across.push_back(reach(view.column, true, {}, view.layers[k].left, view.layers[k].width));
     return view;
 }
 
@@ -175,30 +212,34 @@ void paint_edge(const AugmentInput& in, const View& view, int k, Run run, std::u
     }
 }
 
-// One row of a view, BGR in the low bytes of each word.
-void see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
+// One row of a view, BGR in the low bytes of each word; returns where it may be other than grey.
+Run see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
     const int width = static_cast<int>(in.width);
     std::fill(out, out + width, kGrey);
+    Run seen{width, 0};
     if (view.upright) {  // what set_places would compute, once
         const float down = static_cast<float>(y);
         std::fill(view.row.begin(), view.row.end(), place(view.m[4] * down + view.m[5]));
     } else {
         set_places(view.m, y, width, view.flat, view.column.data(), view.row.data());
+        if (!view.flat) view.columns = extent(view.column.data(), width), view.rows = extent(view.row.data(), width);
     }
     for (int k = 0; k < view.count; ++k) {
         const Layer& layer = view.layers[k];
         if (!layer.height || !layer.width) continue;
-        Reach down = reach(view.row.data(), view.upright ? 1 : width, layer.top, layer.height);
+        const Reach down = reach(view.row, view.flat, view.rows, layer.top, layer.height);
         if (down.touched.empty()) continue;
-        if (view.upright) down = {{0, width}, {0, down.inner.empty() ? 0 : width}};
-        const Reach across = view.upright ? view.across[k] : reach(view.column.data(), width, layer.left, layer.width);
+        const Reach across =
+            view.upright ? view.across[k] : reach(view.column, view.flat, view.columns, layer.left, layer.width);
         const Run touched = both(across.touched, down.touched);
         Run inner = both(across.inner, down.inner);
+        if (!touched.empty()) seen = hull(seen, touched);
         if (layer.mask >= 0 || inner.empty()) inner = {touched.end, touched.end};
         paint_edge(in, view, k, {touched.begin, inner.begin}, out);
         paint_run(in, view, layer, inner, out);
         paint_edge(in, view, k, {inner.end, touched.end}, out);
     }
+    return seen;
 }
 
 YK_CLONES void mix_row(std::uint8_t* first, const std::uint8_t* second, int count, int share) {
@@ -206,8 +247,8 @@ YK_CLONES void mix_row(std::uint8_t* first, const std::uint8_t* second, int coun
         first[i] = static_cast<std::uint8_t>((first[i] * share + second[i] * (kUnit - share) + kUnit / 2) >> kUnitBits);
 }
 
-YK_CLONES void recolour_row(std::uint32_t* row, int width, int hue, int saturation, int value) {
-    for (int x = 0; x < width; ++x) row[x] = recolour(row[x], hue, saturation, value);
+YK_CLONES void recolour_run(std::uint32_t* row, Run run, int hue, int saturation, int value) {
+    for (int x = run.begin; x < run.end; ++x) row[x] = recolour(row[x], hue, saturation, value);
 }
 
 YK_CLONES void write_bytes(const std::uint32_t* row, int width, int shift, std::uint8_t* out) {
@@ -234,15 +275,20 @@ void make_image(const AugmentInput& in, const AugmentOutput& out, std::int64_t i
     const float* gain = in.gains + 3 * image;
     const int hue = fixed(gain[0], 2.0f), saturation = fixed(gain[1], 2.0f), value = fixed(gain[2], 2.0f);
     const bool recoloured = hue != kUnit || saturation != kUnit || value != kUnit;
+    const std::uint32_t grey = recolour(kGrey, hue, saturation, value);
     View first = make_view(in, 2 * image), second = make_view(in, 2 * image + 1);
     std::vector<std::uint32_t> row(width), other(width);
     for (int y = 0; y < in.height; ++y) {
-        see_row(in, first, y, row.data());
+        Run seen = see_row(in, first, y, row.data());
         if (share != kUnit) {
-            see_row(in, second, y, other.data());
+            seen = hull(seen, see_row(in, second, y, other.data()));
             mix_row(reinterpret_cast<std::uint8_t*>(row.data()), reinterpret_cast<std::uint8_t*>(other.data()), 4 * width, share);
         }
-        if (recoloured) recolour_row(row.data(), width, hue, saturation, value);
+        if (recoloured) {  // grey is of one colour before and after
+            recolour_run(row.data(), seen, hue, saturation, value);
+            std::fill(row.begin(), row.begin() + std::min(seen.begin, width), grey);
+            std::fill(row.begin() + std::max(seen.end, std::min(seen.begin, width)), row.end(), grey);
+        }
         write_row<T>(row.data(), width, out, image * out.stride_image + y * out.stride_row);
     }
 }
@@ -269,7 +315,7 @@ Status check_augment(const AugmentInput& in, const AugmentOutput& out) {
         if (!within(in, in.layers[i])) return bad_argument("layers must lie within pixels, their sides and places below 262144");
     for (std::int64_t i = 0; i < 4 * in.images; i += 2)
         if (in.spans[i] < 0 || in.spans[i] > in.spans[i + 1] || in.spans[i + 1] > in.layer_count)
-            return bad_argument("spans must rise, from 0 to at most the number of layers");
+            return bad_argument("spans must be rising, from 0 to at most the number of layers");
     return ok();
 }
 

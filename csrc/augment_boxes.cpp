@@ -51,10 +51,10 @@ Status check_augment_boxes(const AugmentBoxesInput& in, const AugmentBoxesOutput
     if (in.objects && (!in.ends || !in.classes || !in.least || (in.point_count && !in.points)))
         return bad_argument("the address of the objects is null");
     for (std::int64_t n = 0, last = 0; n < in.objects; last = in.ends[n++])
-        if (in.ends[n] < last || in.ends[n] > in.point_count) return bad_argument("ends must rise, to at most the number of points");
+        if (in.ends[n] < last || in.ends[n] > in.point_count) return bad_argument("ends must be rising, from 0 to at most the number of points");
     for (std::int64_t i = 0; i < 4 * in.images; i += 2)
         if (in.spans[i] < 0 || in.spans[i] > in.spans[i + 1] || in.spans[i + 1] > in.objects)
-            return bad_argument("spans must rise, from 0 to at most the number of objects");
+            return bad_argument("spans must be rising, from 0 to at most the number of objects");
     return ok();
 }
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from yolov9k import native
 from yolov9k.cli import main
 from yolov9k.ops import (
+    augment,
+    augment_boxes,
     available,
     batched_nms,
     conv_bn_silu,
@@ -29,7 +31,9 @@ from yolov9k.ops.backends import BACKENDS, choose
 
 CPU = torch.device("cpu")
 MAPS = [torch.zeros(1, 66, 2, 2)]
-NATIVE = ("task_aligned_assign", "batched_nms")  # operators that csrc/ computes
+NATIVE = {  # operators that csrc/ computes, and where
+    "task_aligned_assign": ("cpu", "cuda"), "batched_nms": ("cpu", "cuda"), "augment": ("cpu",), "augment_boxes": ("cpu",),
+}  # fmt: skip
 
 
 def _convolve(backend: str) -> Tensor:
@@ -68,10 +72,26 @@ def _optimise(backend: str) -> Tensor:
     return values
 
 
+_STILL = torch.eye(3).expand(1, 2, 3, 3)
+
+
+def _augment(backend: str) -> Tensor:
+    pixels, layers = torch.full((12,), 200, dtype=torch.uint8), torch.tensor([[0, 2, 2, 0, 0, -1]])
+    spans, ones = torch.tensor([[[0, 1], [0, 0]]]), torch.ones(1, 3)
+    return augment(pixels, layers, spans, _STILL, ones[:, 0], ones * 0.9, (3, 3), backend=backend)
+
+
+def _augment_boxes(backend: str) -> Tensor:
+    points, spans = torch.tensor([[1.0, 1.0], [9.0, 1.0], [9.0, 20.0]]), torch.tensor([[[0, 1], [0, 0]]])
+    one = torch.ones(1)
+    return augment_boxes(points, torch.tensor([3]), one.long(), one * 0.1, spans, _STILL, (8, 8), 2, backend=backend).boxes
+
+
 CALLS: dict[str, Callable[[str], Tensor]] = {
     "conv_bn_silu": _convolve, "conv_silu": _convolve_fused, "dfl_decode": _decode,
     "dfl_candidates": _choose, "detection_loss": _lose,
     "task_aligned_assign": _assign, "batched_nms": _suppress, "sgd_ema": _optimise,
+    "augment": _augment, "augment_boxes": _augment_boxes,
 }  # fmt: skip
 
 
@@ -124,7 +144,7 @@ def test_auto_takes_the_devices_own_where_it_is_there() -> None:
 def test_without_the_compiled_module_the_reference_runs_and_the_others_say_why_not(operator: str) -> None:
     assert available(operator) == ("reference",)
     assert choose(operator, "auto", CPU) == "reference"
-    for backend in ("cpu", "cuda"):
+    for backend in NATIVE[operator]:
         with pytest.raises(RuntimeError, match=f"{operator}: backend '{backend}' is not here: yolov9k._native is not built"):
             CALLS[operator](backend)
 

@@ -89,3 +89,14 @@ JSON_BOX = 1.001e-3
 JSON_SCORE = 1.001e-5
 # An untrained model's detections tie within rounding; another order of them moves its average precision, near 0, by little.
 AVERAGE_PRECISION = 0.02
+# OpenCV turns HSV into BGR in float32, by vector instructions in rows of some length and otherwise without, which differ by
+# a level in a quarter of all values; the operator rounds the exact value. Levels of 255.
+HSV_LEVELS = 1
+# Shares of a picture's sides from some tens of float32 operations on pixels, against Python's floats; cancellation by tilts.
+FLOAT32_COORDINATES = {"rtol": 1e-4, "atol": 1e-4}
+# OpenCV and the operator round positions to grids of their own (at most 1/32 pixel) and weights too. On photographs a level
+# of 255 on average is beyond that; at sharp edges and at the border, where grey begins, it is some levels.
+OPENCV_MEAN = 0.5
+OPENCV_LEVELS = 4
+# Pixels: float32 against float64 matrices, at coordinates of some hundreds, multiplied by a scale of up to two.
+OPENCV_BOXES = 2e-3

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.augment_cases import AugmentCase, BoxesCase
+
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).resolve().parent
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/assigner.h
@@ -90,6 +92,48 @@ class NmsCase(NamedTuple):
         return take(stream, (np.float32, (images, self.max_detections, 6)), (np.int64, (images,)))
 
 
+class PictureCase(NamedTuple):
+    """Arguments of augment; uint8, contiguous or channels last."""
+
+    case: AugmentCase
+    channels_last: bool = False
+
+    def pack(self) -> bytes:
+        """The bytes that main.cpp's augment() reads."""
+        pixels, layers, *tables, size = self.case
+        sizes = [2, len(self.case.spans), *size, len(pixels), len(layers), self.channels_last]
+        levels = torch.arange(256, dtype=torch.uint8)
+        return np.array(sizes, np.int64).tobytes() + b"".join(map(raw, (pixels, layers, *tables, levels)))
+
+    def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:
+        """The pictures from the head of a result, and its rest."""
+        (height, width), images = self.case.size, len(self.case.spans)
+        shape = (images, height, width, 3) if self.channels_last else (images, 3, height, width)
+        (found,), rest = take(stream, (np.uint8, shape))
+        return (found.permute(0, 3, 1, 2) if self.channels_last else found,), rest
+
+
+class ObjectsCase(NamedTuple):
+    """Arguments of augment_boxes."""
+
+    case: BoxesCase
+    capacity: int = 20
+
+    def pack(self) -> bytes:
+        """The bytes that main.cpp's augment_boxes() reads."""
+        *tables, size = self.case
+        sizes = [3, len(self.case.spans), *size, len(self.case.points), len(self.case.ends), self.capacity]
+        return np.array(sizes, np.int64).tobytes() + b"".join(map(raw, tables))
+
+    def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:
+        """boxes and counts from the head of a result, and its rest."""
+        images = len(self.case.spans)
+        return take(stream, (np.float32, (images, self.capacity, 5)), (np.int64, (images,)))
+
+
+Case = AssignCase | NmsCase | PictureCase | ObjectsCase
+
+
 def raw(tensor: Tensor) -> bytes:
     """A tensor's elements, row by row."""
     return bytes(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()) if tensor.numel() else b""
@@ -113,7 +157,7 @@ def build(folder: Path, sanitizer: str = "plain", csrc: Path = ROOT / "csrc") ->
     sources = {
         "assigner_kernels": ["-DYK_SIMT", "-x", "c++", str(csrc / "assigner.cu")],
         "nms_kernels": ["-DYK_SIMT", "-x", "c++", str(csrc / "nms.cu")],
-        **{path.stem: [str(path)] for path in (csrc / "assigner.cpp", csrc / "nms.cpp", SHIM / "main.cpp")},
+        **{path.stem: [str(path)] for path in (*sorted(csrc.glob("*.cpp")), SHIM / "main.cpp") if path.stem != "bindings"},
     }
     compiles = [
         subprocess.Popen([cxx, *flags, "-c", *source, "-o", str(folder / f"{name}.o")], stderr=subprocess.PIPE, text=True)
@@ -126,7 +170,7 @@ def build(folder: Path, sanitizer: str = "plain", csrc: Path = ROOT / "csrc") ->
     return program
 
 
-def execute(program: Path, cases: Sequence[AssignCase | NmsCase]) -> subprocess.CompletedProcess[str]:
+def execute(program: Path, cases: Sequence[Case]) -> subprocess.CompletedProcess[str]:
     """Run the program over cases; its results lie beside it."""
     program.with_name("cases.bin").write_bytes(b"".join(case.pack() for case in cases))
     environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1 exitcode=66", "ASAN_OPTIONS": "detect_leaks=0"}
@@ -136,7 +180,7 @@ def execute(program: Path, cases: Sequence[AssignCase | NmsCase]) -> subprocess.
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
 
-def results(program: Path, cases: Sequence[AssignCase | NmsCase]) -> list[tuple[Tensor, ...]]:
+def results(program: Path, cases: Sequence[Case]) -> list[tuple[Tensor, ...]]:
     """What the program makes of the cases; AssertionError with its message when it fails."""
     done = execute(program, cases)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -1,4 +1,4 @@
-// Runs the CUDA operators of csrc/ on the host: reads cases from a file, writes their results to another. What each case
+// Runs the operators of csrc/ on the host, those for CUDA too: reads cases from a file, writes their results to another. What each case
 // holds is written by tests/simt/cases.py. Every array is an allocation of its exact size, for the address sanitizer.
 #include <cstdint>
 #include <cstdio>
@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "assigner.h"
+#include "augment.h"
+#include "augment_boxes.h"
 #include "nms.h"
 
 namespace {
@@ -92,10 +94,49 @@ void nms() {
     write(counts.get(), in.images);
 }
 
+void augment() {
+    const auto sizes = read<std::int64_t>(6);
+    yk::AugmentInput in{};
+    in.images = sizes[0], in.height = sizes[1], in.width = sizes[2], in.pixel_count = sizes[3], in.layer_count = sizes[4];
+    const auto pixels = read<std::uint8_t>(in.pixel_count);
+    const auto layers = read<yk::Layer>(in.layer_count);
+    const auto spans = read<std::int64_t>(4 * in.images);
+    const auto matrices = read<float>(18 * in.images), shares = read<float>(in.images), gains = read<float>(3 * in.images);
+    in.pixels = pixels.get(), in.layers = layers.get(), in.spans = spans.get();
+    in.matrices = matrices.get(), in.shares = shares.get(), in.gains = gains.get();
+    const auto levels = read<std::uint8_t>(256);
+    const std::int64_t area = in.height * in.width;
+    const auto images = zeros<std::uint8_t>(in.images * 3 * area);
+    yk::AugmentOutput out{images.get(), 1, levels.get(), 3 * area, area, in.width, 1};
+    if (sizes[5]) out.stride_channel = 1, out.stride_row = 3 * in.width, out.stride_pixel = 3;  // channels last
+    expect_done(yk::augment_cpu(in, out, 2));
+    write(images.get(), in.images * 3 * area);
+}
+
+void augment_boxes() {
+    const auto sizes = read<std::int64_t>(6);
+    yk::AugmentBoxesInput in{};
+    in.images = sizes[0], in.height = sizes[1], in.width = sizes[2], in.point_count = sizes[3], in.objects = sizes[4];
+    in.capacity = sizes[5];
+    const auto points = read<float>(2 * in.point_count);
+    const auto ends = read<std::int64_t>(in.objects), classes = read<std::int64_t>(in.objects);
+    const auto least = read<float>(in.objects);
+    const auto spans = read<std::int64_t>(4 * in.images);
+    const auto matrices = read<float>(18 * in.images);
+    in.points = points.get(), in.ends = ends.get(), in.classes = classes.get(), in.least = least.get();
+    in.spans = spans.get(), in.matrices = matrices.get();
+    const auto boxes = zeros<float>(5 * in.images * in.capacity);
+    const auto counts = zeros<std::int64_t>(in.images);
+    expect_done(yk::augment_boxes_cpu(in, {boxes.get(), counts.get()}, 2));
+    write(boxes.get(), 5 * in.images * in.capacity);
+    write(counts.get(), in.images);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
     if (count != 3 || !(input = std::fopen(arguments[1], "rb")) || !(output = std::fopen(arguments[2], "wb"))) return 2;
-    for (std::int64_t operation; std::fread(&operation, sizeof operation, 1, input) == 1;) operation ? nms() : assign();
+    void (*const operations[])() = {assign, nms, augment, augment_boxes};
+    for (std::int64_t operation; std::fread(&operation, sizeof operation, 1, input) == 1;) operations[operation & 3]();
     return std::fclose(output) ? 5 : 0;
 }

@@ -131,11 +131,19 @@ class Layer:
     def within(self, x1: int, y1: int, x2: int, y2: int) -> Layer:
         """The part that lies in a rectangle of the canvas, maybe of no pixel; no copy."""
         height, width = self.image.shape[:2]
-        left, right = (min(max(x - self.left, 0), width) for x in (x1, x2))
-        top, bottom = (min(max(y - self.top, 0), height) for y in (y1, y2))
+        left, top, right, bottom = x1 - self.left, y1 - self.top, x2 - self.left, y2 - self.top
+        if left <= 0 and top <= 0 and right >= width and bottom >= height:
+            return self
+        left, top = min(max(left, 0), width), min(max(top, 0), height)
         part = np.s_[top : max(top, bottom), left : max(left, right)]
         mask = None if self.mask is None else self.mask[part]
         return Layer(self.image[part], self.left + left, self.top + top, mask)
+
+    def holds(self, x1: int, y1: int, x2: int, y2: int) -> bool:
+        """Whether it covers all of a rectangle of the canvas."""
+        height, width = self.image.shape[:2]
+        inside = x1 >= self.left and y1 >= self.top and x2 <= self.left + width and y2 <= self.top + height
+        return inside and self.mask is None
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,10 @@ class Canvas:
     labels: Labels
 
     def cut(self, x1: int, y1: int, x2: int, y2: int) -> Image:
-        """A copy of a rectangle; layers with masks are left out."""
+        """A rectangle, not to be written to; layers with masks are left out."""
+        for layer in self.layers:
+            if layer.holds(x1, y1, x2, y2):  # as objects mostly lie in one picture
+                return layer.image[y1 - layer.top : y2 - layer.top, x1 - layer.left : x2 - layer.left]
         image: Image = np.full((y2 - y1, x2 - x1, 3), FILL, np.uint8)
         for layer in self.layers:
             part = layer.within(x1, y1, x2, y2)
@@ -209,21 +220,23 @@ def copy_paste(canvas: Canvas, probability: float, seed: int) -> Canvas:
     if not len(chosen):
         return canvas
     mirrored = labels.flipped(canvas.shape[1], canvas.shape[0], across=True, upside=False)
-    boxes, keep, patches = labels.boxes, np.zeros(len(labels), bool), []
-    for index in chosen.tolist():
-        box = mirrored.boxes[index]
-        if (_cover(box, boxes) < MAX_COVER).all():
-            keep[index] = True
-            boxes = np.vstack([boxes, box])
-            patches.append(_cut_out(canvas, labels.boxes[index], mirrored.outline(index)))
+    copies, keep = mirrored.boxes[chosen], np.zeros(len(labels), bool)
+    free = (_cover(copies, labels.boxes) < MAX_COVER).all(1)
+    apart = _cover(copies, copies) < MAX_COVER
+    taken: list[int] = []
+    for number in np.flatnonzero(free).tolist():
+        if apart[number, taken].all():
+            taken.append(number)
+    keep[chosen[taken]] = True
+    patches = [_cut_out(canvas, labels.boxes[i], mirrored.outline(i)) for i in chosen[taken].tolist()]
     return Canvas(canvas.shape, (*canvas.layers, *patches), concatenate([labels, mirrored.chosen(keep)]))
 
 
-def _cover(box: Floats, boxes: Floats) -> Floats:
-    """Share of each of `boxes` [n, 4] that `box` hides."""
-    overlap = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1e-9)
-    share: Floats = overlap.clip(0).prod(1) / areas
+def _cover(boxes: Floats, others: Floats) -> Floats:
+    """Share [n, m] of each of `others` [m, 4] that each of `boxes` [n, 4] hides."""
+    overlap = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
+    areas = np.maximum((others[:, 2:] - others[:, :2]).prod(1), 1e-9)
+    share: Floats = overlap.clip(0).prod(2) / areas
     return share
 
 
@@ -231,7 +244,7 @@ def _cut_out(canvas: Canvas, box: Floats, outline: Floats) -> Layer:
     """The mirrored picture within a box, with the mirrored outline as its mask, at its mirrored place."""
     width = canvas.shape[1]
     (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int).tolist(), np.ceil(box[2:]).astype(int).tolist()
-    patch = canvas.cut(x1, y1, x2, y2)[:, ::-1]
+    patch: Image = cv2.flip(canvas.cut(x1, y1, x2, y2), 1)  # type: ignore[assignment]  # OpenCV's stubs lack the dtype
     mask: Image = np.zeros(patch.shape[:2], np.uint8)
     fraction = 4  # binary digits of OpenCV's fixed-point coordinates, which count from the first pixel's centre
     points = np.round((outline - (width - x2, y1) - 0.5) * (1 << fraction)).astype(np.int32)

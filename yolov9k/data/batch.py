@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from yolov9k.ops import augment, augment_boxes
 
 MARGIN = 8  # bytes after the last picture: whoever reads several at once need not look where it ends
 
+_kept = threading.local()
 Part = TypeVar("Part", bound="_Movable")
 
 
@@ -116,8 +118,12 @@ class RawBatch(_Movable):
         return Batch(images, boxes, counts, self.indices, self.scale, self.pad, self.failures)
 
 
-def pack(samples: Sequence[Sample]) -> RawBatch:
-    """Lay the samples of a batch, all of one shape and output, one after another."""
+def _fresh(size: int) -> NDArray[np.uint8]:
+    return np.empty(size, np.uint8)
+
+
+def pack(samples: Sequence[Sample], allocate: Callable[[int], NDArray[np.uint8]] = _fresh) -> RawBatch:
+    """Lay the samples of a batch, all of one shape and output, one after another; allocate gives room for the pixels."""
     shape, output = samples[0].shape, samples[0].output
     layers: list[list[Layer]] = []
     views, matrices, labels = [], [], []
@@ -128,7 +134,7 @@ def pack(samples: Sequence[Sample]) -> RawBatch:
             matrices.append(view.matrix if view else np.eye(3))
             layers.append(view.seen(inverse, output) if view else [])
             labels.append(_objects(view) if view else (Labels.empty(), np.zeros(0, np.float32)))
-    pixels, table = _pack_layers([layer for some in layers for layer in some])
+    pixels, table = _pack_layers([layer for some in layers for layer in some], allocate)
     objects = concatenate([some for some, _ in labels])
     object_spans = _spans([len(some) for some, _ in labels])
     return RawBatch(
@@ -156,7 +162,15 @@ def pack(samples: Sequence[Sample]) -> RawBatch:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Make a batch of samples where this is called."""
-    return pack(samples).augment()
+    return pack(samples, _scratch).augment()
+
+
+def _scratch(size: int) -> NDArray[np.uint8]:
+    """Room that this thread's next call reuses: fresh pages would cost as much as filling them."""
+    if getattr(_kept, "room", np.empty(0)).size < size:
+        _kept.room = np.empty(size + size // 4, np.uint8)
+    room: NDArray[np.uint8] = _kept.room[:size]
+    return room
 
 
 def _two(views: Sequence[View]) -> list[View | None]:
@@ -169,10 +183,10 @@ def _objects(view: View) -> tuple[Labels, NDArray[np.float32]]:
     return (labels.boxed, np.full(len(labels), -1, np.float32)) if view.whole else (labels, labels.least)
 
 
-def _pack_layers(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
+def _pack_layers(layers: Sequence[Layer], allocate: Callable[[int], NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
     """Pictures and masks in one uint8 [N], and the table int64 [L, 6] that tells where."""
     arrays = [part for layer in layers for part in (layer.image, layer.mask) if part is not None]
-    pixels = np.empty(sum(array.size for array in arrays) + MARGIN, np.uint8)
+    pixels = allocate(sum(array.size for array in arrays) + MARGIN)
     pixels[-MARGIN:] = 0
     table, start = np.empty((len(layers), 6), np.int64), 0
     for row, layer in zip(table, layers, strict=True):

@@ -75,11 +75,10 @@ def augment_boxes(
 
 def check_objects(points: Tensor, ends: Tensor, spans: Tensor) -> None:
     """Raise ValueError unless ends lie within points and spans within ends; reads the tensors."""
-    op = "augment_boxes"
-    rising = bool((torch.diff(ends, prepend=ends.new_zeros(1)) >= 0).all()) and bool((ends[-1:] <= len(points)).all())
-    expect(rising, op, "ends", f"rising, from 0 to at most {len(points)}", ends.tolist())
-    ordered = (spans[..., 0] >= 0) & (spans[..., 0] <= spans[..., 1]) & (spans[..., 1] <= len(ends))
-    expect(bool(ordered.all()), op, "spans", f"rising, from 0 to at most {len(ends)}", spans.tolist())
+    op, places = "augment_boxes", [0, *ends.tolist(), len(points)]
+    expect(places == sorted(places), op, "ends", f"rising, from 0 to at most {len(points)}", places[1:-1])
+    ordered = all(0 <= first <= last <= len(ends) for views in spans.tolist() for first, last in views)
+    expect(ordered, op, "spans", f"rising, from 0 to at most {len(ends)}", spans.tolist())
 
 
 def _run(

@@ -26,9 +26,9 @@ def augment(
         )
         mixed = (first * share + second * (UNIT - share) + UNIT // 2) >> 15
         images[sample] = recolour(mixed, gain).flip(-1).permute(2, 0, 1)
-    if dtype != torch.uint8:
-        images = (images.float() / 255).to(dtype)
-    return images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    result = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=memory_format)
+    return result.copy_(images if dtype == torch.uint8 else images.float() / 255)
 
 
 def fixed(values: Tensor, most: int) -> Tensor:
