@@ -131,13 +131,12 @@ def _recolour(blue, green, red, hue_gain, saturation_gain, value_gain):
 
 @triton.jit
 def _level(value, kind: tl.constexpr):
-    """0..255 as it is stored: itself, or a share of 255, rounded to the nearest, which ties to even."""
+    """0..255 as it is stored: itself, or a share of 255 rounded to the nearest."""
     if kind == tl.uint8:
         return value.to(tl.uint8)
     share = tl.div_rn(value.to(tl.float32), tl.full(value.shape, 255.0, tl.float32))
-    if kind == tl.bfloat16:  # by hand: Triton's interpreter would cut off
-        bits = share.to(tl.int32, bitcast=True)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
+    if kind == tl.bfloat16:  # by hand, as Triton's interpreter would cut off; none of the 256 shares is a tie
+        return ((share.to(tl.int32, bitcast=True) + 0x8000) >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
     return share.to(kind)
 
 

@@ -111,6 +111,25 @@ def test_every_value_and_every_spread_is_recoloured_alike() -> None:
         assert_same(one(image, gains=gains))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_level_is_stored_alike(dtype: torch.dtype) -> None:
+    image = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(8, 32, 3)
+    for channels_last in (True, False):
+        assert len(assert_same(one(image), dtype=dtype, channels_last=channels_last).unique()) == 256
+
+
+def test_a_layer_counts_as_soon_as_it_is_touched() -> None:
+    """Shifts by the whole picture and a pixel more and less: layers are skipped for a program's pixels as a whole."""
+    image = np.random.default_rng(1).integers(0, 100, (5, 8, 3)).astype(np.uint8)
+    seen = []
+    for axis, side in ((0, 8), (1, 5)):
+        for shift in (-side - 0.5, -side, 0.5 - side, side - 1, side - 0.5, side):
+            view = torch.eye(3)
+            view[axis, 2] = shift
+            seen.append(bool((assert_same(one(image, view)) != 114).any()))
+    assert seen == [False, False, True, True, True, False] * 2
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0, 1e30, -1e30, 2.0**19, 1e-40])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, in the interpreter
 def test_views_of_nowhere(value: float) -> None:
