@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 ARCHS = (80, 90, 100)
+# Operations that round twice, roughly or to zero; tl.floor is cvt.rmi.ftz, and the kernels' floors are of no denormals.
+INEXACT = re.compile(r"\s(fma\.\S*f32|div\.(?!rn\.f32)\S*f32|(?!cvt\.rmi)\S+\.ftz\S*)")
 
 
 class Source(NamedTuple):
@@ -29,6 +31,7 @@ class Source(NamedTuple):
     constants: dict[str, Any]
     variant: str = ""
     warps: int = 4
+    exact: bool = False  # launched without fused multiply-adds: each operation is rounded on its own, as in the reference
 
 
 def _named(names: str, kind: str) -> dict[str, str]:
@@ -86,7 +89,12 @@ LOSS_TYPES |= _named(
 LOSS = {"IMAGES": 16, "BINS": 16, "CLASSES": 16, "BLOCK": 32}
 CANDIDATES = _named("ptr out", "*bf16") | {"tallies": "*i32", "places": "*i64", "pixels": "fp32", "threshold": "fp32"}
 CANDIDATES |= _named("first first_tile tiles total anchors width b c h w classes reg_max", "i32")
+AUGMENT = _named("layers spans", "*i64") | _named("height width", "i32") | {"pixels": "*u8"}
+BOXES = _named("ends classes spans counts", "*i64") | _named("rows columns capacity", "i32")
 SOURCES = [
+    Source("augment", "_augment", AUGMENT | {"out": "*bf16"}, {"LAST": True, "BLOCK": 256}, "bf16, channels last", exact=True),
+    Source("augment", "_augment", AUGMENT | {"out": "*u8"}, {"LAST": False, "BLOCK": 256}, "uint8, planes", exact=True),
+    Source("augment_boxes", "_boxes", BOXES, {"BLOCK": 32}, warps=1, exact=True),
     *(Source("dfl_candidates", n, CANDIDATES, {"BINS": 16, "ROWS": 16, "BLOCK": 64}) for n in ("_count", "_write")),
     Source("detection_loss", "_predictions", LOSS_TYPES, LOSS),
     Source("detection_loss", "_loss", LOSS_TYPES, LOSS | {"GRADIENT": False}, "forward"),
@@ -144,7 +152,11 @@ def compile_kernels(sources: list[Source], archs: tuple[int, ...] = ARCHS) -> It
         signature = {name: "constexpr" if name in used else source.types.get(name, "*fp32") for name in kernel.arg_names}
         for arch in archs:
             code = ASTSource(kernel, signature, constexprs=used)
-            built = triton.compile(code, target=GPUTarget("cuda", arch, 32), options={"num_warps": source.warps})
+            options = {"num_warps": source.warps} | ({"enable_fp_fusion": False} if source.exact else {})
+            built = triton.compile(code, target=GPUTarget("cuda", arch, 32), options=options)
+            inexact = INEXACT.findall(built.asm["ptx"]) if source.exact else []
+            if inexact:
+                raise RuntimeError(f"{source.module}.{source.kernel} must round each operation on its own, but has {inexact}")
             with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
                 file.write(built.asm["cubin"])
                 file.flush()

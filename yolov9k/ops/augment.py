@@ -94,9 +94,12 @@ def _run(
     pixels: Tensor, layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
     height: int, width: int, dtype: torch.dtype, channels_last: bool, backend: str,
 ) -> Tensor:  # fmt: skip
-    if pixels.device.type == "cpu" and backend == "reference":  # the compiled one checks for itself
+    if pixels.device.type == "cpu" and backend != "cpu":  # the compiled one checks for itself
         check_layers(pixels, layers, spans)
-    run = reference.augment if backend == "reference" else run_native
+    if backend == "triton":
+        from yolov9k.kernels.augment import augment as run  # Triton takes a second to import
+    else:
+        run = reference.augment if backend == "reference" else run_native
     return run(pixels, layers, spans, matrices, shares, gains, height, width, dtype, channels_last)
 
 

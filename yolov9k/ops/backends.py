@@ -23,8 +23,8 @@ _IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "detection_loss": ("triton",),
     "batched_nms": ("cpu", "cuda"),
     "sgd_ema": ("triton",),
-    "augment": ("cpu",),
-    "augment_boxes": ("cpu",),
+    "augment": ("cpu", "triton"),
+    "augment_boxes": ("cpu", "triton"),
 }
 
 

@@ -1,0 +1,88 @@
+"""The input's kernels on a device: from packed, decoded pictures to a channels-last batch, and the boxes that go with it.
+
+Bytes are those that must move: every picture of the batch read once, the batch written once; outlines read, rows written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.augment_cases import AugmentCase, BoxesCase
+from yolov9k.ops import augment, augment_boxes, available
+
+OBJECTS, POINTS = 28, 24  # of a mosaic of four pictures of COCO, and of an outline
+
+
+def views(images: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """From a picture's pixels to the middle of a canvas of twice its size, scaled by half to one and a half; some flipped."""
+    matrices = np.zeros((images, 2, 3, 3))
+    matrices[..., 2, 2] = 1
+    matrices[..., 1, 1] = 1 / rng.uniform(0.5, 1.5, (images, 2))
+    matrices[..., 0, 0] = matrices[..., 1, 1] * rng.choice([-1, 1], (images, 1))
+    for axis in (0, 1):
+        matrices[..., axis, 2] = size - matrices[..., axis, axis] * size / 2
+    return matrices
+
+
+def mosaics(images: int, size: int, mixed: bool) -> AugmentCase:
+    """Four pictures of three quarters of the size's height around the middle of each canvas; recoloured."""
+    rng = np.random.default_rng(0)
+    height, width = 3 * size // 4, size
+    area, count = 3 * height * width, 4 * images * (2 if mixed else 1)
+    corners = [(size - width, size - height), (size, size - height), (size - width, size), (size, size)]
+    layers = [[area * i, height, width, *corners[i % 4], -1] for i in range(count)]
+    ends = 4 * np.arange(1, count // 4 + 1).reshape(images, -1)
+    spans = np.zeros((images, 2, 2), np.int64)
+    spans[:, : ends.shape[1]] = np.stack([ends - 4, ends], -1)
+    return AugmentCase(
+        torch.from_numpy(rng.integers(0, 256, area * count, np.uint8)), torch.tensor(layers), torch.from_numpy(spans),
+        torch.from_numpy(views(images, size, rng)).float(), torch.full((images,), 0.5 if mixed else 1.0),
+        torch.from_numpy(rng.uniform(0.6, 1.4, (images, 3))).float(), (size, size),
+    )  # fmt: skip
+
+
+def outlines(images: int, size: int) -> BoxesCase:
+    """Objects all over a canvas of twice the size, each of as many points."""
+    rng = np.random.default_rng(0)
+    count = images * OBJECTS
+    points = rng.uniform(0, 2 * size, (count, 1, 2)) + rng.uniform(0, size / 4, (count, POINTS, 2))
+    firsts = torch.arange(images) * OBJECTS
+    spans = torch.stack((firsts, firsts + OBJECTS, firsts + OBJECTS, firsts + OBJECTS), 1).reshape(images, 2, 2)
+    return BoxesCase(
+        torch.from_numpy(points).reshape(-1, 2).float(), torch.arange(1, count + 1) * POINTS, torch.arange(count) % 80,
+        torch.full((count,), 0.1), spans, torch.from_numpy(np.linalg.inv(views(images, size, rng))).float(), (size, size),
+    )  # fmt: skip
+
+
+def _there(operator: str, device: str) -> None:
+    if device == "cpu" or "triton" not in available(operator):
+        pytest.skip("Triton's kernels run on a GPU; its interpreter is not worth timing, the host's pass is in bench_input.py")
+
+
+def _on(case: AugmentCase | BoxesCase, device: str) -> list[Tensor]:
+    return [part.to(device) for part in case[:-1] if isinstance(part, Tensor)]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.uint8])
+def bench_augment(measure: Callable[..., None], device: str, dtype: torch.dtype, mixed: bool) -> None:
+    """Sixteen pictures of 640 pixels, each a mosaic of four or a mixture of two; against copying the same bytes."""
+    _there("augment", device)
+    case = mosaics(16, 640, mixed)
+    tensors = _on(case, device)
+    moved = case.pixels.numel() + 16 * 3 * 640 * 640 * dtype.itemsize
+    measure(lambda: augment(*tensors, case.size, dtype, channels_last=True, backend="triton"), device, moved)
+
+
+def bench_augment_boxes(measure: Callable[..., None], device: str) -> None:
+    """Sixteen samples of outlines: a launch and its latency, no bandwidth."""
+    _there("augment_boxes", device)
+    case = outlines(16, 640)
+    tensors = _on(case, device)
+    moved = case.points.numel() * 4 + len(case.ends) * (8 + 8 + 4) + 16 * 64 * 5 * 4
+    measure(lambda: augment_boxes(*tensors, case.size, 64, backend="triton"), device, moved)
