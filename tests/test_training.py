@@ -142,8 +142,9 @@ def test_the_same_seed_gives_the_same_run(options: dict[str, Any]) -> None:
         {"rect": True, "single_cls": True, "cfg": "yolov9-t"},
         {"multi_scale": True, "amp": "bf16", "cache": "ram", "workers": 2},
         {"label_smoothing": 0.1, "noval": True, "epochs": 2},
+        {"batch": 0, "checkpoint": True},
     ],
-    ids=["rect-single", "multi-scale-bf16-ram", "smoothing-noval"],
+    ids=["rect-single", "multi-scale-bf16-ram", "smoothing-noval", "batch-auto-checkpoint"],
 )
 def test_options_train(options: dict[str, Any], changes: dict[str, Any]) -> None:
     run = trainer(options, **{"epochs": 1, **changes})
@@ -205,7 +206,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(options: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 0}, "--batch 0 "),
+        ({"batch": -2}, "--batch -2 "),
         ({"epochs": 0}, "--epochs 0 "),
         ({"cfg": None}, "give --cfg"),
         ({"cfg": "yolov8-n"}, "model yolov8-n: unknown"),

@@ -39,7 +39,9 @@ def train(
     cfg: Annotated[str | None, typer.Option(help="model: yolov9-t, -s, -m, -c, -e, gelan-t ... -e, or a YAML file")] = None,
     weights: Annotated[str | None, typer.Option(help="checkpoint to start from")] = None,
     img: Img = 640,
-    batch: Batch = 16,
+    batch: Annotated[
+        str, typer.Option("--batch", "--batch-size", help="pictures an iteration; auto (or -1): the most that fit in memory")
+    ] = "16",
     epochs: Annotated[int, typer.Option(help="passes over the training data")] = 500,
     hyp: Annotated[str | None, typer.Option(help="hyper-parameters: a YAML, or small (for a few hundred pictures)")] = None,
     device: Device = "auto",
@@ -57,6 +59,9 @@ def train(
     patience: Annotated[int, typer.Option(help="stop after so many epochs without better fitness")] = 100,
     amp: Amp = "auto",
     mode: Annotated[str, typer.Option(help="training step: auto, eager, captured (CUDA graphs), compiled")] = "auto",
+    checkpoint: Annotated[
+        bool, typer.Option("--checkpoint", help="keep fewer activations and compute them again: less memory, more time")
+    ] = False,
     bad_steps: Annotated[int, typer.Option(help="stop after so many steps in a row that are not finite")] = 10,
     label_smoothing: Annotated[float | None, typer.Option(help="class label smoothing, 0 to 1")] = None,
     seed: Annotated[int, typer.Option(help="of weights and augmentation")] = 0,
@@ -74,10 +79,11 @@ def train(
     if data is None:
         raise UserError("give --data: a data.yaml, or a folder or file of YOLO, COCO or Pascal VOC labels")
     options = TrainOptions(
-        data=data, cfg=cfg, weights=weights or None, img=img, batch=batch, epochs=epochs, hyp=hyp, device=device,
+        data=data, cfg=cfg, weights=weights or None, img=img, batch=_batch(batch), epochs=epochs, hyp=hyp, device=device,
         workers=workers, project=project, name=name, exist_ok=exist_ok, close_mosaic=close_mosaic, cache=cache, rect=rect,
         multi_scale=multi_scale, single_cls=single_cls, freeze=tuple(_numbers(freeze, "--freeze")), patience=patience,
-        amp=amp, mode=mode, bad_steps=bad_steps, label_smoothing=label_smoothing, seed=seed, strict=strict, noval=noval,
+        amp=amp, mode=mode, checkpoint=checkpoint, bad_steps=bad_steps, label_smoothing=label_smoothing, seed=seed,
+        strict=strict, noval=noval,
     )  # fmt: skip
     Trainer(options, console).fit()
 
@@ -284,6 +290,15 @@ def _rounded(img: int) -> int:
     from yolov9k.data.letterbox import rounded_size
 
     return rounded_size(img, "--img")
+
+
+def _batch(text: str) -> int:
+    """Pictures an iteration, 0 for the most that fit."""
+    if text in ("auto", "-1"):
+        return 0
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"--batch {text}: expected a number from 1 on, or auto")
+    return int(text)
 
 
 def _numbers(text: str | None, flag: str) -> list[int]:

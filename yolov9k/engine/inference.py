@@ -48,6 +48,15 @@ def model_device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+def choose_amp(amp: str, device: torch.device) -> str:
+    """ "auto" by device: bf16 or fp16 on a GPU, off on a CPU; anything else as it is."""
+    if amp != "auto":
+        return amp
+    if device.type != "cuda":
+        return "off"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
 def autocast(device: torch.device, amp: str) -> torch.autocast:
     """Mixed precision by name: "off", "fp16" or "bf16". Raises UserError for another."""
     if amp not in AMP:

@@ -18,7 +18,7 @@ class TrainOptions:
     cfg: str | None = None
     weights: str | None = None
     img: int = 640
-    batch: int = 16
+    batch: int = 16  # 0: the largest that fits
     epochs: int = 500
     hyp: str | None = None
     device: str = "auto"
@@ -36,6 +36,7 @@ class TrainOptions:
     amp: str = "auto"
     mode: str = "auto"
     bad_steps: int = 10
+    checkpoint: bool = False
     label_smoothing: float | None = None
     seed: int = 0
     strict: bool = False
@@ -43,10 +44,10 @@ class TrainOptions:
 
     def check(self) -> None:
         """Raise UserError for values that cannot be; round the picture size up to a multiple of 32, and say so."""
-        if self.batch < 1 or self.epochs < 1 or self.img < 1 or self.workers < 0:
+        if self.batch < 0 or self.epochs < 1 or self.img < 1 or self.workers < 0:
             raise UserError(
                 f"--batch {self.batch} --epochs {self.epochs} --img {self.img} --workers {self.workers}: "
-                "batch, epochs and img must be at least 1, workers at least 0"
+                "epochs and img must be at least 1, workers at least 0, batch at least 1 or auto"
             )
         if self.cfg is None and self.weights is None:
             raise UserError("give --cfg (a model's name or YAML file), --weights (a checkpoint), or both")

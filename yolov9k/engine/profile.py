@@ -25,15 +25,15 @@ from yolov9k.engine import plots
 from yolov9k.engine.capture import WARM_UP
 from yolov9k.engine.feed import feed
 from yolov9k.engine.floors import Floors
-from yolov9k.engine.inference import pick_device
+from yolov9k.engine.inference import choose_amp, pick_device
+from yolov9k.engine.memory import memory_gb, synthetic_batch
 from yolov9k.engine.runs import make_run_directory
 from yolov9k.engine.step import AMP_DTYPES, TrainStep
-from yolov9k.engine.trainer import choose_amp, make_criterion
+from yolov9k.engine.trainer import make_criterion
 from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
 from yolov9k.models import YOLOv9, create_model
 
-BOXES = 20  # of a drawn picture
 PARTS = ("input", "forward", "assignment", "loss", "backward", "optimizer")
 # What makes the host wait for a GPU, by the names in a trace; on a CPU, what would.
 _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
@@ -127,8 +127,8 @@ def _source(
 ) -> tuple[Callable[[torch.dtype | None], Iterator[Case]], int]:
     """What makes an endless row of batches on the device, and how many classes they have."""
     if data is None:
-        case = _drawn(batch, img, nc, device)
-        return lambda _: itertools.repeat(case), nc
+        images, boxes, counts = synthetic_batch(batch, img, nc, device)
+        return lambda _: itertools.repeat((images, boxes, counts)), nc
     split = load_split(data, "train")
     on = device if device.type == "cuda" else "worker"
     loader = make_loader(split, Hyp(), img_size=img, batch=batch, augment=True, workers=workers, augment_on=on)
@@ -143,14 +143,6 @@ def _source(
                     yield moved.images, moved.boxes, moved.counts
 
     return endless, len(split.names)
-
-
-def _drawn(batch: int, img: int, nc: int, device: torch.device) -> Case:
-    generator = torch.Generator().manual_seed(0)
-    boxes = torch.rand(batch, BOXES, 5, generator=generator) * 0.3 + 0.2
-    boxes[..., 0] = torch.randint(0, nc, (batch, BOXES), generator=generator)
-    images = torch.randint(0, 256, (batch, 3, img, img), dtype=torch.uint8, generator=generator)
-    return images.to(device), boxes.to(device), torch.full((batch,), BOXES, device=device)
 
 
 def _make_step(cfg: str, classes: int, mode: str, amp: str, device: torch.device) -> TrainStep:
@@ -248,8 +240,6 @@ def _wait(device: torch.device) -> None:
 
 
 def _peak(device: torch.device) -> int:
-    from yolov9k.engine.trainer import memory_gb
-
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else round(memory_gb(device) * 1e9)
 
 

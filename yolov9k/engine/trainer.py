@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from dataclasses import asdict, fields
 from itertools import zip_longest
@@ -14,12 +12,14 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import Batch, Loader, make_loader
 from yolov9k.engine import plots
 from yolov9k.engine.feed import feed
-from yolov9k.engine.inference import pick_device
+from yolov9k.engine.inference import choose_amp, pick_device
+from yolov9k.engine.memory import explain_out_of_memory, is_out_of_memory, memory_gb, pick_batch
 from yolov9k.engine.optim import Schedule
 from yolov9k.engine.options import TrainOptions
 from yolov9k.engine.runs import Results, latest_checkpoint, make_run_directory, save_settings
@@ -49,9 +49,11 @@ class Trainer:
         self.val_split = load_split(options.data, "val", single_cls=options.single_cls, strict=options.strict)
         self._check_names()
         self._report_faults()
-        self.train_loader, self.val_loader = self._loaders()
-        self.model = self._model(resume).to(self.device)
+        self.model = self._model(resume).to(self.device).checkpoint_stages(options.checkpoint)
         self.criterion = make_criterion(self.model, self.hyp)
+        if options.batch == 0:
+            self._pick_batch()
+        self.train_loader, self.val_loader = self._loaders()
         self.schedule = Schedule(self.hyp, options.batch, len(self.train_loader), options.epochs)
         self.step = TrainStep(
             self.model, self.criterion, self.hyp, options.mode, batch=options.batch, schedule=self.schedule, amp=self.amp,
@@ -108,6 +110,14 @@ class Trainer:
             self.train_loader.close()
         return self._finish()
 
+    def _pick_batch(self) -> None:
+        pick = pick_batch(
+            self.model, self.criterion, self.hyp, self.options.img, self.device, amp=self.amp,
+            pictures=len(self.train_split.records), mode=self.options.mode,
+        )  # fmt: skip
+        self.options.batch = pick.batch
+        self.console.print(pick.reason)
+
     def _loaders(self) -> tuple[Loader, Loader]:
         options = self.options
         common: dict[str, Any] = {"img_size": options.img, "workers": options.workers, "cache": options.cache}
@@ -159,12 +169,24 @@ class Trainer:
             for number, batch in enumerate(feed(self.train_loader, self.device, self.step.dtype)):
                 if epoch == self.first_epoch and number < 3:
                     self._plot_batch(number, batch)
-                self.watch.add(self.step(batch.images, batch.boxes, batch.counts), batch)
+                self.watch.add(self._do(batch), batch)
                 images += len(batch)
                 rate = images / (time.perf_counter() - started)
                 bar.update(task, advance=1, note=_note(self.watch.means, rate, memory_gb(self.device)))
             self.watch.finish()
         return self.watch.means, images / (time.perf_counter() - started)
+
+    def _do(self, batch: Batch) -> Tensor:
+        """One step. Raises UserError where memory gives out, with what had been allocated and what to change."""
+        try:
+            return self.step(batch.images, batch.boxes, batch.counts)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            size = max(batch.images.shape[-2:])
+            raise explain_out_of_memory(
+                error, self.model, self.criterion, len(batch), size, amp=self.amp, hyp=self.hyp
+            ) from None  # fmt: skip
 
     def _validate(self) -> ValidationResult:
         return validate(
@@ -264,15 +286,6 @@ def make_criterion(model: YOLOv9, hyp: Hyp) -> DetectionLoss:
     )  # fmt: skip
 
 
-def choose_amp(amp: str, device: torch.device) -> str:
-    """ "auto" by device: bf16 or fp16 on a GPU, off on a CPU; anything else as it is."""
-    if amp != "auto":
-        return amp
-    if device.type != "cuda":
-        return "off"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-
-
 def _freeze(model: YOLOv9, layers: tuple[int, ...]) -> None:
     """Freeze layers: one number N means the first N, several mean just those (as the published flag)."""
     chosen = range(layers[0]) if len(layers) == 1 else layers
@@ -280,14 +293,6 @@ def _freeze(model: YOLOv9, layers: tuple[int, ...]) -> None:
         if not 0 <= number < len(model.model):
             raise UserError(f"--freeze {number}: the model has layers 0 to {len(model.model) - 1}")
         model.model[number].requires_grad_(False)
-
-
-def memory_gb(device: torch.device) -> float:
-    """Peak memory: the GPU's reserved, else the process's own."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def _note(parts: list[float], rate: float, memory: float) -> str:
