@@ -208,6 +208,7 @@ def test_outlines_of_every_odd_kind(least: float) -> None:
         box(-30, 5, -3, 20), box(70, 5, 90, 20), box(5, -30, 20, -3), box(5, 50, 20, 70), box(-30, -30, -5, -5),
         box(10, 10, 12, 30), box(10, 10, 12.01, 30), np.array([[-8, 4], [70, 40], [70, 4], [-8, 40]]),
         np.array([[1, 1], [math.nan, 20], [30, 30]]), np.array([[1, 1], [40, math.inf], [30, 30]]), box(60, 40, 70, 60),
+        box(-10, 10, 10, 30),  # cut down to a half, which is not above a half
     ]  # fmt: skip
     found = assert_same_boxes(objects(odd, least), len(odd))
     assert int(found.counts) == (0 if math.isnan(least) else len(odd) - 2 if least < 0 else int(found.counts))
