@@ -16,7 +16,8 @@ from tests.augment_cases import KINDS, BoxesCase, boxes_case
 from tests.tolerances import FLOAT32_COORDINATES
 from yolov9k.ops import augment_boxes, available
 
-BACKENDS = [name for name in available("augment_boxes") if name != "reference"]
+SLOW = () if torch.cuda.is_available() else ("triton",)  # its interpreter has tests of its own, in small
+BACKENDS = [name for name in available("augment_boxes") if name not in ("reference", *SLOW)]
 Points = list[tuple[float, float]]
 
 

@@ -142,7 +142,7 @@ def test_auto_takes_the_devices_own_where_it_is_there() -> None:
 @pytest.mark.usefixtures("unbuilt")
 @pytest.mark.parametrize("operator", NATIVE)
 def test_without_the_compiled_module_the_reference_runs_and_the_others_say_why_not(operator: str) -> None:
-    assert available(operator) == ("reference",)
+    assert not set(available(operator)) & {"cpu", "cuda"}
     assert choose(operator, "auto", CPU) == "reference"
     for backend in NATIVE[operator]:
         with pytest.raises(RuntimeError, match=f"{operator}: backend '{backend}' is not here: yolov9k._native is not built"):
