@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolov9k.engine import memory
@@ -88,8 +88,9 @@ def test_a_footprint_has_the_states_and_a_line(small: tuple[YOLOv9, DetectionLos
     assert cost.gradients == cost.momentum == sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
     assert cost.low_precision == 0
     assert cost.total(6) - cost.total(3) == 3 * cost.image
-    counted = step_bytes(model, criterion, 8, 64, torch.float32, "reference").peak
-    assert cost.fixed + 8 * cost.image == pytest.approx(counted, rel=0.02)  # pooled peaks may lie elsewhere
+    for batch in (24, 64):
+        counted = step_bytes(model, criterion, batch, 64, torch.float32, "reference").peak
+        assert cost.fixed + batch * cost.image == pytest.approx(counted, rel=0.02)
     half = footprint(model, criterion, 64, "bf16")
     assert half.image < 0.75 * cost.image
     assert half.low_precision == 2 * sum(p.numel() for p in model.parameters())
@@ -108,6 +109,7 @@ def test_batches_accumulate_to_the_nominal_one(nominal: int, most: int, wanted: 
     assert batch_sizes(nominal, most) == wanted
 
 
+@settings(max_examples=30, deadline=None)  # every refusal collects garbage
 @given(st.integers(0, 50), st.integers(0, 20), st.integers(1, 1000), st.integers(1, 64), st.integers(1, 80))
 def test_the_largest_that_fits_is_found(fixed: int, image: int, room: int, most: int, wall: int) -> None:
     """Bytes on a line; beyond `wall` pictures the allocator refuses, whatever the line says."""

@@ -25,6 +25,7 @@ from yolov9k.models.live_bytes import BOXES, step_bytes
 from yolov9k.ops import available
 
 SHARE = 0.85  # of what is free: allocators split blocks, pictures wait in queues, validation has maps of its own
+COUNTED = (16, 32)  # batches that are counted on shapes, a line through both gives the rest
 TRIAL_STEPS = 3  # a later step than the first holds momentum, and a captured one its graph
 _FIRST_VERSION = ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")  # of control groups
 _FAILURES = (
@@ -73,9 +74,10 @@ def footprint(model: YOLOv9, criterion: DetectionLoss, img_size: int, amp: str =
     loss = copy.copy(criterion)
     loss.backend = "reference"
     counted = None if cuda and "triton" in available("detection_loss") else loss
-    two, four = (step_bytes(model, counted, batch, img_size, dtype, backend).peak for batch in (2, 4))
-    image = math.ceil((four - two) / 2)
-    return Footprint(weights, learning, learning, weights, copies, max(two - 2 * image, 0), image)
+    few, many = COUNTED  # of one or two pictures the peak lies elsewhere
+    first, second = (step_bytes(model, counted, batch, img_size, dtype, backend).peak for batch in COUNTED)
+    image = math.ceil((second - first) / (many - few))
+    return Footprint(weights, learning, learning, weights, copies, max(first - few * image, 0), image)
 
 
 def batch_sizes(nominal: int, most: int) -> list[int]:
@@ -124,10 +126,11 @@ def largest_batch(needs: Callable[[int], int], room: int, sizes: Sequence[int]) 
 
     needs(batch) may raise an out-of-memory error itself. Returns the batch and its account. Raises MemoryError.
     """
-    low, high = sizes[min(1, len(sizes) - 1)], sizes[min(3, len(sizes) - 1)]
+    low, high = sizes[0], sizes[min(3, len(sizes) - 1)]
     first, second = _tried(needs, low), _tried(needs, high)
-    slope = (second - first) / (high - low) if high > low and math.isfinite(second) else 0.0
-    for batch in reversed(sizes):
+    wall = math.inf if math.isfinite(second) else high  # from here on the allocator refuses
+    slope = (second - first) / (high - low) if low < high < wall else 0.0
+    for batch in reversed([size for size in sizes if size < wall]):
         if first + slope * (batch - low) <= room and (found := _tried(needs, batch)) <= room:
             return batch, f"{_gb(found)} of {_gb(room)}, {_gb(slope)} a picture"
     raise MemoryError
