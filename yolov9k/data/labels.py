@@ -151,12 +151,14 @@ def _clip_side(points: Floats, lengths: Ints, distance: Floats) -> tuple[Floats,
         return points, lengths
     following = _following(lengths)
     crossing = inside != inside[following]
-    run = np.where(crossing, distance - distance[following], 1)
-    cut = points + (distance / run)[:, None] * (points[following] - points)
-    used = np.stack([inside, crossing], 1)
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    left = np.bincount(owner, used.sum(1), minlength=len(lengths)).astype(np.int64)
-    return np.stack([points, cut], 1)[used], left
+    last, first = np.flatnonzero(crossing), following[crossing]
+    share = distance[last] / (distance[last] - distance[first])
+    ends = np.concatenate([[0], np.cumsum(inside.astype(np.int64) + crossing)])
+    clipped = np.empty((int(ends[-1]), 2), np.float32)
+    clipped[ends[:-1][inside]] = points[inside]  # each point, then where its edge crosses
+    clipped[ends[1:][last] - 1] = points[last] + share[:, None] * (points[first] - points[last])
+    bounds = np.cumsum(lengths)
+    return clipped, ends[bounds] - ends[bounds - lengths]
 
 
 def _following(lengths: Ints) -> Ints:
