@@ -59,20 +59,22 @@ class Labels:
     @classmethod
     def of_record(cls, record: Record, width: int, height: int) -> Labels:
         """What a picture's record says, crowds left out, for the picture resized to width x height."""
-        chosen = np.flatnonzero(~record.crowd)
-        polygons = [record.polygons[i] for i in chosen]
-        unit = cls.make(record.classes[chosen], record.boxes[chosen], polygons)
+        classes, boxes, polygons = record.classes, record.boxes, record.polygons
+        if record.crowd.any():
+            chosen = np.flatnonzero(~record.crowd)
+            classes, boxes, polygons = classes[chosen], boxes[chosen], [polygons[i] for i in chosen]
+        unit = cls.make(classes, boxes, polygons)
         return unit.scaled(width, height)
 
     def scaled(self, x: float, y: float) -> Labels:
         """Coordinates multiplied by x and y."""
         factors = np.array([x, y, x, y], np.float32)
-        return replace(self, boxes=self.boxes * factors, points=self.points * factors[:2])
+        return Labels(self.classes, self.boxes * factors, self.points * factors[:2], self.lengths, self.outlined)
 
     def shifted(self, x: float, y: float) -> Labels:
         """Moved by x and y pixels."""
         offsets = np.array([x, y, x, y], np.float32)
-        return replace(self, boxes=self.boxes + offsets, points=self.points + offsets[:2])
+        return Labels(self.classes, self.boxes + offsets, self.points + offsets[:2], self.lengths, self.outlined)
 
     def flipped(self, width: int, height: int, *, across: bool, upside: bool) -> Labels:
         """Mirrored left to right (`across`), top to bottom (`upside`), within width x height."""
