@@ -220,7 +220,8 @@ def mosaic(tiles: Sequence[Tile], centre: tuple[float, float], size: int) -> Can
 def copy_paste(canvas: Canvas, probability: float, seed: int, seen: Rectangle = EVERYWHERE) -> Canvas:
     """Paste outlined objects, each with `probability`, at their mirrored place where they hide little of others.
 
-    `seed` decides which objects. The pixels of those that lie beyond `seen` are left out, as nobody will look at them. (Ghiasi et al., arXiv 2012.07177)
+    `seed` decides which objects. Those beyond `seen` lend their labels alone, no pixels.
+    (Ghiasi et al., arXiv 2012.07177)
     """
     labels = canvas.labels
     lucky = np.random.default_rng(seed).random(len(labels)) < probability
@@ -249,7 +250,7 @@ def _cover(boxes: Floats, others: Floats) -> Floats:
 
 
 def _cut_out(canvas: Canvas, labels: Labels, taken: Ints, mirrored: Floats, seen: Rectangle) -> list[Layer]:
-    """The mirrored picture within the box of each object taken, with its mirrored outline as its mask, at its mirrored place."""
+    """Of each object taken the mirrored picture within its box, masked by its mirrored outline, at its mirrored place."""
     width, ends = canvas.shape[1], np.cumsum(labels.lengths)
     boxes = labels.boxes[taken]
     rectangles = np.hstack([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])]).astype(int)
