@@ -15,19 +15,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov9k.data.labels import Floats, Labels, concatenate
+from yolov9k.data.labels import Floats, Ints, Labels, concatenate
 from yolov9k.data.letterbox import FILL, Image
 from yolov9k.hyp import Hyp
 
 Matrix = NDArray[np.float64]
 Tile = tuple[Image, Labels]
 Shape = tuple[int, int]  # height, width
+Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2
 
 MIX_BETA = 32.0  # mix-up's share is Beta(32, 32); facts, training recipe
 MAX_COVER = 0.3  # a pasted object may hide less than this share of any other
 MIN_SCALE = 0.05  # hyp.scale 1 would otherwise allow an empty picture
 ROUNDING = 2  # pixels that the operator's float32 coordinates can hardly be off
 FARTHEST = 2**20  # pixels; beyond all canvases
+EVERYWHERE: Rectangle = (-FARTHEST, -FARTHEST, FARTHEST, FARTHEST)
 MAX_TILT = 0.9  # keeps the horizon outside the picture: 1 would put it on a corner
 
 
@@ -186,15 +188,21 @@ class View:
 
     def seen(self, inverse: Matrix, output: Shape) -> list[Layer]:
         """The parts of the layers that can be seen at all: those within the hull of the output's corners."""
-        right, bottom = output[1] - 1, output[0] - 1
-        corners = np.array([[0, 0, 1], [right, 0, 1], [0, bottom, 1], [right, bottom, 1]]) @ inverse.T
-        if (corners[:, 2] <= 0).any():  # the horizon is in sight
-            return list(self.canvas.layers)
-        places = corners[:, :2] / corners[:, 2:]
-        x1, y1 = (int(c) for c in np.clip(np.floor(places.min(0)) - ROUNDING, -FARTHEST, FARTHEST))
-        x2, y2 = (int(c) for c in np.clip(np.floor(places.max(0)) + 2 + ROUNDING, -FARTHEST, FARTHEST))
+        x1, y1, x2, y2 = sight(inverse, output)
         parts = [layer.within(x1, y1, x2, y2) for layer in self.canvas.layers]
         return [part for part in parts if part.image.size]
+
+
+def sight(inverse: Matrix, output: Shape) -> Rectangle:
+    """What of a canvas the pixels of `output` can show: the hull of where `inverse` leads its corners, and a margin."""
+    right, bottom = output[1] - 1, output[0] - 1
+    corners = np.array([[0, 0, 1], [right, 0, 1], [0, bottom, 1], [right, bottom, 1]]) @ inverse.T
+    if (corners[:, 2] <= 0).any():  # the horizon is in sight
+        return EVERYWHERE
+    places = corners[:, :2] / corners[:, 2:]
+    x1, y1 = np.floor(places.min(0).clip(-FARTHEST, FARTHEST)).astype(int).tolist()
+    x2, y2 = np.floor(places.max(0).clip(-FARTHEST, FARTHEST)).astype(int).tolist()
+    return x1 - ROUNDING, y1 - ROUNDING, x2 + 2 + ROUNDING, y2 + 2 + ROUNDING
 
 
 def mosaic(tiles: Sequence[Tile], centre: tuple[float, float], size: int) -> Canvas:
@@ -209,10 +217,11 @@ def mosaic(tiles: Sequence[Tile], centre: tuple[float, float], size: int) -> Can
     return Canvas((2 * size, 2 * size), tuple(layers), concatenate(parts).clipped(2 * size, 2 * size))
 
 
-def copy_paste(canvas: Canvas, probability: float, seed: int) -> Canvas:
+def copy_paste(canvas: Canvas, probability: float, seed: int, seen: Rectangle = EVERYWHERE) -> Canvas:
     """Paste outlined objects, each with `probability`, at their mirrored place where they hide little of others.
 
-    `seed` decides which objects. (Ghiasi et al., arXiv 2012.07177)
+    `seed` decides which objects. Those beyond `seen` lend their labels alone, no pixels.
+    (Ghiasi et al., arXiv 2012.07177)
     """
     labels = canvas.labels
     lucky = np.random.default_rng(seed).random(len(labels)) < probability
@@ -228,7 +237,7 @@ def copy_paste(canvas: Canvas, probability: float, seed: int) -> Canvas:
         if apart[number, taken].all():
             taken.append(number)
     keep[chosen[taken]] = True
-    patches = [_cut_out(canvas, labels.boxes[i], mirrored.outline(i)) for i in chosen[taken].tolist()]
+    patches = _cut_out(canvas, labels, chosen[taken], mirrored.points, seen)
     return Canvas(canvas.shape, (*canvas.layers, *patches), concatenate([labels, mirrored.chosen(keep)]))
 
 
@@ -240,16 +249,27 @@ def _cover(boxes: Floats, others: Floats) -> Floats:
     return share
 
 
-def _cut_out(canvas: Canvas, box: Floats, outline: Floats) -> Layer:
-    """The mirrored picture within a box, with the mirrored outline as its mask, at its mirrored place."""
-    width = canvas.shape[1]
-    (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int).tolist(), np.ceil(box[2:]).astype(int).tolist()
-    patch: Image = cv2.flip(canvas.cut(x1, y1, x2, y2), 1)  # type: ignore[assignment]  # OpenCV's stubs lack the dtype
+def _cut_out(canvas: Canvas, labels: Labels, taken: Ints, mirrored: Floats, seen: Rectangle) -> list[Layer]:
+    """Of each object taken the mirrored picture within its box, masked by its mirrored outline, at its mirrored place."""
+    width, ends = canvas.shape[1], np.cumsum(labels.lengths)
+    boxes = labels.boxes[taken]
+    rectangles = np.hstack([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])]).astype(int)
+    table = np.column_stack([rectangles, ends[taken] - labels.lengths[taken], ends[taken]])
+    return [
+        _patch(canvas.cut(x1, y1, x2, y2), mirrored[first:end], width - x2, y1)
+        for x1, y1, x2, y2, first, end in table.tolist()
+        if width - x2 < seen[2] and width - x1 > seen[0] and y1 < seen[3] and y2 > seen[1]
+    ]
+
+
+def _patch(picture: Image, outline: Floats, left: int, top: int) -> Layer:
+    """A picture, mirrored, at (left, top), where the outline is its mask."""
+    patch: Image = cv2.flip(picture, 1)  # type: ignore[assignment]  # OpenCV's stubs lack the dtype
     mask: Image = np.zeros(patch.shape[:2], np.uint8)
     fraction = 4  # binary digits of OpenCV's fixed-point coordinates, which count from the first pixel's centre
-    points = np.round((outline - (width - x2, y1) - 0.5) * (1 << fraction)).astype(np.int32)
+    points = np.rint((outline - np.array([left, top]) - 0.5) * (1 << fraction)).astype(np.int32)
     cv2.fillPoly(mask, [points], 1, shift=fraction)
-    return Layer(patch, width - x2, y1, mask)
+    return Layer(patch, left, top, mask)
 
 
 def mirror(shape: Shape, *, across: bool, upside: bool) -> Matrix:

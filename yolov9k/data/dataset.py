@@ -126,8 +126,10 @@ class DetectionDataset(Dataset[Sample]):
     def _mosaic(self, mosaic: Mosaic, shape: Shape, failures: list[Failure]) -> View:
         found = [self._readable(index, failures) for index in mosaic.indices]
         tiles = [(image, Labels.of_record(record, *image.shape[1::-1])) for image, record in found]
-        canvas = augment.copy_paste(augment.mosaic(tiles, mosaic.centre, self.img_size), mosaic.paste, mosaic.paste_seed)
-        return View(canvas, mosaic.warp.matrix(canvas.shape, shape))
+        canvas = augment.mosaic(tiles, mosaic.centre, self.img_size)
+        matrix = mosaic.warp.matrix(canvas.shape, shape)
+        seen = augment.sight(np.linalg.inv(matrix), (shape[0] + 1, shape[1] + 1))  # corners, not the last pixels' centres
+        return View(augment.copy_paste(canvas, mosaic.paste, mosaic.paste_seed, seen), matrix)
 
     def _readable(self, index: int, failures: list[Failure]) -> tuple[Image, Record]:
         """The record and its picture, or the next record whose picture can be read."""

@@ -59,20 +59,22 @@ class Labels:
     @classmethod
     def of_record(cls, record: Record, width: int, height: int) -> Labels:
         """What a picture's record says, crowds left out, for the picture resized to width x height."""
-        chosen = np.flatnonzero(~record.crowd)
-        polygons = [record.polygons[i] for i in chosen]
-        unit = cls.make(record.classes[chosen], record.boxes[chosen], polygons)
+        classes, boxes, polygons = record.classes, record.boxes, record.polygons
+        if record.crowd.any():
+            chosen = np.flatnonzero(~record.crowd)
+            classes, boxes, polygons = classes[chosen], boxes[chosen], [polygons[i] for i in chosen]
+        unit = cls.make(classes, boxes, polygons)
         return unit.scaled(width, height)
 
     def scaled(self, x: float, y: float) -> Labels:
         """Coordinates multiplied by x and y."""
         factors = np.array([x, y, x, y], np.float32)
-        return replace(self, boxes=self.boxes * factors, points=self.points * factors[:2])
+        return Labels(self.classes, self.boxes * factors, self.points * factors[:2], self.lengths, self.outlined)
 
     def shifted(self, x: float, y: float) -> Labels:
         """Moved by x and y pixels."""
         offsets = np.array([x, y, x, y], np.float32)
-        return replace(self, boxes=self.boxes + offsets, points=self.points + offsets[:2])
+        return Labels(self.classes, self.boxes + offsets, self.points + offsets[:2], self.lengths, self.outlined)
 
     def flipped(self, width: int, height: int, *, across: bool, upside: bool) -> Labels:
         """Mirrored left to right (`across`), top to bottom (`upside`), within width x height."""
@@ -151,12 +153,14 @@ def _clip_side(points: Floats, lengths: Ints, distance: Floats) -> tuple[Floats,
         return points, lengths
     following = _following(lengths)
     crossing = inside != inside[following]
-    run = np.where(crossing, distance - distance[following], 1)
-    cut = points + (distance / run)[:, None] * (points[following] - points)
-    used = np.stack([inside, crossing], 1)
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    left = np.bincount(owner, used.sum(1), minlength=len(lengths)).astype(np.int64)
-    return np.stack([points, cut], 1)[used], left
+    last, first = np.flatnonzero(crossing), following[crossing]
+    share = distance[last] / (distance[last] - distance[first])
+    ends = np.concatenate([[0], np.cumsum(inside.astype(np.int64) + crossing)])
+    clipped = np.empty((int(ends[-1]), 2), np.float32)
+    clipped[ends[:-1][inside]] = points[inside]  # each point, then where its edge crosses
+    clipped[ends[1:][last] - 1] = points[last] + share[:, None] * (points[first] - points[last])
+    bounds = np.cumsum(lengths)
+    return clipped, ends[bounds] - ends[bounds - lengths]
 
 
 def _following(lengths: Ints) -> Ints:
