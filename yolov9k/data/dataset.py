@@ -128,7 +128,8 @@ class DetectionDataset(Dataset[Sample]):
         tiles = [(image, Labels.of_record(record, *image.shape[1::-1])) for image, record in found]
         canvas = augment.mosaic(tiles, mosaic.centre, self.img_size)
         matrix = mosaic.warp.matrix(canvas.shape, shape)
-        seen = augment.sight(np.linalg.inv(matrix), (shape[0] + 1, shape[1] + 1))  # corners, not the last pixels' centres
+        inverse = np.linalg.inv(matrix).astype(np.float64)
+        seen = augment.sight(inverse, (shape[0] + 1, shape[1] + 1))  # corners, not the last pixels' centres
         return View(augment.copy_paste(canvas, mosaic.paste, mosaic.paste_seed, seen), matrix)
 
     def _readable(self, index: int, failures: list[Failure]) -> tuple[Image, Record]:
