@@ -1,13 +1,18 @@
-"""What several tests share: the folder of what does not belong in the repository, random scenes."""
+"""What several tests share: the folder of what does not belong in the repository, its weights, random scenes."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+
+from yolov9k.models import YOLOv9
 
 _ROOT = Path(os.environ.get("YOLOV9K_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -18,6 +23,27 @@ def shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs {name} of the shared folder; set YOLOV9K_SHARED to it")
     return path
+
+
+def golden_weights() -> Any:
+    """The fixtures' own module that draws weights (`fill`) and pictures (`image`)."""
+    spec = importlib.util.spec_from_file_location("golden_weights", shared("golden/weights.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def fill(model: YOLOv9) -> YOLOv9:
+    """Give a model the fixtures' weights, which went through float32."""
+    draw = golden_weights().fill
+    state = {
+        key: value if ".dfl" in key else torch.from_numpy(np.asarray(draw(key, tuple(value.shape)))).to(value.dtype)
+        for key, value in model.state_dict().items()
+    }
+    model.load_state_dict(state)
+    return model
 
 
 def grid_anchors(size: int) -> Tensor:

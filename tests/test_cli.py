@@ -125,7 +125,11 @@ def test_data_check_lists_faults_and_draws(scenes: Path, tmp_path: Path, capsys:
     [
         (["train", "--cfg", "yolov9-t"], "give --data"),
         (["train", "--data", "nowhere", "--cfg", "yolov9-t"], "nowhere"),
-        (["train", "--data", "{data}", "--cfg", "yolov9-t", "--batch", 0], "--batch 0"),
+        (["train", "--data", "{data}", "--cfg", "yolov9-t", "--batch", 0], "--batch 0: expected a number from 1 on, or auto"),
+        (["train", "--data", "{data}", "--cfg", "yolov9-t", "--batch", "many"], "--batch many: expected a number"),
+        (["train", "--data", "{data}", "--cfg", "yolov9-t", "--mode", "fast"], "--mode fast: expected one of auto"),
+        (["train", "--data", "{data}", "--cfg", "yolov9-t", "--bad-steps", 0], "--bad-steps 0: expected at least 1"),
+        (["profile", "--cfg", "yolov9-t", "--batch", 0], "--batch 0"),
         (["train", "--data", "{data}", "--cfg", "yolov9-t", "--freeze", "x"], "--freeze x: expected whole numbers"),
         (["train", "--data", "{data}", "--cfg", "yolov9-t", "--cache", "tape"], "tape"),
         (["train", "--resume", "nowhere.pt"], "nowhere.pt: no such checkpoint"),

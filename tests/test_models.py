@@ -1,8 +1,7 @@
-"""The ten variants and the loss against the golden fixtures, and the trajectory's first two steps."""
+"""The ten variants and the loss against the golden fixtures."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support import shared
+from tests.support import fill, golden_weights, shared
 from tests.tolerances import FORWARD, LOSS_GRADIENT, LOSS_VALUE, TIED_TOPK
 from yolov9k import create_model
 from yolov9k.losses import DetectionLoss
-from yolov9k.models import YOLOv9
 from yolov9k.models.summary import cost
 from yolov9k.ops import batched_nms, task_aligned_assign
 
@@ -39,25 +37,6 @@ NMS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def _weights() -> Any:
-    spec = importlib.util.spec_from_file_location("golden_weights", shared("golden/weights.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def fill(model: YOLOv9) -> None:
-    """The fixtures' weights; they went through float32."""
-    golden = _weights()
-    state = {
-        key: value if ".dfl" in key else torch.from_numpy(np.asarray(golden.fill(key, tuple(value.shape)))).to(value.dtype)
-        for key, value in model.state_dict().items()
-    }
-    model.load_state_dict(state)
-
-
 def relative(found: torch.Tensor, wanted: np.ndarray) -> float:
     return float(np.abs(found.detach().numpy() - wanted).max() / np.abs(wanted).max())
 
@@ -74,7 +53,7 @@ def test_forward_equals_the_published_one(name: str) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
-    x = torch.from_numpy(_weights().image((2, 3, 128, 96), 1234))
+    x = torch.from_numpy(golden_weights().image((2, 3, 128, 96), 1234))
     with torch.no_grad():
         for b, branch in enumerate(model.train()(x)):
             for i, level in enumerate(branch):

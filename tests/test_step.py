@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support import shared
+from tests.support import fill, golden_weights, shared
 from tests.tolerances import ACCUMULATED, ROUNDING_CLOUD, STEP_BY_HAND, TRAJECTORY
 from yolov9k import create_model
 from yolov9k.engine import TrainStep
@@ -295,24 +293,9 @@ def test_unlike_batches_add_their_gradients(tiny: YOLOv9) -> None:
 # --- how far rounding carries -----------------------------------------------------------------------------------------
 
 
-def _weights() -> Any:
-    spec = importlib.util.spec_from_file_location("golden_weights", shared("golden/weights.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def trajectory(name: str, seed: int, dtype: torch.dtype, nudged: bool = False) -> list[float]:
     """Losses of the fixture's four steps; `nudged`: with one weight of the first convolution a unit in the last place off."""
-    golden, stored = _weights(), np.load(shared(f"golden/training/trajectory_{name}.npz"))
-    model = create_model(name, 3)
-    filled = {
-        key: value if ".dfl" in key else torch.from_numpy(np.asarray(golden.fill(key, tuple(value.shape)))).to(value.dtype)
-        for key, value in model.state_dict().items()
-    }
-    model.load_state_dict(filled)
+    stored, model = np.load(shared(f"golden/training/trajectory_{name}.npz")), fill(create_model(name, 3))
     if nudged:
         with torch.no_grad():
             weight = model.get_parameter("model.0.conv.weight").view(-1)
@@ -320,7 +303,7 @@ def trajectory(name: str, seed: int, dtype: torch.dtype, nudged: bool = False) -
     step = TrainStep(model.to(dtype).train(), DetectionLoss(3), Hyp(), "eager", channels_last=False)
     losses = []
     for s in range(4):
-        x = torch.from_numpy(golden.image((4, 3, 128, 128), seed + s)).to(dtype)
+        x = torch.from_numpy(golden_weights().image((4, 3, 128, 128), seed + s)).to(dtype)
         boxes, counts = pad_targets(torch.from_numpy(stored[f"step{s}_targets"]), 4)
         losses.append(float(step(x, boxes.to(dtype), counts).sum()) * 4)
     return losses

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from tests.support import shared
+from tests.support import fill, golden_weights, shared
 from tests.tolerances import LOW_PRECISION
 from yolov9k import create_model
 from yolov9k.engine import TrainStep
@@ -45,24 +43,9 @@ def wide_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv1x1, "choose", lambda rows, _: conv1x1.Config(min(triton.next_power_of_2(rows), 4096)))
 
 
-def golden() -> Any:
-    """The fixtures' own drawing of weights and pictures."""
-    spec = importlib.util.spec_from_file_location("golden_weights", shared("golden/weights.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def filled(name: str, nudge: int) -> YOLOv9:
     """The fixture's model; `nudge`: a third of its weights moved a unit in the last place up, another third down."""
-    draw, model = golden().fill, create_model(name, 3)
-    state = {
-        key: value if ".dfl" in key else torch.from_numpy(np.asarray(draw(key, tuple(value.shape)))).to(value.dtype)
-        for key, value in model.state_dict().items()
-    }
-    model.load_state_dict(state)
+    model = fill(create_model(name, 3))
     generator = torch.Generator().manual_seed(nudge)
     with torch.no_grad():
         for parameter in model.parameters() if nudge else ():
@@ -80,7 +63,7 @@ def run(
     step = TrainStep(model, DetectionLoss(3, backend="reference"), Hyp(), amp=amp, channels_last=last)
     before, moved, losses = flat(model), torch.empty(0), list[float]()
     for s in range(STEPS):
-        x = torch.from_numpy(golden().image((4, 3, 128, 128), SEEDS[name] + s)).to(DEVICE, dtype)
+        x = torch.from_numpy(golden_weights().image((4, 3, 128, 128), SEEDS[name] + s)).to(DEVICE, dtype)
         boxes, counts = pad_targets(torch.from_numpy(stored[f"step{s}_targets"]).to(DEVICE), 4)
         losses.append(float(step(x, boxes, counts).sum()))
         if s == 0:
