@@ -136,6 +136,7 @@ def test_data_check_lists_faults_and_draws(scenes: Path, tmp_path: Path, capsys:
         (["val", "--data", "{data}", "--weights", "{data}"], "damaged or not a checkpoint"),
         (["predict", "--weights", "{weights}", "--source", "nowhere.jpg"], "nowhere.jpg"),
         (["predict", "--weights", "{weights}", "--source", "{data}/..", "--conf", 2], "--conf"),
+        (["info", "yolov9-t", "--nc", 0], "model yolov9-t: 0 classes; a model needs at least 1"),
         (["info", "yolov8-n"], "model yolov8-n: unknown"),
         (["info", "yolov9-t", "--img", 0], "--img 0"),
         (["data", "check", "nowhere"], "nowhere"),

@@ -82,8 +82,9 @@ def test_floors_are_the_counts_over_the_rates(cfg: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 0}, "--batch 0 --steps 2: expected at least 1"),
-        ({"steps": 0}, "--batch 2 --steps 0: expected at least 1"),
+        ({"batch": 0}, "--batch 0: expected at least 1"),
+        ({"steps": 0}, "--steps 0: expected at least 1"),
+        ({"nc": 0}, "--nc 0: expected at least 1"),
         ({"mode": "fast"}, "--mode fast: expected one of"),
         ({"device": "cuda:9"}, "--device cuda:9"),
         ({"data": "nowhere.yaml"}, "nowhere.yaml"),

@@ -18,9 +18,9 @@ app.add_typer(data_app, name="data")
 console = Console(soft_wrap=True, highlight=False)
 
 Data = Annotated[str, typer.Option(help="data.yaml, or a folder or file of YOLO, COCO or Pascal VOC labels")]
-Img = Annotated[int, typer.Option("--img", "--imgsz", "--img-size", help="picture size in pixels, a multiple of 32")]
+Img = Annotated[int, typer.Option("--img", "--imgsz", "--img-size", help="picture size, rounded up to a multiple of 32 pixels")]
 Batch = Annotated[int, typer.Option("--batch", "--batch-size", help="pictures an iteration")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or a GPU's number")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, or a GPU's number")]
 Workers = Annotated[int, typer.Option(help="processes that read pictures; 0 reads in the main process")]
 SingleCls = Annotated[bool, typer.Option("--single-cls", help="treat all classes as one")]
 Amp = Annotated[str, typer.Option(help="mixed precision: auto, off, fp16, bf16")]
@@ -43,7 +43,7 @@ def train(
         str, typer.Option("--batch", "--batch-size", help="pictures an iteration; auto (or -1): the most that fit in memory")
     ] = "16",
     epochs: Annotated[int, typer.Option(help="passes over the training data")] = 500,
-    hyp: Annotated[str | None, typer.Option(help="hyper-parameters: a YAML, or small (for a few hundred pictures)")] = None,
+    hyp: Annotated[str | None, typer.Option(help="a YAML, or default, small (a few hundred pictures), demo")] = None,
     device: Device = "auto",
     workers: Workers = 8,
     project: Project = "runs/train",
@@ -63,7 +63,7 @@ def train(
         bool, typer.Option("--checkpoint", help="keep fewer activations and compute them again: less memory, more time")
     ] = False,
     bad_steps: Annotated[int, typer.Option(help="stop after so many steps in a row that are not finite")] = 10,
-    label_smoothing: Annotated[float | None, typer.Option(help="class label smoothing, 0 to 1")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="class label smoothing, 0 to 0.999")] = None,
     seed: Annotated[int, typer.Option(help="of weights and augmentation")] = 0,
     strict: Strict = False,
     noval: Annotated[bool, typer.Option("--noval", help="validate after the last epoch alone")] = False,
@@ -264,12 +264,14 @@ def _print_machine() -> None:
 
     from yolov9k import __version__, ops
     from yolov9k.ops import cudnn
+    from yolov9k.ops.backends import why_missing
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch sees"
     console.print(f"yolov9k {__version__}, torch {torch.__version__}, GPU: {gpu}")
     for part in ("cpu", "cuda"):
         console.print(f"native code, {part}: {_native_state(part)}", markup=False)
     console.print(f"cuDNN's fused convolutions: {cudnn.describe()}", markup=False)
+    console.print(f"Triton: {why_missing('triton') or 'ready'}", markup=False)
     for operator in ops.operators():
         console.print(f"{operator}: {', '.join(ops.available(operator))}")
 

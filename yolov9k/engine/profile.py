@@ -90,8 +90,9 @@ def run_profile(
     data: pictures come from a data set's loader, and waiting for them is measured; None: random ones, already there.
     Raises UserError for what a user can mend.
     """
-    if batch < 1 or steps < 1:
-        raise UserError(f"--batch {batch} --steps {steps}: expected at least 1")
+    for flag, value in (("--batch", batch), ("--steps", steps), ("--nc", nc)):
+        if value < 1:
+            raise UserError(f"{flag} {value}: expected at least 1")
     chosen = pick_device(device)
     precision = choose_amp(amp, chosen)
     if precision not in AMP_DTYPES:

@@ -277,6 +277,8 @@ def create_model(name_or_yaml: str | Path, num_classes: int | None = None, backe
     """
     spec = load_spec(name_or_yaml)
     classes = spec.num_classes if num_classes is None else num_classes
+    if classes < 1:
+        raise UserError(f"{spec.where}: {classes} classes; a model needs at least 1")
     if spec.origin:
         _try_out(spec, classes)
     return YOLOv9(spec, classes).use(backend)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from yolov9k.native import why_missing
+from yolov9k.native import why_missing as why_native_missing
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
 _DEVICES = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}  # on which each one runs
@@ -46,7 +46,7 @@ def choose(operator: str, backend: str, device: torch.device, float64: bool = Fa
         raise RuntimeError(f"{operator}: backend {backend!r} is not implemented; available: {', '.join(available(operator))}")
     if backend == "reference":
         return backend
-    if reason := _why_missing(backend):
+    if reason := why_missing(backend):
         raise RuntimeError(f"{operator}: backend {backend!r} is not here: {reason}")
     if float64 or device.type not in ((_DEVICES[backend], "cpu") if _interpreted(backend) else (_DEVICES[backend],)):
         raise ValueError(
@@ -71,10 +71,10 @@ def _interpreted(backend: str) -> bool:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _why_missing(backend: str) -> str:
+def why_missing(backend: str) -> str:
     """Why a backend cannot be called here, with the remedy; empty when it can."""
     if backend != "triton":
-        return str(why_missing(backend))
+        return str(why_native_missing(backend))
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed; `pip install triton` (Linux)"
     return "" if torch.cuda.is_available() or _interpreted(backend) else "torch sees no CUDA device"
@@ -82,7 +82,7 @@ def _why_missing(backend: str) -> str:
 
 def available(operator: str) -> Sequence[str]:
     """Names of the backends that `operator` has on this machine."""
-    return ("reference", *(backend for backend in _IMPLEMENTED[operator] if not _why_missing(backend)))
+    return ("reference", *(backend for backend in _IMPLEMENTED[operator] if not why_missing(backend)))
 
 
 def operators() -> Sequence[str]:
