@@ -11,6 +11,7 @@ from torch import Tensor
 
 from yolov9k import create_model
 from yolov9k.engine import TrainStep
+from yolov9k.engine.memory import synthetic_batch
 from yolov9k.engine.reference import ReferenceStep
 from yolov9k.engine.trainer import make_criterion
 from yolov9k.hyp import Hyp
@@ -18,16 +19,6 @@ from yolov9k.models.step_cost import step_cost
 
 WAYS = ("captured", "eager", "compiled", "reference", "reference compiled")
 SCALES = {"cpu": (2, 160), "cuda": (16, 640)}  # pictures and their side
-
-
-def batch(device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures in bytes, as a loader gives them, and 20 boxes in each."""
-    torch.manual_seed(0)
-    count, side = SCALES[device]
-    labels = torch.randint(0, 80, (count, 20, 1)).float()
-    boxes = torch.cat((labels, 0.2 + 0.6 * torch.rand(count, 20, 2), 0.02 + 0.3 * torch.rand(count, 20, 2)), -1)
-    images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
-    return images.to(device, memory_format=torch.channels_last), boxes.to(device), torch.full((count,), 20, device=device)
 
 
 def reference(name: str, device: str, compiled: bool) -> ReferenceStep:
@@ -53,7 +44,7 @@ def bench_train_step(measure: Callable[..., None], benchmark: Any, device: str, 
     else:
         model = create_model(name, 80).to(device).train()
         step = TrainStep(model, make_criterion(model, Hyp()), Hyp(), way, amp="bf16" if device == "cuda" else "off")
-    case = batch(device)
+    case = synthetic_batch(*SCALES[device], 80, torch.device(device))
     for _ in range(4 if device == "cuda" else 1):  # kernels are chosen, compiled, recorded
         step(*case)
     plans = device == "cuda" and not way.startswith("reference")

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from yolov9k.data.cache import available_memory
-from yolov9k.engine.step import AMP_DTYPES, TrainStep
+from yolov9k.engine.inference import AMP
+from yolov9k.engine.step import TrainStep
 from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
 from yolov9k.losses import DetectionLoss
@@ -66,7 +67,7 @@ class Pick(NamedTuple):
 def footprint(model: YOLOv9, criterion: DetectionLoss, img_size: int, amp: str = "off") -> Footprint:
     """An estimate from shapes alone, for the model's device; checkpointed as the model is."""
     weights, learning = _bytes(model.state_dict().values()), _bytes(p for p in model.parameters() if p.requires_grad)
-    low = AMP_DTYPES[amp]
+    low = AMP[amp]
     dtype = low or next(model.parameters()).dtype
     copies = sum(p.numel() for p in model.parameters()) * dtype.itemsize if low else 0
     cuda = next(model.parameters()).is_cuda

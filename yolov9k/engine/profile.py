@@ -25,10 +25,10 @@ from yolov9k.engine import plots
 from yolov9k.engine.capture import WARM_UP
 from yolov9k.engine.feed import feed
 from yolov9k.engine.floors import Floors
-from yolov9k.engine.inference import choose_amp, pick_device
+from yolov9k.engine.inference import AMP, choose_amp, pick_device
 from yolov9k.engine.memory import memory_gb, synthetic_batch
 from yolov9k.engine.runs import make_run_directory
-from yolov9k.engine.step import AMP_DTYPES, TrainStep
+from yolov9k.engine.step import TrainStep
 from yolov9k.engine.trainer import make_criterion
 from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
@@ -95,8 +95,8 @@ def run_profile(
             raise UserError(f"{flag} {value}: expected at least 1")
     chosen = pick_device(device)
     precision = choose_amp(amp, chosen)
-    if precision not in AMP_DTYPES:
-        raise UserError(f"--amp {amp}: expected one of auto, {', '.join(AMP_DTYPES)}")
+    if precision not in AMP:
+        raise UserError(f"--amp {amp}: expected one of auto, {', '.join(AMP)}")
     source, classes = _source(data, batch, img, nc, chosen, workers)
     step = _make_step(cfg, classes, mode, precision, chosen)
     directory = make_run_directory(project, name)

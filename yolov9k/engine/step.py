@@ -15,6 +15,7 @@ from torch import Tensor
 
 from yolov9k.engine.capture import CudaRecorder, Graphs, NotRecorded, capacity
 from yolov9k.engine.flat import FlatStorage
+from yolov9k.engine.inference import AMP
 from yolov9k.engine.optim import FIRST_SCALE, Phase, Schedule, settings
 from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
@@ -25,7 +26,6 @@ from yolov9k.ops.library import label
 from yolov9k.ops.sgd_ema import NORM, SCALE, SETTINGS, SKIPPED, STATE, UPDATES, sgd_ema
 
 _log = logging.getLogger(__name__).info
-AMP_DTYPES = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 MODES = ("auto", "eager", "captured", "compiled")
 
 
@@ -59,7 +59,7 @@ class TrainStep:
     ) -> None:
         self.model, self.criterion, self.hyp, self.schedule, self.log = model, criterion, hyp, schedule, log
         self.device = next(model.parameters()).device
-        self.mode, self.dtype = choose_mode(mode, self.device), AMP_DTYPES[amp]
+        self.mode, self.dtype = choose_mode(mode, self.device), AMP[amp]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         share = (batch or hyp.nominal_batch) * (schedule.accumulate if schedule else 1) / hyp.nominal_batch
