@@ -6,7 +6,6 @@ import functools
 import importlib.metadata
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 from yolov9k import native
+from yolov9k.engine.floors import copy_rate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests' random scenes serve here too
 
@@ -63,15 +63,7 @@ def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict
 @functools.cache
 def copy_bandwidth(device: str) -> float:
     """Bytes a second that a large copy reads and writes on a device, the best of ten: what memory-bound work is held to."""
-    source = torch.empty(2**26 if device == "cpu" else 2**30, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    best = float("inf")
-    for _ in range(10):
-        start = time.perf_counter()
-        target.copy_(source)
-        _wait(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * source.numel() / best
+    return copy_rate(torch.device(device))
 
 
 def _wait(device: str) -> None:
