@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from yolov9k.data.synthetic import NAMES, generate
 
 WHAT = {"train": "train step", "val": "validation", "latency": "latency"}
 BATCHES = {"train": ["16", "max"], "val": ["32"], "latency": ["1"], "bccd": ["16"]}
-EPOCHS = {"bccd": 100, "val": 5, "latency": 5}  # of val and latency: until the weights find something
+EPOCHS = {"bccd": 100, "val": 20, "latency": 20}  # of val and latency: until the weights find something
 FIRST = 16  # where the search for the largest batch begins
 
 
@@ -27,17 +28,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     options.batch = options.batch or BATCHES[options.command]
     options.models = options.models or (["yolov9-t", "gelan-s"] if options.command == "bccd" else ["yolov9-c", "yolov9-t"])
+    options.limit = options.limit or (60 if options.command == "bccd" else 10)
     options.epochs = options.epochs or EPOCHS.get(options.command, 1)
     fault = _fault(options)
     if fault:
         print(f"bench.peers: {fault}", file=sys.stderr)
         return 2
-    options.out = options.out.absolute()
+    options.out, options.hyp = options.out.absolute(), options.hyp and options.hyp.absolute()
     work = options.out / "work"
     work.mkdir(parents=True, exist_ok=True)
     folders = {peer: getattr(options, peer) and getattr(options, peer).absolute() for peer in PEERS}
     runner = Runner(folders, 60 * options.limit, options.minutes, options.device)
-    compare = _compare if options.command != "bccd" else bccd.compare
+    compare: Callable[..., Path] = bccd.compare if options.command == "bccd" else _compare
     print(f"report: {compare(options, _chosen(options), runner, work)}")
     return 0
 
@@ -136,14 +138,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=30, help="a figure that is quoted needs at least 20")
     parser.add_argument("--pictures", type=int, default=256, help="drawn ones that a validation is over")
     parser.add_argument("--drawn", type=int, default=256, help="drawn ones to train on before a validation")
-    parser.add_argument("--epochs", type=int, help="of bccd, 100 unless given; of the training before val and latency, 5")
+    parser.add_argument("--epochs", type=int, help="of bccd, 100 unless given; of the training before val and latency, 20")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of bccd")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "bccd", help="of bccd, in any layout")
     parser.add_argument(
-        "--hyp", help="of bccd: hyper-parameters for ours and the published code; each its own default unless given"
+        "--hyp", help="of bccd: a YAML of hyper-parameters for ours and the published code; each its own default unless given"
     )
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--limit", type=float, default=10, help="minutes that one process may take")
+    parser.add_argument("--limit", type=float, help="minutes that one process may take: 10, of bccd 60")
     parser.add_argument("--minutes", type=float, help="that the whole command may take; what is left then is skipped")
     return parser
 
@@ -154,6 +156,8 @@ def _fault(options: argparse.Namespace) -> str | None:
         folder = getattr(options, peer)
         if folder and not folder.is_dir():
             return f"--{peer} {folder}: no such folder"
+    if options.hyp and not options.hyp.is_file():
+        return f"--hyp {options.hyp}: no such file"
     if options.command == "bccd" and not options.data.exists():
         return f"--data {options.data}: not there; give a folder of YOLO, COCO or Pascal VOC labels"
     if options.device.startswith("cuda") and not torch.cuda.is_available():

@@ -13,6 +13,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from bench.peers.trainings import figures
 
@@ -72,7 +73,7 @@ def draw(points: list[Point], path: Path) -> None:
     plt.close(figure)
 
 
-def _lines(axes: Iterable[plt.Axes], points: list[Point], colour: str, label: str) -> None:
+def _lines(axes: Iterable[Axes], points: list[Point], colour: str, label: str) -> None:
     by_epoch, by_minute = axes
     runs = [[p for p in points if p.seed == seed] for seed in sorted({p.seed for p in points})]
     for run in runs:

@@ -77,7 +77,7 @@ def latency(task: Task) -> None:
     def once() -> Any:
         return [found.cpu() for found in _listed(model.predict(x, conf=0.25, iou=IOU, imgsz=task.img, cuda_graph=graph))]
 
-    repeat(task, once, 1, version=version("libreyolo"), note=NOTE)
+    repeat(task, once, 1, version=version("libreyolo"), note=f"{NOTE}; float32, its predict has no other")
 
 
 def _listed(results: Any) -> list[Any]:

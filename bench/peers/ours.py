@@ -25,6 +25,7 @@ def train(task: Task) -> None:
     """options: mode, of TrainStep, or "reference compiled"."""
     mode, device = task.options["mode"], torch.device(task.device)
     torch.manual_seed(0)
+    step: Callable[..., Tensor]
     if mode == "reference compiled":
         step = reference(task.model, task.device, True)
     else:
@@ -37,28 +38,29 @@ def train(task: Task) -> None:
 
 
 def val(task: Task) -> None:
-    """options: weights, amp."""
-    model = load(task.options["weights"]).to(task.device)
-    split = load_split(task.data, "val")
-    loader = make_loader(
-        split, Hyp(), img_size=task.img, batch=task.batch, augment=False, rect=True, workers=task.workers, cache="ram"
-    )
+    """From the labels' files to the AP, as the peers' `val` does each time. options: weights, amp, pictures."""
+    model, amp = load(task.options["weights"]).to(task.device), task.options["amp"] if task.cuda else "off"
 
     def once() -> ValidationResult:
-        amp = task.options["amp"] if task.cuda else "off"
-        return validate(model, loader, split=split, conf=CONF, iou=IOU, amp=amp, progress=False)
+        split = load_split(task.data, "val")
+        loader = make_loader(split, Hyp(), img_size=task.img, batch=task.batch, augment=False, rect=True, workers=task.workers)
+        result = validate(model, loader, split=split, conf=CONF, iou=IOU, amp=amp, progress=False)
+        loader.close()
+        return result
 
     metrics = once().metrics
-    repeat(task, once, len(split.records), version=yolov9k.__version__, ap=metrics.ap, ap50=metrics.ap50)
-    loader.close()
+    repeat(task, once, task.options["pictures"], version=yolov9k.__version__, ap=metrics.ap, ap50=metrics.ap50)
 
 
 @torch.inference_mode()
 def latency(task: Task) -> None:
-    """From a picture on the device to boxes on the host. options: weights, fused, graph."""
+    """From a picture on the device to boxes on the host, half precision on a GPU. options: weights, fused, graph.
+
+    What is not fused is the model in plain torch.
+    """
     device = torch.device(task.device)
     model = load(task.options["weights"]).to(device).eval()
-    model = inference_form(model, device) if task.options["fused"] else model
+    model = inference_form(model, device) if task.options["fused"] else model.use("reference")
     model = model.half() if task.cuda else model
     x = torch.rand(1, 3, task.img, task.img, device=device, dtype=next(model.parameters()).dtype)
     x = x.contiguous(memory_format=torch.channels_last) if task.options["fused"] else x

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.peers.measure import CONF, IOU, Feed, Task, drawn_batch, main, repeat
+from bench.peers.measure import CONF, IOU, Feed, Task, drawn_batch, main, repeat, say
 
 
 def script(kind: str, model: str) -> Any:
@@ -68,6 +68,14 @@ def val(task: Task) -> None:
     repeat(task, once, task.options["pictures"], version=version(Path(module.__file__).parent), ap=float(ap), ap50=float(ap50))
 
 
+def plain(task: Task) -> None:
+    """Write a checkpoint of its, which is a pickle of its classes, as a state dict. options: weights, to."""
+    held = torch.load(task.options["weights"], map_location="cpu", weights_only=False)
+    model = held.get("ema") or held["model"]
+    torch.save(model.float().state_dict(), task.options["to"])
+    say({"weights": task.options["to"]})
+
+
 @torch.inference_mode()
 def latency(task: Task) -> None:
     """From a picture on the device to boxes on the host: fused, half precision on a GPU. options: weights."""
@@ -80,8 +88,8 @@ def latency(task: Task) -> None:
         given = given[1] if isinstance(given, list) else given  # of two branches the second is the main one
         return [found.cpu() for found in general.non_max_suppression(given, 0.25, IOU)]
 
-    repeat(task, once, 1, version=version(Path(common.__file__).parents[1]))
+    repeat(task, once, 1, version=version(Path(str(common.__file__)).parents[1]))
 
 
 if __name__ == "__main__":
-    main({"train": train, "val": val, "latency": latency})
+    main({"train": train, "val": val, "latency": latency, "plain": plain})

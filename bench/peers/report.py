@@ -56,7 +56,8 @@ def _table(rows: list[Row]) -> list[str]:
     ours = max((row["images_per_s"] for row in rows if row["way"].startswith("ours")), default=None)
     for row in rows:
         ratio = f"{ours / row['images_per_s']:.2f}x" if ours else ""
-        way = f"{row['way']} ({row['note']})" if row.get("note") else row["way"]
+        ran = f", ran {row['ran']}" if row.get("ran", "") not in row["way"] else ""
+        way = row["way"] + ran + (f" ({row['note']})" if row.get("note") else "")
         figures = ["" if row.get(key) is None else str(row[key]) for key in COLUMNS]
         lines.append(f"| {' | '.join([way, str(row['batch']), *figures, ratio, row.get('version', '')])} |")
     return lines

@@ -29,7 +29,7 @@ class Recipe:
     seed: int
     device: str
     workers: int
-    hyp: str | None = None
+    hyp: Path | None = None
 
     @property
     def number(self) -> str:

@@ -29,7 +29,7 @@ def train(task: Task) -> None:
             if mode != "train":
                 return loader
             if self.fed:  # it tries again with half the batch
-                raise RuntimeError("out of memory")
+                raise MemoryError("its trainer ran out of memory")
             self.fed = True
             return Feed(task, _batch(task), loader, extra=self._told)
 
@@ -62,8 +62,9 @@ def _loaded(task: Task) -> tuple[Any, dict[str, Any]]:
     from ultralytics import YOLO
 
     options = {key: value for key, value in task.options.items() if key not in ("weights", "pictures")}
-    common = {"imgsz": task.img, "device": task.number, "half": task.cuda, "iou": IOU, "verbose": False, "save": False}
-    return YOLO(task.options["weights"]), common | options
+    common = {"imgsz": task.img, "device": task.number, "iou": IOU, "verbose": False, "save": False}
+    precision = {"quantize": 16} if task.cuda else {}
+    return YOLO(task.options["weights"]), common | precision | options
 
 
 def val(task: Task) -> None:
