@@ -136,6 +136,8 @@ def test_the_largest_batch_is_found_to_an_eighth() -> None:
         assert len(tried) == len(set(tried)) < 12
     assert subjects.largest(lambda size: {"error": measure.OUT_OF_MEMORY}, 16)[1] == {"error": measure.OUT_OF_MEMORY}
     assert subjects.largest(lambda size: {"error": "no module"}, 16) == (16, {"error": "no module"})
+    late = subjects.largest(lambda size: {"size": size} if size < 64 else {"error": "stopped"}, 16)
+    assert late == (32, {"size": 32, "cut_short": "stopped"})
     assert subjects.largest(lambda size: {"size": size}, 16, most=64) == (64, {"size": 64})
 
 

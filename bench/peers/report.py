@@ -57,6 +57,7 @@ def _table(rows: list[Row]) -> list[str]:
     for row in rows:
         ratio = f"{ours / row['images_per_s']:.2f}x" if ours else ""
         ran = f", ran {row['ran']}" if row.get("ran", "") not in row["way"] else ""
+        ran += ", the search was cut short" if row.get("cut_short") else ""
         way = row["way"] + ran + (f" ({row['note']})" if row.get("note") else "")
         figures = ["" if row.get(key) is None else str(row[key]) for key in COLUMNS]
         lines.append(f"| {' | '.join([way, str(row['batch']), *figures, ratio, row.get('version', '')])} |")

@@ -171,7 +171,7 @@ def _last_row(output: str) -> Row | None:
 def largest(attempt: Callable[[int], Row], start: int, most: int = 4096) -> tuple[int, Row]:
     """The largest batch that fits, to an eighth of itself, and its row: doubled until one does not, then bisected.
 
-    An error that is not about memory ends the search: it is returned where nothing has fitted yet.
+    An error that is not about memory ends the search: the row then says "cut_short", or is the error where nothing has fitted.
     """
     fits, row, size, fails = 0, Row(error=OUT_OF_MEMORY), start, 0
     while not fails or fails - fits > max(1, fits // 8):
@@ -181,7 +181,7 @@ def largest(attempt: Callable[[int], Row], start: int, most: int = 4096) -> tupl
         elif found["error"] == OUT_OF_MEMORY:
             fails = size
         else:
-            return (fits, row) if fits else (size, found)
+            return (fits, row | {"cut_short": found["error"]}) if fits else (size, found)
         if not fails and fits >= most:
             break
         size = (fits + fails) // 2 if fails else 2 * size
