@@ -122,6 +122,24 @@ def test_the_watcher_notes_when_a_line_appeared(tmp_path: Path) -> None:
     assert curves.at(points, seconds=4) is None
 
 
+def test_a_feed_gives_one_batch_and_all_else_of_the_trainers_own_loader() -> None:
+    own = torch.utils.data.DataLoader([torch.zeros(1)] * 6, batch_size=3)
+    task = measure.Task("train", "yolov9-t", 2, 64, "cpu", 2, "", "")
+    seen: list[str] = []
+    batch = measure.drawn_batch(task)
+    feed = measure.Feed(task, batch, own, first=lambda: seen.append("first"))
+    assert feed.dataset is own.dataset
+    assert feed.batch_size == 3
+    assert len(feed) > 100
+    steps = iter(feed)
+    assert next(steps) is batch
+    assert next(steps) is batch
+    assert seen == ["first"]
+    images, boxes, counts = batch
+    assert (tuple(images.shape), images.dtype) == ((2, 3, 64, 64), torch.uint8)
+    assert (tuple(boxes.shape), counts.tolist()) == ((2, 20, 5), [20, 20])
+
+
 def test_the_largest_batch_is_found_to_an_eighth() -> None:
     for limit in (1, 5, 16, 17, 100, 777):
         tried: list[int] = []
