@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +63,52 @@ def test_its_steps_are_commands_of_this_repository(gpu_check: ModuleType, tmp_pa
     files = [word for step in steps.values() for word in step.command if word.startswith("tests/")]
     assert len(files) >= 5
     assert all((SCRIPT.parents[1] / name).exists() for name in files)
+
+
+def has_gpu_parts(source: str) -> bool:
+    """Whether a test file calls torch.cuda, asks which backends are here, or names the device, in a call or as a parameter.
+
+    A test that is only skipped where a GPU is has no such part.
+    """
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    skips = [call.args[0] for call in calls if ast.unparse(call.func).endswith("skipif") and call.args]
+    for call in (call for call in calls if call not in skips):
+        name = ast.unparse(call.func)
+        given = [*call.args[name.endswith("parametrize") :], *(keyword.value for keyword in call.keywords)]  # not its names
+        values = [value for one in given for value in (one.elts if isinstance(one, ast.List | ast.Tuple) else [one])]
+        named = any(isinstance(value, ast.Constant) and value.value == "cuda" for value in values)
+        if named or re.search(r"\bcuda(\.\w+)?$|\bavailable$", name):
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("@pytest.mark.skipif(not torch.cuda.is_available(), reason='')\ndef test(): ...", True),
+        ("@pytest.mark.skipif(torch.cuda.is_available(), reason='')\ndef test(): ...", False),
+        ("def test():\n    assert mode == ('captured' if torch.cuda.is_available() else 'eager')", True),
+        ("BACKENDS = [name for name in available('augment')]", True),
+        ("pytestmark = pytest.mark.skipif(not native.available('cuda'), reason='')", True),
+        ("x = torch.ones(3).cuda()", True),
+        ("x = torch.ones(3, device='cuda')", True),
+        ("@pytest.mark.parametrize('device', ['cpu', 'cuda'])\ndef test(device): ...", True),
+        ("@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=slow)])\ndef test(device): ...", True),
+        ("@pytest.fixture(params=('cpu', 'cuda'))\ndef device(request): ...", True),
+        ("@pytest.mark.parametrize(('name', 'cuda'), [('one.cpp', '0')])\ndef test(name, cuda): ...", False),
+        ("def test():\n    assert info['cuda'] is None", False),
+    ],
+)
+def test_gpu_parts_are_recognised(source: str, wanted: bool) -> None:
+    assert has_gpu_parts(source) is wanted
+
+
+def test_no_test_with_gpu_parts_is_forgotten(gpu_check: ModuleType) -> None:
+    tests = SCRIPT.parents[1] / "tests"
+    files = [path for path in tests.rglob("test_*.py") if has_gpu_parts(path.read_text(encoding="utf-8"))]
+    assert len(files) >= 10
+    names = {path.relative_to(tests).parts[0] for path in files}
+    assert sorted(names - set(gpu_check.TESTS)) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

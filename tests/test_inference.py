@@ -23,6 +23,7 @@ from yolov9k.ops import available, batched_nms
 
 CPU = torch.device("cpu")
 BACKENDS = ["reference", *(["triton"] if "triton" in available("dfl_candidates") else [])]
+GPU = torch.device("cuda") if torch.cuda.is_available() else CPU  # where there is none, Triton's kernels are interpreted
 ODD = (float("nan"), float("inf"), float("-inf"))
 
 
@@ -68,8 +69,9 @@ def test_candidates_give_the_detections_of_the_full_decode(
     seed: int, images: int, size: tuple[int, int], odd: int, conf: float, multi: bool, last: bool, backend: str
 ) -> None:
     """Bit by bit, whatever is in the maps; and the images whose decode is not finite are known without it."""
-    model = HEAD.use(backend)
-    maps = random_maps(seed, images, size, odd)
+    device = GPU if backend == "triton" else CPU
+    model = HEAD.to(device).use(backend)
+    maps = [level.to(device) for level in random_maps(seed, images, size, odd)]
     maps = [level.contiguous(memory_format=torch.channels_last) for level in maps] if last else maps
     wanted = by_full_decode(model, maps, conf, 0.6, multi, 30)
     found = detect(model, maps, conf, 0.6, multi_label=multi, agnostic=not multi, max_det=30)
@@ -82,6 +84,7 @@ HEAD = create_model("gelan-t", 3)  # its head alone is used
 
 def test_what_makes_an_image_broken() -> None:
     """NaN anywhere, +infinity or nothing but -infinity among a side's bins; an infinite class logit is a sure answer."""
+    HEAD.to(CPU)
     spoilt: list[tuple[Callable[[Tensor], object], bool]] = [
         (lambda level: None, False),
         (lambda level: level[5, 0, 0].fill_(ODD[0]), True),
@@ -108,6 +111,8 @@ def test_real_pictures_have_the_detections_of_the_full_decode(model: YOLOv9, bac
     images = next(iter(loader)).images
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=amp is not None):
         maps = exact(ready.branches(images.float() / 255)[-1])
+    if backend == "triton":
+        ready, maps = ready.to(GPU), [level.to(GPU) for level in maps]
     ready.head.backend = backend
     conf = float(maps[1][:, 64:].sigmoid().quantile(0.9))  # an untrained model's scores: a tenth are candidates
     wanted = by_full_decode(ready, maps, conf, 0.7, True, 100)
