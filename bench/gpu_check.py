@@ -25,6 +25,7 @@ TAIL = 3000  # characters of a step's output that are kept
 TESTS = ("triton", "test_gpu.py", "test_task_aligned_assign.py", "test_batched_nms.py", "test_native.py", "test_backends.py",
          "test_conv_silu.py", "test_sgd_ema.py", "test_tuning.py", "test_augment_operator.py", "test_augment_boxes.py",
          "test_modes.py", "test_inference.py", "test_dfl_decode.py")  # fmt: skip
+LOAD = os.getloadavg()[0]  # of the last minute, before anything of ours runs
 SANITIZED = ["tests/test_gpu.py", "-k", "shims_cases"]
 
 
@@ -104,6 +105,18 @@ def machine() -> dict[str, Any]:
     return {"gpu": gpu, **versions, "commit": commit or None}
 
 
+def commit_info(root: Path = ROOT, load: float = LOAD) -> dict[str, Any]:
+    """The commit, and whether a record may be quoted: the tree is clean but for records, and half of the cores were free."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
+
+    commit = git("rev-parse", "HEAD") or None
+    dirty = bool(git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results"))
+    quotable = commit is not None and not dirty and load < (os.cpu_count() or 1) / 2
+    return {"id": commit, "dirty": dirty, "load_before": round(load, 2), "quotable": quotable}
+
+
 def table(benchmarks: list[dict[str, Any]]) -> list[str]:
     """The benchmarks as rows of a table."""
     rows = ["| benchmark | median, us | of copy bandwidth | peak memory, MiB | MB | TFLOP/s |", "|---|---|---|---|---|---|"]
@@ -122,7 +135,7 @@ def write(folder: Path, results: list[dict[str, Any]]) -> None:
     written = [json.loads(record.read_text()) for record in records if record.exists() and record.stat().st_size]
     benchmarks = [bench for record in written for bench in record["benchmarks"]]
     about = machine()
-    report = {"machine": about, "steps": results, "benchmarks": benchmarks}
+    report = {"machine": about, "commit_info": commit_info(), "steps": results, "benchmarks": benchmarks}
     (folder / "gpu-check.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     lines = [
         "# gpu-check",

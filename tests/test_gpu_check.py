@@ -56,6 +56,29 @@ def test_a_step_may_take_what_earlier_ones_left(gpu_check: ModuleType, monkeypat
     assert limits == pytest.approx([400, 500, 600], abs=5)
 
 
+def test_a_record_may_be_quoted_from_a_clean_commit_on_an_idle_machine(gpu_check: ModuleType, tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    records = tmp_path / "bench" / "results"
+    records.mkdir(parents=True)
+    assert gpu_check.commit_info(tmp_path, 0.0) == {"id": None, "dirty": False, "load_before": 0.0, "quotable": False}
+    for path in (tmp_path / "code.py", records / "cpu.json"):
+        path.write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    (tmp_path / "built.so").write_text("not tracked")
+    (records / "cpu.json").write_text("another record")
+    made = gpu_check.commit_info(tmp_path, 0.0)
+    assert (len(made["id"]), made["dirty"], made["quotable"]) == (40, False, True)
+    assert gpu_check.commit_info(tmp_path, 1000.0)["quotable"] is False
+    (tmp_path / "code.py").write_text("2")
+    made = gpu_check.commit_info(tmp_path, 0.0)
+    assert (made["dirty"], made["quotable"]) == (True, False)
+
+
 def test_its_steps_are_commands_of_this_repository(gpu_check: ModuleType, tmp_path: Path) -> None:
     steps = {step.name: step for step in gpu_check.steps(tmp_path)}
     assert list(steps) == ["build", "tests", "memcheck", "racecheck", "bench", "compiler"]

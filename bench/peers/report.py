@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.gpu_check import machine
+from bench.gpu_check import commit_info, machine
 from bench.peers.measure import Row
 
 KEY = ("what", "model", "batch_kind", "img")  # what is compared with what
@@ -23,7 +23,7 @@ def write(folder: Path, name: str, rows: list[Row], skipped: list[Row]) -> Path:
 def write_json(folder: Path, name: str, rows: list[Row], skipped: list[Row]) -> Path:
     """Write NAME.json; returns where its NAME.md belongs."""
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"machine": machine(), "rows": rows, "skipped": skipped}
+    record = {"machine": machine(), "commit_info": commit_info(), "rows": rows, "skipped": skipped}
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return folder / f"{name}.md"
 
@@ -56,12 +56,16 @@ def _table(rows: list[Row]) -> list[str]:
     ours = max((row["images_per_s"] for row in rows if row["way"].startswith("ours")), default=None)
     for row in rows:
         ratio = f"{ours / row['images_per_s']:.2f}x" if ours else ""
-        ran = f", ran {row['ran']}" if row.get("ran", "") not in row["way"] else ""
-        ran += ", the search was cut short" if row.get("cut_short") else ""
-        way = row["way"] + ran + (f" ({row['note']})" if row.get("note") else "")
         figures = ["" if row.get(key) is None else str(row[key]) for key in COLUMNS]
-        lines.append(f"| {' | '.join([way, str(row['batch']), *figures, ratio, row.get('version', '')])} |")
+        lines.append(f"| {' | '.join([way_of(row), str(row['batch']), *figures, ratio, row.get('version', '')])} |")
     return lines
+
+
+def way_of(row: Row) -> str:
+    """Its name, with what it came to and in what it is not the same work."""
+    ran = f", ran {row['ran']}" if row.get("ran", "") not in row["way"] else ""
+    ran += ", the search was cut short" if row.get("cut_short") else ""
+    return str(row["way"]) + ran + (f" ({row['note']})" if row.get("note") else "")
 
 
 def _title(row: Row) -> str:
