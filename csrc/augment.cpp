@@ -86,13 +86,13 @@ Reach reach(const std::vector<int>& places, bool flat, Run bounds, std::int64_t 
 
 // One of a sample's views. Upright: no rotation, shear or tilt, so that all rows have the same columns.
 struct View {
-    const Layer* layers;
+    const Picture* layers;
     int count;
     const float* m;
     bool flat, upright;
     Run columns, rows;  // bounds of the places of a row in perspective
-    std::vector<int> column, row, offset;
-    std::vector<Reach> across;  // of each layer, where the view is upright
+    std::vector<int> column, row, offset;  // offset: bytes from where `origin` points
+    std::vector<Reach> across;             // of each layer, where the view is upright
 };
 
 YK_CLONES void set_places(const float* m, int y, int width, bool flat, int* column, int* row) {
@@ -110,14 +110,15 @@ YK_CLONES void set_places(const float* m, int y, int width, bool flat, int* colu
     }
 }
 
-View make_view(const AugmentInput& in, std::int64_t number) {
+View make_view(const AugmentInput& in, const Picture* pictures, std::int64_t number) {
     const float* m = in.matrices + 9 * number;
     const std::int64_t* span = in.spans + 2 * number;
     const bool flat = m[6] == 0.0f && m[7] == 0.0f && m[8] == 1.0f;
-    View view{in.layers + span[0], static_cast<int>(span[1] - span[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f, {}, {},
+    View view{pictures + span[0], static_cast<int>(span[1] - span[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f, {}, {},
               std::vector<int>(in.width), std::vector<int>(in.width), std::vector<int>(in.width), {}};
     if (!view.upright) return view;
     set_places(m, 0, static_cast<int>(in.width), flat, view.column.data(), view.row.data());
+    for (int x = 0; x < in.width; ++x) view.offset[x] = 3 * (view.column[x] >> kFractionBits);
     for (int k = 0; k < view.count; ++k)
         view.across.push_back(reach(view.column, true, {}, view.layers[k].left, view.layers[k].width));
     return view;
@@ -129,9 +130,9 @@ std::uint32_t blend_pixel(const std::uint8_t* p, std::int64_t stride, int right,
 }
 
 // Pixels begin..end-1 of a row, whose four neighbours lie in one picture of `stride` bytes a row, at their offsets.
-void blend_run(const std::uint8_t* picture, std::int64_t stride, const View& view, Run run, std::uint32_t* out) {
+void blend_run(const std::uint8_t* origin, std::int64_t stride, const View& view, Run run, std::uint32_t* out) {
     for (int x = run.begin; x < run.end; ++x)
-        out[x] = blend_pixel(picture + view.offset[x], stride, view.column[x] & (kFraction - 1), view.row[x] & (kFraction - 1));
+        out[x] = blend_pixel(origin + view.offset[x], stride, view.column[x] & (kFraction - 1), view.row[x] & (kFraction - 1));
 }
 
 #ifdef YK_AVX2
@@ -144,7 +145,9 @@ YK_AVX2 inline __m256i pairs(const std::uint8_t* a, const std::uint8_t* b) {
     return _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1), order);
 }
 
-// The same sums two pixels at a time; reads two bytes past a pixel's right neighbour.
+// The same sums two pixels at a time; reads kBeyond bytes past a pixel's right neighbour.
+constexpr int kBeyond = 2;
+
 YK_AVX2 void blend_run_avx2(const std::uint8_t* picture, std::int64_t stride, const View& view, Run run, std::uint32_t* out) {
     const int *column = view.column.data(), *row = view.row.data(), *offset = view.offset.data();
     const __m128i part = _mm_set1_epi32(kFraction - 1), whole = _mm_set1_epi32(kFraction);
@@ -173,43 +176,73 @@ YK_AVX2 void blend_run_avx2(const std::uint8_t* picture, std::int64_t stride, co
 }
 #endif
 
-YK_CLONES void set_offsets(const int* column, const int* row, const Layer& layer, Run run, int* offset) {
-    const int left = static_cast<int>(layer.left), top = static_cast<int>(layer.top), stride = static_cast<int>(3 * layer.width);
+YK_CLONES void set_offsets(const int* column, const int* row, const Picture& layer, Run run, int* offset) {
+    const int left = static_cast<int>(layer.left), top = static_cast<int>(layer.top), stride = static_cast<int>(layer.stride);
     for (int x = run.begin; x < run.end; ++x)
         offset[x] = ((row[x] >> kFractionBits) - top) * stride + 3 * ((column[x] >> kFractionBits) - left);
 }
 
-void paint_run(const AugmentInput& in, View& view, const Layer& layer, Run run, std::uint32_t* out) {
+void paint_run(View& view, const Picture& layer, Run run, std::uint32_t* out) {
     if (run.empty()) return;
-    set_offsets(view.column.data(), view.row.data(), layer, run, view.offset.data());
-    const std::uint8_t* picture = in.pixels + layer.start;
+    const std::uint8_t* origin = layer.image;
+    if (view.upright) {
+        origin += ((view.row[0] >> kFractionBits) - layer.top) * layer.stride - 3 * layer.left;
+    } else {
+        set_offsets(view.column.data(), view.row.data(), layer, run, view.offset.data());
+    }
 #ifdef YK_AVX2
     static const bool wide = __builtin_cpu_supports("avx2");
-    const bool at_the_end = layer.start + 3 * layer.width * layer.height + 2 > in.pixel_count;
-    if (wide && !at_the_end) return blend_run_avx2(picture, 3 * layer.width, view, run, out);
+    const int last = view.flat ? most(view.offset[run.begin], view.offset[run.end - 1])
+                               : *std::max_element(view.offset.begin() + run.begin, view.offset.begin() + run.end);
+    if (wide && last + layer.stride + 6 + kBeyond <= layer.end - origin)
+        return blend_run_avx2(origin, layer.stride, view, run, out);
 #endif
-    blend_run(picture, 3 * layer.width, view, run, out);
+    blend_run(origin, layer.stride, view, run, out);
 }
 
 // Pixels that layer k may cover in part: where it covers none of the four neighbours what lies below stays.
-void paint_edge(const AugmentInput& in, const View& view, int k, Run run, std::uint32_t* out) {
-    const Layer& layer = view.layers[k];
+void paint_edge(const View& view, int k, Run run, std::uint32_t* out) {
+    const Picture& layer = view.layers[k];
     for (int x = run.begin; x < run.end; ++x) {
         const int column = view.column[x] >> kFractionBits, row = view.row[x] >> kFractionBits;
         int covered = 0;
-        for (int i = 0; i < 4; ++i) covered += holds(layer, in.pixels, column + (i & 1), row + (i >> 1));
+        for (int i = 0; i < 4; ++i) covered += holds(layer, column + (i & 1), row + (i >> 1));
         if (!covered) continue;
         const int right = view.column[x] & (kFraction - 1), below = view.row[x] & (kFraction - 1);
         if (covered == 4) {
-            const std::int64_t inside = 3 * ((row - layer.top) * layer.width + column - layer.left);
-            out[x] = blend_pixel(in.pixels + layer.start + inside, 3 * layer.width, right, below);
+            const std::int64_t inside = (row - layer.top) * layer.stride + 3 * (column - layer.left);
+            out[x] = blend_pixel(layer.image + inside, layer.stride, right, below);
             continue;
         }
         Colour four[4];
         for (int i = 0; i < 4; ++i)
-            four[i] = unpack(look(view.layers, k + 1, in.pixels, column + (i & 1), row + (i >> 1)));
+            four[i] = unpack(look(view.layers, k + 1, column + (i & 1), row + (i >> 1)));
         out[x] = bilinear(four[0], four[1], four[2], four[3], right, below);
     }
+}
+
+// Pixels whose neighbours all lie in layer k, which has a mask: in runs where it covers all four.
+void paint_masked(View& view, int k, Run run, std::uint32_t* out) {
+    const Picture& layer = view.layers[k];
+    Run opaque{run.begin, run.begin}, partial = opaque;  // one of the two ends at x
+    for (int x = run.begin; x < run.end; ++x) {
+        const std::int64_t column = (view.column[x] >> kFractionBits) - layer.left;
+        const std::uint8_t* m = layer.mask + ((view.row[x] >> kFractionBits) - layer.top) * layer.mask_stride + column;
+        const std::uint8_t* below = m + layer.mask_stride;
+        if (m[0] && m[1] && below[0] && below[1]) {
+            paint_edge(view, k, partial, out);
+            partial = {x + 1, x + 1};
+            opaque.end = x + 1;
+            continue;
+        }
+        paint_run(view, layer, opaque, out);
+        opaque = {x + 1, x + 1};
+        const bool clear = !(m[0] || m[1] || below[0] || below[1]);
+        if (clear) paint_edge(view, k, partial, out);
+        partial = {clear ? x + 1 : partial.begin, x + 1};
+    }
+    paint_edge(view, k, partial, out);
+    paint_run(view, layer, opaque, out);
 }
 
 // One row of a view, BGR in the low bytes of each word; returns where it may be other than grey.
@@ -225,8 +258,8 @@ Run see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
         if (!view.flat) view.columns = extent(view.column.data(), width), view.rows = extent(view.row.data(), width);
     }
     for (int k = 0; k < view.count; ++k) {
-        const Layer& layer = view.layers[k];
-        if (!layer.height || !layer.width) continue;
+        const Picture& layer = view.layers[k];
+        if (!layer.image) continue;
         const Reach down = reach(view.row, view.flat, view.rows, layer.top, layer.height);
         if (down.touched.empty()) continue;
         const Reach across =
@@ -234,10 +267,10 @@ Run see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
         const Run touched = both(across.touched, down.touched);
         Run inner = both(across.inner, down.inner);
         if (!touched.empty()) seen = hull(seen, touched);
-        if (layer.mask >= 0 || inner.empty()) inner = {touched.end, touched.end};
-        paint_edge(in, view, k, {touched.begin, inner.begin}, out);
-        paint_run(in, view, layer, inner, out);
-        paint_edge(in, view, k, {inner.end, touched.end}, out);
+        if (inner.empty()) inner = {touched.end, touched.end};
+        paint_edge(view, k, {touched.begin, inner.begin}, out);
+        layer.mask ? paint_masked(view, k, inner, out) : paint_run(view, layer, inner, out);
+        paint_edge(view, k, {inner.end, touched.end}, out);
     }
     return seen;
 }
@@ -270,13 +303,13 @@ void write_row(const std::uint32_t* row, int width, const AugmentOutput& out, st
 }
 
 template <typename T>
-void make_image(const AugmentInput& in, const AugmentOutput& out, std::int64_t image) {
+void make_image(const AugmentInput& in, const Picture* pictures, const AugmentOutput& out, std::int64_t image) {
     const int width = static_cast<int>(in.width), share = fixed(in.shares[image], 1.0f);
     const float* gain = in.gains + 3 * image;
     const int hue = fixed(gain[0], 2.0f), saturation = fixed(gain[1], 2.0f), value = fixed(gain[2], 2.0f);
     const bool recoloured = hue != kUnit || saturation != kUnit || value != kUnit;
     const std::uint32_t grey = recolour(kGrey, hue, saturation, value);
-    View first = make_view(in, 2 * image), second = make_view(in, 2 * image + 1);
+    View first = make_view(in, pictures, 2 * image), second = make_view(in, pictures, 2 * image + 1);
     std::vector<std::uint32_t> row(width), other(width);
     for (int y = 0; y < in.height; ++y) {
         Run seen = see_row(in, first, y, row.data());
@@ -293,39 +326,69 @@ void make_image(const AugmentInput& in, const AugmentOutput& out, std::int64_t i
     }
 }
 
-bool within(const AugmentInput& in, const Layer& l) {
-    const auto small = [](std::int64_t place) { return place > -kMostPlace && place < kMostPlace; };
-    if (!small(l.left) || !small(l.top) || !small(l.height) || !small(l.width) || l.height < 0 || l.width < 0) return false;
-    const std::int64_t area = l.height * l.width;
-    if (3 * area >= 1ll << 31 || l.start < 0 || l.start + 3 * area > in.pixel_count) return false;
-    return l.mask == -1 || (l.mask >= 0 && l.mask + area <= in.pixel_count);
+using Begins = std::vector<std::int64_t>;  // of each source, and where the last one ends
+
+// Where `span` bytes from `start` on lie in one of the sources, and that one's end; null where they do not.
+const std::uint8_t* find(const AugmentInput& in, const Begins& begins, std::int64_t start, std::int64_t span,
+                         const std::uint8_t*& end) {
+    const auto k = std::upper_bound(begins.begin(), begins.end(), start) - begins.begin() - 1;  // the last that begins there
+    if (k < 0 || k >= in.source_count || span > begins[k + 1] - start) return nullptr;
+    end = in.sources[k].bytes + in.sources[k].count;
+    return in.sources[k].bytes + (start - begins[k]);
 }
 
-}  // namespace
+// False where it lies beyond what is there; one without pixels lies anywhere.
+bool place_picture(const AugmentInput& in, const Begins& begins, const Layer& l, Picture& picture) {
+    const auto small = [](std::int64_t place) { return place > -kMostPlace && place < kMostPlace; };
+    const auto apart = [](std::int64_t stride, std::int64_t width) { return stride >= width && stride < 3 * kMostPlace; };
+    if (!small(l.left) || !small(l.top) || !small(l.height) || !small(l.width) || l.height < 0 || l.width < 0) return false;
+    picture = {nullptr, nullptr, nullptr, l.height, l.width, l.left, l.top, l.stride, l.mask_stride};
+    if (!l.height || !l.width) return true;
+    if (l.mask < -1 || !apart(l.stride, 3 * l.width) || (l.mask >= 0 && !apart(l.mask_stride, l.width))) return false;
+    const std::int64_t span = (l.height - 1) * l.stride + 3 * l.width;
+    const std::uint8_t* end;
+    if (l.mask >= 0) picture.mask = find(in, begins, l.mask, (l.height - 1) * l.mask_stride + l.width, end);
+    picture.image = span < 1ll << 31 ? find(in, begins, l.start, span, picture.end) : nullptr;
+    return picture.image && (picture.mask || l.mask < 0);
+}
 
 Status check_augment(const AugmentInput& in, const AugmentOutput& out) {
-    if (in.images < 0 || in.height < 1 || in.width < 1 || in.pixel_count < 0 || in.layer_count < 0)
+    if (in.images < 0 || in.height < 1 || in.width < 1 || in.source_count < 0 || in.layer_count < 0)
         return bad_argument("a length is negative");
     if (in.height > 1 << 15 || in.width > 1 << 15) return bad_argument("size is too large");
     if (out.element != 1 && out.element != 2 && out.element != 4) return bad_argument("an element has 1, 2 or 4 bytes");
     if (in.images && (!in.spans || !in.matrices || !in.shares || !in.gains || !out.images || !out.levels))
         return bad_argument("an address is null");
-    if ((in.layer_count && !in.layers) || (in.pixel_count && !in.pixels)) return bad_argument("the address of the layers is null");
-    for (std::int64_t i = 0; i < in.layer_count; ++i)
-        if (!within(in, in.layers[i])) return bad_argument("layers must lie within pixels, their sides and places below 262144");
+    if (in.layer_count && !in.layers) return bad_argument("the address of the layers is null");
+    for (std::int64_t i = 0; i < in.source_count; ++i)
+        if (in.sources[i].count < 0 || (in.sources[i].count && !in.sources[i].bytes)) return bad_argument("a source is null");
     for (std::int64_t i = 0; i < 4 * in.images; i += 2)
         if (in.spans[i] < 0 || in.spans[i] > in.spans[i + 1] || in.spans[i + 1] > in.layer_count)
             return bad_argument("spans must be rising, from 0 to at most the number of layers");
     return ok();
 }
 
+Status place_pictures(const AugmentInput& in, std::vector<Picture>& pictures) {
+    Begins begins{0};
+    for (std::int64_t i = 0; i < in.source_count; ++i) begins.push_back(begins.back() + in.sources[i].count);
+    pictures.resize(in.layer_count);
+    for (std::int64_t i = 0; i < in.layer_count; ++i)
+        if (!place_picture(in, begins, in.layers[i], pictures[i]))
+            return bad_argument("layers must lie within pixels, their sides and places below 262144");
+    return ok();
+}
+
+}  // namespace
+
 Status augment_cpu(const AugmentInput& in, const AugmentOutput& out, int threads) {
-    const Status status = check_augment(in, out);
+    std::vector<Picture> pictures;
+    Status status = check_augment(in, out);
+    if (status.code == kOk) status = place_pictures(in, pictures);
     if (status.code != kOk) return status;
     return parallel_for(in.images, threads, [&](std::int64_t image) {
-        if (out.element == 1) return make_image<std::uint8_t>(in, out, image);
-        if (out.element == 2) return make_image<std::uint16_t>(in, out, image);
-        make_image<std::uint32_t>(in, out, image);
+        if (out.element == 1) return make_image<std::uint8_t>(in, pictures.data(), out, image);
+        if (out.element == 2) return make_image<std::uint16_t>(in, pictures.data(), out, image);
+        make_image<std::uint32_t>(in, pictures.data(), out, image);
     });
 }
 

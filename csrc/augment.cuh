@@ -47,18 +47,25 @@ YK_HD int fixed(float value, float largest) {
     return floor_of((above < largest ? above : largest) * kUnit + 0.5f);
 }
 
-YK_HD bool holds(const Layer& layer, const std::uint8_t* pixels, std::int64_t column, std::int64_t row) {
-    const std::int64_t x = column - layer.left, y = row - layer.top;
-    if (x < 0 || y < 0 || x >= layer.width || y >= layer.height) return false;
-    return layer.mask < 0 || pixels[layer.mask + y * layer.width + x];
+// A layer where it lies in memory.
+struct Picture {
+    const std::uint8_t *image, *end;  // end: of what may be read
+    const std::uint8_t* mask;         // null: opaque everywhere
+    std::int64_t height, width, left, top, stride, mask_stride;
+};
+
+YK_HD bool holds(const Picture& picture, std::int64_t column, std::int64_t row) {
+    const std::int64_t x = column - picture.left, y = row - picture.top;
+    if (x < 0 || y < 0 || x >= picture.width || y >= picture.height) return false;
+    return !picture.mask || picture.mask[y * picture.mask_stride + x];
 }
 
-// The canvas of `count` layers at a whole pixel: the last one that is opaque there, grey where there is none.
-YK_HD std::uint32_t look(const Layer* layers, int count, const std::uint8_t* pixels, int column, int row) {
+// The canvas of `count` pictures at a whole pixel: the last one that is opaque there, grey where there is none.
+YK_HD std::uint32_t look(const Picture* pictures, int count, int column, int row) {
     for (int k = count; k-- > 0;) {
-        if (!holds(layers[k], pixels, column, row)) continue;
-        const Layer& layer = layers[k];
-        const std::uint8_t* p = pixels + layer.start + 3 * ((row - layer.top) * layer.width + column - layer.left);
+        if (!holds(pictures[k], column, row)) continue;
+        const Picture& picture = pictures[k];
+        const std::uint8_t* p = picture.image + (row - picture.top) * picture.stride + 3 * (column - picture.left);
         return pack(p[0], p[1], p[2]);
     }
     return kGrey;
