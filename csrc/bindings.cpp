@@ -240,7 +240,7 @@ PYBIND11_MODULE(_native, module) {
     module.def("nms", &nms, "Non-maximum suppression on the host; arguments as in csrc/nms.h, and `threads`.");
     module.def("augment", &augment, "Pictures for training on the host; arguments as in csrc/augment.h, and `threads`.");
     module.def("augment_boxes", &augment_boxes, "Their boxes on the host; arguments as in csrc/augment_boxes.h, and `threads`.");
-    module.def("clip_outlines", &clip_outlines, "Outlines cut to a rectangle; arguments as in csrc/augment_boxes.h, output as `left`.");
+    module.def("clip_outlines", &clip_outlines, "Outlines cut to a rectangle; arguments as in csrc/augment_boxes.h.");
 #ifdef YK_WITH_CUDA
     module.def("assign_cuda", &assign_cuda, "The same on the current CUDA device, enqueued on `stream`.");
     module.def("nms_cuda", &nms_cuda, "The same on the current CUDA device, enqueued on `stream`.");

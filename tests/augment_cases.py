@@ -75,6 +75,15 @@ def table(rows: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([[*row, 3 * row[2], row[2]] for row in rows])
 
 
+def shape(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A mask: an oval, whole rows of nothing above or below it, or specks."""
+    if rng.random() < 0.4:
+        return rng.random((height, width)) < 0.8
+    y, x = np.mgrid[:height, :width] - rng.uniform(0.3, 0.7, (2, 1, 1)) * np.reshape([height, width], (2, 1, 1))
+    radii = rng.uniform(0.2, 0.7, 2) * (height, width) + 0.1
+    return (x / radii[1]) ** 2 + (y / radii[0]) ** 2 < 1
+
+
 def augment_case(
     seed: int, images: int = 2, kind: str = "turned", most: int = 5, size: tuple[int, int] = (23, 37)
 ) -> AugmentCase:
@@ -90,7 +99,7 @@ def augment_case(
         left, top = rng.integers(-side // 2, 2 * side, 2) if kind != "still" else rng.integers(-side // 2, side // 2, 2)
         picture = rng.integers(0, 256, (height, width, 3)) if rng.random() < 0.7 else np.full((height, width, 3), 200)
         masked = rng.random() < 0.5
-        mask = (rng.random((height, width)) < 0.8) * 255 if masked else np.zeros((0, width))
+        mask = shape(rng, height, width) * 255 if masked else np.zeros((0, width))
         stride, mask_stride = 3 * width + rng.integers(0, 4), width + rng.integers(0, 3)
         rows, cover = rng.integers(0, 256, (height, stride)), rng.integers(0, 2, (height * masked, mask_stride))
         rows[:, : 3 * width], cover[:, :width] = picture.reshape(height, 3 * width), mask

@@ -54,7 +54,11 @@ def mosaic(tiles: Sequence[Tile], centre: tuple[float, float], size: int) -> Til
         x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, 2 * size), min(top + height, 2 * size)
         canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
         parts.append(shifted(labels, left, top))
-    return canvas, concatenate(parts).clipped(2 * size, 2 * size)
+    labels = concatenate(parts)
+    points, lengths = clip(labels.points, labels.lengths, 2 * size, 2 * size)
+    boxes = hulls(points, lengths)
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return canvas, replace(labels, boxes=boxes, points=points, lengths=lengths).chosen(inside)
 
 
 def shifted(labels: Labels, x: float, y: float) -> Labels:

@@ -143,7 +143,7 @@ def augment(
     sources = [part.contiguous() for part in pixels]
     arguments: dict[str, object] = {
         **{name: tensor.data_ptr() for name, tensor in held.items()},
-        "sources": [part.data_ptr() for part in sources], "source_counts": [len(part) for part in sources],
+        "sources": [part.data_ptr() for part in sources], "source_counts": [part.numel() for part in sources],
         "layer_count": len(layers), "images": len(spans), "height": height, "width": width,
         "output": images.data_ptr(), "element": images.element_size(),
         **dict(zip(("stride_image", "stride_channel", "stride_row", "stride_pixel"), images.stride(), strict=True)),

@@ -239,10 +239,9 @@ def copy_paste(canvas: Canvas, probability: float, seed: int, seen: Rectangle = 
     mirrored[:, [0, 2]] = width - mirrored[:, [2, 0]]
     free = (_cover(mirrored, labels.boxes) < MAX_COVER).all(1)
     chosen, mirrored = chosen[free], mirrored[free]
-    apart = _cover(mirrored, mirrored) < MAX_COVER
     taken: list[int] = []
-    for number in range(len(chosen)):
-        if apart[number, taken].all():
+    for number, apart in enumerate((_cover(mirrored, mirrored) < MAX_COVER).tolist()):
+        if all(apart[other] for other in taken):
             taken.append(number)
     if not taken:
         return canvas

@@ -199,25 +199,26 @@ def _put(array: NDArray[np.uint8], pixels: NDArray[np.uint8], start: int) -> int
 
 def _lent(layers: Sequence[Layer]) -> tuple[tuple[Tensor, ...], Tensor]:
     """The same table, and the memory of each picture and mask as it is."""
-    parts: list[Tensor] = [torch.empty(0, dtype=torch.uint8)]
-    table, start = [], 0
+    parts, table, start = [np.empty(0, np.uint8)], [], 0
     for layer in layers:
-        height, width = layer.image.shape[:2]
+        (height, width, _), cover, mask_stride = layer.image.shape, -1, 0
         image, stride = _memory(layer.image, (3, 1))
-        mask, mask_stride = (parts[0], 0) if layer.mask is None else _memory(layer.mask, (1,))
-        cover = -1 if layer.mask is None else start + len(image)
-        table.append((start, height, width, layer.left, layer.top, cover, stride, mask_stride))
-        parts += [image, mask]
-        start += len(image) + len(mask)
-    return tuple(parts), torch.from_numpy(np.array(table, np.int64).reshape(-1, LAYER))
+        parts.append(image)
+        first, start = start, start + image.size
+        if layer.mask is not None:
+            mask, mask_stride = _memory(layer.mask, (1,))
+            parts.append(mask)
+            cover, start = start, start + mask.size
+        table.append((first, height, width, layer.left, layer.top, cover, stride, mask_stride))
+    return tuple(map(torch.from_numpy, parts)), torch.from_numpy(np.array(table, np.int64).reshape(-1, LAYER))
 
 
-def _memory(rows: NDArray[np.uint8], within: tuple[int, ...]) -> tuple[Tensor, int]:
+def _memory(rows: NDArray[np.uint8], within: tuple[int, ...]) -> tuple[NDArray[np.uint8], int]:
     """The bytes from the first row's begin to the last one's end, uint8 [N], and how far apart rows begin."""
     height, width, stride = *rows.shape[:2], rows.strides[0]
     if rows.strides[1:] != within or stride < width * within[0]:
         rows, stride = np.ascontiguousarray(rows), width * within[0]
-    return torch.from_numpy(np.asarray(_Bytes(rows, (height - 1) * stride + width * within[0]))), stride
+    return np.asarray(_Bytes(rows, (height - 1) * stride + width * within[0])), stride
 
 
 class _Bytes:
@@ -225,7 +226,8 @@ class _Bytes:
 
     def __init__(self, array: NDArray[np.uint8], size: int) -> None:
         self.array = array  # whose memory lives as long as this
-        self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (size,), "data": (array.ctypes.data, False)}
+        address = array.__array_interface__["data"][0]
+        self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (size,), "data": (address, False)}
 
 
 def _spans(counts: Sequence[int]) -> Tensor:

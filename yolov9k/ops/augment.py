@@ -62,13 +62,14 @@ def augment(
     sources = [pixels] if isinstance(pixels, Tensor) else list(pixels)
     expect(bool(sources), op, "pixels", "a tensor or several", "none")
     shapes: dict[str, tuple[Tensor, tuple[int | None, ...], torch.dtype]] = {
-        **{"pixels" if part is sources[0] else f"pixels[{i}]": (part, (None,), torch.uint8) for i, part in enumerate(sources)},
         "layers": (layers, (None, LAYER), torch.int64),
         "spans": (spans, (batch, 2, 2), torch.int64),
         "matrices": (matrices, (batch, 2, 3, 3), torch.float32),
         "shares": (shares, (batch,), torch.float32),
         "gains": (gains, (batch, 3), torch.float32),
     }
+    if not all(part.dtype == torch.uint8 and part.dim() == 1 and part.device == spans.device for part in sources):
+        shapes |= {f"pixels[{i}]" if i else "pixels": (part, (None,), torch.uint8) for i, part in enumerate(sources)}
     for name, (tensor, shape, kind) in shapes.items():
         expect_shape(tensor, shape, op, name)
         expect_device(tensor, spans, op, name)
