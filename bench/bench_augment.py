@@ -35,7 +35,7 @@ def mosaics(images: int, size: int, mixed: bool) -> AugmentCase:
     height, width = 3 * size // 4, size
     area, count = 3 * height * width, 4 * images * (2 if mixed else 1)
     corners = [(size - width, size - height), (size, size - height), (size - width, size), (size, size)]
-    layers = [[area * i, height, width, *corners[i % 4], -1] for i in range(count)]
+    layers = [[area * i, height, width, *corners[i % 4], -1, 3 * width, 0] for i in range(count)]
     ends = 4 * np.arange(1, count // 4 + 1).reshape(images, -1)
     spans = np.zeros((images, 2, 2), np.int64)
     spans[:, : ends.shape[1]] = np.stack([ends - 4, ends], -1)

@@ -56,7 +56,7 @@ class Work:
         shapes = [(SIZE, rng.integers(420, SIZE)) if i % 3 else (rng.integers(420, SIZE), SIZE) for i in range(PICTURES)]
         self.images = [picture(rng, *map(int, shape)) for shape in shapes]
         records = [record(rng, i, *map(int, shape)) for i, shape in enumerate(shapes)]
-        self.tiles = [(i, Labels.of_record(r, *i.shape[1::-1])) for i, r in zip(self.images, records, strict=True)]
+        self.tiles = [(i, Labels.of_records([r], [(*i.shape[1::-1], 0, 0)])) for i, r in zip(self.images, records, strict=True)]
         self.dataset = DetectionDataset(records, hyp, SIZE, augment=True)
         self.dataset.pictures = self.images.__getitem__
         self.draws = self._draws(hyp)

@@ -86,13 +86,14 @@ Reach reach(const std::vector<int>& places, bool flat, Run bounds, std::int64_t 
 
 // One of a sample's views. Upright: no rotation, shear or tilt, so that all rows have the same columns.
 struct View {
-    const Layer* layers;
+    const Picture* layers;
     int count;
     const float* m;
     bool flat, upright;
+    int next;           // row of the canvas that the next row begins with, where the view is upright
     Run columns, rows;  // bounds of the places of a row in perspective
-    std::vector<int> column, row, offset;
-    std::vector<Reach> across;  // of each layer, where the view is upright
+    std::vector<int> column, row, offset;  // offset: bytes from where `origin` points
+    std::vector<Reach> across;             // of each layer, where the view is upright
 };
 
 YK_CLONES void set_places(const float* m, int y, int width, bool flat, int* column, int* row) {
@@ -110,14 +111,15 @@ YK_CLONES void set_places(const float* m, int y, int width, bool flat, int* colu
     }
 }
 
-View make_view(const AugmentInput& in, std::int64_t number) {
+View make_view(const AugmentInput& in, const Picture* pictures, std::int64_t number) {
     const float* m = in.matrices + 9 * number;
     const std::int64_t* span = in.spans + 2 * number;
     const bool flat = m[6] == 0.0f && m[7] == 0.0f && m[8] == 1.0f;
-    View view{in.layers + span[0], static_cast<int>(span[1] - span[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f, {}, {},
+    View view{pictures + span[0], static_cast<int>(span[1] - span[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f, 0, {}, {},
               std::vector<int>(in.width), std::vector<int>(in.width), std::vector<int>(in.width), {}};
     if (!view.upright) return view;
     set_places(m, 0, static_cast<int>(in.width), flat, view.column.data(), view.row.data());
+    for (int x = 0; x < in.width; ++x) view.offset[x] = 3 * (view.column[x] >> kFractionBits);
     for (int k = 0; k < view.count; ++k)
         view.across.push_back(reach(view.column, true, {}, view.layers[k].left, view.layers[k].width));
     return view;
@@ -129,9 +131,9 @@ std::uint32_t blend_pixel(const std::uint8_t* p, std::int64_t stride, int right,
 }
 
 // Pixels begin..end-1 of a row, whose four neighbours lie in one picture of `stride` bytes a row, at their offsets.
-void blend_run(const std::uint8_t* picture, std::int64_t stride, const View& view, Run run, std::uint32_t* out) {
+void blend_run(const std::uint8_t* origin, std::int64_t stride, const View& view, Run run, std::uint32_t* out) {
     for (int x = run.begin; x < run.end; ++x)
-        out[x] = blend_pixel(picture + view.offset[x], stride, view.column[x] & (kFraction - 1), view.row[x] & (kFraction - 1));
+        out[x] = blend_pixel(origin + view.offset[x], stride, view.column[x] & (kFraction - 1), view.row[x] & (kFraction - 1));
 }
 
 #ifdef YK_AVX2
@@ -144,100 +146,162 @@ YK_AVX2 inline __m256i pairs(const std::uint8_t* a, const std::uint8_t* b) {
     return _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1), order);
 }
 
-// The same sums two pixels at a time; reads two bytes past a pixel's right neighbour.
-YK_AVX2 void blend_run_avx2(const std::uint8_t* picture, std::int64_t stride, const View& view, Run run, std::uint32_t* out) {
+// Two pixels, a channel 32 bits; `across` holds their weights in pairs, `down` the lower one, in all channels.
+YK_AVX2 inline __m256i blend_two(const std::uint8_t* a, const std::uint8_t* b, std::int64_t stride, __m256i across,
+                                 __m256i down) {
+    const __m256i upper = _mm256_madd_epi16(pairs(a, b), across);
+    const __m256i lower = _mm256_madd_epi16(pairs(a + stride, b + stride), across);
+    const __m256i half = _mm256_set1_epi32(1 << (2 * kFractionBits - 1));
+    // upper * (kFraction - down) + lower * down
+    const __m256i sum = _mm256_add_epi32(_mm256_slli_epi32(upper, kFractionBits),
+                                         _mm256_mullo_epi32(_mm256_sub_epi32(lower, upper), down));
+    return _mm256_srli_epi32(_mm256_add_epi32(sum, half), 2 * kFractionBits);
+}
+
+// The same sums four pixels at a time; reads kBeyond bytes past a pixel's right neighbour.
+constexpr int kBeyond = 2;
+YK_AVX2 void blend_run_avx2(const std::uint8_t* origin, std::int64_t stride, const View& view, Run run, std::uint32_t* out) {
     const int *column = view.column.data(), *row = view.row.data(), *offset = view.offset.data();
     const __m128i part = _mm_set1_epi32(kFraction - 1), whole = _mm_set1_epi32(kFraction);
-    const __m256i lanes = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1), half = _mm256_set1_epi32(1 << (2 * kFractionBits - 1));
-    const __m256i bytes = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,  //
-                                           0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i first = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1), second = _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     int x = run.begin;
-    for (; x + 2 <= run.end; x += 2) {
-        const __m128i right = _mm_and_si128(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(column + x)), part);
-        const __m128i below = _mm_and_si128(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + x)), part);
-        const __m128i sides = _mm_or_si128(_mm_slli_epi32(right, 16), _mm_sub_epi32(whole, right));
-        const __m256i across = _mm256_permutevar8x32_epi32(_mm256_castsi128_si256(sides), lanes);
-        const __m256i down = _mm256_permutevar8x32_epi32(_mm256_castsi128_si256(below), lanes);
-        const std::uint8_t *a = picture + offset[x], *b = picture + offset[x + 1];
-        const __m256i upper = _mm256_madd_epi16(pairs(a, b), across);
-        const __m256i lower = _mm256_madd_epi16(pairs(a + stride, b + stride), across);
-        // upper * (kFraction - down) + lower * down
-        const __m256i sum = _mm256_add_epi32(_mm256_slli_epi32(upper, kFractionBits),
-                                             _mm256_mullo_epi32(_mm256_sub_epi32(lower, upper), down));
-        const __m256i done = _mm256_srli_epi32(_mm256_add_epi32(sum, half), 2 * kFractionBits);
-        const __m256i packed = _mm256_shuffle_epi8(done, bytes);
-        out[x] = static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm256_castsi256_si128(packed)));
-        out[x + 1] = static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm256_extracti128_si256(packed, 1)));
+    for (; x + 4 <= run.end; x += 4) {
+        const __m128i right = _mm_and_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(column + x)), part);
+        const __m128i below = _mm_and_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row + x)), part);
+        const __m256i sides = _mm256_castsi128_si256(_mm_or_si128(_mm_slli_epi32(right, 16), _mm_sub_epi32(whole, right)));
+        const __m256i depths = _mm256_castsi128_si256(below);
+        const __m256i front = blend_two(origin + offset[x], origin + offset[x + 1], stride,
+                                        _mm256_permutevar8x32_epi32(sides, first), _mm256_permutevar8x32_epi32(depths, first));
+        const __m256i back = blend_two(origin + offset[x + 2], origin + offset[x + 3], stride,
+                                       _mm256_permutevar8x32_epi32(sides, second), _mm256_permutevar8x32_epi32(depths, second));
+        const __m256i words = _mm256_packus_epi32(front, back);  // pixels 0 2 in the low half, 1 3 in the high one
+        const __m256i done = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(words, words), order);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + x), _mm256_castsi256_si128(done));
     }
-    blend_run(picture, stride, view, {x, run.end}, out);
+    blend_run(origin, stride, view, {x, run.end}, out);
 }
 #endif
 
-YK_CLONES void set_offsets(const int* column, const int* row, const Layer& layer, Run run, int* offset) {
-    const int left = static_cast<int>(layer.left), top = static_cast<int>(layer.top), stride = static_cast<int>(3 * layer.width);
+YK_CLONES void set_offsets(const int* column, const int* row, const Picture& layer, Run run, int* offset) {
+    const int left = static_cast<int>(layer.left), top = static_cast<int>(layer.top), stride = static_cast<int>(layer.stride);
     for (int x = run.begin; x < run.end; ++x)
         offset[x] = ((row[x] >> kFractionBits) - top) * stride + 3 * ((column[x] >> kFractionBits) - left);
 }
 
-void paint_run(const AugmentInput& in, View& view, const Layer& layer, Run run, std::uint32_t* out) {
+constexpr int kLine = 64;  // bytes that a processor fetches at once
+
+// What the next row will read, on its way while this one is computed.
+void fetch_next(const View& view, const Picture& layer, Run run) {
+    const std::int64_t row = std::max<std::int64_t>(std::min(view.next - layer.top, layer.height - 2), 0);
+    const auto [first, last] = std::minmax(view.offset[run.begin], view.offset[run.end - 1]);
+    const std::uint8_t* upper = layer.image + row * layer.stride - 3 * layer.left;
+    for (int at = first; at < last + kLine; at += kLine) {
+        __builtin_prefetch(upper + at);
+        __builtin_prefetch(upper + at + layer.stride);
+    }
+}
+
+// At least the offset, from the layer's first byte, of every pixel of a run.
+int greatest_offset(const View& view, const Picture& layer, Run run) {
+    if (!view.flat) return *std::max_element(view.offset.begin() + run.begin, view.offset.begin() + run.end);
+    const int column = most(view.column[run.begin], view.column[run.end - 1]) >> kFractionBits;
+    const int row = most(view.row[run.begin], view.row[run.end - 1]) >> kFractionBits;
+    return (row - static_cast<int>(layer.top)) * static_cast<int>(layer.stride) + 3 * (column - static_cast<int>(layer.left));
+}
+
+void paint_run(View& view, const Picture& layer, Run run, std::uint32_t* out) {
     if (run.empty()) return;
-    set_offsets(view.column.data(), view.row.data(), layer, run, view.offset.data());
-    const std::uint8_t* picture = in.pixels + layer.start;
+    const std::uint8_t* origin = layer.image;
+    if (view.upright) {
+        fetch_next(view, layer, run);
+        origin += ((view.row[0] >> kFractionBits) - layer.top) * layer.stride - 3 * layer.left;
+    } else {
+        set_offsets(view.column.data(), view.row.data(), layer, run, view.offset.data());
+    }
 #ifdef YK_AVX2
     static const bool wide = __builtin_cpu_supports("avx2");
-    const bool at_the_end = layer.start + 3 * layer.width * layer.height + 2 > in.pixel_count;
-    if (wide && !at_the_end) return blend_run_avx2(picture, 3 * layer.width, view, run, out);
+    if (wide && greatest_offset(view, layer, run) + layer.stride + 6 + kBeyond <= layer.end - layer.image)
+        return blend_run_avx2(origin, layer.stride, view, run, out);
 #endif
-    blend_run(picture, 3 * layer.width, view, run, out);
+    blend_run(origin, layer.stride, view, run, out);
 }
 
 // Pixels that layer k may cover in part: where it covers none of the four neighbours what lies below stays.
-void paint_edge(const AugmentInput& in, const View& view, int k, Run run, std::uint32_t* out) {
-    const Layer& layer = view.layers[k];
+void paint_edge(const View& view, int k, Run run, std::uint32_t* out) {
+    const Picture& layer = view.layers[k];
     for (int x = run.begin; x < run.end; ++x) {
         const int column = view.column[x] >> kFractionBits, row = view.row[x] >> kFractionBits;
         int covered = 0;
-        for (int i = 0; i < 4; ++i) covered += holds(layer, in.pixels, column + (i & 1), row + (i >> 1));
+        for (int i = 0; i < 4; ++i) covered += holds(layer, column + (i & 1), row + (i >> 1));
         if (!covered) continue;
         const int right = view.column[x] & (kFraction - 1), below = view.row[x] & (kFraction - 1);
         if (covered == 4) {
-            const std::int64_t inside = 3 * ((row - layer.top) * layer.width + column - layer.left);
-            out[x] = blend_pixel(in.pixels + layer.start + inside, 3 * layer.width, right, below);
+            const std::int64_t inside = (row - layer.top) * layer.stride + 3 * (column - layer.left);
+            out[x] = blend_pixel(layer.image + inside, layer.stride, right, below);
             continue;
         }
         Colour four[4];
         for (int i = 0; i < 4; ++i)
-            four[i] = unpack(look(view.layers, k + 1, in.pixels, column + (i & 1), row + (i >> 1)));
+            four[i] = unpack(look(view.layers, k + 1, column + (i & 1), row + (i >> 1)));
         out[x] = bilinear(four[0], four[1], four[2], four[3], right, below);
     }
+}
+
+YK_CLONES void fill(std::uint32_t* row, int count, std::uint32_t value) {
+    for (int x = 0; x < count; ++x) row[x] = value;
+}
+
+YK_CLONES void fill(int* row, int count, int value) {
+    for (int x = 0; x < count; ++x) row[x] = value;
+}
+
+// Where an upright view's row touches what is opaque of a layer with a mask, and where all four neighbours are.
+Reach reach_opaque(const View& view, const Picture& layer) {
+    const std::int64_t row = (view.row[0] >> kFractionBits) - layer.top;
+    const Opaque none{0, 0, false};
+    const Opaque upper = row < 0 || row >= layer.height ? none : layer.opaque[row];
+    const Opaque under = row + 1 < 0 || row + 1 >= layer.height ? none : layer.opaque[row + 1];
+    const int begin = upper.end && under.end ? least(upper.begin, under.begin) : most(upper.begin, under.begin);
+    const Run some{begin, most(upper.end, under.end)};
+    const Run all{most(upper.begin, under.begin), upper.solid && under.solid ? least(upper.end, under.end) : 0};
+    const auto across = [&](Run columns) {
+        const int low = (static_cast<int>(layer.left) + columns.begin) * kFraction;
+        const int length = (columns.end - columns.begin) * kFraction;
+        return reach_flat(view.column.data(), static_cast<int>(view.column.size()), low, length);
+    };
+    if (some.empty()) return {{0, 0}, {0, 0}};
+    return {across(some).touched, all.empty() ? Run{0, 0} : across(all).inner};
 }
 
 // One row of a view, BGR in the low bytes of each word; returns where it may be other than grey.
 Run see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
     const int width = static_cast<int>(in.width);
-    std::fill(out, out + width, kGrey);
+    fill(out, width, kGrey);
     Run seen{width, 0};
     if (view.upright) {  // what set_places would compute, once
         const float down = static_cast<float>(y);
-        std::fill(view.row.begin(), view.row.end(), place(view.m[4] * down + view.m[5]));
+        fill(view.row.data(), width, place(view.m[4] * down + view.m[5]));
+        view.next = place(view.m[4] * (down + 1.0f) + view.m[5]) >> kFractionBits;
     } else {
         set_places(view.m, y, width, view.flat, view.column.data(), view.row.data());
         if (!view.flat) view.columns = extent(view.column.data(), width), view.rows = extent(view.row.data(), width);
     }
     for (int k = 0; k < view.count; ++k) {
-        const Layer& layer = view.layers[k];
-        if (!layer.height || !layer.width) continue;
+        const Picture& layer = view.layers[k];
+        if (!layer.image) continue;
         const Reach down = reach(view.row, view.flat, view.rows, layer.top, layer.height);
         if (down.touched.empty()) continue;
-        const Reach across =
-            view.upright ? view.across[k] : reach(view.column, view.flat, view.columns, layer.left, layer.width);
+        Reach across = view.upright ? view.across[k] : reach(view.column, view.flat, view.columns, layer.left, layer.width);
+        if (layer.mask) across = view.upright ? reach_opaque(view, layer) : Reach{across.touched, {0, 0}};
         const Run touched = both(across.touched, down.touched);
         Run inner = both(across.inner, down.inner);
-        if (!touched.empty()) seen = hull(seen, touched);
-        if (layer.mask >= 0 || inner.empty()) inner = {touched.end, touched.end};
-        paint_edge(in, view, k, {touched.begin, inner.begin}, out);
-        paint_run(in, view, layer, inner, out);
-        paint_edge(in, view, k, {inner.end, touched.end}, out);
+        if (touched.empty()) continue;
+        seen = hull(seen, touched);
+        if (inner.empty()) inner = {touched.end, touched.end};
+        paint_edge(view, k, {touched.begin, inner.begin}, out);
+        paint_run(view, layer, inner, out);
+        paint_edge(view, k, {inner.end, touched.end}, out);
     }
     return seen;
 }
@@ -247,8 +311,19 @@ YK_CLONES void mix_row(std::uint8_t* first, const std::uint8_t* second, int coun
         first[i] = static_cast<std::uint8_t>((first[i] * share + second[i] * (kUnit - share) + kUnit / 2) >> kUnitBits);
 }
 
+// In two loops: one would be so long a chain of operations that a processor has too few pixels under way at a time.
 YK_CLONES void recolour_run(std::uint32_t* row, Run run, int hue, int saturation, int value) {
-    for (int x = run.begin; x < run.end; ++x) row[x] = recolour(row[x], hue, saturation, value);
+    constexpr int kBlock = 128;
+    int hues[kBlock], products[kBlock], values[kBlock];
+    for (; run.begin < run.end; run.begin += kBlock) {
+        const int count = least(run.end - run.begin, kBlock);
+        std::uint32_t* some = row + run.begin;
+        for (int x = 0; x < count; ++x) {
+            const Shade shade = to_shade(some[x], hue, saturation, value);
+            hues[x] = shade.hue, products[x] = shade.product, values[x] = shade.value;
+        }
+        for (int x = 0; x < count; ++x) some[x] = from_shade({hues[x], products[x], values[x]});
+    }
 }
 
 YK_CLONES void write_bytes(const std::uint32_t* row, int width, int shift, std::uint8_t* out) {
@@ -270,13 +345,13 @@ void write_row(const std::uint32_t* row, int width, const AugmentOutput& out, st
 }
 
 template <typename T>
-void make_image(const AugmentInput& in, const AugmentOutput& out, std::int64_t image) {
+void make_image(const AugmentInput& in, const Picture* pictures, const AugmentOutput& out, std::int64_t image) {
     const int width = static_cast<int>(in.width), share = fixed(in.shares[image], 1.0f);
     const float* gain = in.gains + 3 * image;
     const int hue = fixed(gain[0], 2.0f), saturation = fixed(gain[1], 2.0f), value = fixed(gain[2], 2.0f);
     const bool recoloured = hue != kUnit || saturation != kUnit || value != kUnit;
     const std::uint32_t grey = recolour(kGrey, hue, saturation, value);
-    View first = make_view(in, 2 * image), second = make_view(in, 2 * image + 1);
+    View first = make_view(in, pictures, 2 * image), second = make_view(in, pictures, 2 * image + 1);
     std::vector<std::uint32_t> row(width), other(width);
     for (int y = 0; y < in.height; ++y) {
         Run seen = see_row(in, first, y, row.data());
@@ -293,39 +368,17 @@ void make_image(const AugmentInput& in, const AugmentOutput& out, std::int64_t i
     }
 }
 
-bool within(const AugmentInput& in, const Layer& l) {
-    const auto small = [](std::int64_t place) { return place > -kMostPlace && place < kMostPlace; };
-    if (!small(l.left) || !small(l.top) || !small(l.height) || !small(l.width) || l.height < 0 || l.width < 0) return false;
-    const std::int64_t area = l.height * l.width;
-    if (3 * area >= 1ll << 31 || l.start < 0 || l.start + 3 * area > in.pixel_count) return false;
-    return l.mask == -1 || (l.mask >= 0 && l.mask + area <= in.pixel_count);
-}
-
 }  // namespace
 
-Status check_augment(const AugmentInput& in, const AugmentOutput& out) {
-    if (in.images < 0 || in.height < 1 || in.width < 1 || in.pixel_count < 0 || in.layer_count < 0)
-        return bad_argument("a length is negative");
-    if (in.height > 1 << 15 || in.width > 1 << 15) return bad_argument("size is too large");
-    if (out.element != 1 && out.element != 2 && out.element != 4) return bad_argument("an element has 1, 2 or 4 bytes");
-    if (in.images && (!in.spans || !in.matrices || !in.shares || !in.gains || !out.images || !out.levels))
-        return bad_argument("an address is null");
-    if ((in.layer_count && !in.layers) || (in.pixel_count && !in.pixels)) return bad_argument("the address of the layers is null");
-    for (std::int64_t i = 0; i < in.layer_count; ++i)
-        if (!within(in, in.layers[i])) return bad_argument("layers must lie within pixels, their sides and places below 262144");
-    for (std::int64_t i = 0; i < 4 * in.images; i += 2)
-        if (in.spans[i] < 0 || in.spans[i] > in.spans[i + 1] || in.spans[i + 1] > in.layer_count)
-            return bad_argument("spans must be rising, from 0 to at most the number of layers");
-    return ok();
-}
-
 Status augment_cpu(const AugmentInput& in, const AugmentOutput& out, int threads) {
-    const Status status = check_augment(in, out);
+    Pictures pictures;
+    const Status status = place_layers(in, out, pictures);
     if (status.code != kOk) return status;
+    const Picture* first = pictures.each.data();
     return parallel_for(in.images, threads, [&](std::int64_t image) {
-        if (out.element == 1) return make_image<std::uint8_t>(in, out, image);
-        if (out.element == 2) return make_image<std::uint16_t>(in, out, image);
-        make_image<std::uint32_t>(in, out, image);
+        if (out.element == 1) return make_image<std::uint8_t>(in, first, out, image);
+        if (out.element == 2) return make_image<std::uint16_t>(in, first, out, image);
+        make_image<std::uint32_t>(in, first, out, image);
     });
 }
 

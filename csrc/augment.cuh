@@ -2,7 +2,9 @@
 // operations of yolov9k/ops/reference/augment.py; from there on all is integers.
 #pragma once
 
-#include "augment.h"
+#include <cstdlib>
+
+#include "augment_layers.h"
 #include "simt.cuh"
 
 namespace yk {
@@ -47,18 +49,18 @@ YK_HD int fixed(float value, float largest) {
     return floor_of((above < largest ? above : largest) * kUnit + 0.5f);
 }
 
-YK_HD bool holds(const Layer& layer, const std::uint8_t* pixels, std::int64_t column, std::int64_t row) {
-    const std::int64_t x = column - layer.left, y = row - layer.top;
-    if (x < 0 || y < 0 || x >= layer.width || y >= layer.height) return false;
-    return layer.mask < 0 || pixels[layer.mask + y * layer.width + x];
+YK_HD bool holds(const Picture& picture, std::int64_t column, std::int64_t row) {
+    const std::int64_t x = column - picture.left, y = row - picture.top;
+    if (x < 0 || y < 0 || x >= picture.width || y >= picture.height) return false;
+    return !picture.mask || picture.mask[y * picture.mask_stride + x];
 }
 
-// The canvas of `count` layers at a whole pixel: the last one that is opaque there, grey where there is none.
-YK_HD std::uint32_t look(const Layer* layers, int count, const std::uint8_t* pixels, int column, int row) {
+// The canvas of `count` pictures at a whole pixel: the last one that is opaque there, grey where there is none.
+YK_HD std::uint32_t look(const Picture* pictures, int count, int column, int row) {
     for (int k = count; k-- > 0;) {
-        if (!holds(layers[k], pixels, column, row)) continue;
-        const Layer& layer = layers[k];
-        const std::uint8_t* p = pixels + layer.start + 3 * ((row - layer.top) * layer.width + column - layer.left);
+        if (!holds(pictures[k], column, row)) continue;
+        const Picture& picture = pictures[k];
+        const std::uint8_t* p = picture.image + (row - picture.top) * picture.stride + 3 * (column - picture.left);
         return pack(p[0], p[1], p[2]);
     }
     return kGrey;
@@ -82,18 +84,23 @@ YK_HD int reciprocal(int scale, int divisor) {
     return static_cast<int>(static_cast<float>(scale * 4096) / static_cast<float>(most(divisor, 1)) + 0.5f);
 }
 
-// value - value * saturation / 255 * away / kSector, the product rounded: a multiplication whose error stays below half a
-// unit of the numerator, as its largest is 255 * 255 * kSector.
-YK_HD int faded(int value, int product, int place) {
-    const int away = most(least(least(place, 4 * kSector - place), kSector), 0);
-    const int numerator = product * away + 255 * kSector / 2;
-    return value - static_cast<int>((static_cast<float>(numerator) + 0.5f) * (1.0f / (255 * kSector)));
+// value - product * part / (255 * kSector), the latter rounded, where product is value * saturation and part of kSector is how
+// much of it a channel loses: all where the hue is within a sector of `centre`, nothing from two sectors on. Every float but
+// the quotient is a whole number or a half one; its error stays below half a unit of the numerator.
+YK_HD int faded(int value, float product, int hue, int centre) {
+    const int beyond = std::abs(std::abs(hue - centre) - kHues / 2) - kSector;  // the hue goes round
+    const float part = static_cast<float>(least(most(beyond, 0), kSector));
+    return value - static_cast<int>((product * part + (255 * kSector + 1) / 2.0f) * (1.0f / (255 * kSector)));
 }
 
 YK_HD int wrapped(int hue) { return hue >= kHues ? hue - kHues : hue; }
 
-// Hue, saturation and value multiplied by gains of 1 / kUnit, at most 2, in OpenCV's 8 bits.
-YK_HD std::uint32_t recolour(std::uint32_t colour, int hue_gain, int saturation_gain, int value_gain) {
+struct Shade {
+    int hue, product, value;  // product: of saturation and value
+};
+
+// A colour whose hue, saturation and value are multiplied by gains of 1 / kUnit, at most 2, in OpenCV's 8 bits.
+YK_HD Shade to_shade(std::uint32_t colour, int hue_gain, int saturation_gain, int value_gain) {
     const Colour c = unpack(colour);
     const int bright = most(most(c.blue, c.green), c.red), spread = bright - least(least(c.blue, c.green), c.red);
     int turn = c.red - c.green + 4 * spread;
@@ -103,9 +110,17 @@ YK_HD std::uint32_t recolour(std::uint32_t colour, int hue_gain, int saturation_
     const int pure = (spread * reciprocal(255, bright) + 2048) >> 12;
     const int hue = wrapped((angle < 0 ? angle + kHues : angle) * hue_gain >> kUnitBits);
     const int saturation = least(pure * saturation_gain >> kUnitBits, 255), value = least(bright * value_gain >> kUnitBits, 255);
-    const int product = value * saturation;
-    return pack(faded(value, product, wrapped(hue + kSector)), faded(value, product, wrapped(hue + 3 * kSector)),
-                faded(value, product, wrapped(hue + 5 * kSector)));
+    return {hue, value * saturation, value};
+}
+
+YK_HD std::uint32_t from_shade(Shade s) {
+    const float product = static_cast<float>(s.product);
+    return pack(faded(s.value, product, s.hue, kSector), faded(s.value, product, s.hue, 5 * kSector),
+                faded(s.value, product, s.hue, 3 * kSector));
+}
+
+YK_HD std::uint32_t recolour(std::uint32_t colour, int hue_gain, int saturation_gain, int value_gain) {
+    return from_shade(to_shade(colour, hue_gain, saturation_gain, value_gain));
 }
 
 }  // namespace yk

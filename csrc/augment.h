@@ -10,13 +10,20 @@ namespace yk {
 // A picture at a whole pixel of the canvas, and its mask; a row of the table as torch has it.
 struct Layer {
     std::int64_t start, height, width, left, top;
-    std::int64_t mask;  // -1: opaque everywhere
+    std::int64_t mask;               // -1: opaque everywhere
+    std::int64_t stride, mask_stride;  // bytes from a row to the next
+};
+
+// Memory that holds pictures, rows of BGR pixels, and masks, rows of bytes.
+struct Source {
+    const std::uint8_t* bytes;
+    std::int64_t count;
 };
 
 // All contiguous. B images.
 struct AugmentInput {
-    const std::uint8_t* pixels;  // pictures, rows of BGR pixels, and masks, rows of bytes
-    std::int64_t pixel_count;
+    const Source* sources;  // a layer's start and mask count through all of them, each layer lies in one, its mask in one
+    std::int64_t source_count;
     const Layer* layers;
     std::int64_t layer_count;
     const std::int64_t* spans;  // [B, 2, 2] first layer of each view, one past its last
@@ -34,8 +41,6 @@ struct AugmentOutput {
 };
 
 constexpr std::int64_t kMostPlace = 1 << 18;  // sides and places of layers stay below
-
-Status check_augment(const AugmentInput& in, const AugmentOutput& out);
 
 // Threaded over the images.
 Status augment_cpu(const AugmentInput& in, const AugmentOutput& out, int threads);

@@ -12,7 +12,7 @@ namespace {
 bool write_object(const AugmentBoxesInput& in, std::int64_t n, const float* matrix, float* row) {
     const float width = static_cast<float>(in.width), height = static_cast<float>(in.height);
     Hull whole;
-    Clipper clipper(width, height);
+    Clipper<Hull> clipper(width, height);
     bool finite = true;
     for (std::int64_t i = n ? in.ends[n - 1] : 0; i < in.ends[n]; ++i) {
         const Point p = project(matrix, {in.points[2 * i], in.points[2 * i + 1]});
@@ -21,7 +21,7 @@ bool write_object(const AugmentBoxesInput& in, std::int64_t n, const float* matr
         clipper.add<0>(p);
     }
     clipper.close();
-    const Box& box = clipper.hull.box;
+    const Box& box = clipper.rest.box;
     if (!finite || !survives(whole.box, box, in.least[n])) return false;
     row[0] = static_cast<float>(in.classes[n]);
     row[1] = (box.x1 + box.x2) / 2.0f / width;
@@ -40,6 +40,19 @@ std::int64_t make_boxes(const AugmentBoxesInput& in, std::int64_t image, float* 
             kept += write_object(in, n, in.matrices + 9 * view, kept < in.capacity ? rows + 5 * kept : spare);
     return kept;
 }
+
+// The points that are left of outlines, one after another, as far as there is room, and their hull.
+struct Outline {
+    float* points;
+    std::int64_t room, count;
+    Hull hull;
+
+    void add(Point p) {
+        hull.add(p);
+        if (count < room) points[2 * count] = p.x, points[2 * count + 1] = p.y;
+        ++count;
+    }
+};
 
 }  // namespace
 
@@ -67,6 +80,26 @@ Status augment_boxes_cpu(const AugmentBoxesInput& in, const AugmentBoxesOutput& 
         if (out.counts[image] > in.capacity) outgrown = true;
     });
     return outgrown ? bad_argument("capacity is less than the boxes of a sample") : done;
+}
+
+Status clip_outlines(const ClipInput& in, const ClipOutput& out) {
+    if (in.point_count < 0 || in.objects < 0 || in.room < 0) return bad_argument("a length is negative");
+    if ((in.point_count && !in.points) || (in.room && !out.points) || (in.objects && (!in.lengths || !out.lengths || !out.boxes)))
+        return bad_argument("an address is null");
+    std::int64_t begin = 0, written = 0;
+    for (std::int64_t n = 0; n < in.objects; ++n) {
+        if (in.lengths[n] < 0 || in.lengths[n] > in.point_count - begin)
+            return bad_argument("lengths must not be negative, together at most the number of points");
+        const std::int64_t left = written < in.room ? in.room - written : 0;
+        Clipper<Outline> clipper(in.width, in.height, {left ? out.points + 2 * written : nullptr, left, 0, {}});
+        for (const std::int64_t end = begin + in.lengths[n]; begin < end; ++begin)
+            clipper.add<0>({in.points[2 * begin], in.points[2 * begin + 1]});
+        clipper.close();
+        const Box& box = clipper.rest.hull.box;
+        out.boxes[4 * n] = box.x1, out.boxes[4 * n + 1] = box.y1, out.boxes[4 * n + 2] = box.x2, out.boxes[4 * n + 3] = box.y2;
+        written += out.lengths[n] = clipper.rest.count;
+    }
+    return ok();
 }
 
 }  // namespace yk

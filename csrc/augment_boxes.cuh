@@ -28,15 +28,16 @@ struct Hull {
     }
 };
 
-// An outline cut to 0..width x 0..height as its points come (Sutherland and Hodgman, each side hands its points to the next):
-// nothing is stored but two points a side and the hull of the rest.
+// An outline cut to 0..width x 0..height as its points come (Sutherland and Hodgman, each side hands its points to the next,
+// the last one to Rest): nothing is stored but two points a side and what Rest makes of what is left.
+template <typename Rest>
 struct Clipper {
     float width, height;
-    Hull hull;
+    Rest rest;
     Point first[4]{}, last[4]{};
     bool begun[4] = {false, false, false, false};
 
-    YK_HD Clipper(float w, float h) : width(w), height(h) {}
+    YK_HD Clipper(float w, float h, Rest r = {}) : width(w), height(h), rest(r) {}
 
     template <int Side>
     YK_HD float distance(Point p) const {
@@ -46,7 +47,7 @@ struct Clipper {
     template <int Side>
     YK_HD void add(Point p) {
         if constexpr (Side == 4) {  // an intersection may lie a rounding error outside
-            hull.add({smaller(larger(p.x, 0.0f), width), smaller(larger(p.y, 0.0f), height)});
+            rest.add({smaller(larger(p.x, 0.0f), width), smaller(larger(p.y, 0.0f), height)});
         } else {
             if (begun[Side]) {
                 cross<Side>(last[Side], p);

@@ -27,4 +27,22 @@ Status check_augment_boxes(const AugmentBoxesInput& in, const AugmentBoxesOutput
 
 Status augment_boxes_cpu(const AugmentBoxesInput& in, const AugmentBoxesOutput& out, int threads);
 
+// Outlines one after another, each of `lengths` points.
+struct ClipInput {
+    const float* points;          // [point_count, 2]
+    const std::int64_t* lengths;  // [objects]
+    std::int64_t point_count, objects;
+    std::int64_t room;  // points that fit into the output; what is beyond is counted, not written
+    float width, height;
+};
+
+struct ClipOutput {
+    float* points;          // [room, 2]
+    std::int64_t* lengths;  // [objects] of what is left of each
+    float* boxes;           // [objects, 4] its hull, zeros where nothing is left
+};
+
+// Outlines cut to 0..width x 0..height (yolov9k/data/labels.py, the definition).
+Status clip_outlines(const ClipInput& in, const ClipOutput& out);
+
 }  // namespace yk

@@ -1,10 +1,13 @@
 // yolov9k._native: addresses, lengths and streams come in as integers by name, (code, message) goes out. No torch header
 // anywhere, so one build serves every torch; yolov9k/native.py checks the tensors and allocates every output.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "assigner.h"
 #include "augment.h"
@@ -88,10 +91,19 @@ yk::NmsOutput nms_output(const py::dict& a) {
             address<std::uint32_t>(a, "histogram"), address<std::uint64_t>(a, "keys")};
 }
 
-yk::AugmentInput augment_input(const py::dict& a) {
+std::vector<yk::Source> sources(const py::dict& a) {
+    const auto addresses = get<std::vector<std::uintptr_t>>(a, "sources");
+    const auto counts = get<std::vector<std::int64_t>>(a, "source_counts");
+    std::vector<yk::Source> found;
+    for (std::size_t i = 0; i < std::min(addresses.size(), counts.size()); ++i)
+        found.push_back({reinterpret_cast<const std::uint8_t*>(addresses[i]), counts[i]});
+    return found;
+}
+
+yk::AugmentInput augment_input(const py::dict& a, const std::vector<yk::Source>& sources) {
     yk::AugmentInput in{};
-    in.pixels = address<const std::uint8_t>(a, "pixels");
-    in.pixel_count = get<std::int64_t>(a, "pixel_count");
+    in.sources = sources.data();
+    in.source_count = static_cast<std::int64_t>(sources.size());
     in.layers = address<const yk::Layer>(a, "layers");
     in.layer_count = get<std::int64_t>(a, "layer_count");
     in.spans = address<const std::int64_t>(a, "spans");
@@ -154,7 +166,8 @@ py::tuple nms(const py::kwargs& a) {
 }
 
 py::tuple augment(const py::kwargs& a) {
-    const yk::AugmentInput in = augment_input(a);
+    const std::vector<yk::Source> held = sources(a);
+    const yk::AugmentInput in = augment_input(a, held);
     const yk::AugmentOutput out = augment_output(a);
     const int threads = get<int>(a, "threads");
     py::gil_scoped_release release;
@@ -171,6 +184,19 @@ py::tuple augment_boxes(const py::kwargs& a) {
     const yk::Status status = yk::augment_boxes_cpu(in, out, threads);
     py::gil_scoped_acquire acquire;
     return report(status);
+}
+
+py::tuple clip_outlines(const py::kwargs& a) {
+    yk::ClipInput in{};
+    in.points = address<const float>(a, "points");
+    in.lengths = address<const std::int64_t>(a, "lengths");
+    in.point_count = get<std::int64_t>(a, "point_count");
+    in.objects = get<std::int64_t>(a, "objects");
+    in.room = get<std::int64_t>(a, "room");
+    in.width = get<float>(a, "width");
+    in.height = get<float>(a, "height");
+    return report(yk::clip_outlines(
+        in, {address<float>(a, "left"), address<std::int64_t>(a, "left_lengths"), address<float>(a, "boxes")}));
 }
 
 #ifdef YK_WITH_CUDA
@@ -214,6 +240,7 @@ PYBIND11_MODULE(_native, module) {
     module.def("nms", &nms, "Non-maximum suppression on the host; arguments as in csrc/nms.h, and `threads`.");
     module.def("augment", &augment, "Pictures for training on the host; arguments as in csrc/augment.h, and `threads`.");
     module.def("augment_boxes", &augment_boxes, "Their boxes on the host; arguments as in csrc/augment_boxes.h, and `threads`.");
+    module.def("clip_outlines", &clip_outlines, "Outlines cut to a rectangle; arguments as in csrc/augment_boxes.h.");
 #ifdef YK_WITH_CUDA
     module.def("assign_cuda", &assign_cuda, "The same on the current CUDA device, enqueued on `stream`.");
     module.def("nms_cuda", &nms_cuda, "The same on the current CUDA device, enqueued on `stream`.");

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 256  # pixels a program
-LAYER: tl.constexpr = tl.constexpr(6)  # columns of `layers`
+LAYER: tl.constexpr = tl.constexpr(8)  # columns of `layers`
 GREY: tl.constexpr = tl.constexpr(0x727272)  # of what no layer covers
 FRACTION: tl.constexpr = tl.constexpr(2048)  # places between two pixels, BITS binary digits
 BITS: tl.constexpr = tl.constexpr(11)
@@ -41,14 +41,13 @@ def _fixed(value, most):
 
 
 @triton.jit
-def _paint(colour, pixels, start, tall, wide, left, top, cover, column, row):
+def _paint(colour, pixels, start, tall, wide, left, top, cover, pitch, cover_pitch, column, row):
     """What a layer shows at pixels of the canvas whose colour is still open (below 0); BGR in the low bytes."""
     x, y = column - left, row - top
     seen = (colour < 0) & (x >= 0) & (x < wide) & (y >= 0) & (y < tall)
-    index = y.to(tl.int64) * wide + x
     if cover >= 0:
-        seen = seen & (tl.load(pixels + cover + index, seen, other=0) != 0)
-    place = pixels + start + 3 * index
+        seen = seen & (tl.load(pixels + cover + (y * cover_pitch + x), seen, other=0) != 0)
+    place = pixels + start + (y * pitch + 3 * x)
     blue = tl.load(place, seen, other=0).to(tl.int32)
     green = tl.load(place + 1, seen, other=0).to(tl.int32)
     red = tl.load(place + 2, seen, other=0).to(tl.int32)
@@ -81,11 +80,11 @@ def _see(pixels, layers, span, m, x, y, inside, BLOCK: tl.constexpr):
         tall, wide = tl.load(layer + 1).to(tl.int32), tl.load(layer + 2).to(tl.int32)
         left, top = tl.load(layer + 3).to(tl.int32), tl.load(layer + 4).to(tl.int32)
         if (left <= east) & (left + wide > west) & (top <= south) & (top + tall > north):
-            start, cover = tl.load(layer), tl.load(layer + 5)
-            here = _paint(here, pixels, start, tall, wide, left, top, cover, column, row)
-            after = _paint(after, pixels, start, tall, wide, left, top, cover, column + 1, row)
-            under = _paint(under, pixels, start, tall, wide, left, top, cover, column, row + 1)
-            across = _paint(across, pixels, start, tall, wide, left, top, cover, column + 1, row + 1)
+            start, cover, pitch, cover_pitch = tl.load(layer), tl.load(layer + 5), tl.load(layer + 6), tl.load(layer + 7)
+            here = _paint(here, pixels, start, tall, wide, left, top, cover, pitch, cover_pitch, column, row)
+            after = _paint(after, pixels, start, tall, wide, left, top, cover, pitch, cover_pitch, column + 1, row)
+            under = _paint(under, pixels, start, tall, wide, left, top, cover, pitch, cover_pitch, column, row + 1)
+            across = _paint(across, pixels, start, tall, wide, left, top, cover, pitch, cover_pitch, column + 1, row + 1)
     here, after = tl.where(here < 0, GREY, here), tl.where(after < 0, GREY, after)
     under, across = tl.where(under < 0, GREY, under), tl.where(across < 0, GREY, across)
     right, below = columns & (FRACTION - 1), rows & (FRACTION - 1)

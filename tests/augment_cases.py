@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,10 +70,27 @@ def spans(rng: np.random.Generator, images: int, most: int) -> tuple[Tensor, int
     return torch.from_numpy(np.stack([ends - counts, ends], -1)), int(counts.sum())
 
 
+def table(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Layers whose rows lie next to each other: the first six columns of each are given."""
+    return torch.tensor([[*row, 3 * row[2], row[2]] for row in rows])
+
+
+def shape(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A mask: an oval, whole rows of nothing above or below it, or specks."""
+    if rng.random() < 0.4:
+        return rng.random((height, width)) < 0.8
+    y, x = np.mgrid[:height, :width] - rng.uniform(0.3, 0.7, (2, 1, 1)) * np.reshape([height, width], (2, 1, 1))
+    radii = rng.uniform(0.2, 0.7, 2) * (height, width) + 0.1
+    return (x / radii[1]) ** 2 + (y / radii[0]) ** 2 < 1
+
+
 def augment_case(
     seed: int, images: int = 2, kind: str = "turned", most: int = 5, size: tuple[int, int] = (23, 37)
 ) -> AugmentCase:
-    """Layers of 0 to some tens of pixels around a canvas of twice the size, half of them with masks; smooth or noisy."""
+    """Layers of 0 to some tens of pixels around a canvas of twice the size, half of them with masks; smooth or noisy.
+
+    Between rows there may be bytes that belong to nothing.
+    """
     rng = np.random.default_rng(seed)
     span, count = spans(rng, images, most)
     side, data, layers, start = max(size), [], [], 0
@@ -81,17 +99,20 @@ def augment_case(
         left, top = rng.integers(-side // 2, 2 * side, 2) if kind != "still" else rng.integers(-side // 2, side // 2, 2)
         picture = rng.integers(0, 256, (height, width, 3)) if rng.random() < 0.7 else np.full((height, width, 3), 200)
         masked = rng.random() < 0.5
-        mask = (rng.random((height, width)) < 0.8) * 255 if masked else np.zeros(0)
-        data += [picture.reshape(-1), mask.reshape(-1)]
-        layers.append([start, height, width, left, top, start + 3 * height * width if masked else -1])
-        start += 3 * height * width + mask.size
+        mask = shape(rng, height, width) * 255 if masked else np.zeros((0, width))
+        stride, mask_stride = 3 * width + rng.integers(0, 4), width + rng.integers(0, 3)
+        rows, cover = rng.integers(0, 256, (height, stride)), rng.integers(0, 2, (height * masked, mask_stride))
+        rows[:, : 3 * width], cover[:, :width] = picture.reshape(height, 3 * width), mask
+        data += [rows.reshape(-1), cover.reshape(-1)]
+        layers.append([start, height, width, left, top, start + rows.size if masked else -1, stride, mask_stride])
+        start += rows.size + cover.size
     pixels = np.concatenate([np.zeros(0), *data]).astype(np.uint8)
     views = np.array([matrix(rng, kind, side) for _ in range(2 * images)]).reshape(images, 2, 3, 3)
     shares = np.where(rng.random(images) < 0.5, 1, rng.random(images))
     gains = np.where(rng.random((images, 1)) < 0.7, 1 + rng.uniform(-1, 1, (images, 3)), 1)
     return AugmentCase(
         torch.from_numpy(pixels),
-        torch.tensor(layers, dtype=torch.int64).reshape(-1, 6),
+        torch.tensor(layers, dtype=torch.int64).reshape(-1, 8),
         span,
         torch.from_numpy(views.astype(np.float32)),
         torch.from_numpy(shares.astype(np.float32)),

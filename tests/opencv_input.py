@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolov9k.data.augment import MAX_COVER, Matrix, Mosaic, Recipe, Tile
+from yolov9k.data.augment import MAX_COVER, Matrix, Mosaic, Recipe
 from yolov9k.data.labels import MIN_SHARE, MIN_SHARE_OUTLINED, Floats, Labels, clip, concatenate, hulls
 from yolov9k.data.letterbox import FILL, Image
 from yolov9k.ops.reference.augment import UNIT
@@ -18,6 +18,7 @@ from yolov9k.ops.reference.augment_boxes import MAX_ASPECT, MIN_SIDE
 
 GREY = (FILL, FILL, FILL)
 Shape = tuple[int, int]
+Tile = tuple[Image, Labels]
 
 
 def batch(recipes: Sequence[Recipe], tiles: Sequence[Tile], size: int) -> tuple[Tensor, list[Labels]]:
@@ -52,8 +53,18 @@ def mosaic(tiles: Sequence[Tile], centre: tuple[float, float], size: int) -> Til
         left, top = (x if corner % 2 else x - width), (y if corner > 1 else y - height)
         x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, 2 * size), min(top + height, 2 * size)
         canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
-        parts.append(labels.shifted(left, top))
-    return canvas, concatenate(parts).clipped(2 * size, 2 * size)
+        parts.append(shifted(labels, left, top))
+    labels = concatenate(parts)
+    points, lengths = clip(labels.points, labels.lengths, 2 * size, 2 * size)
+    boxes = hulls(points, lengths)
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return canvas, replace(labels, boxes=boxes, points=points, lengths=lengths).chosen(inside)
+
+
+def shifted(labels: Labels, x: float, y: float) -> Labels:
+    """Moved by x and y pixels."""
+    offsets = np.array([x, y, x, y], np.float32)
+    return replace(labels, boxes=labels.boxes + offsets, points=labels.points + offsets[:2])
 
 
 def copy_paste(image: Image, labels: Labels, probability: float, seed: int) -> Tile:

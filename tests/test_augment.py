@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.augment_cases import render
 from tests.tolerances import LABEL_EDGE, PASTED_EDGE, PIXEL_ROUNDING
+from yolov9k import native
 from yolov9k.data import augment
 from yolov9k.data.augment import Canvas, Layer, View, Warp
+from yolov9k.data.batch import collate, pack
 from yolov9k.data.dataset import Sample
-from yolov9k.data.labels import Labels, clip, concatenate, hulls
+from yolov9k.data.labels import Labels, clip, clip_outlines, concatenate, hulls
 from yolov9k.data.letterbox import FILL
 from yolov9k.data.records import Record
 from yolov9k.hyp import Hyp
@@ -38,6 +42,15 @@ def picture(box: tuple[int, int, int, int], height: int = SIZE, width: int = SIZ
 def label(*boxes: tuple[float, float, float, float], polygons: list[np.ndarray | None] | None = None) -> Labels:
     array = np.array(boxes, np.float32).reshape(-1, 4)
     return Labels.make(np.arange(len(boxes)), array, polygons or [None] * len(boxes))
+
+
+def tile(image: np.ndarray, labels: Labels) -> tuple[np.ndarray, Record]:
+    """A picture as it was read, with its record."""
+    height, width = image.shape[:2]
+    polygons = [labels.outline(i) / (width, height) if real else None for i, real in enumerate(labels.outlined)]
+    boxes = (labels.boxes / (width, height, width, height)).astype(np.float32)
+    none, ones = np.zeros(len(labels), bool), np.ones(len(labels), np.float32)
+    return image, Record(Path("x.jpg"), 0, height, width, labels.classes, boxes, polygons, none, ones)
 
 
 def alone(image: np.ndarray, labels: Labels) -> Canvas:
@@ -136,8 +149,8 @@ def test_extreme_perspective_keeps_the_horizon_out_of_the_picture() -> None:
 def test_labels_follow_the_pixels_through_a_mosaic(
     box: tuple[int, int, int, int], corner: int, x: float, y: float, scale: float
 ) -> None:
-    blank = (picture((0, 0, 0, 0), SIZE - 10), Labels.empty())
-    tiles = [(picture(box), label(box)) if i == corner else blank for i in range(4)]
+    blank = tile(picture((0, 0, 0, 0), SIZE - 10), Labels.empty())
+    tiles = [tile(picture(box), label(box)) if i == corner else blank for i in range(4)]
     canvas = augment.mosaic(tiles, (x, y), SIZE)
     assert canvas.shape == (2 * SIZE, 2 * SIZE)
     whole, labels = canvas.cut(0, 0, 2 * SIZE, 2 * SIZE), canvas.labels
@@ -151,7 +164,7 @@ def test_labels_follow_the_pixels_through_a_mosaic(
 
 
 def test_mosaic_places_each_picture_in_its_corner() -> None:
-    tiles = [(np.full((SIZE, SIZE, 3), 10 * i + 10, np.uint8), label((0, 0, 9, 9))) for i in range(4)]
+    tiles = [tile(np.full((SIZE, SIZE, 3), 10 * i + 10, np.uint8), label((0, 0, 9, 9))) for i in range(4)]
     laid = augment.mosaic(tiles, (1.0, 1.0), SIZE)
     canvas, labels = laid.cut(0, 0, 2 * SIZE, 2 * SIZE), laid.labels
     means = [canvas[y : y + SIZE, x : x + SIZE].mean() for y in (0, SIZE) for x in (0, SIZE)]
@@ -177,7 +190,7 @@ def test_boxes_stay_inside_and_polygons_agree(seed: int, mosaic: bool, boxes: li
     flips = augment.mirror(shape, across=recipe.across, upside=recipe.upside)
     views = [View(alone(image, labels), flips @ recipe.warp.matrix(shape, shape))]
     for part in recipe.mosaics:
-        canvas = augment.copy_paste(augment.mosaic([(image, labels)] * 4, part.centre, SIZE), part.paste, part.paste_seed)
+        canvas = augment.copy_paste(augment.mosaic([tile(image, labels)] * 4, part.centre, SIZE), part.paste, part.paste_seed)
         assert canvas.labels.lengths.sum() == len(canvas.labels.points)
         hull = hulls(canvas.labels.points, canvas.labels.lengths)
         assert np.allclose(hull, canvas.labels.boxes, atol=PIXEL_ROUNDING)
@@ -288,6 +301,59 @@ def test_clipping_cuts_outlines_exactly() -> None:
     assert area == pytest.approx(18)
 
 
+@settings(max_examples=200, deadline=None)
+@given(seeds, st.integers(0, 12), st.sampled_from([1.0, 7.5, 64.0]))
+def test_compiled_clipping_has_the_same_bits(seed: int, count: int, extent: float) -> None:
+    """Outlines of no, one and many points, on the edges too, in and around the rectangle, and jagged beyond the first room."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 30, count)
+    points = rng.normal(extent / 2, extent * rng.choice([0.2, 1, 9]), (lengths.sum(), 2)).astype(np.float32)
+    points[rng.random(len(points)) < 0.2] = rng.choice([0.0, extent])
+    lengths, height = lengths.astype(np.int64), extent * 0.75
+    wanted, left = clip(points, lengths, extent, height)
+    for found in (clip_outlines(points, lengths, extent, height), clip_outlines(points[::-1][::-1], lengths, extent, height)):
+        assert np.array_equal(found[0], wanted)
+        assert np.array_equal(found[1], left)
+        assert np.array_equal(found[2], hulls(wanted, left))
+
+
+def test_clipping_takes_as_much_room_as_it_needs() -> None:
+    comb = np.array([[x, (-90, 9)[i % 2]] for i in range(40) for x in (i, i)], np.float32)[1:-1]
+    slanted = comb @ np.array([[0.8, 0.6], [-0.6, 0.8]], np.float32)
+    wanted, left = clip(slanted, np.array([len(comb)]), 20, 3)
+    found, lengths, _ = clip_outlines(slanted, np.array([len(comb)]), 20, 3)
+    assert np.array_equal(found, wanted)
+    assert lengths.tolist() == left.tolist()
+
+
+@pytest.mark.skipif(not native.available(), reason="csrc/ is not built")
+def test_wrong_lengths_of_outlines_are_refused() -> None:
+    for lengths in ([4], [2, -1], [2, 2]):
+        with pytest.raises(ValueError, match="clip: lengths must not be negative, together at most the number of points"):
+            native.clip_outlines(np.zeros((3, 2), np.float32), np.array(lengths), 5, 5)
+
+
+@pytest.mark.parametrize("form", ["whole", "cut", "upside down", "read-only", "grey map"])
+def test_pictures_that_are_lent_are_those_that_are_copied(form: str, recwarn: pytest.WarningsRecorder) -> None:
+    """collate reads pictures where they lie, pack copies them: of any strides, and though nobody may write to them."""
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    mask = (rng.random((30, 40)) < 0.7).astype(np.uint8)
+    cut = {"cut": np.s_[3:20, 5:31], "upside down": np.s_[::-1, ::2], "grey map": np.s_[:, :, :]}.get(form, np.s_[:])
+    image, mask = image[cut], mask[cut[:2] if isinstance(cut, tuple) else cut]
+    if form == "grey map":
+        image = np.broadcast_to(image[..., :1], image.shape)
+    if form == "read-only":
+        image.flags.writeable = mask.flags.writeable = False
+    layers = (Layer(image, 2, 3), Layer(image[:5], 20, 9, mask[:5]), Layer(image[:0], 1, 1))
+    view = View(Canvas((64, 64), layers, Labels.empty()), Warp(degrees=20, scale=0.9).matrix((64, 64), (64, 64)))
+    sample = Sample((view, view), 0.6, (1.1, 0.7, 1.2), 0, (64, 64), (48, 48))
+    lent, copied = collate([sample, sample]), pack([sample, sample]).augment()
+    assert torch.equal(lent.images, copied.images)
+    assert lent.images.float().std() > 0
+    assert not [warning for warning in recwarn if "writable" in str(warning.message)]
+
+
 def test_draw_depends_on_the_generator_alone_and_obeys_the_switches() -> None:
     def many(hyp: Hyp, mosaic: bool = True) -> list[augment.Recipe]:
         return [augment.draw(np.random.default_rng(i), hyp, 5, 100, mosaic=mosaic) for i in range(300)]
@@ -313,7 +379,7 @@ def test_draw_depends_on_the_generator_alone_and_obeys_the_switches() -> None:
 def test_labels_without_objects_pass_through_everything() -> None:
     none = concatenate([Labels.empty(), Labels.make(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), [])])
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
-    canvas = augment.copy_paste(augment.mosaic([(image, none)] * 4, (1.2, 0.8), SIZE), 1.0, 0)
+    canvas = augment.copy_paste(augment.mosaic([tile(image, none)] * 4, (1.2, 0.8), SIZE), 1.0, 0)
     _, boxes = shown(canvas, Warp(degrees=10).matrix(canvas.shape, (SIZE, SIZE)), (SIZE, SIZE))
     assert boxes.shape == (0, 4)
 
@@ -323,7 +389,7 @@ def test_a_record_gives_pixel_labels_without_crowds() -> None:
     boxes = np.array([[0, 0, 0.5, 0.5], [0, 0, 1, 1], [0.25, 0.5, 0.75, 1]], np.float32)
     crowd, ones = np.array([True, False, False]), np.ones(3, np.float32)
     record = Record("x.jpg", 0, 10, 20, np.array([7, 8, 9]), boxes, [None, triangle, None], crowd, ones)  # type: ignore[arg-type]
-    labels = Labels.of_record(record, 200, 100)
+    labels = Labels.of_records([record], [(200, 100, 0, 0)])
     assert labels.classes.tolist() == [8, 9]
     assert labels.boxes.tolist() == [[0, 0, 200, 100], [50, 50, 150, 100]]
     assert labels.outlined.tolist() == [True, False]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from tests.augment_cases import KINDS, AugmentCase, augment_case
+from tests.augment_cases import KINDS, AugmentCase, augment_case, table
 from tests.tolerances import HSV_LEVELS
 from yolov9k.ops import augment, available
 from yolov9k.ops.reference import augment as reference
@@ -27,11 +28,11 @@ seeds = st.integers(0, 2**31)
 
 def canvas(case: AugmentCase, layers: list[list[int]], x: int, y: int) -> list[int]:
     """The colour at a whole pixel of the canvas."""
-    for start, height, width, left, top, mask in reversed(layers):
+    for start, height, width, left, top, mask, stride, mask_stride in reversed(layers):
         inside = 0 <= x - left < width and 0 <= y - top < height
-        index = (y - top) * width + x - left
-        if inside and (mask < 0 or case.pixels[mask + index]):
-            return case.pixels[start + 3 * index : start + 3 * index + 3].tolist()  # type: ignore[no-any-return]
+        if inside and (mask < 0 or case.pixels[mask + (y - top) * mask_stride + x - left]):
+            first = start + (y - top) * stride + 3 * (x - left)
+            return case.pixels[first : first + 3].tolist()  # type: ignore[no-any-return]
     return [114] * 3
 
 
@@ -92,7 +93,7 @@ def one(image: np.ndarray, matrix: Tensor | None = None, gains: tuple[float, ...
     height, width = image.shape[:2]
     view = torch.eye(3) if matrix is None else matrix
     case = AugmentCase(
-        torch.from_numpy(image.reshape(-1).copy()), torch.tensor([[0, height, width, 0, 0, -1]]),
+        torch.from_numpy(image.reshape(-1).copy()), table([[0, height, width, 0, 0, -1]]),
         torch.tensor([[[0, 1], [1, 1]]]), view.expand(1, 2, 3, 3).contiguous(), torch.ones(1), torch.tensor([gains]).float(),
         options.pop("size", (height, width)),
     )  # fmt: skip
@@ -173,7 +174,7 @@ def test_bilinear_is_the_exact_one_rounded(seed: int) -> None:
 
 
 def test_masks_and_order_decide_what_is_seen() -> None:
-    layers = torch.tensor([[0, 1, 2, 0, 0, -1], [6, 1, 2, 0, 0, 12], [14, 1, 1, 1, 0, -1]])
+    layers = table([[0, 1, 2, 0, 0, -1], [6, 1, 2, 0, 0, 12], [14, 1, 1, 1, 0, -1]])
     pixels = torch.tensor([1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 0, 7, 5, 5, 5], dtype=torch.uint8)
     still, ones = torch.eye(3).expand(1, 2, 3, 3), torch.ones(1, 3)
     for last, seen in ((1, [1, 2]), (2, [1, 4]), (3, [1, 5])):
@@ -198,7 +199,7 @@ def test_nothing_makes_grey_or_nothing() -> None:
     bare = augment_case(1, images=2, most=0)
     assert (augment(*bare._replace(gains=torch.ones(2, 3))) == 114).all()
     assert_same(bare)
-    flat = torch.tensor([[0, 0, 5, 0, 0, -1], [0, 3, 0, 0, 0, -1]])
+    flat = table([[0, 0, 5, 0, 0, -1], [0, 3, 0, 0, 0, -1]])
     assert_same(bare._replace(layers=flat, spans=torch.tensor([[[0, 2], [0, 0]]] * 2)))
 
 
@@ -225,12 +226,14 @@ def test_strides_change_nothing() -> None:
 @pytest.mark.parametrize("backend", [name for name in available("augment") if name != "triton"])
 def test_the_registration_is_sound(backend: str) -> None:
     *tensors, size = augment_case(5)
+    pixels, *tables = tensors
     for dtype, channels_last in ((torch.uint8, False), (torch.bfloat16, True)):
-        arguments = (*tensors, *size, dtype, channels_last, backend)
+        arguments = ([pixels], *tables, *size, dtype, channels_last, backend)
         torch.library.opcheck(torch.ops.yolov9k.augment.default, arguments)
         real: Any = torch.ops.yolov9k.augment(*arguments)
         with FakeTensorMode() as mode:
-            fake: Any = torch.ops.yolov9k.augment(*(mode.from_tensor(a) if isinstance(a, Tensor) else a for a in arguments))
+            fakes = [mode.from_tensor(tensor) for tensor in tensors]
+            fake: Any = torch.ops.yolov9k.augment(fakes[:1], *fakes[1:], *arguments[-5:])
         assert (fake.shape, fake.dtype, fake.stride()) == (real.shape, real.dtype, real.stride())
     compiled = torch.compile(lambda *case: augment(*case, size, backend=backend), backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(*tensors), augment(*tensors, size, backend=backend))
@@ -241,7 +244,7 @@ def test_the_registration_is_sound(backend: str) -> None:
     [
         ({"pixels": torch.zeros(9)}, TypeError, "pixels must be of dtype torch.uint8, got torch.float32"),
         ({"pixels": torch.zeros(3, 3, dtype=torch.uint8)}, ValueError, r"pixels must have shape \[\*\]"),
-        ({"layers": torch.zeros(1, 5, dtype=torch.int64)}, ValueError, r"layers must have shape \[\*, 6\], got \[1, 5\]"),
+        ({"layers": torch.zeros(1, 5, dtype=torch.int64)}, ValueError, r"layers must have shape \[\*, 8\], got \[1, 5\]"),
         ({"spans": torch.zeros(2, 2, 2)}, TypeError, "spans must be of dtype torch.int64"),
         ({"matrices": torch.zeros(2, 3, 3)}, ValueError, r"matrices must have shape \[2, 2, 3, 3\]"),
         ({"matrices": torch.zeros(2, 2, 3, 3).double()}, TypeError, "matrices must be of dtype torch.float32"),
@@ -264,8 +267,11 @@ def test_another_dtype_is_refused() -> None:
 @pytest.mark.parametrize("backend", ["reference", *(name for name in BACKENDS if name == "cpu")])
 @pytest.mark.parametrize(
     "layer",
-    [[0, 3, 3, 0, 0, -1], [-1, 1, 1, 0, 0, -1], [0, 1, 1, 0, 0, 26], [0, 1, 1, 0, 0, -2], [0, -1, -1, 0, 0, -1],
-     [0, 1, 1, 2**18, 0, -1], [0, 0, 2**18, 0, 0, -1], [0, 2**17, 2**17, 0, 0, -1]],
+    [[0, 3, 3, 0, 0, -1, 9, 0], [-1, 1, 1, 0, 0, -1, 3, 0], [0, 1, 1, 0, 0, 26, 3, 1], [0, 1, 1, 0, 0, -2, 3, 1],
+     [0, -1, -1, 0, 0, -1, 0, 0], [0, 1, 1, 2**18, 0, -1, 3, 0], [0, 0, 2**18, 0, 0, -1, 2**20, 0],
+     [0, 2**17, 2**17, 0, 0, -1, 3 * 2**17, 0], [0, 2, 2, 0, 0, -1, 5, 0], [0, 2, 2, 0, 0, -1, 21, 0],
+     [0, 2, 1, 0, 0, -1, -3, 0], [0, 2, 1, 0, 0, -1, 2**62, 0], [0, 2, 2, 0, 0, 12, 6, 1], [0, 2, 2, 0, 0, 12, 6, 13],
+     [0, 1, 1, 0, 0, -1, 2**20, 0]],
 )  # fmt: skip
 def test_layers_beyond_the_pixels_are_refused(backend: str, layer: list[int]) -> None:
     case = augment_case(7, images=1)._replace(pixels=torch.zeros(26, dtype=torch.uint8), layers=torch.tensor([layer]))
@@ -273,10 +279,37 @@ def test_layers_beyond_the_pixels_are_refused(backend: str, layer: list[int]) ->
         augment(*case._replace(spans=torch.tensor([[[0, 1], [0, 0]]])), backend=backend)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(max_examples=25, deadline=None)
+@given(seed=seeds)
+def test_pixels_may_lie_in_several_places(backend: str, seed: int) -> None:
+    case = augment_case(seed, kind=KINDS[seed % 4])
+    wanted = augment(*case, backend="reference")
+    starts = [start for row in case.layers.tolist() for start in (row[0], row[5]) if start > 0]
+    ends = sorted({0, *starts, len(case.pixels)})
+    parts = [case.pixels[a:b].clone() for a, b in pairwise(ends)] or [case.pixels]
+    parts.insert(seed % len(parts), case.pixels[:0])
+    assert torch.equal(augment(parts, *case[1:], backend=backend), wanted)
+
+
+@pytest.mark.parametrize("backend", ["reference", *(name for name in BACKENDS if name == "cpu")])
+def test_a_layer_lies_in_one_place(backend: str) -> None:
+    case = augment_case(7, images=1)._replace(layers=table([[0, 2, 2, 0, 0, 12]]), spans=torch.tensor([[[0, 1], [0, 0]]]))
+    parts = torch.zeros(16, dtype=torch.uint8).split([12, 4])
+    augment(parts, *case[1:], backend=backend)
+    for broken in ([11, 5], [13, 3], [4, 12], [12, 3, 1]):
+        with pytest.raises(ValueError, match=r"augment: layers must (be|lie) within pixels"):
+            augment(torch.zeros(16, dtype=torch.uint8).split(broken), *case[1:], backend=backend)
+    with pytest.raises(ValueError, match="augment: pixels must be a tensor or several, got none"):
+        augment([], *case[1:], backend=backend)
+    with pytest.raises(TypeError, match=r"augment: pixels\[1\] must be of dtype torch.uint8"):
+        augment([parts[0], parts[1].float()], *case[1:], backend=backend)
+
+
 @pytest.mark.parametrize("backend", ["reference", *(name for name in BACKENDS if name == "cpu")])
 @pytest.mark.parametrize("span", [[0, 2], [1, 0], [-1, 0]])
 def test_spans_beyond_the_layers_are_refused(backend: str, span: list[int]) -> None:
-    layers, pixels = torch.tensor([[0, 1, 1, 0, 0, -1]]), torch.zeros(3, dtype=torch.uint8)
+    layers, pixels = table([[0, 1, 1, 0, 0, -1]]), torch.zeros(3, dtype=torch.uint8)
     case = augment_case(8, images=1)._replace(layers=layers, pixels=pixels, spans=torch.tensor([[span, [0, 0]]]))
     with pytest.raises(ValueError, match="augment: spans must be rising, from 0 to at most"):
         augment(*case, backend=backend)

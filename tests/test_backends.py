@@ -76,7 +76,7 @@ _STILL = torch.eye(3).expand(1, 2, 3, 3)
 
 
 def _augment(backend: str) -> Tensor:
-    pixels, layers = torch.full((12,), 200, dtype=torch.uint8), torch.tensor([[0, 2, 2, 0, 0, -1]])
+    pixels, layers = torch.full((12,), 200, dtype=torch.uint8), torch.tensor([[0, 2, 2, 0, 0, -1, 6, 0]])
     spans, ones = torch.tensor([[[0, 1], [0, 0]]]), torch.ones(1, 3)
     return augment(pixels, layers, spans, _STILL, ones[:, 0], ones * 0.9, (3, 3), backend=backend)
 

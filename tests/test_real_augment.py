@@ -44,7 +44,7 @@ def test_pictures_and_boxes_are_opencvs(name: str, hyp: str) -> None:
     dataset = DetectionDataset(split.records, HYPS[hyp], SIZE, augment=True)
     reader = Reader(split.records, SIZE, fast=True)
     images = [reader(i) for i in range(len(split.records))]
-    tiles = [(i, Labels.of_record(r, *i.shape[1::-1])) for i, r in zip(images, split.records, strict=True)]
+    tiles = [(i, Labels.of_records([r], [(*i.shape[1::-1], 0, 0)])) for i, r in zip(images, split.records, strict=True)]
     objects = 0
     for seed in range(12):
         recipe = augment.draw(np.random.default_rng(seed), HYPS[hyp], seed % len(tiles), len(tiles), mosaic=True)

@@ -128,7 +128,7 @@ def test_host_augmentation_equals_the_reference(programs: dict[str, Path], sanit
 
 def test_a_read_past_the_pictures_is_caught(tmp_path: Path) -> None:
     csrc = plant(tmp_path / "csrc", "augment.cpp", "low, low + length - kFraction)};", "low, low + length)};")
-    whole = torch.tensor([[0, 8, 8, 0, 0, -1]]), torch.tensor([[[0, 1], [0, 0]]])
+    whole = torch.tensor([[0, 8, 8, 0, 0, -1, 24, 0]]), torch.tensor([[[0, 1], [0, 0]]])
     case = augment_case(0, images=1, kind="still", size=(9, 9))
     case = case._replace(pixels=torch.zeros(192, dtype=torch.uint8), layers=whole[0], spans=whole[1])
     done = execute(build(tmp_path / "address", "address", csrc), [PictureCase(case)])

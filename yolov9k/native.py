@@ -11,7 +11,9 @@ import importlib
 from collections.abc import Sequence
 from types import ModuleType
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _ERRORS = {1: ValueError, 2: RuntimeError, 3: MemoryError}  # csrc/status.h
@@ -127,24 +129,26 @@ def batched_nms(
 
 
 def augment(
-    pixels: Tensor, layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
+    pixels: Sequence[Tensor], layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
     height: int, width: int, dtype: torch.dtype, channels_last: bool,
 ) -> Tensor:  # fmt: skip
-    """Pictures [B, 3, height, width]; arguments as in `yolov9k.ops.augment`, on the CPU.
+    """Pictures [B, 3, height, width]; arguments as in `yolov9k.ops.augment`, on the CPU; pixels are read where they lie.
 
     Raises ValueError where layers or spans reach beyond what is there.
     """
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.empty((len(spans), 3, height, width), dtype=dtype, memory_format=memory_format)
     tables = {"layers": layers, "spans": spans, "matrices": matrices, "shares": shares, "gains": gains}
-    held = {name: tensor.contiguous() for name, tensor in {**tables, "pixels": pixels, "levels": _levels(dtype)}.items()}
+    held = {name: tensor.contiguous() for name, tensor in {**tables, "levels": _levels(dtype)}.items()}
+    sources = [part.contiguous() for part in pixels]
     arguments: dict[str, object] = {
         **{name: tensor.data_ptr() for name, tensor in held.items()},
-        "pixel_count": len(pixels), "layer_count": len(layers), "images": len(spans), "height": height, "width": width,
+        "sources": [part.data_ptr() for part in sources], "source_counts": [part.numel() for part in sources],
+        "layer_count": len(layers), "images": len(spans), "height": height, "width": width,
         "output": images.data_ptr(), "element": images.element_size(),
         **dict(zip(("stride_image", "stride_channel", "stride_row", "stride_pixel"), images.stride(), strict=True)),
     }  # fmt: skip
-    _call("augment", "augment", pixels.device, arguments)
+    _call("augment", "augment", images.device, arguments)
     return images
 
 
@@ -173,6 +177,28 @@ def augment_boxes(
     }  # fmt: skip
     _call("augment_boxes", "augment_boxes", points.device, arguments)
     return boxes, counts
+
+
+def clip_outlines(
+    points: NDArray[np.float32], lengths: NDArray[np.int64], width: float, height: float
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    """What is left of outlines within 0..width x 0..height: points [q, 2], lengths [n] and hulls [n, 4], zeros for no point.
+
+    points float32 [p, 2] and lengths int64 [n] as in `yolov9k.data.labels.clip`. Raises ValueError for lengths beyond points.
+    """
+    points, lengths = np.ascontiguousarray(points, np.float32), np.ascontiguousarray(lengths, np.int64)
+    left_lengths, boxes = np.empty_like(lengths), np.empty((len(lengths), 4), np.float32)
+    room = 2 * len(points) + 8  # enough for all but the most jagged
+    while True:
+        left = np.empty((room, 2), np.float32)
+        _raise_for("clip", _module("cpu").clip_outlines(
+            points=points.ctypes.data, lengths=lengths.ctypes.data, point_count=len(points), objects=len(lengths), room=room,
+            width=width, height=height, left=left.ctypes.data, left_lengths=left_lengths.ctypes.data, boxes=boxes.ctypes.data,
+        ))  # fmt: skip
+        count = int(left_lengths.sum())
+        if count <= room:
+            return left[:count], left_lengths, boxes
+        room = count
 
 
 def _call(operator: str, name: str, device: torch.device, arguments: dict[str, object]) -> None:

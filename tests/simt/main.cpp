@@ -97,12 +97,13 @@ void nms() {
 void augment() {
     const auto sizes = read<std::int64_t>(6);
     yk::AugmentInput in{};
-    in.images = sizes[0], in.height = sizes[1], in.width = sizes[2], in.pixel_count = sizes[3], in.layer_count = sizes[4];
-    const auto pixels = read<std::uint8_t>(in.pixel_count);
+    in.images = sizes[0], in.height = sizes[1], in.width = sizes[2], in.layer_count = sizes[4];
+    const auto pixels = read<std::uint8_t>(sizes[3]);
+    const yk::Source source{pixels.get(), sizes[3]};
     const auto layers = read<yk::Layer>(in.layer_count);
     const auto spans = read<std::int64_t>(4 * in.images);
     const auto matrices = read<float>(18 * in.images), shares = read<float>(in.images), gains = read<float>(3 * in.images);
-    in.pixels = pixels.get(), in.layers = layers.get(), in.spans = spans.get();
+    in.sources = &source, in.source_count = 1, in.layers = layers.get(), in.spans = spans.get();
     in.matrices = matrices.get(), in.shares = shares.get(), in.gains = gains.get();
     const auto levels = read<std::uint8_t>(256);
     const std::int64_t area = in.height * in.width;

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.augment_cases import KINDS, AugmentCase, BoxesCase, augment_case, boxes_case, matrix
+from tests.augment_cases import KINDS, AugmentCase, BoxesCase, augment_case, boxes_case, matrix, table
 from tests.support import shared
 from tests.triton.test_dfl_decode import DEVICE
 from yolov9k.ops import augment, augment_boxes
@@ -86,7 +86,7 @@ def test_a_mosaic_of_photographs_with_everything_on_it(kind: str, dtype: torch.d
     layers = [*tiles, [12 * area, side, side, 25, 21, 18 * area], [15 * area, side, side, 0, 3, -1]]
     views = np.stack([matrix(rng, kind, side), matrix(rng, "still", side)])[None]
     case = AugmentCase(
-        torch.from_numpy(pixels), torch.tensor(layers), torch.tensor([[[0, 5], [5, 6]]]),
+        torch.from_numpy(pixels), table(layers), torch.tensor([[[0, 5], [5, 6]]]),
         torch.from_numpy(views.astype(np.float32)), torch.tensor([0.6]), torch.tensor([[1.01, 0.6, 1.3]]), (side + 5, side),
     )  # fmt: skip
     assert assert_same(case, dtype=dtype, channels_last=channels_last).float().std() > 0
@@ -96,7 +96,7 @@ def one(image: np.ndarray, view: Tensor | None = None, gains: tuple[float, ...] 
     """One opaque picture uint8 BGR [h, w, 3] at the origin, all of it seen through a matrix."""
     height, width = image.shape[:2]
     return AugmentCase(
-        torch.from_numpy(image.reshape(-1).copy()), torch.tensor([[0, height, width, 0, 0, -1]]),
+        torch.from_numpy(image.reshape(-1).copy()), table([[0, height, width, 0, 0, -1]]),
         torch.tensor([[[0, 1], [1, 1]]]), (torch.eye(3) if view is None else view).expand(1, 2, 3, 3).contiguous(),
         torch.ones(1), torch.tensor([gains]).float(), (height, width),
     )  # fmt: skip
@@ -150,7 +150,7 @@ def test_shares_of_every_kind(share: float) -> None:
 def test_layers_without_pixels_and_samples_without_layers() -> None:
     bare = augment_case(1, images=2, most=0, size=(3, 4))
     assert (assert_same(bare._replace(gains=torch.ones(2, 3))) == 114).all()
-    flat = torch.tensor([[0, 0, 5, 0, 0, -1], [0, 3, 0, 0, 0, -1]])
+    flat = table([[0, 0, 5, 0, 0, -1], [0, 3, 0, 0, 0, -1]])
     assert_same(bare._replace(layers=flat, spans=torch.tensor([[[0, 2], [0, 0]]] * 2)))
     assert assert_same(augment_case(0, images=0)).shape == (0, 3, 23, 37)
 

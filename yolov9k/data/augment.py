@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov9k.data.labels import Floats, Ints, Labels, concatenate
+from yolov9k.data.labels import Floats, Labels, concatenate
 from yolov9k.data.letterbox import FILL, Image
+from yolov9k.data.records import Record
 from yolov9k.hyp import Hyp
 
 Matrix = NDArray[np.float64]
-Tile = tuple[Image, Labels]
+Tile = tuple[Image, Record]
 Shape = tuple[int, int]  # height, width
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2
 
@@ -196,25 +197,33 @@ class View:
 def sight(inverse: Matrix, output: Shape) -> Rectangle:
     """What of a canvas the pixels of `output` can show: the hull of where `inverse` leads its corners, and a margin."""
     right, bottom = output[1] - 1, output[0] - 1
-    corners = np.array([[0, 0, 1], [right, 0, 1], [0, bottom, 1], [right, bottom, 1]]) @ inverse.T
-    if (corners[:, 2] <= 0).any():  # the horizon is in sight
-        return EVERYWHERE
-    places = corners[:, :2] / corners[:, 2:]
-    x1, y1 = np.floor(places.min(0).clip(-FARTHEST, FARTHEST)).astype(int).tolist()
-    x2, y2 = np.floor(places.max(0).clip(-FARTHEST, FARTHEST)).astype(int).tolist()
+    columns, rows = [], []
+    a, b, c = inverse.tolist()
+    for x, y in ((0, 0), (right, 0), (0, bottom), (right, bottom)):
+        depth = c[0] * x + c[1] * y + c[2]
+        if depth <= 0:  # the horizon is in sight
+            return EVERYWHERE
+        columns.append((a[0] * x + a[1] * y + a[2]) / depth)
+        rows.append((b[0] * x + b[1] * y + b[2]) / depth)
+    x1, x2, y1, y2 = (_whole(place) for place in (min(columns), max(columns), min(rows), max(rows)))
     return x1 - ROUNDING, y1 - ROUNDING, x2 + 2 + ROUNDING, y2 + 2 + ROUNDING
+
+
+def _whole(place: float) -> int:
+    return math.floor(min(max(place, -FARTHEST), FARTHEST))
 
 
 def mosaic(tiles: Sequence[Tile], centre: tuple[float, float], size: int) -> Canvas:
     """Lay four pictures, none larger than `size`, around `centre` (shares of size) on a canvas of 2 size x 2 size."""
     x, y = round(centre[0] * size), round(centre[1] * size)
-    layers, parts = [], []
-    for corner, (image, labels) in enumerate(tiles):
+    places = []
+    for corner, (image, _) in enumerate(tiles):
         height, width = image.shape[:2]
-        left, top = (x if corner % 2 else x - width), (y if corner > 1 else y - height)
-        layers.append(Layer(image, left, top).within(0, 0, 2 * size, 2 * size))
-        parts.append(labels.shifted(left, top))
-    return Canvas((2 * size, 2 * size), tuple(layers), concatenate(parts).clipped(2 * size, 2 * size))
+        places.append((width, height, x if corner % 2 else x - width, y if corner > 1 else y - height))
+    whole = [Layer(image, *place[2:]) for (image, _), place in zip(tiles, places, strict=True)]
+    layers = [layer.within(0, 0, 2 * size, 2 * size) for layer in whole]
+    labels = Labels.of_records([record for _, record in tiles], places)
+    return Canvas((2 * size, 2 * size), tuple(layers), labels.clipped(2 * size, 2 * size))
 
 
 def copy_paste(canvas: Canvas, probability: float, seed: int, seen: Rectangle = EVERYWHERE) -> Canvas:
@@ -223,41 +232,43 @@ def copy_paste(canvas: Canvas, probability: float, seed: int, seen: Rectangle = 
     `seed` decides which objects. Those beyond `seen` lend their labels alone, no pixels.
     (Ghiasi et al., arXiv 2012.07177)
     """
-    labels = canvas.labels
+    labels, width = canvas.labels, canvas.shape[1]
     lucky = np.random.default_rng(seed).random(len(labels)) < probability
     chosen = np.flatnonzero(lucky & labels.outlined)
-    if not len(chosen):
-        return canvas
-    mirrored = labels.flipped(canvas.shape[1], canvas.shape[0], across=True, upside=False)
-    copies, keep = mirrored.boxes[chosen], np.zeros(len(labels), bool)
-    free = (_cover(copies, labels.boxes) < MAX_COVER).all(1)
-    apart = _cover(copies, copies) < MAX_COVER
+    mirrored = labels.boxes[chosen]
+    mirrored[:, [0, 2]] = width - mirrored[:, [2, 0]]
+    free = (_cover(mirrored, labels.boxes) < MAX_COVER).all(1)
+    chosen, mirrored = chosen[free], mirrored[free]
     taken: list[int] = []
-    for number in np.flatnonzero(free).tolist():
-        if apart[number, taken].all():
+    for number, apart in enumerate((_cover(mirrored, mirrored) < MAX_COVER).tolist()):
+        if all(apart[other] for other in taken):
             taken.append(number)
+    if not taken:
+        return canvas
+    keep = np.zeros(len(labels), bool)
     keep[chosen[taken]] = True
-    patches = _cut_out(canvas, labels, chosen[taken], mirrored.points, seen)
-    return Canvas(canvas.shape, (*canvas.layers, *patches), concatenate([labels, mirrored.chosen(keep)]))
+    originals = labels.chosen(keep)
+    copies = originals.flipped(width, canvas.shape[0], across=True, upside=False)
+    patches = _cut_out(canvas, originals.boxes, copies, seen)
+    return Canvas(canvas.shape, (*canvas.layers, *patches), concatenate([labels, copies]))
 
 
 def _cover(boxes: Floats, others: Floats) -> Floats:
     """Share [n, m] of each of `others` [m, 4] that each of `boxes` [n, 4] hides."""
     overlap = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
-    areas = np.maximum((others[:, 2:] - others[:, :2]).prod(1), 1e-9)
-    share: Floats = overlap.clip(0).prod(2) / areas
+    np.maximum(overlap, 0, out=overlap)
+    sides = others[:, 2:] - others[:, :2]
+    share: Floats = overlap[..., 0] * overlap[..., 1] / np.maximum(sides[:, 0] * sides[:, 1], 1e-9)
     return share
 
 
-def _cut_out(canvas: Canvas, labels: Labels, taken: Ints, mirrored: Floats, seen: Rectangle) -> list[Layer]:
-    """Of each object taken the mirrored picture within its box, masked by its mirrored outline, at its mirrored place."""
-    width, ends = canvas.shape[1], np.cumsum(labels.lengths)
-    boxes = labels.boxes[taken]
-    rectangles = np.hstack([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])]).astype(int)
-    table = np.column_stack([rectangles, ends[taken] - labels.lengths[taken], ends[taken]])
+def _cut_out(canvas: Canvas, boxes: Floats, copies: Labels, seen: Rectangle) -> list[Layer]:
+    """Of the objects in `boxes` [n, 4] the mirrored picture, masked by the mirrored outline in `copies`, at their place."""
+    width, ends = canvas.shape[1], np.cumsum(copies.lengths).tolist()
+    rectangles = np.hstack([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])]).astype(int).tolist()
     return [
-        _patch(canvas.cut(x1, y1, x2, y2), mirrored[first:end], width - x2, y1)
-        for x1, y1, x2, y2, first, end in table.tolist()
+        _patch(canvas.cut(x1, y1, x2, y2), copies.points[first:end], width - x2, y1)
+        for (x1, y1, x2, y2), first, end in zip(rectangles, [0, *ends], ends, strict=False)
         if width - x2 < seen[2] and width - x1 > seen[0] and y1 < seen[3] and y2 > seen[1]
     ]
 

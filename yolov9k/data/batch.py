@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
@@ -16,10 +15,9 @@ from yolov9k.data.augment import Layer, Shape, View
 from yolov9k.data.dataset import Failure, Sample
 from yolov9k.data.labels import Labels, concatenate
 from yolov9k.ops import augment, augment_boxes
+from yolov9k.ops.augment import LAYER
 
-MARGIN = 8  # bytes after the last picture: whoever reads several at once need not look where it ends
-
-_kept = threading.local()
+Pixels = tuple[Tensor | tuple[Tensor, ...], Tensor]  # what holds the pictures, and the table of layers
 Part = TypeVar("Part", bound="_Movable")
 
 
@@ -71,12 +69,13 @@ class Batch(_Movable):
 class RawBatch(_Movable):
     """A batch before augmentation: pictures as they were decoded, and what is to be done with them.
 
-    pixels, layers, layer_spans, views, shares, gains: what `ops.augment` takes. points, ends, classes, least, object_spans,
+    pixels, layers, layer_spans, views, shares, gains: what `ops.augment` takes; several pixels, which do not move, where the
+    batch is made at once (`collate`). points, ends, classes, least, object_spans,
     matrices: what `ops.augment_boxes` takes. shape, output (height, width): of the boxes and of the pictures. capacity: the
     most objects of a sample, at least 1. The rest as in Batch.
     """
 
-    pixels: Tensor
+    pixels: Tensor | tuple[Tensor, ...]
     layers: Tensor
     layer_spans: Tensor
     views: Tensor
@@ -122,8 +121,18 @@ def _fresh(size: int) -> NDArray[np.uint8]:
     return np.empty(size, np.uint8)
 
 
-def pack(samples: Sequence[Sample], allocate: Callable[[int], NDArray[np.uint8]] = _fresh) -> RawBatch:
-    """Lay the samples of a batch, all of one shape and output, one after another; allocate gives room for the pixels."""
+def pack(samples: Sequence[Sample]) -> RawBatch:
+    """Lay the samples of a batch, all of one shape and output, one after another, to be taken to another process or device."""
+    return _lay(samples, _copied)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Make a batch of samples where this is called; no picture is copied on the way where csrc/ is built."""
+    return _lay(samples, _lent).augment()
+
+
+def _lay(samples: Sequence[Sample], hand_over: Callable[[Sequence[Layer]], Pixels]) -> RawBatch:
+    """A raw batch, its pictures handed over as pixels and the table of layers."""
     shape, output = samples[0].shape, samples[0].output
     layers: list[list[Layer]] = []
     views, matrices, labels = [], [], []
@@ -134,7 +143,7 @@ def pack(samples: Sequence[Sample], allocate: Callable[[int], NDArray[np.uint8]]
             matrices.append(view.matrix if view else np.eye(3))
             layers.append(view.seen(inverse, output) if view else [])
             labels.append(_objects(view) if view else (Labels.empty(), np.zeros(0, np.float32)))
-    pixels, table = _pack_layers([layer for some in layers for layer in some], allocate)
+    pixels, table = hand_over([layer for some in layers for layer in some])
     objects = concatenate([some for some, _ in labels])
     object_spans = _spans([len(some) for some, _ in labels])
     return RawBatch(
@@ -160,19 +169,6 @@ def pack(samples: Sequence[Sample], allocate: Callable[[int], NDArray[np.uint8]]
     )
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Make a batch of samples where this is called."""
-    return pack(samples, _scratch).augment()
-
-
-def _scratch(size: int) -> NDArray[np.uint8]:
-    """Room that this thread's next call reuses: fresh pages would cost as much as filling them."""
-    if getattr(_kept, "room", np.empty(0)).size < size:
-        _kept.room = np.empty(size + size // 4, np.uint8)
-    room: NDArray[np.uint8] = _kept.room[:size]
-    return room
-
-
 def _two(views: Sequence[View]) -> list[View | None]:
     return [*views, None][:2]
 
@@ -183,16 +179,15 @@ def _objects(view: View) -> tuple[Labels, NDArray[np.float32]]:
     return (labels.boxed, np.full(len(labels), -1, np.float32)) if view.whole else (labels, labels.least)
 
 
-def _pack_layers(layers: Sequence[Layer], allocate: Callable[[int], NDArray[np.uint8]]) -> tuple[Tensor, Tensor]:
-    """Pictures and masks in one uint8 [N], and the table int64 [L, 6] that tells where."""
-    arrays = [part for layer in layers for part in (layer.image, layer.mask) if part is not None]
-    pixels = allocate(sum(array.size for array in arrays) + MARGIN)
-    pixels[-MARGIN:] = 0
-    table, start = np.empty((len(layers), 6), np.int64), 0
+def _copied(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
+    """Pictures and masks in one uint8 [N], and the table int64 [L, 8] that tells where (`ops.augment`)."""
+    pixels = np.empty(sum(layer.image.size + (0 if layer.mask is None else layer.mask.size) for layer in layers), np.uint8)
+    table, start = np.empty((len(layers), LAYER), np.int64), 0
     for row, layer in zip(table, layers, strict=True):
+        height, width = layer.image.shape[:2]
         first, start = start, _put(layer.image, pixels, start)
         mask, start = (-1, start) if layer.mask is None else (start, _put(layer.mask, pixels, start))
-        row[:] = (first, *layer.image.shape[:2], layer.left, layer.top, mask)
+        row[:] = first, height, width, layer.left, layer.top, mask, 3 * width, width
     return torch.from_numpy(pixels), torch.from_numpy(table)
 
 
@@ -200,6 +195,39 @@ def _put(array: NDArray[np.uint8], pixels: NDArray[np.uint8], start: int) -> int
     end = start + array.size
     pixels[start:end].reshape(array.shape)[...] = array
     return end
+
+
+def _lent(layers: Sequence[Layer]) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The same table, and the memory of each picture and mask as it is."""
+    parts, table, start = [np.empty(0, np.uint8)], [], 0
+    for layer in layers:
+        (height, width, _), cover, mask_stride = layer.image.shape, -1, 0
+        image, stride = _memory(layer.image, (3, 1))
+        parts.append(image)
+        first, start = start, start + image.size
+        if layer.mask is not None:
+            mask, mask_stride = _memory(layer.mask, (1,))
+            parts.append(mask)
+            cover, start = start, start + mask.size
+        table.append((first, height, width, layer.left, layer.top, cover, stride, mask_stride))
+    return tuple(map(torch.from_numpy, parts)), torch.from_numpy(np.array(table, np.int64).reshape(-1, LAYER))
+
+
+def _memory(rows: NDArray[np.uint8], within: tuple[int, ...]) -> tuple[NDArray[np.uint8], int]:
+    """The bytes from the first row's begin to the last one's end, uint8 [N], and how far apart rows begin."""
+    height, width, stride = *rows.shape[:2], rows.strides[0]
+    if rows.strides[1:] != within or stride < width * within[0]:
+        rows, stride = np.ascontiguousarray(rows), width * within[0]
+    return np.asarray(_Bytes(rows, (height - 1) * stride + width * within[0])), stride
+
+
+class _Bytes:
+    """Memory from an array's first byte on, for numpy. Writable, as torch warns of all else; nobody writes to it."""
+
+    def __init__(self, array: NDArray[np.uint8], size: int) -> None:
+        self.array = array  # whose memory lives as long as this
+        address = array.__array_interface__["data"][0]
+        self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (size,), "data": (address, False)}
 
 
 def _spans(counts: Sequence[int]) -> Tensor:

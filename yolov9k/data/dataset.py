@@ -125,8 +125,7 @@ class DetectionDataset(Dataset[Sample]):
 
     def _mosaic(self, mosaic: Mosaic, shape: Shape, failures: list[Failure]) -> View:
         found = [self._readable(index, failures) for index in mosaic.indices]
-        tiles = [(image, Labels.of_record(record, *image.shape[1::-1])) for image, record in found]
-        canvas = augment.mosaic(tiles, mosaic.centre, self.img_size)
+        canvas = augment.mosaic(found, mosaic.centre, self.img_size)
         matrix = mosaic.warp.matrix(canvas.shape, shape)
         inverse = np.linalg.inv(matrix).astype(np.float64)
         seen = augment.sight(inverse, (shape[0] + 1, shape[1] + 1))  # corners, not the last pixels' centres
@@ -153,5 +152,5 @@ def _fit(image: Image, record: Record, shape: Shape) -> tuple[Canvas, float, tup
     image, gain = fit(image, shape, scaleup=False)
     height, width = image.shape[:2]
     left, top = (shape[1] - width) // 2, (shape[0] - height) // 2
-    labels = Labels.of_record(record, width, height).shifted(left, top)
+    labels = Labels.of_records([record], [(width, height, left, top)])
     return Canvas(shape, (Layer(image, left, top),), labels), gain, (left, top)

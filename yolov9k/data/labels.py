@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov9k import native
 from yolov9k.data.records import Record
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+Place = tuple[int, int, int, int]  # of a picture on a canvas: width, height, left, top
 
 MIN_SHARE = 0.1  # of a box's area that must stay in the picture; facts, training recipe
 MIN_SHARE_OUTLINED = 0.01  # the hull of an outline is exact, a small rest of it is still a good box
@@ -51,30 +54,27 @@ class Labels:
         """From boxes [n, 4] and for each a polygon [k, 2] or None, in pixels."""
         if not len(classes):
             return cls.empty()
-        outlined = np.array([p is not None and len(p) > 2 for p in polygons])
-        drawn = [p if p is not None and len(p) > 2 else _corners(b) for p, b in zip(polygons, boxes, strict=True)]
+        corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+        drawn = [c if p is None or len(p) < 3 else p for p, c in zip(polygons, corners, strict=True)]
+        outlined = np.array([p is d for p, d in zip(polygons, drawn, strict=True)])
         lengths = np.array([len(p) for p in drawn], np.int64)
         return cls(classes, boxes, np.concatenate(drawn).astype(np.float32, copy=False), lengths, outlined)
 
     @classmethod
-    def of_record(cls, record: Record, width: int, height: int) -> Labels:
-        """What a picture's record says, crowds left out, for the picture resized to width x height."""
-        classes, boxes, polygons = record.classes, record.boxes, record.polygons
-        if record.crowd.any():
-            chosen = np.flatnonzero(~record.crowd)
-            classes, boxes, polygons = classes[chosen], boxes[chosen], [polygons[i] for i in chosen]
-        unit = cls.make(classes, boxes, polygons)
-        return unit.scaled(width, height)
-
-    def scaled(self, x: float, y: float) -> Labels:
-        """Coordinates multiplied by x and y."""
-        factors = np.array([x, y, x, y], np.float32)
-        return Labels(self.classes, self.boxes * factors, self.points * factors[:2], self.lengths, self.outlined)
-
-    def shifted(self, x: float, y: float) -> Labels:
-        """Moved by x and y pixels."""
-        offsets = np.array([x, y, x, y], np.float32)
-        return Labels(self.classes, self.boxes + offsets, self.points + offsets[:2], self.lengths, self.outlined)
+    def of_records(cls, records: Sequence[Record], places: Sequence[Place]) -> Labels:
+        """What the records of some pictures say, crowds left out, each resized and laid at its place of one canvas."""
+        parts = [_without_crowds(record) for record in records]
+        unit = cls.make(
+            np.concatenate([classes for classes, _, _ in parts]),
+            np.concatenate([boxes for _, boxes, _ in parts]),
+            [polygon for _, _, polygons in parts for polygon in polygons],
+        )
+        owner = np.repeat(np.arange(len(parts)), [len(classes) for classes, _, _ in parts])
+        table = np.array(places, np.float32).reshape(-1, 4)
+        factors, offsets = table[owner, :2], table[owner, 2:]
+        boxes = unit.boxes * np.hstack([factors, factors]) + np.hstack([offsets, offsets])
+        points = unit.points * np.repeat(factors, unit.lengths, 0) + np.repeat(offsets, unit.lengths, 0)
+        return Labels(unit.classes, boxes, points, unit.lengths, unit.outlined)
 
     def flipped(self, width: int, height: int, *, across: bool, upside: bool) -> Labels:
         """Mirrored left to right (`across`), top to bottom (`upside`), within width x height."""
@@ -99,8 +99,7 @@ class Labels:
 
     def clipped(self, width: int, height: int) -> Labels:
         """Outlines cut off at the edges of width x height, each box the hull of what is left; the rest is gone."""
-        points, lengths = clip(self.points, self.lengths, width, height)
-        boxes = hulls(points, lengths)
+        points, lengths, boxes = clip_outlines(self.points, self.lengths, width, height)
         inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         return replace(self, boxes=boxes, points=points, lengths=lengths).chosen(inside)
 
@@ -135,6 +134,14 @@ def hulls(points: Floats, lengths: Ints) -> Floats:
         boxes[filled, :2] = np.minimum.reduceat(points, starts)
         boxes[filled, 2:] = np.maximum.reduceat(points, starts)
     return boxes
+
+
+def clip_outlines(points: Floats, lengths: Ints, width: float, height: float) -> tuple[Floats, Ints, Floats]:
+    """`clip` and the `hulls` of what is left, compiled where csrc/ is built: the same bits."""
+    if native.available():
+        return native.clip_outlines(points, lengths, width, height)
+    points, lengths = clip(points, lengths, width, height)
+    return points, lengths, hulls(points, lengths)
 
 
 def clip(points: Floats, lengths: Ints, width: float, height: float) -> tuple[Floats, Ints]:
@@ -172,6 +179,9 @@ def _following(lengths: Ints) -> Ints:
     return following
 
 
-def _corners(box: Floats) -> Floats:
-    corners: Floats = box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2)
-    return corners
+def _without_crowds(record: Record) -> tuple[Ints, Floats, list[Floats | None]]:
+    """Classes, boxes and polygons."""
+    if not record.crowd.any():
+        return record.classes, record.boxes, record.polygons
+    chosen = np.flatnonzero(~record.crowd)
+    return record.classes[chosen], record.boxes[chosen], [record.polygons[i] for i in chosen]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
@@ -12,11 +15,11 @@ from yolov9k.ops.library import define
 from yolov9k.ops.reference import augment as reference
 
 DTYPES = (torch.uint8, torch.float32, torch.bfloat16, torch.float16)
-LAYER = 6  # columns of `layers`
+LAYER = 8  # columns of `layers`
 
 
 def augment(
-    pixels: Tensor,
+    pixels: Tensor | Sequence[Tensor],
     layers: Tensor,
     spans: Tensor,
     matrices: Tensor,
@@ -33,8 +36,10 @@ def augment(
     matrix. A layer is a picture at a whole pixel of the canvas: a tile of a mosaic, a letterboxed picture, or an object
     that is pasted in, with a mask. Later layers hide earlier ones.
 
-    pixels: uint8 [N], all pictures, each rows of BGR pixels, and all masks, each rows of bytes (not 0: opaque), packed.
-    layers: int64 [L, 6], each (start of its picture in pixels, height, width, left, top, start of its mask or -1: opaque).
+    pixels: uint8 [N], all pictures, each rows of BGR pixels, and all masks, each rows of bytes (not 0: opaque); or several
+    such, through which starts count as if they were one: the compiled backend reads them where they lie.
+    layers: int64 [L, 8], each (start of its picture in pixels, height, width, left, top, start of its mask or -1: opaque,
+    bytes from one row of the picture to the next, the same of the mask).
     spans: int64 [B, 2, 2], the layers of either view: from the first, up to and without the second number.
     matrices: float32 [B, 2, 3, 3], from the centre of output pixel (x, y), counted from 0, to the canvas, where a whole
     number is a pixel's centre too; flips, scale and rotation are all in there. Where the third coordinate is 0 there is grey.
@@ -54,67 +59,81 @@ def augment(
     op = "augment"
     height, width = size
     batch = len(spans)
+    sources = [pixels] if isinstance(pixels, Tensor) else list(pixels)
+    expect(bool(sources), op, "pixels", "a tensor or several", "none")
     shapes: dict[str, tuple[Tensor, tuple[int | None, ...], torch.dtype]] = {
-        "pixels": (pixels, (None,), torch.uint8),
         "layers": (layers, (None, LAYER), torch.int64),
         "spans": (spans, (batch, 2, 2), torch.int64),
         "matrices": (matrices, (batch, 2, 3, 3), torch.float32),
         "shares": (shares, (batch,), torch.float32),
         "gains": (gains, (batch, 3), torch.float32),
     }
+    if not all(part.dtype == torch.uint8 and part.dim() == 1 and part.device == spans.device for part in sources):
+        shapes |= {f"pixels[{i}]" if i else "pixels": (part, (None,), torch.uint8) for i, part in enumerate(sources)}
     for name, (tensor, shape, kind) in shapes.items():
         expect_shape(tensor, shape, op, name)
-        expect_device(tensor, pixels, op, name)
+        expect_device(tensor, spans, op, name)
         if tensor.dtype != kind:
             raise TypeError(f"{op}: {name} must be of dtype {kind}, got {tensor.dtype}")
     expect(height >= 1 and width >= 1, op, "size", "at least 1 x 1", tuple(size))
     expect(max(height, width) <= 2**15, op, "size", f"at most {2**15} x {2**15}", tuple(size))
     if dtype not in DTYPES:
         raise TypeError(f"{op}: dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
-    backend = choose(op, backend, pixels.device)
+    backend = choose(op, backend, spans.device)
     return torch.ops.yolov9k.augment(  # type: ignore[no-any-return]
-        pixels, layers, spans, matrices, shares, gains, height, width, dtype, channels_last, backend
+        sources, layers, spans, matrices, shares, gains, height, width, dtype, channels_last, backend
     )
 
 
-def check_layers(pixels: Tensor, layers: Tensor, spans: Tensor) -> None:
-    """Raise ValueError unless layers lie within pixels and spans within layers; reads the tensors."""
-    op, size, most = "augment", len(pixels), 2**18
+def check_layers(sizes: Sequence[int], layers: Tensor, spans: Tensor) -> None:
+    """Raise ValueError unless layers lie within pixels, of so many bytes, and spans within layers; reads the tensors."""
+    op, most = "augment", 2**18
+    ends = list(accumulate(sizes))
+
+    def held(start: int, span: int) -> bool:
+        return start >= 0 and any(end - size <= start and start + span <= end for end, size in zip(ends, sizes, strict=True))
+
     for row in layers.tolist():
-        start, height, width, left, top, mask = row
-        small = 0 <= height < most and 0 <= width < most and abs(left) < most and abs(top) < most
-        area = height * width
-        held = 0 <= start <= size - 3 * area and 3 * area < 2**31 and (mask == -1 or 0 <= mask <= size - area)
-        expect(small and held, op, "layers", f"within pixels [{size}], their sides and places below {most}", row)
+        start, height, width, left, top, mask, stride, mask_stride = row
+        sound = 0 <= height < most and 0 <= width < most and abs(left) < most and abs(top) < most
+        if sound and height and width:
+            span = (height - 1) * stride + 3 * width
+            sound = 3 * width <= stride < 3 * most and span < 2**31 and held(start, span)
+            covers = width <= mask_stride < 3 * most and held(mask, (height - 1) * mask_stride + width)
+            sound = sound and (mask == -1 or covers)
+        expect(sound, op, "layers", f"within pixels {list(sizes)}, their sides and places below {most}", row)
     ordered = all(0 <= first <= last <= len(layers) for views in spans.tolist() for first, last in views)
     expect(ordered, op, "spans", f"rising, from 0 to at most {len(layers)}", spans.tolist())
 
 
 def _run(
-    pixels: Tensor, layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
+    pixels: Sequence[Tensor], layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
     height: int, width: int, dtype: torch.dtype, channels_last: bool, backend: str,
 ) -> Tensor:  # fmt: skip
-    if pixels.device.type == "cpu" and backend != "cpu":  # the compiled one checks for itself
-        check_layers(pixels, layers, spans)
+    if backend == "cpu":  # it checks for itself
+        return run_native(pixels, layers, spans, matrices, shares, gains, height, width, dtype, channels_last)
+    if spans.device.type == "cpu":
+        check_layers([len(part) for part in pixels], layers, spans)
     if backend == "triton":
         from yolov9k.kernels.augment import augment as run  # Triton takes a second to import
     else:
-        run = reference.augment if backend == "reference" else run_native
-    return run(pixels, layers, spans, matrices, shares, gains, height, width, dtype, channels_last)
+        run = reference.augment
+    whole = pixels[0] if len(pixels) == 1 else torch.cat(list(pixels))
+    return run(whole, layers, spans, matrices, shares, gains, height, width, dtype, channels_last)
 
 
 def _fake(
-    pixels: Tensor, layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
+    pixels: Sequence[Tensor], layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
     height: int, width: int, dtype: torch.dtype, channels_last: bool, backend: str,
 ) -> Tensor:  # fmt: skip
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     shape = (spans.shape[0], 3, height, width)
-    return torch.empty(shape, dtype=dtype, device=pixels.device, memory_format=memory_format)
+    return torch.empty(shape, dtype=dtype, device=spans.device, memory_format=memory_format)
 
 
 define(
-    "augment(Tensor pixels, Tensor layers, Tensor spans, Tensor matrices, Tensor shares, Tensor gains, int height, int width, "
-    "ScalarType dtype, bool channels_last, str backend) -> Tensor",
+    "augment(Tensor[] pixels, Tensor layers, Tensor spans, Tensor matrices, Tensor shares, Tensor gains, int height, "
+    "int width, ScalarType dtype, bool channels_last, str backend) -> Tensor",
     _run,
     _fake,
 )

@@ -67,15 +67,15 @@ def _weight(place: Tensor, after: int) -> Tensor:
 def look(pixels: Tensor, layers: list[list[int]], column: Tensor, row: Tensor) -> Tensor:
     """The canvas at whole pixels: BGR int64 [..., 3] of the last layer that is opaque there, grey where there is none."""
     colour = torch.full((*column.shape, 3), GREY, device=pixels.device)
-    for start, tall, wide, left, top, mask in layers:
+    for start, tall, wide, left, top, mask, stride, mask_stride in layers:
         x, y = column - left, row - top
         seen = (x >= 0) & (x < wide) & (y >= 0) & (y < tall)
-        index = torch.where(seen, y * wide + x, 0)
         if tall * wide == 0:
             continue
+        x, y = torch.where(seen, x, 0), torch.where(seen, y, 0)
         if mask >= 0:
-            seen = seen & (pixels[mask + index] != 0)
-        found = pixels[start + 3 * index[..., None] + torch.arange(3, device=pixels.device)]
+            seen = seen & (pixels[mask + y * mask_stride + x] != 0)
+        found = pixels[start + (y * stride + 3 * x)[..., None] + torch.arange(3, device=pixels.device)]
         colour = torch.where(seen[..., None], found.long(), colour)
     return colour
 
