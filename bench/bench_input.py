@@ -104,9 +104,9 @@ def bench_input(benchmark: Any, hyp: str, path: str) -> None:
         pytest.skip("yolov9k._native is not built")
     work = Work(HYPS[hyp])
     run = work.fused if path == "fused" else work.opencv
-    benchmark.pedantic(lambda recipes: run(recipes), setup=lambda: ((next(work.draws),), {}), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda recipes: run(recipes), setup=lambda: ((next(work.draws),), {}), rounds=20, warmup_rounds=2)
     if benchmark.stats and path == "fused":
-        pairs = [(seconds(work.opencv, r), seconds(work.fused, r)) for r, _ in zip(work.draws, range(6), strict=False)]
+        pairs = [(seconds(work.opencv, r), seconds(work.fused, r)) for r, _ in zip(work.draws, range(20), strict=False)]
         theirs, ours = (min(times) for times in zip(*pairs, strict=True))
         benchmark.extra_info["images_per_cpu_second"] = round(BATCH / ours, 1)
         benchmark.extra_info["opencv_images_per_cpu_second"] = round(BATCH / theirs, 1)
