@@ -304,6 +304,26 @@ def test_results_of_a_resumed_run_are_written_anew(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_an_interrupt_after_an_epoch_does_not_repeat_it(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line is written and its checkpoint saved, the next one has not begun."""
+    trainer = Trainer(TrainOptions(**{**options, "epochs": 3}))
+    told = trainer.console.print
+
+    def interrupted(text: str) -> None:
+        told(text)
+        if text.startswith("epoch 1/3"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.console, "print", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    resumed = Trainer.resume(trainer.directory / "weights" / "last.pt")
+    assert resumed.first_epoch == 1
+    resumed.fit()
+    with (trainer.directory / "results.csv").open() as file:
+        assert [line["epoch"] for line in csv.DictReader(file)] == ["0", "1", "2"]
+
+
 def test_ctrl_c_leaves_a_last_checkpoint_that_resumes(options: dict[str, Any], tmp_path: Path) -> None:
     given = {**options, "epochs": 200, "workers": 1}
     flags = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))]

@@ -9,11 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from bench.peers.trainings import figures
 
@@ -59,7 +56,8 @@ def draw(points: list[Point], path: Path) -> None:
     """A row of two panels for each model; a seed is a thin line, the subject's mean over seeds a thick one."""
     models = list(dict.fromkeys(point.model for point in points))
     subjects = list(dict.fromkeys(point.subject for point in points))
-    figure, rows = plt.subplots(len(models), 2, figsize=(12, 4.5 * len(models)), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(12, 4.5 * len(models)), layout="constrained")
+    rows = figure.subplots(len(models), 2, squeeze=False)
     for axes, model in zip(rows, models, strict=True):
         for number, subject in enumerate(subjects):
             chosen = [point for point in points if (point.model, point.subject) == (model, subject)]
@@ -70,7 +68,6 @@ def draw(points: list[Point], path: Path) -> None:
             axis.grid(alpha=0.3)
             axis.legend()
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def _lines(axes: Iterable[Axes], points: list[Point], colour: str, label: str) -> None:

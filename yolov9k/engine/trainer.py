@@ -62,6 +62,7 @@ class Trainer:
         self.first_epoch, self.best, self.best_epoch = 0, -1.0, 0
         if resume:
             self._restore(resume)
+        self.next_epoch = self.first_epoch  # of a run that is resumed from here
         self.directory = Path(resume["directory"]) if resume else make_run_directory(
             options.project, options.name, options.exist_ok
         )  # fmt: skip
@@ -90,7 +91,7 @@ class Trainer:
 
     def fit(self) -> ValidationResult:
         """Train all epochs; returns the validation of the best weights. Ctrl-C saves last.pt and is raised again."""
-        options, epoch = self.options, self.first_epoch
+        options = self.options
         self._announce()
         try:
             for epoch in range(self.first_epoch, options.epochs):
@@ -102,7 +103,7 @@ class Trainer:
                     self.console.print(f"no better fitness for {options.patience} epochs: stopping early")
                     break
         except KeyboardInterrupt:
-            self._save("last.pt", epoch)
+            self._save("last.pt")
             self.console.print(f"interrupted: {self.directory}/weights/last.pt is saved; go on with --resume")
             self.val_loader.close()
             raise
@@ -211,17 +212,19 @@ class Trainer:
                 self.best, self.best_epoch = metrics.fitness, epoch
                 save(self.directory / "weights" / "best.pt", self.step.ema, epoch=epoch, best=self.best)
         self.results.add(row)
+        self.next_epoch = epoch + 1
         _tensorboard(self.directory, epoch, row)
         if not self.watch.in_a_row:  # last.pt stays the last good state
-            self._save("last.pt", epoch + 1)
+            self._save("last.pt")
         skipped = f"  {self.watch.skipped} steps skipped so far" if self.watch.skipped else ""
         self.console.print(f"{text}  {speed:.1f} images/s  {row['memory_gb']:.1f} GB  {seconds:.0f} s{skipped}")
 
-    def _save(self, name: str, epoch: int) -> None:
-        """Save all that a resumed run needs; `epoch` is the one it starts with."""
+    def _save(self, name: str) -> None:
+        """Save all that a resumed run needs."""
         save(
             self.directory / "weights" / name, self.model, ema=self.step.ema.state_dict(), step=self.step.state_dict(),
-            epoch=epoch, best=self.best, best_epoch=self.best_epoch, hyp=asdict(self.hyp), options=self.options.plain(),
+            epoch=self.next_epoch, best=self.best, best_epoch=self.best_epoch, hyp=asdict(self.hyp),
+            options=self.options.plain(),
         )  # fmt: skip
 
     def _finish(self) -> ValidationResult:
