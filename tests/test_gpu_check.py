@@ -91,12 +91,14 @@ def test_its_steps_are_commands_of_this_repository(gpu_check: ModuleType, tmp_pa
 def has_gpu_parts(source: str) -> bool:
     """Whether a test file calls torch.cuda, asks which backends are here, or names the device, in a call or as a parameter.
 
-    A test that is only skipped where a GPU is has no such part.
+    A test that is only skipped where a GPU is has no such part, nor one that asks whether csrc/ is built at all.
     """
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     skips = [call.args[0] for call in calls if ast.unparse(call.func).endswith("skipif") and call.args]
     for call in (call for call in calls if call not in skips):
         name = ast.unparse(call.func)
+        if name == "native.available" and not call.args:
+            continue
         given = [*call.args[name.endswith("parametrize") :], *(keyword.value for keyword in call.keywords)]  # not its names
         values = [value for one in given for value in (one.elts if isinstance(one, ast.List | ast.Tuple) else [one])]
         named = any(isinstance(value, ast.Constant) and value.value == "cuda" for value in values)
@@ -113,6 +115,7 @@ def has_gpu_parts(source: str) -> bool:
         ("def test():\n    assert mode == ('captured' if torch.cuda.is_available() else 'eager')", True),
         ("BACKENDS = [name for name in available('augment')]", True),
         ("pytestmark = pytest.mark.skipif(not native.available('cuda'), reason='')", True),
+        ("pytestmark = pytest.mark.skipif(not native.available(), reason='')", False),
         ("x = torch.ones(3).cuda()", True),
         ("x = torch.ones(3, device='cuda')", True),
         ("@pytest.mark.parametrize('device', ['cpu', 'cuda'])\ndef test(device): ...", True),

@@ -162,6 +162,7 @@ def test_the_inputs_record_gives_a_row(root: Path) -> None:
     record = json.loads((root / "bench/results/cpu.json").read_text())
     times = {"default-fused": 0.8, "default-opencv": 2.0, "turned-fused": 1.0}
     record["benchmarks"] = [benchmark(f"bench_input[{name}]", median) for name, median in times.items()]
+    (root / "bench/results/input.json").unlink()
     assert rows(root, "bench/results/input.json") == []
     (root / "bench/results/input.json").write_text(json.dumps(record))
     (row,) = rows(root, "bench/results/input.json")
