@@ -5,7 +5,7 @@ PYTEST_FLAGS ?= -q
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint bench native gpu-check peers readme clean
+.PHONY: help demo test lint bench native gpu-check peers roofline readme clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -36,6 +36,9 @@ gpu-check:  ## on a machine with a GPU: build, device tests, sanitizers, benchma
 # PEERS="--published DIR --ultralytics DIR --libreyolo DIR", and any other flag; bench/peers/README.md
 peers:  ## on a machine with a GPU: ours beside the published code, Ultralytics and LibreYOLO, where PEERS says; installs nothing
 	for what in train latency val bccd; do $(PYTHON) -m bench.peers $$what $(PEERS) || exit; done
+
+roofline:  ## on a machine with a GPU: every kernel of a training step against what the device can do; installs nothing
+	$(PYTHON) -m bench.roofline
 
 readme: $(STAMP)  ## write README's measured table from the records in bench/results
 	$(BIN)/python -m bench.readme_table

@@ -24,7 +24,7 @@ RECORDS = ("bench", "compiler")  # steps that write one; torch.compile is slow, 
 TAIL = 3000  # characters of a step's output that are kept
 TESTS = ("triton", "test_gpu.py", "test_task_aligned_assign.py", "test_batched_nms.py", "test_native.py", "test_backends.py",
          "test_conv_silu.py", "test_sgd_ema.py", "test_tuning.py", "test_augment_operator.py", "test_augment_boxes.py",
-         "test_modes.py", "test_inference.py", "test_dfl_decode.py")  # fmt: skip
+         "test_modes.py", "test_inference.py", "test_dfl_decode.py", "test_roofline.py")  # fmt: skip
 LOAD = os.getloadavg()[0]  # of the last minute, before anything of ours runs
 SANITIZED = ["tests/test_gpu.py", "-k", "shims_cases"]
 

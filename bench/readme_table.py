@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from bench.bench_input import BATCH, SIZE
 from bench.peers.report import KEY, way_of
+from bench.roofline_report import total
 from tests.test_evaluator import OFFICIAL
 from tests.tolerances import FORWARD
 
@@ -167,12 +168,31 @@ def peers_training(path: Path, name: str) -> Iterator[Row]:
         yield Row(f"BCCD from scratch, {model}, {epochs} epochs, {img} px", "; ".join(texts), on_gpu(record, name))
 
 
+def roofline(path: Path, name: str) -> Iterator[Row]:
+    """All kernels of a step's network against the least time of their bytes and FLOPs; what was not timed is in neither."""
+    record = load(path, name)
+    network = [row for row in record["rows"] if row["model"]]
+    for model, rows in grouped(network, lambda row: row["model"]):
+        timed = [row for row in rows if row["seconds"] is not None]
+        if not timed:
+            continue
+        seconds, least = total(timed, "seconds"), total(timed, "least")
+        short = f"{sum(row['short'] for row in timed)} of {len(timed)} shapes below target"
+        missing = f", {len(rows) - len(timed)} not timed" * (len(timed) < len(rows))
+        yield Row(
+            f"kernels of a training step's network, {model}, batch {record['batch']}, {record['img']} px",
+            f"{duration(seconds)}, of bytes and FLOPs {duration(least)} ({least / seconds:.0%}); {short}{missing}",
+            on_gpu(record, name),
+        )
+
+
 SOURCES: list[tuple[str, Callable[[Path, str], Iterator[Row]]]] = [
     ("demo/record.json", training),
     ("bccd-*/record.json", training),
     ("cpu.json", cpu),
     ("input.json", training_input),
     ("**/gpu-check.json", gpu_check),
+    ("**/roofline.json", roofline),
     *((f"peers/**/{what}.json", peers) for what in ("train", "latency", "val")),
     ("peers/**/bccd.json", peers_training),
 ]

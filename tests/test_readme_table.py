@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from bench import gpu_check, readme_table
+from bench import gpu_check, readme_table, roofline
 from bench.peers import bccd, report
 from bench.peers.curves import Point
 
@@ -200,6 +201,29 @@ def test_gpu_checks_record_gives_rows(root: Path) -> None:
     ]
     assert "yolov9-c, batch 16" in found[1]
     assert all(line.endswith(WHERE) for line in found)
+
+
+def test_the_rooflines_record_gives_a_row_a_model(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "machine", lambda: MACHINE)
+    monkeypatch.setattr(gpu_check, "commit_info", lambda: COMMIT)
+    clock = roofline.Clock(torch.device("meta"), 0)
+    clock.copy, clock.launch = 1e12, 2e-6
+    made = [
+        roofline.Row("", "dfl_decode", "", 1, 1000, seconds=1.0),
+        roofline.Row("yolov9-c", "normalise", "a", 1, 80_000_000, calls=3, seconds=1e-4),
+        roofline.Row("yolov9-c", "spread", "b", 1, 90_000_000, seconds=1e-4),
+        roofline.Row("yolov9-c", "merge", "c", 1, 10, why="the time was up"),
+        roofline.Row("yolov9-t", "merge", "c", 1, 10, why="the time was up"),
+    ]
+    path = root / "bench/results/roofline/roofline.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(roofline.record(made, clock, 16, 640)))
+    (row,) = rows(root, "bench/results/roofline/roofline.json")
+    assert row.startswith(
+        "| kernels of a training step's network, yolov9-c, batch 16, 640 px | "
+        "400.0 us, of bytes and FLOPs 330.0 us (82%); 1 of 2 shapes below target, 1 not timed | "
+    )
+    assert row.endswith(WHERE)
 
 
 def measured(what: str, way: str, speed: float, **more: Any) -> dict[str, Any]:

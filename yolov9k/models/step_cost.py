@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ class Cost(NamedTuple):
     bytes: Counter[str]
 
 
-class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts torch's own operators that launch something: all but views and allocations."""
 
     def __init__(self) -> None:
@@ -45,21 +46,26 @@ class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.namespace == "yolov9k":
             self._ours(name, result)
         elif not func.is_view and not name.startswith(("empty", "new_empty", "detach", "_unsafe_view")):
-            self._note(name, _maps((args, kwargs)), _maps(result))
+            reads, writes = maps_of((args, kwargs)), maps_of(result)
+            launches = max(len(writes), 1) if name == "convolution_backward" else 1
+            moved = sum(t.numel() * t.element_size() for t in (*reads, *writes))
+            self.note(name, launches, moved, functools.partial(func, *args, **(kwargs or {})), result)
         return result
 
     def _ours(self, name: str, result: Any) -> None:
-        largest = max((t.numel() * t.element_size() for t in _maps(result)), default=0)
+        largest = max((t.numel() * t.element_size() for t in maps_of(result)), default=0)
         for part, passes in _COMPOSED.get(name, {}).items():
             self.cost.launches[part] += 1 + (part.startswith("batch_norm"))  # a pass of sums, then one of values
             self.cost.bytes[part] += passes * largest
 
-    def _note(self, name: str, reads: list[Tensor], writes: list[Tensor]) -> None:
-        self.cost.launches[name] += max(len(writes), 1) if name == "convolution_backward" else 1
-        self.cost.bytes[name] += sum(t.numel() * t.element_size() for t in (*reads, *writes))
+    def note(self, name: str, launches: int, moved: int, again: functools.partial[Any], result: Any) -> None:
+        """Note one operator of torch's; `again` is the call."""
+        self.cost.launches[name] += launches
+        self.cost.bytes[name] += moved
 
 
-def _maps(tree: Any) -> list[Tensor]:
+def maps_of(tree: Any) -> list[Tensor]:
+    """Tensors among nested arguments or results."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
@@ -83,7 +89,7 @@ def step_cost(model: YOLOv9, batch: int = 16, img_size: int = 640, backend: str 
 
 
 def _counted(part: Any) -> Cost:
-    with tally() as ours, _Count() as torchs:
+    with tally() as ours, Count() as torchs:
         part()
     return Cost(ours.launches + torchs.cost.launches, ours.bytes + torchs.cost.bytes)
 

@@ -57,6 +57,18 @@ class Kernels:
             total = total + other
         return total
 
+    def concatenate(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps side by side."""
+        if len(maps) == 1:
+            return maps[0]
+        self.count("copy", maps, maps)
+        return torch.cat(list(maps), 1)
+
+    def clone(self, vector: Tensor) -> Tensor:
+        """A tensor of its own."""
+        self.count("copy of a sum", [vector], [vector])
+        return vector.clone()
+
     def convolve(self, x: Tensor, weight: Tensor, stride: int, padding: int, groups: int) -> Tensor:
         z = torch.ops.aten.convolution(x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups)
         self.count("convolution", [x, weight], [z])

@@ -106,10 +106,8 @@ class Backward(Run):
             self.k.spread(grads, z, norms, before, total if self.training else None, out, count)
         together = sums[0] if len(sums) == 1 else torch.cat(sums, 1)
         for row, (layer, _) in enumerate(pairs, 1):
-            beta = together[0]
-            if row > 1:  # a tensor of its own: who clips or averages gradients in place would do it twice
-                beta = beta.clone()
-                self.k.count("copy of a sum", [beta], [beta])
+            # a tensor of its own: who clips or averages gradients in place would do it twice
+            beta = together[0] if row == 1 else self.k.clone(together[0])
             self._give(PER_LAYER * layer + 1, together[row])
             self._give(PER_LAYER * layer + 2, beta)
 
@@ -229,10 +227,7 @@ class Backward(Run):
         came = sorted(part for part, _ in self.given if part.map == 0)
         if self.x_grad is not None and came == sorted(self.beside) and came == self.segments(whole):
             return self.x_grad  # every part was written into its place, and nothing else came in
-        parts = [self._summed(part) for part in self.segments(whole)]
-        if len(parts) > 1:
-            self.k.count("copy", parts, parts)
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return self.k.concatenate([self._summed(part) for part in self.segments(whole)])
 
     def _give(self, number: int, grad: Tensor) -> None:
         parameter = self.parameters[number]

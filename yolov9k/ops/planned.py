@@ -20,7 +20,7 @@ from yolov9k.ops.plan_fused import Fused
 
 _PLANS: dict[str, Plan] = {}  # by what names them in an operator's arguments
 _NAMES: dict[Plan, str] = {}
-_tally: Tally | None = None
+_tally: Kernels | None = None  # for blocks that run on shapes alone
 _kernels: Kernels | None = None
 
 
@@ -36,14 +36,23 @@ def register(plan: Plan) -> str:
 
 
 @contextlib.contextmanager
-def tally() -> Iterator[Tally]:
-    """Count launches and bytes of all planned blocks that run on shapes alone (meta or fake tensors) meanwhile."""
-    global _tally
-    before, _tally = _tally, Tally()
+def launching(kernels: Kernels, on_shapes: bool = False) -> Iterator[None]:
+    """Planned blocks launch by `kernels` meanwhile, those that run on shapes alone (meta or fake tensors) or all others."""
+    global _kernels, _tally
+    before = _kernels, _tally
+    _kernels, _tally = (_kernels, kernels) if on_shapes else (kernels, _tally)
     try:
-        yield _tally
+        yield
     finally:
-        _tally = before
+        _kernels, _tally = before
+
+
+@contextlib.contextmanager
+def tally() -> Iterator[Tally]:
+    """Count launches and bytes of all planned blocks that run on shapes alone meanwhile."""
+    counted = Tally()
+    with launching(counted, on_shapes=True):
+        yield counted
 
 
 def planned(
