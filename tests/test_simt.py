@@ -100,7 +100,7 @@ def test_assigner_kernels_equal_the_reference(programs: dict[str, Path], sanitiz
 
 @pytest.mark.parametrize("sanitizer", ["plain", "address", "thread"])
 def test_suppression_kernels_equal_the_reference(programs: dict[str, Path], sanitizer: str) -> None:
-    cases = {"plain": nms_cases(), "address": nms_cases()[::3], "thread": nms_cases()[2:3]}[sanitizer]  # slower each
+    cases = {"plain": nms_cases(), "address": nms_cases()[::3], "thread": nms_cases()[1:2]}[sanitizer]  # slower each
     assert_equal(cases, results(programs[sanitizer], cases))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tests.augment_cases import AugmentCase, BoxesCase
 
+CXX = os.environ.get("CXX", "g++")
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).resolve().parent
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/assigner.h
@@ -24,6 +25,7 @@ SANITIZERS = {
     "address": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-O1", "-g", "-fsanitize=thread"),
 }
+_compiled: dict[tuple[bytes, tuple[str, ...]], Path] = {}  # objects by preprocessed text and flags
 
 
 class AssignCase(NamedTuple):
@@ -152,22 +154,28 @@ def take(stream: memoryview, *parts: tuple[Any, tuple[int, ...]]) -> tuple[tuple
 def build(folder: Path, sanitizer: str = "plain", csrc: Path = ROOT / "csrc") -> Path:
     """Compile the kernels in `csrc` for the host with a sanitizer; returns the program."""
     folder.mkdir(parents=True, exist_ok=True)
-    cxx = os.environ.get("CXX", "g++")
     flags = ["-std=c++17", "-Wall", "-Wextra", "-ffp-contract=off", f"-I{SHIM}", f"-I{csrc}", *SANITIZERS[sanitizer]]
-    sources = {
-        "assigner_kernels": ["-DYK_SIMT", "-x", "c++", str(csrc / "assigner.cu")],
-        "nms_kernels": ["-DYK_SIMT", "-x", "c++", str(csrc / "nms.cu")],
-        **{path.stem: [str(path)] for path in (*sorted(csrc.glob("*.cpp")), SHIM / "main.cpp") if path.stem != "bindings"},
-    }
-    compiles = [
-        subprocess.Popen([cxx, *flags, "-c", *source, "-o", str(folder / f"{name}.o")], stderr=subprocess.PIPE, text=True)
-        for name, source in sources.items()
+    sources = [
+        *(["-DYK_SIMT", "-x", "c++", str(csrc / f"{name}.cu")] for name in ("assigner", "nms")),
+        *([str(path)] for path in (*sorted(csrc.glob("*.cpp")), SHIM / "main.cpp") if path.stem != "bindings"),
     ]
-    messages = [process.communicate()[1] for process in compiles]
-    assert all(process.returncode == 0 for process in compiles), "\n".join(messages)
+    compiles = [compiling([*flags, *source], folder / f"{number}.o") for number, source in enumerate(sources)]
+    messages = [process.communicate()[1] for _, process in compiles if process is not None]
+    assert not any(messages), "\n".join(messages)
     program = folder / "simt"
-    subprocess.run([cxx, *flags, *(str(folder / f"{name}.o") for name in sources), "-o", str(program), "-lpthread"], check=True)
+    objects = [str(path) for path, _ in compiles]
+    subprocess.run([CXX, *flags, *objects, "-o", str(program), "-lpthread"], check=True)
     return program
+
+
+def compiling(arguments: list[str], target: Path) -> tuple[Path, subprocess.Popen[str] | None]:
+    """An object file and what is compiling it, None where the same text has been compiled with the same flags before."""
+    text = subprocess.run([CXX, *arguments, "-E", "-P"], capture_output=True, check=True).stdout
+    key = (text, tuple(flag for flag in arguments if flag.startswith("-") and not flag.startswith("-I")))
+    if key in _compiled:
+        return _compiled[key], None
+    _compiled[key] = target
+    return target, subprocess.Popen([CXX, *arguments, "-c", "-o", str(target)], stderr=subprocess.PIPE, text=True)
 
 
 def execute(program: Path, cases: Sequence[Case]) -> subprocess.CompletedProcess[str]:
