@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import os
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Files that take longest: a file is one process's, and one that begins last is waited for alone.
+LONGEST = ("test_readme", "test_compile", "test_simt", "test_trajectory", "test_training", "test_peers", "test_real_input",
+           "test_detection_loss", "test_host_reads", "test_recompute", "test_models", "test_modes", "test_build")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest files first; pytest-xdist keeps this order when it is told not to make its own (Makefile)."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
