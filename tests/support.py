@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from yolov9k.models import YOLOv9
@@ -44,6 +45,15 @@ def fill(model: YOLOv9) -> YOLOv9:
     }
     model.load_state_dict(state)
     return model
+
+
+def little_model(folder: Path) -> Path:
+    """A YAML of a model with every stride in a tenth of gelan-t's modules, for tests that ask nothing of the model itself."""
+    convs = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 16)]
+    stages = [[-1, 1, "RepNCSPELAN4", [16, 16, 8, 1]], [-1, 1, "ADown", [16]], [-1, 1, "AConv", [24]], [-1, 1, "ADown", [32]]]
+    path = folder / "little.yaml"
+    path.write_text(yaml.safe_dump({"nc": 80, "backbone": [*convs, *stages], "head": [[[3, 4, 5], 1, "DDetect", ["nc"]]]}))
+    return path
 
 
 def grid_anchors(size: int) -> Tensor:

@@ -28,16 +28,20 @@ TINY = ["--device", "cpu", "--models", "yolov9-t", "--img", "64", "--repeats", "
 COUNTED = {"images_per_s", "median_ms", "repeats", "peak_gib", "host_syncs", "launches", "version"}
 
 
-def peers(out: Path, *arguments: str) -> dict[str, Any]:
-    """Run the command as a user does; returns its record."""
-    line = [sys.executable, "-m", "bench.peers", *arguments, *TINY, "--out", str(out)]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads((out / f"{arguments[0]}.json").read_text())
+def peers(out: Path, what: str, *arguments: str, process: bool = False) -> dict[str, Any]:
+    """Run the command, as a user does where `process`, else in here; returns its record. Every subject is a process anyway."""
+    words = [what, *TINY, *arguments, "--out", str(out)]
+    if process:
+        done = subprocess.run([sys.executable, "-m", "bench.peers", *words], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    else:
+        assert command.main(words) == 0
+    return json.loads((out / f"{what}.json").read_text())
 
 
 def test_our_training_step_gives_a_complete_record(tmp_path: Path) -> None:
-    record = peers(tmp_path, "train", "--batch", "2", "--ways", "ours captured", "ours eager", "published as")
+    ways = ["--ways", "ours captured", "ours eager", "published as"]
+    record = peers(tmp_path, "train", "--models", "gelan-t", "--batch", "2", *ways, process=True)
     (row,) = record["rows"]
     assert row.keys() >= COUNTED | {"what", "model", "batch", "img", "way"}
     assert (row["way"], row["ran"], row["batch"], row["repeats"]) == ("ours eager", "eager", 2, 2)
@@ -53,7 +57,7 @@ def test_our_training_step_gives_a_complete_record(tmp_path: Path) -> None:
     table = (tmp_path / "train.md").read_text()
     assert "| ours eager | 2 |" in table
     assert "1.00x" in table
-    assert "- published as shipped, yolov9-t, 2: no folder of it was given" in table
+    assert "- published as shipped, gelan-t, 2: no folder of it was given" in table
 
 
 def test_a_subject_that_fails_is_recorded_with_its_last_lines(tmp_path: Path) -> None:
@@ -69,13 +73,13 @@ def test_a_subject_that_fails_is_recorded_with_its_last_lines(tmp_path: Path) ->
 
 
 def test_validation_and_latency_begin_with_a_training_of_their_own(tmp_path: Path) -> None:
-    record = peers(tmp_path, "val", "--batch", "2", "--ways", "ours, float32")
+    record = peers(tmp_path, "val", "--batch", "2", "--repeats", "1", "--ways", "ours, float32")
     (row,) = record["rows"]
     assert row.keys() >= COUNTED | {"ap", "ap50"}
     assert row["images_per_s"] == pytest.approx(2000 / row["median_ms"], rel=RECORDED_RATE)
     weights = tmp_path / "work" / "yolov9-t-ours" / "run" / "weights" / "best.pt"
     written = weights.stat().st_mtime_ns
-    rows = peers(tmp_path, "latency", "--ways", "ours lean, fused", "ours eager")["rows"]
+    rows = peers(tmp_path, "latency", "--repeats", "1", "--ways", "ours lean, fused", "ours eager")["rows"]
     assert [row["way"] for row in rows] == ["ours lean, fused", "ours eager"]
     assert all(row["batch"] == 1 and row.keys() >= COUNTED for row in rows)
     assert weights.stat().st_mtime_ns == written  # done once
@@ -83,7 +87,8 @@ def test_validation_and_latency_begin_with_a_training_of_their_own(tmp_path: Pat
 
 def test_two_trainings_become_curves(tmp_path: Path) -> None:
     data = generate(tmp_path / "data", train=4, val=2, size=64)
-    record = peers(tmp_path, "bccd", "--batch", "2", "--data", str(data), "--seeds", "0", "1", "--ways", "ours")
+    few = ["--models", "gelan-t", "--batch", "2", "--data", str(data), "--seeds", "0", "1", "--ways", "ours"]
+    record = peers(tmp_path, "bccd", *few)
     assert [(row["seed"], row["epochs"], row["exit"]) for row in record["rows"]] == [(0, 1, 0), (1, 1, 0)]
     for row in record["rows"]:
         assert row["our_evaluator_ap"] == pytest.approx(row["best_ap"], abs=RECORDED_AP)

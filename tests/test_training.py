@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from tests.support import little_model
 from tests.tolerances import RESUMED
 from yolov9k import load
 from yolov9k.data.synthetic import generate
@@ -26,6 +27,7 @@ from yolov9k.engine.optim import Schedule
 from yolov9k.engine.options import TrainOptions
 from yolov9k.engine.runs import COLUMNS, Results, latest_checkpoint, make_run_directory
 from yolov9k.engine.trainer import Trainer
+from yolov9k.engine.validator import ValidationResult
 from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
 
@@ -37,14 +39,32 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return generate(tmp_path_factory.mktemp("scenes") / "data", train=8, val=4, size=64)
 
 
-@pytest.fixture
-def options(scenes: Path, tmp_path: Path) -> dict[str, Any]:
-    hyp = tmp_path / "hyp.yaml"
+def plain_options(scenes: Path, folder: Path) -> dict[str, Any]:
+    """Two epochs of gelan-t on the scenes, into `folder`."""
+    hyp = folder / "hyp.yaml"
     hyp.write_text(yaml.safe_dump(HYP))
     return {
         "data": str(scenes), "cfg": "gelan-t", "img": 64, "batch": 4, "epochs": 2, "hyp": str(hyp), "device": "cpu",
-        "workers": 0, "project": str(tmp_path / "runs"), "name": "exp", "close_mosaic": 0,
+        "workers": 0, "project": str(folder / "runs"), "name": "exp", "close_mosaic": 0,
     }  # fmt: skip
+
+
+@pytest.fixture
+def options(scenes: Path, tmp_path: Path) -> dict[str, Any]:
+    return plain_options(scenes, tmp_path)
+
+
+@pytest.fixture
+def little(options: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The same with a little model, where a whole run matters and its model does not."""
+    return {**options, "cfg": str(little_model(tmp_path))}
+
+
+@pytest.fixture(scope="module")
+def straight(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, ValidationResult]:
+    """A run that went to its end, and what it returned; nobody changes it."""
+    run = trainer(plain_options(scenes, tmp_path_factory.mktemp("straight")))
+    return run, run.fit()
 
 
 def trainer(options: dict[str, Any], **changes: Any) -> Trainer:
@@ -76,9 +96,8 @@ def test_warm_up_lasts_at_least_a_hundred_iterations() -> None:
     assert Schedule(Hyp(warmup_epochs=0.0), 16, 5, 500).warmup == 0
 
 
-def test_a_run_leaves_weights_figures_and_pictures(options: dict[str, Any]) -> None:
-    run = trainer(options)
-    result = run.fit()
+def test_a_run_leaves_weights_figures_and_pictures(straight: tuple[Trainer, ValidationResult]) -> None:
+    run, result = straight
     lines = rows(run.directory)
     assert tuple(lines[0]) == COLUMNS
     assert [int(line["epoch"]) for line in lines] == [0, 1]
@@ -93,9 +112,9 @@ def test_a_run_leaves_weights_figures_and_pictures(options: dict[str, Any]) -> N
     assert best(torch.rand(1, 3, 64, 64)).shape == (1, 8, 84)
 
 
-def test_an_interrupted_run_resumes_to_the_same_weights(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    straight = trainer(options, name="straight")
-    straight.fit()
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    options: dict[str, Any], straight: tuple[Trainer, ValidationResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = trainer(options, name="broken")
     train_epoch = broken._train_epoch
 
@@ -110,25 +129,25 @@ def test_an_interrupted_run_resumes_to_the_same_weights(options: dict[str, Any],
     resumed = Trainer.resume(broken.directory / "weights" / "last.pt")
     assert resumed.directory == broken.directory.resolve()
     resumed.fit()
-    for key, value in straight.step.ema.state_dict().items():
-        torch.testing.assert_close(resumed.step.ema.state_dict()[key], value, rtol=RESUMED, atol=RESUMED)
+    found = resumed.step.ema.state_dict()
+    for key, value in straight[0].step.ema.state_dict().items():
+        torch.testing.assert_close(found[key], value, rtol=RESUMED, atol=RESUMED)
     assert [line["epoch"] for line in rows(broken.directory)] == ["0", "1"]
 
 
-def test_nothing_to_resume_is_said(options: dict[str, Any], tmp_path: Path) -> None:
-    run = trainer(options, epochs=1)
-    run.fit()
-    with pytest.raises(UserError, match=r"its 1 epochs are done, nothing to resume"):
+def test_nothing_to_resume_is_said(straight: tuple[Trainer, ValidationResult], tmp_path: Path) -> None:
+    run, _ = straight
+    with pytest.raises(UserError, match=r"its 2 epochs are done, nothing to resume"):
         Trainer.resume(run.directory / "weights" / "last.pt")
     with pytest.raises(UserError, match=r"best\.pt: holds no optimiser state"):
         Trainer.resume(run.directory / "weights" / "best.pt")
     with pytest.raises(UserError, match=r"no run with weights/last\.pt"):
         latest_checkpoint(tmp_path / "nowhere")
-    assert latest_checkpoint(options["project"]) == run.directory / "weights" / "last.pt"
+    assert latest_checkpoint(run.options.project) == run.directory / "weights" / "last.pt"
 
 
-def test_the_same_seed_gives_the_same_run(options: dict[str, Any]) -> None:
-    first, second, other = (trainer(options, epochs=1, name=name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+def test_the_same_seed_gives_the_same_run(little: dict[str, Any]) -> None:
+    first, second, other = (trainer(little, epochs=1, name=name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     for run in (first, second, other):
         run.fit()
     weights = [run.model.state_dict()["model.1.conv.weight"] for run in (first, second, other)]
@@ -139,15 +158,15 @@ def test_the_same_seed_gives_the_same_run(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"rect": True, "single_cls": True, "cfg": "yolov9-t"},
+        {"rect": True, "single_cls": True, "cfg": "yolov9-t"},  # the others train the little model
         {"multi_scale": True, "amp": "bf16", "cache": "ram", "workers": 2},
         {"label_smoothing": 0.1, "noval": True, "epochs": 2},
         {"batch": 0, "checkpoint": True},
     ],
     ids=["rect-single", "multi-scale-bf16-ram", "smoothing-noval", "batch-auto-checkpoint"],
 )
-def test_options_train(options: dict[str, Any], changes: dict[str, Any]) -> None:
-    run = trainer(options, **{"epochs": 1, **changes})
+def test_options_train(little: dict[str, Any], changes: dict[str, Any]) -> None:
+    run = trainer(little, **{"epochs": 1, **changes})
     result = run.fit()
     assert all(math.isfinite(float(line["train/cls_loss"])) for line in rows(run.directory))
     assert len(result.metrics.per_class) == (1 if changes.get("single_cls") else 4)
@@ -155,8 +174,8 @@ def test_options_train(options: dict[str, Any], changes: dict[str, Any]) -> None
         assert [line["val/box_loss"] == "" for line in rows(run.directory)] == [True, False]
 
 
-def test_frozen_layers_keep_their_weights(options: dict[str, Any]) -> None:
-    run = trainer(options, epochs=1, freeze=(3,))
+def test_frozen_layers_keep_their_weights(options: dict[str, Any], little: dict[str, Any]) -> None:
+    run = trainer(little, epochs=1, freeze=(3,))
     before = {key: value.clone() for key, value in run.model.named_parameters()}
     run.fit()
     same = {int(key.split(".")[1]) for key, value in run.model.named_parameters() if torch.equal(value, before[key])}
@@ -166,18 +185,16 @@ def test_frozen_layers_keep_their_weights(options: dict[str, Any]) -> None:
         trainer(options, freeze=(99, 1))
 
 
-def test_patience_stops_early(options: dict[str, Any]) -> None:
-    hyp = Path(options["hyp"])
+def test_patience_stops_early(little: dict[str, Any]) -> None:
+    hyp = Path(little["hyp"])
     hyp.write_text(yaml.safe_dump({**HYP, "lr0": 1e-9, "warmup_bias_lr": 0.0}))
-    run = trainer(options, epochs=9, patience=1)
+    run = trainer(little, epochs=9, patience=1)
     run.fit()
     assert len(rows(run.directory)) == 2
 
 
-def test_weights_start_a_run_with_other_classes(options: dict[str, Any], tmp_path: Path) -> None:
-    first = trainer(options, epochs=1)
-    first.fit()
-    best = first.directory / "weights" / "best.pt"
+def test_weights_start_a_run_with_other_classes(options: dict[str, Any], straight: tuple[Trainer, ValidationResult]) -> None:
+    best = straight[0].directory / "weights" / "best.pt"
     again = trainer(options, cfg=None, weights=str(best), single_cls=True, name="again")
     own, given = again.model.state_dict(), load(best).state_dict()
     assert torch.equal(own["model.4.cv1.conv.weight"], given["model.4.cv1.conv.weight"])
@@ -186,8 +203,8 @@ def test_weights_start_a_run_with_other_classes(options: dict[str, Any], tmp_pat
         trainer(options, cfg="gelan-s", weights=str(best))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(options: dict[str, Any]) -> None:
-    run = trainer(options, epochs=20)
+def test_a_loss_that_is_not_finite_stops_the_run(little: dict[str, Any]) -> None:
+    run = trainer(little, epochs=20)
     with torch.no_grad():
         run.model.model[0].conv.weight.fill_(math.nan)  # type: ignore[union-attr]
     message = (
@@ -196,7 +213,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(options: dict[str, Any]) -> Non
     )
     with pytest.raises(UserError, match=message):
         run.fit()
-    run = trainer(options, epochs=2, bad_steps=2)
+    run = trainer(little, epochs=2, bad_steps=2)
     with torch.no_grad():
         run.model.model[1].bn.weight.fill_(math.inf)  # type: ignore[union-attr]
     with pytest.raises(UserError, match="the loss was not finite for 2 iterations in a row"):
@@ -304,9 +321,9 @@ def test_results_of_a_resumed_run_are_written_anew(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_an_interrupt_after_an_epoch_does_not_repeat_it(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_after_an_epoch_does_not_repeat_it(little: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its line is written and its checkpoint saved, the next one has not begun."""
-    trainer = Trainer(TrainOptions(**{**options, "epochs": 3}))
+    trainer = Trainer(TrainOptions(**{**little, "epochs": 3}))
     told = trainer.console.print
 
     def interrupted(text: str) -> None:
@@ -324,8 +341,8 @@ def test_an_interrupt_after_an_epoch_does_not_repeat_it(options: dict[str, Any],
         assert [line["epoch"] for line in csv.DictReader(file)] == ["0", "1", "2"]
 
 
-def test_ctrl_c_leaves_a_last_checkpoint_that_resumes(options: dict[str, Any], tmp_path: Path) -> None:
-    given = {**options, "epochs": 200, "workers": 1}
+def test_ctrl_c_leaves_a_last_checkpoint_that_resumes(little: dict[str, Any]) -> None:
+    given = {**little, "epochs": 200, "workers": 1}
     flags = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "yolov9k.cli", "train", *flags]
@@ -333,7 +350,7 @@ def test_ctrl_c_leaves_a_last_checkpoint_that_resumes(options: dict[str, Any], t
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit it ignored
     )  # fmt: skip
-    last = Path(options["project"]) / "exp" / "weights" / "last.pt"
+    last = Path(little["project"]) / "exp" / "weights" / "last.pt"
     deadline = time.monotonic() + 120
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
