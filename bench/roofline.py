@@ -120,6 +120,7 @@ class Clock:
         return self._replayed(run) if self.device.type == "cuda" else self._called(run)
 
     def _replayed(self, run: Callable[[], object]) -> float:
+        run()  # kernels are compiled and tiles chosen, which a recording would not bear
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             run()

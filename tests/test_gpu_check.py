@@ -56,11 +56,29 @@ def test_a_step_may_take_what_earlier_ones_left(gpu_check: ModuleType, monkeypat
     assert limits == pytest.approx([400, 500, 600], abs=5)
 
 
-def test_a_record_may_be_quoted_from_a_clean_commit_on_an_idle_machine(gpu_check: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("told", "id", "dirty", "quotable"),
+    [("a" * 40, "a" * 40, False, True), (f"{'a' * 40}-dirty", "a" * 40, True, False), ("v1-3-gabc", "v1-3-gabc", False, False)],
+)
+def test_a_tree_without_its_history_is_told_its_commit(
+    gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, id: str, dirty: bool, quotable: bool
+) -> None:
+    monkeypatch.delenv("YOLOV9K_COMMIT", raising=False)
+    monkeypatch.setattr(gpu_check, "GIT", None)  # nor is git there
+    assert gpu_check.commit_info(tmp_path, 0.0)["id"] is None
+    monkeypatch.setenv("YOLOV9K_COMMIT", told)
+    found = gpu_check.commit_info(tmp_path, 0.0)
+    assert (found["id"], found["dirty"], found["quotable"]) == (id, dirty, quotable)
+
+
+def test_a_record_may_be_quoted_from_a_clean_commit_on_an_idle_machine(
+    gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def git(*words: str) -> None:
         identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
         subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
 
+    monkeypatch.delenv("YOLOV9K_COMMIT", raising=False)
     records = tmp_path / "bench" / "results"
     records.mkdir(parents=True)
     assert gpu_check.commit_info(tmp_path, 0.0) == {"id": None, "dirty": False, "load_before": 0.0, "quotable": False}
