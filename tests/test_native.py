@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -103,3 +104,13 @@ def test_a_missing_module_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> No
 def test_unknown_device_is_refused() -> None:
     with pytest.raises(ValueError, match="'cpu' or 'cuda', not 'tpu'"):
         native.available("tpu")
+
+
+def test_a_constant_is_marked_as_torch_marks_it() -> None:
+    assert vars(native.constant(lambda: "")) == vars(torch.compiler.assume_constant_result(lambda: ""))
+
+
+def test_a_program_begins_without_the_compiler() -> None:
+    """torch._dynamo takes as long to import as all the rest."""
+    script = "import sys; import yolov9k.engine.trainer, yolov9k.cli; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

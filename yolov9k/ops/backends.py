@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from collections.abc import Sequence
 
 import torch
 
+from yolov9k.native import constant
 from yolov9k.native import why_missing as why_native_missing
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
@@ -56,7 +58,7 @@ def choose(operator: str, backend: str, device: torch.device, float64: bool = Fa
     return backend
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def _kernels_are_off() -> bool:
     """Whether YOLOV9K_BACKEND=reference asks for plain torch wherever no backend is named."""
     wish = os.environ.get("YOLOV9K_BACKEND", "auto")
@@ -70,14 +72,19 @@ def _interpreted(backend: str) -> bool:
     return backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant
 def why_missing(backend: str) -> str:
     """Why a backend cannot be called here, with the remedy; empty when it can."""
     if backend != "triton":
         return str(why_native_missing(backend))
-    if importlib.util.find_spec("triton") is None:
+    if not _has_triton():
         return "triton is not installed; `pip install triton` (Linux)"
     return "" if torch.cuda.is_available() or _interpreted(backend) else "torch sees no CUDA device"
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def available(operator: str) -> Sequence[str]:
