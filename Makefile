@@ -17,7 +17,7 @@ demo: $(STAMP)  ## draw a small data set, train on it, evaluate, predict: minute
 
 # A file of tests a process and a thread each: torch's threads spin at their barriers, and two such processes stall each other.
 test: lint  ## lint, types, every benchmark once, then the tests
-	$(BIN)/python -m pytest bench --benchmark-disable $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest bench --benchmark-disable -n auto $(PYTEST_FLAGS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 lint: $(STAMP)  ## ruff and mypy

@@ -47,6 +47,20 @@ def fill(model: YOLOv9) -> YOLOv9:
     return model
 
 
+def wide_tiles(patch: pytest.MonkeyPatch) -> None:
+    """Interpreted, a program costs the same whatever its tile: few and large ones."""
+    import triton
+
+    from yolov9k.kernels import conv1x1, conv_bn_silu, pool
+
+    patch.setattr(conv_bn_silu, "CHUNK", 4096)
+    patch.setattr(conv_bn_silu, "ROWS", 1024)
+    patch.setattr(conv_bn_silu, "COLUMNS", 32)
+    patch.setattr(pool, "PIXELS", 256)
+    patch.setattr(conv1x1, "WEIGHT_CONFIGS", (conv1x1.Config(64, 64, 1024),))
+    patch.setattr(conv1x1, "choose", lambda rows, _: conv1x1.Config(min(triton.next_power_of_2(rows), 4096)))
+
+
 def little_model(folder: Path) -> Path:
     """A YAML of a model with every stride in a tenth of gelan-t's modules, for tests that ask nothing of the model itself."""
     convs = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 16)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.host_reads import HostRead, forbidden_host_reads
+from tests.support import wide_tiles
 from tests.test_step import BOXES, COUNTS, pictures, tiny  # noqa: F401  (a fixture)
 from yolov9k import create_model
 from yolov9k.engine import TrainStep
@@ -48,10 +49,14 @@ def test_who_is_excused_may_read() -> None:
 
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
-def test_a_step_reads_nothing(tiny: YOLOv9, amp: str, backend: str) -> None:  # noqa: F811
+def test_a_step_reads_nothing(
+    tiny: YOLOv9, amp: str, backend: str, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
     """Two accumulation steps and an update, in plain torch and with the kernels that a GPU runs."""
     if backend == "triton":
         pytest.importorskip("triton")
+        if not torch.cuda.is_available():
+            wide_tiles(monkeypatch)
     hyp = Hyp(nominal_batch=4, warmup_epochs=0.0)
     model = tiny.float().use(backend)
     schedule = Schedule(hyp, 2, 10, 10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -220,3 +222,23 @@ def test_real_data_flows(name: str) -> None:
         assert not batch.boxes[~rows].any()
     assert counts > 30
     assert not loader.dataset.unreadable
+
+
+PARTED = """
+import multiprocessing.resource_sharer as sharer
+import os, sys, time
+from multiprocessing.connection import Client
+from multiprocessing.process import current_process
+from yolov9k.data.loader import _start_worker
+
+_start_worker(0)
+address, _ = sharer.DupFd(os.open(os.devnull, os.O_RDONLY))._id
+Client(address, authkey=current_process().authkey).close()  # as the main process does that Ctrl-C reaches here
+time.sleep(0.5)
+sys.excepthook(RuntimeError, RuntimeError("another fault"), None)
+"""
+
+
+def test_an_interrupted_main_process_makes_no_worker_complain() -> None:
+    done = subprocess.run([sys.executable, "-c", PARTED], capture_output=True, text=True, check=True)
+    assert done.stderr == "RuntimeError: another fault\n"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.plain_kernels import PlainKernels
+from tests.support import little_model
 from tests.test_planned import use_plain_kernels
 from tests.tolerances import FLOAT64_LOOPS
 from yolov9k.models import YOLOv9, create_model
@@ -144,8 +146,8 @@ def test_statistics_come_back_after_an_error_and_stay_readable_in_evaluation() -
     assert [norm.running_mean for norm in (trains, frozen)] == before
 
 
-def test_compiles_with_the_same_gradients() -> None:
-    model, x = network("gelan-t")
+def test_compiles_with_the_same_gradients(tmp_path: Path) -> None:
+    model, x = network(str(little_model(tmp_path)))
     wanted = results(model, x)
     twin = copy.deepcopy(model).checkpoint_stages()
     compiled = torch.compile(twin, backend="aot_eager")

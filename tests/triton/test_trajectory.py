@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support import fill, golden_weights, shared
+from tests.support import fill, golden_weights, shared, wide_tiles
 from tests.tolerances import LOW_PRECISION
 from yolov9k import create_model
 from yolov9k.engine import TrainStep
@@ -19,9 +19,6 @@ from yolov9k.losses.detection import pad_targets
 from yolov9k.models import YOLOv9
 
 pytest.importorskip("triton")
-import triton
-
-from yolov9k.kernels import conv1x1, conv_bn_silu, pool
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SEEDS = {"yolov9-t": 5000, "gelan-t": 6000}
@@ -31,16 +28,10 @@ CASES = [("yolov9-t", "off"), ("gelan-t", "off"), ("yolov9-t", "bf16"), ("gelan-
 
 
 @pytest.fixture(autouse=True)
-def wide_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interpreted, a program costs the same whatever its tile, so few and large ones; test_end_to_end runs a GPU's."""
-    if DEVICE == "cuda":
-        return
-    monkeypatch.setattr(conv_bn_silu, "CHUNK", 4096)
-    monkeypatch.setattr(conv_bn_silu, "ROWS", 1024)
-    monkeypatch.setattr(conv_bn_silu, "COLUMNS", 32)
-    monkeypatch.setattr(pool, "PIXELS", 256)
-    monkeypatch.setattr(conv1x1, "WEIGHT_CONFIGS", (conv1x1.Config(64, 64, 1024),))
-    monkeypatch.setattr(conv1x1, "choose", lambda rows, _: conv1x1.Config(min(triton.next_power_of_2(rows), 4096)))
+def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """test_end_to_end runs a GPU's tiles."""
+    if DEVICE == "cpu":
+        wide_tiles(monkeypatch)
 
 
 def filled(name: str, nudge: int) -> YOLOv9:
