@@ -94,8 +94,8 @@ def measure(benchmark: Any) -> Callable[..., None]:
             run()
             _wait(device)
 
-        once()
         if device == "cuda":
+            once()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             once()

@@ -62,11 +62,13 @@ def wide_tiles(patch: pytest.MonkeyPatch) -> None:
 
 
 def little_model(folder: Path) -> Path:
-    """A YAML of a model with every stride in a tenth of gelan-t's modules, for tests that ask nothing of the model itself."""
+    """A YAML of a small model with every kind of block and stride, for tests that ask nothing of the model itself."""
     convs = [[-1, 1, "Conv", [width, 3, 2]] for width in (8, 16)]
     stages = [[-1, 1, "RepNCSPELAN4", [16, 16, 8, 1]], [-1, 1, "ADown", [16]], [-1, 1, "AConv", [24]], [-1, 1, "ADown", [32]]]
+    up = [[-1, 1, "SPPELAN", [24, 16]], [-1, 1, "nn.Upsample", ["None", 2, "nearest"]], [[-1, 4], 1, "Concat", [1]]]
+    head = [*up, [-1, 1, "ELAN1", [24, 16, 8]], [[3, 9, 6], 1, "DDetect", ["nc"]]]
     path = folder / "little.yaml"
-    path.write_text(yaml.safe_dump({"nc": 80, "backbone": [*convs, *stages], "head": [[[3, 4, 5], 1, "DDetect", ["nc"]]]}))
+    path.write_text(yaml.safe_dump({"nc": 80, "backbone": [*convs, *stages], "head": head}))
     return path
 
 

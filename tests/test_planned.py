@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.plain_kernels import PlainKernels
+from tests.support import little_model
 from tests.tolerances import FLOAT64_LOOPS
 from yolov9k.models import blocks, create_model
 from yolov9k.models.planned import Block
@@ -220,10 +222,10 @@ def test_gradients_of_parts_of_the_input_that_come_on_different_ways() -> None:
 
 
 @pytest.mark.usefixtures("plain")
-def test_a_model_of_planned_blocks_compiles_whole() -> None:
+def test_a_model_of_planned_blocks_compiles_whole(tmp_path: Path) -> None:
     """One graph, from the picture to the raw maps, and gradients as in eager mode."""
     torch.manual_seed(0)
-    model = create_model("gelan-t", 2).double().train().use("triton")
+    model = create_model(little_model(tmp_path), 2).double().train().use("triton")
     picture = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     twin = copy.deepcopy(model)
     model(picture)  # plans are made before
