@@ -22,6 +22,7 @@ test: lint  ## lint, types, every benchmark once, then the tests
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 
 bench: $(STAMP)  ## time everything and save a record in bench/results

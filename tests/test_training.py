@@ -185,12 +185,13 @@ def test_frozen_layers_keep_their_weights(options: dict[str, Any], little: dict[
         trainer(options, freeze=(99, 1))
 
 
-def test_patience_stops_early(little: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("patience", "epochs"), [(1, 2), (0, 3)])
+def test_patience_stops_early(little: dict[str, Any], patience: int, epochs: int) -> None:
     hyp = Path(little["hyp"])
     hyp.write_text(yaml.safe_dump({**HYP, "lr0": 1e-9, "warmup_bias_lr": 0.0}))
-    run = trainer(little, epochs=9, patience=1)
+    run = trainer(little, epochs=3, patience=patience)
     run.fit()
-    assert len(rows(run.directory)) == 2
+    assert len(rows(run.directory)) == epochs
 
 
 def test_weights_start_a_run_with_other_classes(options: dict[str, Any], straight: tuple[Trainer, ValidationResult]) -> None:
@@ -223,8 +224,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(little: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": -2}, "--batch -2 "),
-        ({"epochs": 0}, "--epochs 0 "),
+        ({"batch": -2}, "--batch -2: expected at least 1"),
+        ({"epochs": 0}, "--epochs 0: expected at least 1"),
+        ({"workers": -1}, "--workers -1: expected at least 0"),
+        ({"seed": -1}, "--seed -1: expected at least 0"),
+        ({"patience": -1}, "--patience -1: expected at least 0"),
+        ({"close_mosaic": -1}, "--close-mosaic -1: expected at least 0"),
+        ({"label_smoothing": 2.0}, "--label-smoothing: label_smoothing is 2.0, expected float from 0 to 0.999"),
+        ({"cfg": "yolov8-n", "data": "nowhere.yaml"}, "model yolov8-n: unknown"),  # before the data is read
+        ({"cache": "tape", "data": "nowhere.yaml"}, "--cache tape: no such cache"),
         ({"cfg": None}, "give --cfg"),
         ({"cfg": "yolov8-n"}, "model yolov8-n: unknown"),
         ({"amp": "fp8"}, "--amp fp8: expected"),

@@ -56,7 +56,7 @@ def train(
     multi_scale: Annotated[bool, typer.Option("--multi-scale", help="vary the picture size by half, up and down")] = False,
     single_cls: SingleCls = False,
     freeze: Annotated[str | None, typer.Option(help="freeze the first N layers, or those listed: 0 1 2")] = None,
-    patience: Annotated[int, typer.Option(help="stop after so many epochs without better fitness")] = 100,
+    patience: Annotated[int, typer.Option(help="stop after so many epochs without better fitness; 0: never")] = 100,
     amp: Amp = "auto",
     mode: Annotated[str, typer.Option(help="training step: auto, eager, captured (CUDA graphs), compiled")] = "auto",
     checkpoint: Annotated[

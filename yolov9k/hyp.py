@@ -58,9 +58,9 @@ class Hyp:
     mixup: float = 0.15
     copy_paste: float = 0.3
 
-    def override(self, **values: Any) -> Hyp:
-        """A copy with some values replaced, checked as those of a file are. Raises UserError."""
-        return _checked(self, values, "override")
+    def override(self, where: str = "override", **values: Any) -> Hyp:
+        """A copy with some values replaced, checked as those of a file are. Raises UserError that begins with `where`."""
+        return _checked(self, values, where)
 
 
 _RANGES: dict[str, tuple[float, float]] = {

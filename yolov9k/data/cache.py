@@ -157,16 +157,21 @@ def _progress() -> Progress:
     return Progress(*columns, console=_console, transient=True, disable=not _console.is_terminal)
 
 
+def check_name(cache: str | None) -> None:
+    """Raise UserError where there is no such cache."""
+    if cache not in (None, "ram", "disk"):
+        raise UserError(f"--cache {cache}: no such cache; choose 'ram' or 'disk'")
+
+
 def make_source(reader: Reader, cache: str | None) -> PictureSource:
     """Put a cache, None, "ram" or "disk", before a reader, filled; says beforehand how large it gets.
 
     Falls back to the reader with a warning where there is not enough memory or disk, or no place to write. Files that
     change while the cache is in use are not read again. Raises UserError for another name.
     """
+    check_name(cache)
     if cache is None:
         return reader
-    if cache not in ("ram", "disk"):
-        raise UserError(f"--cache {cache}: no such cache; choose 'ram' or 'disk'")
     return _ram(reader) if cache == "ram" else _disk(reader)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from yolov9k.data.cache import check_name
 from yolov9k.data.letterbox import rounded_size
 from yolov9k.engine.step import MODES
 from yolov9k.errors import UserError, warn
+from yolov9k.models.spec import load_spec
 
 
 @dataclass
@@ -44,19 +46,20 @@ class TrainOptions:
 
     def check(self) -> None:
         """Raise UserError for values that cannot be; round the picture size up to a multiple of 32, and say so."""
-        if self.batch < 0 or self.epochs < 1 or self.img < 1 or self.workers < 0:
-            raise UserError(
-                f"--batch {self.batch} --epochs {self.epochs} --img {self.img} --workers {self.workers}: "
-                "epochs and img must be at least 1, workers at least 0, batch at least 1 or auto"
-            )
+        least = {"batch": 1, "epochs": 1, "img": 1, "workers": 0, "close_mosaic": 0, "patience": 0, "bad_steps": 1, "seed": 0}
+        for key, low in least.items():
+            value = getattr(self, key)
+            if value < low and (key, value) != ("batch", 0):
+                raise UserError(f"--{key.replace('_', '-')} {value}: expected at least {low}")
         if self.cfg is None and self.weights is None:
             raise UserError("give --cfg (a model's name or YAML file), --weights (a checkpoint), or both")
         if self.amp not in ("auto", "off", "fp16", "bf16"):
             raise UserError(f"--amp {self.amp}: expected auto, off, fp16 or bf16")
         if self.mode not in MODES:
             raise UserError(f"--mode {self.mode}: expected one of {', '.join(MODES)}")
-        if self.bad_steps < 1:
-            raise UserError(f"--bad-steps {self.bad_steps}: expected at least 1")
+        if self.cfg is not None:
+            load_spec(self.cfg)  # a mistyped name is told before the data is read
+        check_name(self.cache)
         self.img = rounded_size(self.img, "--img")
         if self.close_mosaic > self.epochs // 4:
             warn(f"--close-mosaic {self.close_mosaic} of {self.epochs} epochs; a quarter of them is used")

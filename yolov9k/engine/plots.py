@@ -197,9 +197,7 @@ def _density(axes: Axes, points: NDArray[Any]) -> None:
         axes.hist2d(points[:, 0], points[:, 1], bins=60, range=[[0, 1], [0, 1]], cmap="Blues", cmin=1)
 
 
-def plot_batch(
-    images: Tensor, boxes: Tensor, counts: Tensor, names: Sequence[str], path: str | Path, limit: int = 16
-) -> None:
+def plot_batch(images: Tensor, boxes: Tensor, counts: Tensor, names: Sequence[str], path: str | Path, limit: int = 16) -> None:
     """Mosaic of a training batch with its truth, for train_batchN.png.
 
     images uint8 [B, 3, H, W] RGB; boxes [B, G, 5] class cx cy w h normalised; counts [B]; the first `limit` images.

@@ -169,9 +169,7 @@ class Predictor:
             )  # fmt: skip
             detections, counts = kept.detections.cpu(), kept.counts.tolist()
             _, gain, pad = fitted[0]
-            results = [
-                self._result(f, rows[:n], gain, pad) for f, rows, n in zip(frames, detections, counts, strict=True)
-            ]
+            results = [self._result(f, rows[:n], gain, pad) for f, rows, n in zip(frames, detections, counts, strict=True)]
         self.images += len(frames)
         return results
 

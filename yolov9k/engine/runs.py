@@ -52,7 +52,10 @@ def save_settings(directory: Path, **settings: Mapping[str, Any]) -> None:
 
 
 class Results:
-    """results.csv, one line an epoch; lines from `first` on are dropped, since a resumed run writes them anew."""
+    """results.csv, one line an epoch, and TensorBoard's log where TensorBoard is installed.
+
+    Lines from `first` on are dropped, since a resumed run writes them anew.
+    """
 
     def __init__(self, path: Path, first: int = 0) -> None:
         self.path = path
@@ -64,9 +67,28 @@ class Results:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(kept)
+        self._board = _tensorboard(path.parent, first)
 
     def add(self, row: Mapping[str, float]) -> None:
         """Append one epoch's line; a missing or non-finite value is left empty."""
-        text = {key: "" if math.isnan(row.get(key, math.nan)) else f"{row[key]:.6g}" for key in COLUMNS}
+        known = {key: value for key, value in row.items() if math.isfinite(value)}
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(text)
+            csv.DictWriter(file, COLUMNS).writerow({key: f"{known[key]:.6g}" if key in known else "" for key in COLUMNS})
+        if self._board is not None:
+            for key in known.keys() - {"epoch"}:
+                self._board.add_scalar(key, known[key], int(row["epoch"]))
+            self._board.flush()
+
+    def close(self) -> None:
+        """End TensorBoard's log."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard(directory: Path, first: int) -> Any:
+    """A writer of one log a run, of which epochs from `first` on are not shown twice; None without TensorBoard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(directory), purge_step=first or None)

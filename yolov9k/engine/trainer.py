@@ -8,7 +8,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,7 +41,7 @@ class Trainer:
         self.device = pick_device(options.device)
         self.hyp = Hyp(**resume["hyp"]) if resume else load_hyp(options.hyp)
         if options.label_smoothing is not None:
-            self.hyp = self.hyp.override(label_smoothing=options.label_smoothing)
+            self.hyp = self.hyp.override("--label-smoothing", label_smoothing=options.label_smoothing)
         self.amp = choose_amp(options.amp, self.device)
         torch.manual_seed(options.seed)
         self.train_split = load_split(options.data, "train", single_cls=options.single_cls, strict=options.strict)
@@ -99,7 +98,7 @@ class Trainer:
                 losses, speed = self._train_epoch(epoch)
                 result = None if options.noval and epoch + 1 < options.epochs else self._validate()
                 self._record(epoch, losses, speed, result, time.perf_counter() - started)
-                if epoch - self.best_epoch >= options.patience:
+                if options.patience and epoch - self.best_epoch >= options.patience:
                     self.console.print(f"no better fitness for {options.patience} epochs: stopping early")
                     break
         except KeyboardInterrupt:
@@ -109,6 +108,7 @@ class Trainer:
             raise
         finally:
             self.train_loader.close()
+            self.results.close()
         return self._finish()
 
     def _pick_batch(self) -> None:
@@ -213,7 +213,6 @@ class Trainer:
                 save(self.directory / "weights" / "best.pt", self.step.ema, epoch=epoch, best=self.best)
         self.results.add(row)
         self.next_epoch = epoch + 1
-        _tensorboard(self.directory, epoch, row)
         if not self.watch.in_a_row:  # last.pt stays the last good state
             self._save("last.pt")
         skipped = f"  {self.watch.skipped} steps skipped so far" if self.watch.skipped else ""
@@ -301,15 +300,3 @@ def _freeze(model: YOLOv9, layers: tuple[int, ...]) -> None:
 def _note(parts: list[float], rate: float, memory: float) -> str:
     box, cls, dfl = parts
     return f"box {box:.3f} class {cls:.3f} dfl {dfl:.3f}  {rate:.1f} images/s  {memory:.1f} GB"
-
-
-def _tensorboard(directory: Path, epoch: int, row: dict[str, float]) -> None:
-    """Add the epoch to TensorBoard's log where TensorBoard is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return
-    with SummaryWriter(str(directory)) as writer:
-        for key, value in row.items():
-            if key != "epoch" and np.isfinite(value):
-                writer.add_scalar(key, value, epoch)

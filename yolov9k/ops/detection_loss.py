@@ -162,9 +162,7 @@ def _fake_fused(maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, *option
     batch, anchors = maps[0].shape[0], sum(level.shape[2] * level.shape[3] for level in maps)
     shapes = ((3,), (batch, anchors), (batch, anchors), (batch,), tuple(gt_labels.shape), tuple(gt_boxes.shape))
     whole = (1, 4)  # gt_index, labels
-    return tuple(
-        maps[0].new_empty(shape, dtype=torch.int64 if i in whole else torch.float32) for i, shape in enumerate(shapes)
-    )
+    return tuple(maps[0].new_empty(shape, dtype=torch.int64 if i in whole else torch.float32) for i, shape in enumerate(shapes))
 
 
 def _fake_one_pass(maps: list[Tensor], *options: object) -> tuple[Tensor, list[Tensor]]:

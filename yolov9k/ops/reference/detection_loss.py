@@ -52,7 +52,7 @@ def detection_loss(
         gt_index, weight = task_aligned_assign(
             logits.detach().sigmoid(), boxes.detach() * scales, points * scales, gt_labels, gt_boxes, mask, topk, alpha, beta,
             backend=assigner,
-        )
+        )  # fmt: skip
     if gt_boxes.shape[1] == 0:
         targets = torch.full_like(logits, 0.5 * label_smoothing)
         cls = class_loss(logits, targets, pos_weight)
