@@ -22,6 +22,7 @@ from rich.console import Console
 from tests.support import little_model
 from tests.tolerances import RESUMED
 from yolov9k import load
+from yolov9k.data.config import load_split
 from yolov9k.data.synthetic import generate
 from yolov9k.engine.optim import Schedule
 from yolov9k.engine.options import TrainOptions
@@ -160,10 +161,10 @@ def test_the_same_seed_gives_the_same_run(little: dict[str, Any]) -> None:
     [
         {"rect": True, "single_cls": True, "cfg": "yolov9-t"},  # the others train the little model
         {"multi_scale": True, "amp": "bf16", "cache": "ram", "workers": 2},
-        {"label_smoothing": 0.1, "noval": True, "epochs": 2},
+        {"label_smoothing": 0.1, "noval": True, "noplots": True, "epochs": 2, "save_period": 1, "lr_curve": "cosine"},
         {"batch": 0, "checkpoint": True},
     ],
-    ids=["rect-single", "multi-scale-bf16-ram", "smoothing-noval", "batch-auto-checkpoint"],
+    ids=["rect-single", "multi-scale-bf16-ram", "smoothing-noval-noplots", "batch-auto-checkpoint"],
 )
 def test_options_train(little: dict[str, Any], changes: dict[str, Any]) -> None:
     run = trainer(little, **{"epochs": 1, **changes})
@@ -172,6 +173,20 @@ def test_options_train(little: dict[str, Any], changes: dict[str, Any]) -> None:
     assert len(result.metrics.per_class) == (1 if changes.get("single_cls") else 4)
     if changes.get("noval"):
         assert [line["val/box_loss"] == "" for line in rows(run.directory)] == [True, False]
+    assert (list(run.directory.glob("*.png")) == []) == changes.get("noplots", False)
+    kept = {path.name for path in (run.directory / "weights").iterdir()}
+    assert kept == {"best.pt", "last.pt", *(["epoch1.pt"] if changes.get("save_period") else [])}
+
+
+def test_pictures_with_few_objects_are_left_out(options: dict[str, Any]) -> None:
+    counts = [len(record.classes) for record in load_split(options["data"], "train").records]
+    least = max(counts)
+    assert least > min(counts)
+    run = trainer(options, min_items=least)
+    assert [len(record.classes) for record in run.train_split.records] == [n for n in counts if n == least]
+    assert len(run.val_split.records) == len(load_split(options["data"], "val").records)
+    with pytest.raises(UserError, match=rf"--min-items 99: none of {len(counts)} training pictures has as many"):
+        trainer(options, min_items=99)
 
 
 def test_frozen_layers_keep_their_weights(options: dict[str, Any], little: dict[str, Any]) -> None:
@@ -231,6 +246,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(little: dict[str, Any]) -> None
         ({"patience": -1}, "--patience -1: expected at least 0"),
         ({"close_mosaic": -1}, "--close-mosaic -1: expected at least 0"),
         ({"label_smoothing": 2.0}, "--label-smoothing: label_smoothing is 2.0, expected float from 0 to 0.999"),
+        ({"optimizer": "Adam"}, "--optimizer Adam: SGD, the paper's, is the one there is"),
+        ({"lr_curve": "cubic"}, "--lr-curve cubic: expected one of linear, cosine, flat-cosine, constant"),
         ({"cfg": "yolov8-n", "data": "nowhere.yaml"}, "model yolov8-n: unknown"),  # before the data is read
         ({"cache": "tape", "data": "nowhere.yaml"}, "--cache tape: no such cache"),
         ({"cfg": None}, "give --cfg"),
@@ -239,6 +256,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(little: dict[str, Any]) -> None
         ({"mode": "fast"}, "--mode fast: expected one of auto"),
         ({"mode": "captured"}, "--mode captured: CUDA graphs need a GPU"),
         ({"bad_steps": 0}, "--bad-steps 0: expected at least 1"),
+        ({"device": "0,1"}, "--device 0,1: a run uses one device"),
         ({"device": "cuda:7"}, "--device cuda:7: torch sees"),
         ({"data": "nowhere.yaml"}, "nowhere.yaml: "),
         ({"weights": "nowhere.pt"}, "nowhere.pt: no such checkpoint"),

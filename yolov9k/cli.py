@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from yolov9k.errors import UserError
+from yolov9k.published import published_style
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="YOLOv9: train, validate, predict.", rich_markup_mode="rich")
 data_app = typer.Typer(no_args_is_help=True, help="Look at a data set before training on it.")
@@ -67,6 +68,11 @@ def train(
     seed: Annotated[int, typer.Option(help="of weights and augmentation")] = 0,
     strict: Strict = False,
     noval: Annotated[bool, typer.Option("--noval", help="validate after the last epoch alone")] = False,
+    noplots: Annotated[bool, typer.Option("--noplots", help="draw no pictures or curves")] = False,
+    min_items: Annotated[int, typer.Option(help="leave out training pictures with fewer objects")] = 0,
+    optimizer: Annotated[str, typer.Option(help="SGD, the paper's, is the one there is")] = "SGD",
+    lr_curve: Annotated[str, typer.Option(help="learning rate by epoch: linear, cosine, flat-cosine, constant")] = "linear",
+    save_period: Annotated[int, typer.Option(help="also keep the weights of every so many epochs; below 1: not")] = -1,
 ) -> None:
     """Train a model; everything it leaves is in PROJECT/NAME."""
     from yolov9k.engine.options import TrainOptions
@@ -83,7 +89,8 @@ def train(
         workers=workers, project=project, name=name, exist_ok=exist_ok, close_mosaic=close_mosaic, cache=cache, rect=rect,
         multi_scale=multi_scale, single_cls=single_cls, freeze=tuple(_numbers(freeze, "--freeze")), patience=patience,
         amp=amp, mode=mode, checkpoint=checkpoint, bad_steps=bad_steps, label_smoothing=label_smoothing, seed=seed,
-        strict=strict, noval=noval,
+        strict=strict, noval=noval, noplots=noplots, min_items=min_items, optimizer=optimizer, lr_curve=lr_curve,
+        save_period=save_period,
     )  # fmt: skip
     Trainer(options, console).fit()
 
@@ -312,24 +319,6 @@ def _numbers(text: str | None, flag: str) -> list[int]:
 
 def _given(flag: str) -> bool:
     return any(argument.split("=")[0] == flag for argument in sys.argv[1:])
-
-
-def published_style(arguments: list[str]) -> list[str]:
-    """Rewrite the forms that the published scripts accept: `--resume` and `--cache` without a value, lists of numbers."""
-    bare = {"--resume": "latest", "--cache": "ram"}
-    result: list[str] = []
-    waiting = list(arguments)
-    while waiting:
-        argument = waiting.pop(0)
-        result.append(argument)
-        if argument in bare and (not waiting or waiting[0].startswith("-")):
-            result.append(bare[argument])
-        elif argument in ("--freeze", "--classes"):
-            values = []
-            while waiting and not waiting[0].startswith("-"):
-                values.append(waiting.pop(0))
-            result.append(",".join(values))
-    return result
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -17,6 +17,7 @@ PRESETS = Path(__file__).parent / "presets"
 # Keys that published files carry although YOLOv9 has nothing that reads them: objectness, anchors, focal loss.
 _WITHOUT_EFFECT = {"obj", "obj_pw", "iou_t", "anchor_t", "anchors", "fl_gamma"}
 _NEUTRAL = {"fl_gamma": 0.0}
+_PUBLISHED = "hyp.scratch-high.yaml"  # holds the defaults below
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,12 @@ def load_hyp(source: str | Path | None = None) -> Hyp:
     """Read hyper-parameters.
 
     source: None or "default" (the paper's), a preset's name ("small"), or a YAML file with any of the published keys;
-    keys that are left out keep their default. Raises UserError naming the file and the key.
+    keys that are left out keep their default. The published file's own name is the default too where there is no such
+    file. Raises UserError naming the file and the key.
     """
     if source is None or str(source) == "default":
+        return Hyp()
+    if Path(source).name == _PUBLISHED and not Path(source).exists():
         return Hyp()
     path = PRESETS / f"{source}.yaml"
     if not path.exists():

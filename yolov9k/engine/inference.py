@@ -28,6 +28,8 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     """None or "auto": the first GPU, else the CPU; "cpu", "cuda", "cuda:1" or just "1". Raises UserError."""
     if device is None or str(device) in ("", "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if "," in str(device):
+        raise UserError(f"--device {device}: a run uses one device; give one of them")
     text = f"cuda:{device}" if str(device).isdigit() else str(device)
     try:
         chosen = torch.device(text)

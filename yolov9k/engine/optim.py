@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from yolov9k.hyp import Hyp
@@ -9,6 +11,19 @@ from yolov9k.ops.sgd_ema import Settings
 
 FIRST_SCALE = 2.0**16  # of the loss in fp16, and how it moves: torch.amp.GradScaler's own values
 SCALING = (2.0, 0.5, 2000.0)  # growth, backoff, steps between growths
+
+
+def _cosine(epoch: int, epochs: int) -> float:
+    return (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+# By epoch and their number: how much is left of the way from the first learning rate to the last one.
+CURVES: dict[str, Callable[[int, int], float]] = {
+    "linear": lambda epoch, epochs: 1 - epoch / epochs,
+    "cosine": _cosine,
+    "flat-cosine": lambda epoch, epochs: _cosine(max(epoch - epochs // 2, 0), max(epochs // 2, 1)),  # the first half is flat
+    "constant": lambda epoch, epochs: 1.0,
+}
 
 
 class Phase(NamedTuple):
@@ -21,10 +36,10 @@ class Phase(NamedTuple):
 
 
 class Schedule:
-    """Linear warm-up, then a learning rate that falls linearly by epoch; a pure function of the iteration."""
+    """Linear warm-up, then a learning rate that falls by epoch along a curve of CURVES; a pure function of the iteration."""
 
-    def __init__(self, hyp: Hyp, batch: int, iterations_per_epoch: int, epochs: int) -> None:
-        self.hyp, self.epochs, self.per_epoch = hyp, epochs, iterations_per_epoch
+    def __init__(self, hyp: Hyp, batch: int, iterations_per_epoch: int, epochs: int, curve: str = "linear") -> None:
+        self.hyp, self.epochs, self.per_epoch, self.left = hyp, epochs, iterations_per_epoch, CURVES[curve]
         self.warmup = max(round(hyp.warmup_epochs * iterations_per_epoch), hyp.warmup_iterations if hyp.warmup_epochs else 0)
         self.accumulate = max(round(hyp.nominal_batch / batch), 1)
 
@@ -32,7 +47,7 @@ class Schedule:
         """The phase of an iteration, counted from 0 over all epochs."""
         hyp = self.hyp
         epoch = iteration // self.per_epoch
-        lr = hyp.lr0 * ((1 - epoch / self.epochs) * (1 - hyp.lrf) + hyp.lrf)
+        lr = hyp.lr0 * (self.left(epoch, self.epochs) * (1 - hyp.lrf) + hyp.lrf)
         if iteration >= self.warmup:
             return Phase(lr, lr, hyp.momentum, self.accumulate)
         share = iteration / self.warmup

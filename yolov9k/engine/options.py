@@ -7,9 +7,17 @@ from typing import Any
 
 from yolov9k.data.cache import check_name
 from yolov9k.data.letterbox import rounded_size
+from yolov9k.engine.inference import AMP
+from yolov9k.engine.optim import CURVES
 from yolov9k.engine.step import MODES
 from yolov9k.errors import UserError, warn
 from yolov9k.models.spec import load_spec
+
+_LEAST = {
+    "batch": 1, "epochs": 1, "img": 1, "workers": 0, "close_mosaic": 0, "patience": 0, "bad_steps": 1, "seed": 0,
+    "min_items": 0,
+}  # fmt: skip
+_CHOICES = {"amp": ("auto", *AMP), "mode": MODES, "lr_curve": tuple(CURVES)}
 
 
 @dataclass
@@ -43,20 +51,25 @@ class TrainOptions:
     seed: int = 0
     strict: bool = False
     noval: bool = False
+    noplots: bool = False
+    min_items: int = 0
+    optimizer: str = "SGD"
+    lr_curve: str = "linear"
+    save_period: int = -1
 
     def check(self) -> None:
         """Raise UserError for values that cannot be; round the picture size up to a multiple of 32, and say so."""
-        least = {"batch": 1, "epochs": 1, "img": 1, "workers": 0, "close_mosaic": 0, "patience": 0, "bad_steps": 1, "seed": 0}
-        for key, low in least.items():
+        for key, low in _LEAST.items():
             value = getattr(self, key)
             if value < low and (key, value) != ("batch", 0):
                 raise UserError(f"--{key.replace('_', '-')} {value}: expected at least {low}")
+        for key, choices in _CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise UserError(f"--{key.replace('_', '-')} {getattr(self, key)}: expected one of {', '.join(choices)}")
+        if self.optimizer != "SGD":
+            raise UserError(f"--optimizer {self.optimizer}: SGD, the paper's, is the one there is")
         if self.cfg is None and self.weights is None:
             raise UserError("give --cfg (a model's name or YAML file), --weights (a checkpoint), or both")
-        if self.amp not in ("auto", "off", "fp16", "bf16"):
-            raise UserError(f"--amp {self.amp}: expected auto, off, fp16 or bf16")
-        if self.mode not in MODES:
-            raise UserError(f"--mode {self.mode}: expected one of {', '.join(MODES)}")
         if self.cfg is not None:
             load_spec(self.cfg)  # a mistyped name is told before the data is read
         check_name(self.cache)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,14 @@ class Trainer:
         self.train_split = load_split(options.data, "train", single_cls=options.single_cls, strict=options.strict)
         self.val_split = load_split(options.data, "val", single_cls=options.single_cls, strict=options.strict)
         self._check_names()
+        self._leave_out_poor()
         self._report_faults()
         self.model = self._model(resume).to(self.device).checkpoint_stages(options.checkpoint)
         self.criterion = make_criterion(self.model, self.hyp)
         if options.batch == 0:
             self._pick_batch()
         self.train_loader, self.val_loader = self._loaders()
-        self.schedule = Schedule(self.hyp, options.batch, len(self.train_loader), options.epochs)
+        self.schedule = Schedule(self.hyp, options.batch, len(self.train_loader), options.epochs, options.lr_curve)
         self.step = TrainStep(
             self.model, self.criterion, self.hyp, options.mode, batch=options.batch, schedule=self.schedule, amp=self.amp,
             log=self.console.print,
@@ -168,7 +169,7 @@ class Trainer:
         with self._progress() as bar:
             task = bar.add_task(f"epoch {epoch + 1}/{self.options.epochs}", total=len(self.train_loader), note="")
             for number, batch in enumerate(feed(self.train_loader, self.device, self.step.dtype)):
-                if epoch == self.first_epoch and number < 3:
+                if epoch == self.first_epoch and number < 3 and not self.options.noplots:
                     self._plot_batch(number, batch)
                 self.watch.add(self._do(batch), batch)
                 images += len(batch)
@@ -215,6 +216,8 @@ class Trainer:
         self.next_epoch = epoch + 1
         if not self.watch.in_a_row:  # last.pt stays the last good state
             self._save("last.pt")
+        if epoch and self.options.save_period > 0 and epoch % self.options.save_period == 0:
+            save(self.directory / "weights" / f"epoch{epoch}.pt", self.step.ema, epoch=epoch)
         skipped = f"  {self.watch.skipped} steps skipped so far" if self.watch.skipped else ""
         self.console.print(f"{text}  {speed:.1f} images/s  {row['memory_gb']:.1f} GB  {seconds:.0f} s{skipped}")
 
@@ -232,11 +235,12 @@ class Trainer:
         best = load(weights / ("best.pt" if (weights / "best.pt").exists() else "last.pt")).to(self.device)
         result = validate(
             best, self.val_loader, split=self.val_split, criterion=self.criterion, amp=self.amp, device=self.device,
-            plots_dir=self.directory, progress=self.console.is_terminal,
+            plots_dir=None if self.options.noplots else self.directory, progress=self.console.is_terminal,
         )  # fmt: skip
         self.val_loader.close()
-        plots.plot_results(self.directory / "results.csv", self.directory / "results.png")
-        plots.plot_labels(self.train_split, self.directory / "labels.png")
+        if not self.options.noplots:
+            plots.plot_results(self.directory / "results.csv", self.directory / "results.png")
+            plots.plot_labels(self.train_split, self.directory / "labels.png")
         print_metrics(result, self.console)
         self.console.print(f"run: {self.directory}  weights: {weights / 'best.pt'}")
         return result
@@ -251,6 +255,16 @@ class Trainer:
                 f"{self.options.data}: train ({len(train)} classes) and val ({len(val)}) differ, class {number} is {first} "
                 f"in train and {second} in val; give both the same classes in the same order, or names: in a data.yaml"
             )
+
+    def _leave_out_poor(self) -> None:
+        """Keep the training pictures with as many objects as --min-items asks for."""
+        split, least = self.train_split, self.options.min_items
+        rich = [record for record in split.records if (~record.crowd).sum() >= least]
+        if len(rich) < len(split.records):
+            if not rich:
+                raise UserError(f"--min-items {least}: none of {len(split.records)} training pictures has as many objects")
+            self.console.print(f"--min-items {least}: {len(split.records) - len(rich)} training pictures are left out")
+            self.train_split = replace(split, records=rich)
 
     def _report_faults(self) -> None:
         for split in (self.train_split, self.val_split):
