@@ -1,17 +1,21 @@
 """Everything that only a machine with a GPU can prove, in one command: `make gpu-check`.
 
-Builds with nvcc, runs the operators' tests on the device, compute-sanitizer over both compiled operators, then the
-benchmarks, and writes gpu-check.json and gpu-check.md into a folder. Needs no network; ends within ten minutes.
+Builds with nvcc, runs the training step's and the operators' tests on the device, compute-sanitizer over both compiled
+operators, then the benchmarks, and writes gpu-check.json and gpu-check.md into a folder. Needs no network; ends within ten
+minutes. Kernels are compiled on the way, which takes most of the first run's time: `--only build device tests` gives these
+steps the whole of it, and a later run of the others adds to the same report.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +25,11 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 TOOLKIT = "/usr/local/cuda"  # where the toolkit is when nothing names it
 SECONDS = 600  # that all of it may take
-RECORDS = ("bench", "compiler")  # steps that write one; torch.compile is slow, and late it must not cost the others' record
+RECORDS = {  # steps that write one, apart because a record is lost where its step is late
+    "step": ["bench/bench_train_step.py", "-k", "cuda and not compiled"],
+    "bench": ["bench", "--ignore=bench/bench_train_step.py", "-k", "cuda and not compiled"],
+    "compiler": ["bench", "-k", "cuda and compiled"],
+}
 TAIL = 3000  # characters of a step's output that are kept
 TESTS = ("triton", "test_gpu.py", "test_task_aligned_assign.py", "test_batched_nms.py", "test_native.py", "test_backends.py",
          "test_conv_silu.py", "test_sgd_ema.py", "test_tuning.py", "test_augment_operator.py", "test_augment_boxes.py",
@@ -41,21 +49,22 @@ class Step(NamedTuple):
 
 def steps(folder: Path) -> list[Step]:
     """What is run, in this order; a step that fails does not keep the next from running."""
-    python, pytest = sys.executable, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    tests = [f"tests/{name}" for name in TESTS if (ROOT / f"tests/{name}").exists()]
+    python = sys.executable
+    pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+    # kernels are compiled by as many processes; how they compile ahead of time is known without a GPU
+    crowd = ["-n", str(min(os.cpu_count() or 1, 8))] if importlib.util.find_spec("xdist") else []
+    tests = [f"tests/{name}" for name in TESTS if name != "test_gpu.py"]
+    tests += ["--ignore=tests/triton/test_compile.py", *crowd, *(["--dist", "loadfile"] if crowd else [])]
     sanitizer = shutil.which("compute-sanitizer") or f"{TOOLKIT}/bin/compute-sanitizer"
-    records = dict(zip(RECORDS, ("cuda and not compiled", "cuda and compiled"), strict=True))
     return [
-        Step("build", [python, "setup.py", "build_ext", "--inplace"], 90),
+        Step("build", [python, "setup.py", "build_ext", "--inplace"], 80),
+        Step("device", [*pytest, "-rs", "tests/test_gpu.py", *crowd], 120),
         Step("tests", [*pytest, "-rs", *tests], 120),
         *(
-            Step(tool, [sanitizer, "--tool", tool, "--error-exitcode", "1", *pytest, *SANITIZED], 100)
+            Step(tool, [sanitizer, "--tool", tool, "--error-exitcode", "1", *pytest, *SANITIZED], 60)
             for tool in ("memcheck", "racecheck")
         ),
-        *(
-            Step(name, [*pytest, "bench", "-k", chosen, f"--benchmark-json={folder / name}.json"], 95)
-            for name, chosen in records.items()
-        ),
+        *(Step(name, [*pytest, *chosen, f"--benchmark-json={folder / name}.json"], 50) for name, chosen in RECORDS.items()),
     ]
 
 
@@ -69,25 +78,19 @@ def run_all(every: list[Step]) -> list[dict[str, Any]]:
 
 
 def run(step: Step) -> dict[str, Any]:
-    """Run a step and tell what came of it."""
+    """Run a step and tell what came of it. One that is late is ended with all processes that it began."""
     print(f"== {step.name}: {' '.join(step.command)}", flush=True)
     home = {} if shutil.which("nvcc") or not Path(TOOLKIT).exists() else {"CUDA_HOME": TOOLKIT}
     path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
     environment = {"YOLOV9K_CUDA": "1", **home, **os.environ, "PYTHONPATH": path}
-    start = time.monotonic()
+    start, pipes = time.monotonic(), {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        done = subprocess.run(
-            step.command,
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=step.limit,
-        )
-        code, output = done.returncode, done.stdout
-    except subprocess.TimeoutExpired as late:
-        code, output = 124, f"{(late.stdout or b'').decode(errors='replace')}\nstopped after {step.limit} s"
+        process = subprocess.Popen(step.command, cwd=ROOT, env=environment, text=True, start_new_session=True, **pipes)
+        try:
+            output, code = process.communicate(timeout=step.limit)[0], process.returncode
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, code = f"{process.communicate()[0]}\nstopped after {step.limit} s", 124
     except OSError as error:
         code, output = 127, str(error)
     print(output[-TAIL:], flush=True)
@@ -137,8 +140,9 @@ def table(benchmarks: list[dict[str, Any]]) -> list[str]:
 
 
 def write(folder: Path, results: list[dict[str, Any]]) -> None:
-    """Both reports."""
-    records = [folder / f"{name}.json" for name in RECORDS]
+    """Both reports; steps that were not run now stay in them as they were at the same commit."""
+    results = earlier(folder, {step["name"] for step in results}) + results
+    records = [folder / f"{step['name']}.json" for step in results if step["name"] in RECORDS]
     written = [json.loads(record.read_text()) for record in records if record.exists() and record.stat().st_size]
     benchmarks = [bench for record in written for bench in record["benchmarks"]]
     about = machine()
@@ -160,19 +164,33 @@ def write(folder: Path, results: list[dict[str, Any]]) -> None:
     (folder / "gpu-check.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def earlier(folder: Path, now: set[str]) -> list[dict[str, Any]]:
+    """The folder's report's steps but those that were run now; none where it is of another commit."""
+    path = folder / "gpu-check.json"
+    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    same = report.get("commit_info", {}).get("id") == commit_info()["id"]
+    return [step for step in report.get("steps", []) if step["name"] not in now] if same else []
+
+
 def main() -> int:
-    """Run every step; the exit status says whether all of them passed."""
+    """Run the steps; the exit status says whether all of them passed."""
+    names = [step.name for step in steps(Path())]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "gpu-check")
-    folder = parser.parse_args().out.absolute()
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="STEP", help=f"of {', '.join(names)}")
+    arguments = parser.parse_args()
+    folder, chosen = arguments.out.absolute(), set(arguments.only)
     folder.mkdir(parents=True, exist_ok=True)
     about = machine()
     if about["gpu"] is None:
         print("gpu-check: torch sees no CUDA device; run this on a machine with an NVIDIA GPU and its driver", file=sys.stderr)
         return 2
-    for name in RECORDS:
+    whole = chosen == set(names)
+    for name in RECORDS.keys() & chosen:
         (folder / f"{name}.json").unlink(missing_ok=True)  # an earlier run's
-    results = run_all(steps(folder))
+    if whole:
+        (folder / "gpu-check.json").unlink(missing_ok=True)
+    results = run_all([step for step in steps(folder) if step.name in chosen])
     write(folder, results)
     print(f"report: {folder / 'gpu-check.md'}")
     return 0 if all(step["passed"] for step in results) else 1

@@ -17,6 +17,7 @@ from tests.tolerances import AVERAGE_PRECISION, CAPTURED
 from yolov9k import create_model, native
 from yolov9k.data.loader import make_loader
 from yolov9k.engine import TrainStep, validator
+from yolov9k.engine.capture import CudaRecorder, NotRecorded
 from yolov9k.engine.hand_over import HandOver
 from yolov9k.engine.inference import Clock
 from yolov9k.engine.optim import Schedule
@@ -131,6 +132,18 @@ def test_the_captured_step_is_the_eager_one(amp: str) -> None:
     assert captured.updates + captured.skipped == len(work) // 2
     for key, value in eager.ema.state_dict().items():
         torch.testing.assert_close(captured.ema.state_dict()[key], value, **CAPTURED, msg=key)
+
+
+def test_a_recording_that_fails_leaves_the_device_as_it_was() -> None:
+    recorder, x, current = CudaRecorder(torch.device("cuda", 0)), torch.ones(3, device="cuda"), torch.cuda.current_stream()
+    with pytest.raises(NotRecorded, match="captur"):
+        recorder.record(lambda: x * x.sum().item())
+    assert torch.cuda.current_stream() == current
+    torch.cuda.empty_cache()  # refused while torch believes that a capture is under way
+    torch.rand(1, device="cuda")  # refused while its generator does
+    recording = recorder.record(lambda: x * 2)
+    recording.replay()
+    assert recording.result.tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])

@@ -41,13 +41,36 @@ def test_every_ending_of_a_step_is_reported(gpu_check: ModuleType, tmp_path: Pat
     late = {"name": "bench_y", "stats": {"median": 1e-6}, "extra_info": {"bytes": 3_000_000, "tflops_per_second": 7.5}}
     (tmp_path / "bench.json").write_text(json.dumps({"benchmarks": [bench]}))
     (tmp_path / "compiler.json").write_text(json.dumps({"benchmarks": [late]}))
-    gpu_check.write(tmp_path, results)
+    told = [{**results[0], "name": name, "passed": True} for name in ("bench", "compiler")]
+    gpu_check.write(tmp_path, [*told, *results])
     text = (tmp_path / "gpu-check.md").read_text()
     assert "| sound | passed |" in text
     assert all(word in text for word in ("race found", "so far", "stopped after 2 s", "No such file"))
     assert "| bench_x | 2.0 | 50.0% | 3 |  |  |" in text
     assert "| bench_y | 1.0 |  |  | 3.0 | 7.5 |" in text
     assert [step["name"] for step in json.loads((tmp_path / "gpu-check.json").read_text())["steps"]][-1] == "absent"
+
+
+def test_a_late_step_leaves_no_process_behind(gpu_check: ModuleType, tmp_path: Path) -> None:
+    """What it still compiled would slow down the timings after it."""
+    pid = tmp_path / "pid"
+    child = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    assert gpu_check.run(gpu_check.Step("slow", [sys.executable, "-c", parent], 4))["exit"] == 124
+    state = Path(f"/proc/{pid.read_text()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"  # nobody may be there to bury it
+
+
+def test_parts_of_a_report_add_up(gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(commit: str, *names: str) -> list[str]:
+        monkeypatch.setenv("YOLOV9K_COMMIT", commit)
+        done = [{"name": name, "passed": True, "exit": 0, "seconds": 1, "output": ""} for name in names]
+        gpu_check.write(tmp_path, done)
+        return [step["name"] for step in json.loads((tmp_path / "gpu-check.json").read_text())["steps"]]
+
+    assert told("a" * 40, "build", "tests") == ["build", "tests"]
+    assert told("a" * 40, "tests", "bench") == ["build", "tests", "bench"]
+    assert told("b" * 40, "bench") == ["bench"]
 
 
 def test_a_step_may_take_what_earlier_ones_left(gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +122,7 @@ def test_a_record_may_be_quoted_from_a_clean_commit_on_an_idle_machine(
 
 def test_its_steps_are_commands_of_this_repository(gpu_check: ModuleType, tmp_path: Path) -> None:
     steps = {step.name: step for step in gpu_check.steps(tmp_path)}
-    assert list(steps) == ["build", "tests", "memcheck", "racecheck", "bench", "compiler"]
+    assert list(steps) == ["build", "device", "tests", "memcheck", "racecheck", "step", "bench", "compiler"]
     assert sum(step.limit for step in steps.values()) <= gpu_check.SECONDS == 10 * 60
     files = [word for step in steps.values() for word in step.command if word.startswith("tests/")]
     assert len(files) >= 5

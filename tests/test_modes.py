@@ -93,6 +93,34 @@ def test_recorded_steps_are_the_eager_ones(tiny: YOLOv9) -> None:  # noqa: F811
     assert sum(line.startswith("recording the training step") for line in lines) == recorder.recordings
 
 
+def test_steps_are_warmed_up_on_what_is_recorded() -> None:
+    """Another number of boxes may be another variant of a Triton kernel, and CUDA loads none while it records."""
+    seen: dict[str, set[tuple[int, ...]]] = {"run": set(), "record": set()}
+
+    class Watching(Repeater):
+        how = ""
+
+        def run(self, step: Callable[[], Tensor]) -> Tensor:
+            self.how = "run"
+            return super().run(step)
+
+        def record(self, step: Callable[[], Tensor]) -> Recording:
+            recording, self.how = super().record(step), "record"
+            return recording
+
+    recorder = Watching()
+    graphs = Graphs(recorder, print)
+
+    def step(images: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
+        seen[recorder.how].add((*images.shape, *boxes.shape, *counts.shape))
+        return torch.zeros(3, dtype=torch.float64)
+
+    for case in batches(2 * (WARM_UP + 2), sizes=(64, 96), crowd={1: 3, 2: 7}):
+        graphs("update", step, *case)
+    assert recorder.recordings == 2
+    assert seen["run"] == seen["record"]
+
+
 def test_results_of_earlier_steps_stay(tiny: YOLOv9) -> None:  # noqa: F811
     """What a caller keeps is not overwritten by the next replay."""
     captured, _ = recorded(tiny)

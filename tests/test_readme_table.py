@@ -191,11 +191,11 @@ def test_gpu_checks_record_gives_rows(root: Path) -> None:
     made += [benchmark("bench_assigner[cuda-16-20-native]", 1e-4)]  # whose other side is missing
     (folder / "bench.json").write_text(json.dumps({"benchmarks": made}))
     steps = [{"name": name, "passed": name != "racecheck", "exit": 0, "seconds": 1.0, "output": ""} for name in
-             ("build", "tests", "racecheck")]  # fmt: skip
+             ("build", "tests", "racecheck", "bench")]  # fmt: skip
     gpu_check.write(folder, steps)
     found = rows(root, "bench/results/gpu-check/gpu-check.json")
     assert [line.split(" | ")[1] for line in found] == [
-        "FAILED: racecheck; passed: build, tests",
+        "FAILED: racecheck; passed: build, tests, bench",
         "200 ms to 50.0 ms: 4.0 times as fast",
         "3.0 ms to 200.0 us: 15.0 times as fast",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -45,11 +46,13 @@ class Graphs:
         self._make_room(boxes.shape[1])
         shape = (tuple(images.shape), images.dtype)
         key = (kind, *shape)
-        if key not in self._recordings and (self._warming_up(key) or len(self._recordings) >= MOST_GRAPHS):
+        if key not in self._recordings and len(self._recordings) >= MOST_GRAPHS:
             return self.recorder.run(lambda: run(images, boxes, counts))  # type: ignore[no-any-return]
         inputs = self._static(shape, images, boxes, counts)
         _fill(inputs, images, boxes, counts)
         if key not in self._recordings:
+            if self._warming_up(key):  # on what will be recorded: another number of boxes may be another compiled kernel
+                return self.recorder.run(lambda: run(*inputs))  # type: ignore[no-any-return]
             self.log(f"recording the training step: {kind}, pictures {list(images.shape)}, {self.capacity} boxes a picture")
             self._recordings[key] = self.recorder.record(lambda: run(*inputs))
         recording = self._recordings[key]
@@ -107,13 +110,26 @@ class CudaRecorder:
 
     def record(self, step: Callable[[], Tensor]) -> Recording:
         """Record what a step launches, without doing it. Raises NotRecorded, and OutOfMemoryError as it comes."""
-        graph = torch.cuda.CUDAGraph()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.stream.device)
+        pool = self.pool or torch.cuda.graph_pool_handle()
         try:  # other threads, which pin batches, may go on calling CUDA meanwhile
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"):
                 result = step()
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
-            raise NotRecorded(" ".join(str(error).split())) from error
-        self.pool = self.pool or graph.pool()
+            cause = error.__context__ or error  # the end of a broken capture raises too
+            self._abandon(pool, current)
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+            raise NotRecorded(" ".join(str(cause).split())) from error
+        self.pool = pool
         return Recording(graph.replay, result)
+
+    def _abandon(self, pool: Any, current: torch.cuda.Stream) -> None:
+        """Undo what torch leaves behind where a capture does not end well: its stream, its pool of memory, its generator."""
+        index = self.stream.device_index
+        with contextlib.suppress(RuntimeError):  # which says that it had ended
+            torch._C._cuda_endAllocateToPool(index, pool)
+            torch._C._cuda_releasePool(index, pool)
+        with contextlib.suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self.stream):
+            torch.zeros(1, device=self.stream.device)  # one that ends well tells the random generator so
+        torch.cuda.set_stream(current)
