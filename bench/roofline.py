@@ -253,6 +253,7 @@ def network(name: str, batch: int, img: int, clock: Clock) -> list[Row]:
     images = torch.rand(batch, 3, img, img, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     if device.type != "meta":
         step(model, images, Kernels())  # tiles and algorithms are chosen, kernels compiled
+        model.zero_grad()  # gradients that are there would be added to
     with Torchs(table):
         step(model, images, Launches(Tally() if device.type == "meta" else Kernels(), table))
     return list(table.rows.values())

@@ -1,6 +1,7 @@
 """Registers, shared memory and spills of every Triton kernel, compiled ahead of time for real GPUs; needs none.
 
-`python bench/triton_aot.py` prints the table that stands in bench/results/triton.md.
+`python bench/triton_aot.py` prints the table that stands in bench/results/triton.md; with `--ones` that of kernels for sizes of
+one, which Triton makes constants of.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ LOSS = {"IMAGES": 16, "BINS": 16, "CLASSES": 16, "BLOCK": 32}
 CANDIDATES = _named("ptr out", "*bf16") | {"tallies": "*i32", "places": "*i64", "pixels": "fp32", "threshold": "fp32"}
 CANDIDATES |= _named("first first_tile tiles total anchors width b c h w classes reg_max", "i32")
 AUGMENT = _named("layers spans", "*i64") | _named("height width", "i32") | {"pixels": "*u8"}
-BOXES = _named("ends classes spans counts", "*i64") | _named("rows columns capacity", "i32")
+BOXES = _named("ends classes spans counts", "*i64") | _named("height width", "fp32") | {"capacity": "i32"}
 SOURCES = [
     Source("augment", "_augment", AUGMENT | {"out": "*bf16"}, {"LAST": True, "BLOCK": 256}, "bf16, channels last", exact=True),
     Source("augment", "_augment", AUGMENT | {"out": "*u8"}, {"LAST": False, "BLOCK": 256}, "uint8, planes", exact=True),
@@ -139,8 +140,11 @@ class Compiled(NamedTuple):
     spilled: int
 
 
-def compile_kernels(sources: list[Source], archs: tuple[int, ...] = ARCHS) -> Iterator[Compiled]:
-    """Compile ahead of time; Triton must not be interpreting (TRITON_INTERPRET unset when it is imported)."""
+def compile_kernels(sources: list[Source], archs: tuple[int, ...] = ARCHS, ones: bool = False) -> Iterator[Compiled]:
+    """Compile ahead of time; Triton must not be interpreting (TRITON_INTERPRET unset when it is imported).
+
+    ones: every integer argument is 1, which a launch compiles a variant of its own for.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -148,7 +152,8 @@ def compile_kernels(sources: list[Source], archs: tuple[int, ...] = ARCHS) -> It
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     for source in sources:
         kernel = getattr(importlib.import_module(f"yolov9k.kernels.{source.module}"), source.kernel)
-        used = {name: value for name, value in source.constants.items() if name in kernel.arg_names}
+        fixed = source.constants | (dict.fromkeys((n for n, kind in source.types.items() if kind == "i32"), 1) if ones else {})
+        used = {name: value for name, value in fixed.items() if name in kernel.arg_names}
         signature = {name: "constexpr" if name in used else source.types.get(name, "*fp32") for name in kernel.arg_names}
         for arch in archs:
             code = ASTSource(kernel, signature, constexprs=used)
@@ -175,4 +180,6 @@ def table(kernels: list[Compiled]) -> str:
 if __name__ == "__main__":
     os.environ.pop("TRITON_INTERPRET", None)
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-    print(table(list(compile_kernels(SOURCES))))
+    ones = "--ones" in sys.argv
+    once = list({(source.module, source.kernel): source for source in SOURCES}.values())
+    print(table(list(compile_kernels(once, (90,), ones) if ones else compile_kernels(SOURCES))))

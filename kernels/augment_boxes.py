@@ -131,10 +131,9 @@ def _survives(wide, tall, full, least):
 
 @triton.jit
 def _boxes(
-    points, ends, classes, least, spans, matrices, out, counts, rows, columns, capacity, BLOCK: tl.constexpr,
+    points, ends, classes, least, spans, matrices, out, counts, height, width, capacity, BLOCK: tl.constexpr,
 ):  # fmt: skip
     sample, lanes = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
-    width, height = columns.to(tl.float32), rows.to(tl.float32)
     kept = tl.full((), 0, tl.int32)
     for view in range(2 * sample, 2 * sample + 2):
         m, last = matrices + 9 * view, tl.load(spans + 2 * view + 1)
@@ -178,6 +177,6 @@ def augment_boxes(
     if len(spans):
         with torch.cuda.device_of(boxes):  # type: ignore[no-untyped-call]
             _boxes[(len(spans),)](
-                *tables, boxes, counts, height, width, capacity, BLOCK=BLOCK, num_warps=1, enable_fp_fusion=False
+                *tables, boxes, counts, float(height), float(width), capacity, BLOCK=BLOCK, num_warps=1, enable_fp_fusion=False
             )
     return boxes, counts

@@ -10,6 +10,9 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# What is compared with cuDNN's convolutions is compared with float32, and each run with the one before.
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.cudnn.deterministic = True
 
 # Files that take longest: a file is one process's, and one that begins last is waited for alone.
 LONGEST = ("test_readme", "test_compile", "test_simt", "test_trajectory", "test_training", "test_peers", "test_real_input",

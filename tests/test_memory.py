@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from tests.support import little_model
 from yolov9k.engine import memory
-from yolov9k.engine.memory import batch_sizes, explain_out_of_memory, footprint, is_out_of_memory, largest_batch, pick_batch
+from yolov9k.engine.memory import (
+    batch_sizes,
+    explain_out_of_memory,
+    footprint,
+    is_out_of_memory,
+    largest_batch,
+    pick_batch,
+    trial_schedule,
+    trial_sizes,
+)
 from yolov9k.engine.trainer import make_criterion
 from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
@@ -244,3 +253,13 @@ def test_what_was_tried_already_is_not_advised_again(little: tuple[YOLOv9, Detec
         model.checkpoint_stages(False)
     assert "--checkpoint" not in str(error)
     assert "(MemoryError)" in str(error)
+
+
+@pytest.mark.parametrize(("batch", "accumulate"), [(1, 3), (16, 3), (32, 2), (64, 1), (40, 2)])
+def test_a_trial_has_every_kind_of_step_that_a_run_has(batch: int, accumulate: int) -> None:
+    hyp, schedule = trial_schedule(Hyp(), batch)
+    sizes = trial_sizes(batch, schedule)
+    assert [schedule.at(i).accumulate for i in range(len(sizes))] == [accumulate] * len(sizes)
+    assert sizes[-1] == max(batch - 1, 1)
+    assert sizes.count(batch) >= 3 * accumulate
+    assert (hyp.warmup_epochs, Hyp().nominal_batch) == (0.0, 64)

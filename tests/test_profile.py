@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from torch.autograd import DeviceType
 
 from tests.test_step import TINY
 from yolov9k import create_model
 from yolov9k.data.synthetic import generate
 from yolov9k.engine import floors as floors_module
 from yolov9k.engine.floors import Floors
-from yolov9k.engine.profile import PARTS, Report, run_profile
+from yolov9k.engine.profile import ASSIGNER, PARTS, Report, _parts, run_profile
 from yolov9k.errors import UserError
 from yolov9k.models.step_cost import step_cost
 
@@ -54,6 +57,21 @@ def test_parts_add_up_and_files_open(cfg: str, tmp_path: Path) -> None:
         assert min(picture.size) > 300
     text = console.export_text()
     assert all(word in text for word in (*PARTS, "idle", "backbone 8", "floor, ms", "images/s", "peak memory", str(run)))
+
+
+def test_the_assigners_kernels_are_not_the_losses() -> None:
+    """The profiler puts what an operator launches down to it, whatever label is within it."""
+
+    def event(name: str, kind: DeviceType, time: float) -> SimpleNamespace:
+        return SimpleNamespace(name=name, device_type=kind, device_time_total=time, cpu_time_total=0.0)
+
+    names = re.findall(r"__global__ void (\w+)", (Path(__file__).parents[1] / "csrc" / "assigner.cuh").read_text())
+    assert set(names) == set(ASSIGNER)
+    labels = [event("step/loss", DeviceType.CPU, 900.0), event("step/assignment", DeviceType.CPU, 10.0)]
+    kernels = [event(f"void {name}(in, out)", DeviceType.CUDA, 100.0) for name in names]
+    others = [event("_loss", DeviceType.CUDA, 600.0), event("gemm", DeviceType.CUDA, 1000.0)]
+    parts, _ = _parts([*labels, *kernels, *others], torch.device("cuda"), 2)
+    assert (parts["assignment"], parts["loss"], parts["backward"]) == pytest.approx((0.15, 0.3, 0.5))
 
 
 def test_a_data_sets_loader_is_measured(cfg: str, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from yolov9k.data.cache import available_memory
+from yolov9k.engine.capture import WARM_UP
 from yolov9k.engine.inference import AMP
+from yolov9k.engine.optim import Schedule
 from yolov9k.engine.step import TrainStep
 from yolov9k.errors import UserError
 from yolov9k.hyp import Hyp
@@ -27,7 +29,8 @@ from yolov9k.ops import available
 
 SHARE = 0.85  # of what is free: allocators split blocks, pictures wait in queues, validation has maps of its own
 COUNTED = (16, 32)  # batches that are counted on shapes, a line through both gives the rest
-TRIAL_STEPS = 3  # a later step than the first holds momentum, and a captured one its graph
+TRIAL_UPDATES = WARM_UP + 1  # a later update than the first holds momentum, and a captured one its graph
+TRIAL_ACCUMULATION = 3  # steps to an update: the first update is run eagerly while the other steps' graph holds its memory
 _FIRST_VERSION = ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")  # of control groups
 _FAILURES = (
     "DefaultCPUAllocator: can't allocate memory",
@@ -153,7 +156,7 @@ class _Trials:
     def __init__(
         self, model: YOLOv9, criterion: DetectionLoss, hyp: Hyp, img_size: int, amp: str, step_options: dict[str, Any]
     ) -> None:
-        self.build = lambda batch: TrainStep(copy.deepcopy(model), criterion, hyp, batch=batch, amp=amp, **step_options)
+        self.model, self.criterion, self.hyp, self.options = model, criterion, hyp, {"amp": amp, **step_options}
         self.img_size, self.classes = img_size, model.num_classes
         self.device = next(model.parameters()).device
         self.found: dict[int, int] = {}
@@ -163,14 +166,26 @@ class _Trials:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
             before = torch.cuda.memory_reserved(self.device)
-            step = self.build(batch)  # type: ignore[no-untyped-call]
-            for _ in range(TRIAL_STEPS):
-                step(*synthetic_batch(batch, self.img_size, self.classes, self.device))
+            hyp, schedule = trial_schedule(self.hyp, batch)
+            step = TrainStep(copy.deepcopy(self.model), self.criterion, hyp, batch=batch, schedule=schedule, **self.options)
+            for size in trial_sizes(batch, schedule):
+                step(*synthetic_batch(size, self.img_size, self.classes, self.device))
             torch.cuda.synchronize(self.device)
             self.found[batch] = torch.cuda.max_memory_reserved(self.device) - before
             del step
             _collect()
         return self.found[batch]
+
+
+def trial_schedule(hyp: Hyp, batch: int) -> tuple[Hyp, Schedule]:
+    """A recipe with as many steps to an update as the run's, but no more than make a difference, and its schedule."""
+    hyp = hyp.override(warmup_epochs=0.0, nominal_batch=min(hyp.nominal_batch, TRIAL_ACCUMULATION * batch))
+    return hyp, Schedule(hyp, batch, 1000, 1)
+
+
+def trial_sizes(batch: int, schedule: Schedule) -> list[int]:
+    """Batches of all kinds that a run has: those of several updates, and an epoch's smaller last one."""
+    return [batch] * (TRIAL_UPDATES * schedule.accumulate) + [batch - 1] * (batch > 1)
 
 
 def synthetic_batch(batch: int, img_size: int, classes: int, device: torch.device, seed: int = 0) -> tuple[Tensor, ...]:
