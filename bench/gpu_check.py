@@ -34,6 +34,8 @@ TAIL = 3000  # characters of a step's output that are kept
 TESTS = ("triton", "test_gpu.py", "test_task_aligned_assign.py", "test_batched_nms.py", "test_native.py", "test_backends.py",
          "test_conv_silu.py", "test_sgd_ema.py", "test_tuning.py", "test_augment_operator.py", "test_augment_boxes.py",
          "test_modes.py", "test_inference.py", "test_dfl_decode.py", "test_roofline.py")  # fmt: skip
+MODULES = ("cv2", "faster_coco_eval", "hypothesis", "matplotlib", "numpy", "pybind11", "pytest", "pytest_benchmark", "rich",
+           "safetensors", "triton", "typer", "yaml")  # fmt: skip
 LOAD = os.getloadavg()[0]  # of the last minute, before anything of ours runs
 GIT = shutil.which("git")
 SANITIZED = ["tests/test_gpu.py", "-k", "shims_cases"]
@@ -184,6 +186,10 @@ def main() -> int:
     about = machine()
     if about["gpu"] is None:
         print("gpu-check: torch sees no CUDA device; run this on a machine with an NVIDIA GPU and its driver", file=sys.stderr)
+        return 2
+    if missing := [name for name in MODULES if importlib.util.find_spec(name) is None]:
+        print(f"gpu-check: not importable: {', '.join(missing)}; install them, or name a folder of their unpacked wheels "
+              "in PYTHONPATH", file=sys.stderr)  # fmt: skip
         return 2
     whole = chosen == set(names)
     for name in RECORDS.keys() & chosen:

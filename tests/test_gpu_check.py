@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -56,9 +57,11 @@ def test_a_late_step_leaves_no_process_behind(gpu_check: ModuleType, tmp_path: P
     pid = tmp_path / "pid"
     child = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    assert gpu_check.run(gpu_check.Step("slow", [sys.executable, "-c", parent], 4))["exit"] == 124
-    state = Path(f"/proc/{pid.read_text()}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"  # nobody may be there to bury it
+    assert gpu_check.run(gpu_check.Step("slow", [sys.executable, "-c", parent], 8))["exit"] == 124
+    state, end = Path(f"/proc/{pid.read_text()}/stat"), time.monotonic() + 20
+    while state.exists() and state.read_text().split()[2] != "Z" and time.monotonic() < end:  # nobody may be there to bury it
+        time.sleep(0.1)
+    assert time.monotonic() < end
 
 
 def test_parts_of_a_report_add_up(gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_the_assigners_kernels_are_not_the_losses() -> None:
     labels = [event("step/loss", DeviceType.CPU, 900.0), event("step/assignment", DeviceType.CPU, 10.0)]
     kernels = [event(f"void {name}(in, out)", DeviceType.CUDA, 100.0) for name in names]
     others = [event("_loss", DeviceType.CUDA, 600.0), event("gemm", DeviceType.CUDA, 1000.0)]
-    parts, _ = _parts([*labels, *kernels, *others], torch.device("cuda"), 2)
+    parts, _ = _parts([*labels, *kernels, *others], True, 2)
     assert (parts["assignment"], parts["loss"], parts["backward"]) == pytest.approx((0.15, 0.3, 0.5))
 
 

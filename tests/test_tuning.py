@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -43,6 +44,21 @@ def test_the_fastest_is_measured_once_and_found_again_by_the_next_process(folder
     tuning.fastest("op", (1, 3), ways(calls), CPU)
     assert len(calls) > count
     assert len(json.loads((folder / "tuning.json").read_text())) == 2
+
+
+def test_kernels_are_compiled_side_by_side_and_failures_left_for_later() -> None:
+    meeting, calls = threading.Barrier(3, timeout=30), list[bool]()
+
+    def compiles() -> None:
+        meeting.wait()  # breaks where the others do not come
+        calls.append(torch.is_grad_enabled())
+
+    def fails() -> None:
+        meeting.wait()
+        raise RuntimeError("no such shape")
+
+    tuning._compile([compiles, fails, compiles], CPU)
+    assert calls == [False, False]
 
 
 def test_what_is_remembered_but_no_longer_there_is_measured_again() -> None:

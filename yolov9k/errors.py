@@ -15,3 +15,8 @@ class UserError(Exception):
 def warn(message: str) -> None:
     """Print one line of warning to stderr."""
     _stderr.print(f"[yellow]warning:[/yellow] {escape(message)}")
+
+
+def note(message: str) -> None:
+    """Print one line to stderr that asks for nothing."""
+    _stderr.print(message, markup=False)

@@ -108,7 +108,7 @@ def run_profile(
     plain = whole if eager is step else _median(eager, given, steps)
     cases = list(itertools.islice(given, steps))
     trace = _traced(eager, cases, directory / "trace.json")
-    parts, stages = _parts(trace, chosen, steps)
+    parts, stages = _parts(trace, chosen.type == "cuda", steps)
     parts["idle"] = max(plain - sum(parts.values()), 0.0)
     floors = Floors(eager.model, batch, cases[0][0].shape[-1], chosen, step.dtype)
     report = Report(
@@ -194,13 +194,12 @@ def _traced(step: TrainStep, cases: Iterable[Case], path: Path) -> Any:
     return profiler.events()
 
 
-def _parts(events: Any, device: torch.device, steps: int) -> tuple[dict[str, float], dict[str, float]]:
+def _parts(events: Any, cuda: bool, steps: int) -> tuple[dict[str, float], dict[str, float]]:
     """Milliseconds a step of the parts, each once, and of the stages of the forward.
 
     A label's time is its own thread's. On a GPU the backward is launched by another one: it is what the others leave of the
     time that kernels ran.
     """
-    cuda = device.type == "cuda"
     found: dict[str, float] = defaultdict(float)
     for event in events:
         if event.name.startswith("step/") and event.device_type == DeviceType.CPU:

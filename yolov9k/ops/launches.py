@@ -114,7 +114,7 @@ class Kernels:
         number = self._tiles.get(key)
         if number is None:
             ways = {str(i): functools.partial(run, config=config) for i, config in enumerate(configs)}
-            number = int(fastest(f"conv1x1 {name}", key, ways, maps[0].device))
+            number = int(fastest(f"conv1x1 {name}", key, ways, maps[0].device, ways))
             if not torch.cuda.is_current_stream_capturing():
                 self._tiles[key] = number
         return configs[number]

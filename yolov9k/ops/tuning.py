@@ -11,12 +11,15 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from yolov9k.errors import note
 
 REPEATS = 5
 _known: dict[Path, dict[str, str]] = {}  # by file
@@ -48,8 +51,12 @@ def _version(package: str) -> str | None:
         return None
 
 
-def fastest(operator: str, key: object, ways: Mapping[str, Callable[[], object]], device: torch.device) -> str:
+def fastest(
+    operator: str, key: object, ways: Mapping[str, Callable[[], object]], device: torch.device, compiled: Collection[str] = ()
+) -> str:
     """The name of the fastest of `ways` for `operator` with arguments like `key`.
+
+    compiled: those whose first call compiles, which on a GPU is done side by side.
 
     Measured at the first call (median of five after one), then remembered in memory and in tuning.json. While a CUDA graph is
     captured nothing can be measured: the first way is taken and not remembered. A way that raises is left out; where all
@@ -63,6 +70,9 @@ def fastest(operator: str, key: object, ways: Mapping[str, Callable[[], object]]
         return str(found)
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         return next(iter(ways))
+    if device.type == "cuda":
+        _tell(str(path))
+        _compile([ways[way] for way in compiled], device)
     times, errors = dict[str, float](), list[Exception]()
     for way, run in ways.items():
         try:
@@ -77,6 +87,36 @@ def fastest(operator: str, key: object, ways: Mapping[str, Callable[[], object]]
     return best
 
 
+@functools.cache
+def _tell(path: str) -> None:
+    """Once a process: the first run on a machine compiles for minutes before its first step."""
+    note(f"compiling kernels and measuring which are the fastest on this GPU; what is found is kept in {path}")
+
+
+def _compile(runs: Sequence[Callable[[], object]], device: torch.device) -> None:
+    """Call each once, in a thread of its own. What goes wrong is met again when it is measured.
+
+    The threads launch on a stream of theirs, whose results are of no use: what is queued elsewhere must be done before that,
+    since memory that it reads may have been given away already, and they must be done before anything else is.
+    """
+
+    def once(run: Callable[[], object]) -> None:
+        with contextlib.suppress(Exception), torch.no_grad(), torch.cuda.device(device if device.type == "cuda" else -1):
+            run()
+
+    if len(runs) < 2:
+        return
+    _wait(device)
+    with ThreadPoolExecutor(len(runs)) as pool:
+        list(pool.map(once, runs))
+    _wait(device)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def _median(run: Callable[[], object], device: torch.device) -> float:
     """Seconds a call."""
     run()
@@ -88,7 +128,7 @@ def _median(run: Callable[[], object], device: torch.device) -> float:
         start.record()
         run()
         end.record()
-    torch.cuda.synchronize(device)
+    _wait(device)
     return statistics.median(float(start.elapsed_time(end)) / 1e3 for start, end in pairs)
 
 
