@@ -12,6 +12,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._pytree import tree_map_only
 
 from tests.plain_kernels import PlainKernels
 from tests.support import little_model
@@ -158,11 +160,20 @@ def test_the_registration_is_sound() -> None:
         y = block(x)
     assert y.requires_grad
     (x, parameters, running, name, training, group) = calls[0]
-    torch.library.opcheck(
-        getattr(torch.ops.yolov9k, f"planned_{name.rpartition('_')[2]}").default,
-        (x, parameters, running, name, training, group),
-        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
-    )
+    forward = getattr(torch.ops.yolov9k, f"planned_{name.rpartition('_')[2]}").default
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(forward, (x, parameters, running, name, training, group), test_utils=tests)
+    with torch.no_grad():
+        y, *saved = forward(x, parameters, running, name, training, group)
+    for needs_x in (True, False):
+        operands = (torch.randn_like(y), x.detach(), [p.detach() for p in parameters], saved)
+        call = (*operands, name, training, group, needs_x)
+        backward = torch.ops.yolov9k.planned_backward.default
+        torch.library.opcheck(backward, call, test_utils=tests[:2])  # the third refuses gradients that are rows of one tensor
+        with FakeTensorMode() as mode:
+            fakes = backward(*tree_map_only(torch.Tensor, mode.from_tensor, call))
+        for mine, fake in zip(backward(*call), fakes, strict=True):
+            assert (mine.shape, mine.stride(), mine.dtype) == (fake.shape, fake.stride(), fake.dtype)
 
 
 def calls_of(block: Block, x: Tensor, function: str) -> list[tuple[object, ...]]:
