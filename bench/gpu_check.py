@@ -33,7 +33,7 @@ RECORDS = {  # steps that write one, apart because a record is lost where its st
 TAIL = 3000  # characters of a step's output that are kept
 TESTS = ("triton", "test_gpu.py", "test_task_aligned_assign.py", "test_batched_nms.py", "test_native.py", "test_backends.py",
          "test_conv_silu.py", "test_sgd_ema.py", "test_tuning.py", "test_augment_operator.py", "test_augment_boxes.py",
-         "test_modes.py", "test_inference.py", "test_dfl_decode.py", "test_roofline.py")  # fmt: skip
+         "test_modes.py", "test_inference.py", "test_dfl_decode.py", "test_roofline.py", "test_nvjpeg.py")  # fmt: skip
 MODULES = ("cv2", "faster_coco_eval", "hypothesis", "matplotlib", "numpy", "pybind11", "pytest", "pytest_benchmark", "rich",
            "safetensors", "triton", "typer", "yaml")  # fmt: skip
 LOAD = os.getloadavg()[0]  # of the last minute, before anything of ours runs

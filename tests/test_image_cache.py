@@ -98,7 +98,7 @@ def test_fast_reading_resembles_smooth_reading(tmp_path: Path) -> None:
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([32, 640]))
 def test_the_announced_size_is_the_size(h: int, w: int, size: int) -> None:
     record = make_records(None, [(h, w)])[0]
-    shape = Reader([record], size, fast=True)._shape(h, w)
+    shape = Reader([record], size, fast=True).shape(h, w)
     assert Reader([record] * 3, size, fast=True).bytes == 3 * 3 * shape[0] * shape[1]
     assert max(shape) == size
 

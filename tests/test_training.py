@@ -22,6 +22,7 @@ from rich.console import Console
 from tests.support import little_model
 from tests.tolerances import RESUMED
 from yolov9k import load
+from yolov9k.data import nvjpeg
 from yolov9k.data.config import load_split
 from yolov9k.data.synthetic import generate
 from yolov9k.engine.optim import Schedule
@@ -246,6 +247,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(little: dict[str, Any]) -> None
         ({"patience": -1}, "--patience -1: expected at least 0"),
         ({"close_mosaic": -1}, "--close-mosaic -1: expected at least 0"),
         ({"label_smoothing": 2.0}, "--label-smoothing: label_smoothing is 2.0, expected float from 0 to 0.999"),
+        ({"decode": "nvjpeg"}, "--decode nvjpeg: it fills a cache; add --cache ram or --cache disk"),
+        ({"decode": "gpu"}, "--decode gpu: expected one of cpu, nvjpeg"),
         ({"optimizer": "Adam"}, "--optimizer Adam: SGD, the paper's, is the one there is"),
         ({"lr_curve": "cubic"}, "--lr-curve cubic: expected one of linear, cosine, flat-cosine, constant"),
         ({"cfg": "yolov8-n", "data": "nowhere.yaml"}, "model yolov8-n: unknown"),  # before the data is read
@@ -268,6 +271,12 @@ def test_bad_options_are_one_clear_line(options: dict[str, Any], changes: dict[s
         trainer(options, **changes)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.skipif(nvjpeg.why_missing() is None, reason="nvJPEG is here")
+def test_nvjpeg_says_what_is_missing(options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"--decode nvjpeg: it needs (a GPU, and torch sees none|torchvision, built for)"):
+        trainer(options, decode="nvjpeg", cache="ram")
 
 
 def test_a_run_directory_that_cannot_be_written(options: dict[str, Any], tmp_path: Path) -> None:

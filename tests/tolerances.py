@@ -25,6 +25,11 @@ PASTED_EDGE = 2.0
 LETTERBOX_PIXELS = 0.51
 # JPEG quantises, decoders of two resolutions round differently: levels of 255.
 JPEG_LEVELS = 3
+# Bilinear with weights of 11 bits, rounded (OpenCV), against float32: levels of 255.
+RESIZE_LEVELS = 1
+# Mean over a photograph, of which a JPEG decoder's reduced scale and the mean of cells make something a little different; so do
+# decoders of other libraries. Levels of 255.
+ALIASED_LEVELS = 2.0
 # COCO outlines and boxes of one object were drawn separately; they differ by a few pixels of some hundreds.
 OUTLINE_TO_BOX = 0.02
 # A resumed run repeats the interrupted one's arithmetic; only the order of threads' sums may differ.

@@ -53,6 +53,7 @@ def train(
     close_mosaic: Annotated[int, typer.Option(help="so many last epochs are without mosaic")] = 15,
     resume: Annotated[str | None, typer.Option(help="go on with the latest run, or with the given last.pt")] = None,
     cache: Annotated[str | None, typer.Option(help="keep decoded pictures in ram (also without a value) or on disk")] = None,
+    decode: Annotated[str, typer.Option(help="what fills the cache for training: cpu, or nvjpeg of torchvision")] = "cpu",
     rect: Annotated[bool, typer.Option("--rect", help="rectangular batches, without mosaic")] = False,
     multi_scale: Annotated[bool, typer.Option("--multi-scale", help="vary the picture size by half, up and down")] = False,
     single_cls: SingleCls = False,
@@ -90,7 +91,7 @@ def train(
         multi_scale=multi_scale, single_cls=single_cls, freeze=tuple(_numbers(freeze, "--freeze")), patience=patience,
         amp=amp, mode=mode, checkpoint=checkpoint, bad_steps=bad_steps, label_smoothing=label_smoothing, seed=seed,
         strict=strict, noval=noval, noplots=noplots, min_items=min_items, optimizer=optimizer, lr_curve=lr_curve,
-        save_period=save_period,
+        save_period=save_period, decode=decode,
     )  # fmt: skip
     Trainer(options, console).fit()
 

@@ -28,7 +28,6 @@ from yolov9k.errors import UserError, warn
 PictureSource = Callable[[int], Image]
 MEMORY_SHARE = 0.8  # of the memory that is free: the rest is for the training itself
 DISK_SHARE = 0.9  # of the disk that is free: the rest is for the checkpoints
-_PORTION = 1024  # pictures handed to the threads at a time: a future takes a kilobyte
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _console = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -47,7 +46,7 @@ def read_image(path: Path, *, reduce: int = 1) -> Image:
         data = path.read_bytes()
     except OSError as error:
         raise UnreadableImage(f"{path}: {error.strerror or error}") from None
-    if _truncated(data):
+    if is_truncated(data):
         raise UnreadableImage(f"{path}: the file is truncated")
     flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
     try:
@@ -59,9 +58,14 @@ def read_image(path: Path, *, reduce: int = 1) -> Image:
     return image  # type: ignore[return-value]  # OpenCV's stubs lack the dtype
 
 
-def _truncated(data: bytes) -> bool:
+def is_jpeg(data: bytes) -> bool:
+    """Whether a file's bytes begin as a JPEG's."""
+    return data.startswith(_JPEG)
+
+
+def is_truncated(data: bytes) -> bool:
     """No end after the last scan. Within JPEG scans 0xff is escaped, so that a marker found is a marker."""
-    if data.startswith(_JPEG):
+    if is_jpeg(data):
         return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
     return data.startswith(_PNG) and b"IEND" not in data[-4096:]
 
@@ -73,19 +77,35 @@ class Reader:
     averages over areas, as evaluation wants it.
     """
 
+    portion = 1024  # pictures handed to the threads at a time: a future takes a kilobyte
+
     def __init__(self, records: Sequence[Record], size: int, *, fast: bool) -> None:
         self.records, self.size, self.fast = records, size, fast
 
     def __call__(self, index: int) -> Image:
         record = self.records[index]
-        longest = max(record.height, record.width)
-        # only as far as the picture is not smaller than wanted; other formats would be decoded whole anyway
-        jpeg = self.fast and record.path.suffix.lower() in (".jpg", ".jpeg")
-        reduce = next((r for r in (8, 4, 2) if jpeg and longest >= r * self.size), 1)
-        image = read_image(record.path, reduce=reduce)
-        return resize(image, self._shape(*image.shape[:2]), smooth=not self.fast)
+        image = read_image(record.path, reduce=self.reduction(record))
+        return resize(image, self.shape(*image.shape[:2]), smooth=not self.fast)
 
-    def _shape(self, height: int, width: int) -> tuple[int, int]:
+    @property
+    def kind(self) -> str:
+        """Tells its pictures from those of other readers."""
+        return f"{self.size}|{self.fast}"
+
+    def many(self, indices: Sequence[int]) -> dict[int, Image]:
+        """Pictures that are read together, where that is faster; the others are to be asked for one by one."""
+        return {}
+
+    def reduction(self, record: Record) -> int:
+        """How many times smaller a picture is decoded: only as far as it is not smaller than wanted.
+
+        Formats other than JPEG would be decoded whole anyway.
+        """
+        jpeg = self.fast and record.path.suffix.lower() in (".jpg", ".jpeg")
+        return next((r for r in (8, 4, 2) if jpeg and max(record.height, record.width) >= r * self.size), 1)
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that a decoded picture is resized to."""
         gain = self.size / max(height, width)
         return scaled(height, gain), scaled(width, gain)
 
@@ -97,7 +117,7 @@ class Reader:
     def bytes_of(self, indices: Iterable[int]) -> int:
         """Memory that some pictures take; a picture decoded at reduced size may have a row more or less."""
         records = (self.records[index] for index in indices)
-        return sum(3 * h * w for h, w in (self._shape(r.height, r.width) for r in records))
+        return sum(3 * h * w for h, w in (self.shape(r.height, r.width) for r in records))
 
 
 class PictureCache:
@@ -138,15 +158,17 @@ class PictureCache:
         try:
             with _progress() as progress:
                 task = progress.add_task("caching", total=len(indices))
-                for start in range(0, len(indices), _PORTION):
-                    for _ in pool.map(self._keep, indices[start : start + _PORTION]):
+                for start in range(0, len(indices), self.reader.portion):
+                    portion = indices[start : start + self.reader.portion]
+                    together = self.reader.many(portion)
+                    for _ in pool.map(self._keep, portion, map(together.get, portion)):
                         progress.advance(task)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _keep(self, index: int) -> None:
+    def _keep(self, index: int, image: Image | None) -> None:
         try:
-            image = self.reader(index)
+            image = self.reader(index) if image is None else image
         except UnreadableImage:  # left to the reader, which tells who asks for it
             return
         self.store.put(index, image)
@@ -225,7 +247,7 @@ def _on_disk(reader: Reader, path: Path, identity: bytes) -> PictureSource:
 
 def _identity(reader: Reader) -> bytes:
     """32 bytes that tell this list of pictures, read in this way, from any other."""
-    digest = hashlib.sha256(f"{reader.size}|{reader.fast}".encode())
+    digest = hashlib.sha256(reader.kind.encode())
     for record in reader.records:
         digest.update(b"\0" + os.fsencode(record.path.absolute()))
     return digest.digest()

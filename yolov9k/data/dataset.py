@@ -13,6 +13,7 @@ from yolov9k.data.augment import Canvas, Layer, Mosaic, Recipe, Shape, View
 from yolov9k.data.cache import PictureSource, Reader, UnreadableImage, make_source
 from yolov9k.data.labels import Labels
 from yolov9k.data.letterbox import Image, fit
+from yolov9k.data.nvjpeg import NvjpegReader
 from yolov9k.data.records import Record
 from yolov9k.errors import UserError, warn
 from yolov9k.hyp import Hyp
@@ -63,6 +64,7 @@ class DetectionDataset(Dataset[Sample]):
     augment False: pictures are letterboxed, never enlarged beyond `img_size`. A picture that cannot be read is
     replaced in training by the next one that can; in evaluation by a grey one, so that its objects count as missed.
     `unreadable` holds the indices of the records that failed so far, as far as `report` was told.
+    decode: "cpu", or "nvjpeg", by which a cache of pictures to augment is filled.
     """
 
     def __init__(
@@ -74,10 +76,13 @@ class DetectionDataset(Dataset[Sample]):
         augment: bool,
         seed: int = 0,
         cache: str | None = None,
+        decode: str = "cpu",
     ) -> None:
         self.records, self.hyp, self.img_size, self.augment, self.seed = records, hyp, img_size, augment, seed
         self.unreadable: set[int] = set()
-        self.pictures: PictureSource = make_source(Reader(records, img_size, fast=augment), cache)
+        nvjpeg = decode == "nvjpeg" and augment and cache is not None
+        reader = NvjpegReader(records, img_size) if nvjpeg else Reader(records, img_size, fast=augment)
+        self.pictures: PictureSource = make_source(reader, cache)
 
     def __len__(self) -> int:
         return len(self.records)

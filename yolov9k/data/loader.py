@@ -162,6 +162,7 @@ def make_loader(
     rect: bool = False,
     workers: int = 2,
     cache: str | None = None,
+    decode: str = "cpu",
     seed: int = 0,
     close_mosaic: int = 15,
     epochs: int = 1,
@@ -175,7 +176,8 @@ def make_loader(
     augment: training, shuffled and augmented; the last `close_mosaic` of `epochs` epochs have no mosaic.
     rect: batches of records of like aspect, padded as little as the stride allows, without mosaic.
     multi_scale: each training batch has a size of its own, 0.5 to 1.5 times img_size in multiples of stride.
-    workers: at most as many as there are processors. cache: None, "ram" or "disk".
+    workers: at most as many as there are processors. cache: None, "ram" or "disk". decode: "cpu", or "nvjpeg" for a cache of
+    pictures to augment.
     pin: page-locked batches, by default where there is CUDA.
     augment_on: "worker", or a device: workers then only read and decode, the device does the rest (`Loader.raw`).
     Raises UserError for an img_size that is no multiple of the stride, a batch below 1, fewer than 0 workers, a
@@ -194,7 +196,7 @@ def make_loader(
         order = np.argsort(aspects, kind="stable")
         shapes = rectangle_shapes(aspects[order], batch, img_size, stride)
     workers = min(workers, os.cpu_count() or 1)
-    dataset = DetectionDataset(split.records, hyp, img_size, augment=augment, seed=seed, cache=cache)
+    dataset = DetectionDataset(split.records, hyp, img_size, augment=augment, seed=seed, cache=cache, decode=decode)
     sampler = DrawSampler(
         order=order,
         batch=batch,

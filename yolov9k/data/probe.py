@@ -81,12 +81,15 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     if tags is not None:  # TIFF; some versions of Pillow have turned `size` already, the tags are as stored
         width, height, orientation = int(tags.get(256, width)), int(tags.get(257, height)), tags.get(_ORIENTATION, 1)
     else:
-        orientation = _exif_orientation(image.info.get("exif", b""))
+        orientation = exif_orientation(image.info.get("exif", b""))
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
-def _exif_orientation(data: bytes) -> int:
-    """Image.getexif() would decode a whole PNG in search of a late chunk and obey XMP, which OpenCV does not."""
+def exif_orientation(data: bytes) -> int:
+    """The orientation in an EXIF block, 1 where it holds none.
+
+    Image.getexif() would decode a whole PNG in search of a late chunk and obey XMP, which OpenCV does not.
+    """
     exif = Image.Exif()
     try:
         exif.load(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from yolov9k.data import nvjpeg
 from yolov9k.data.cache import check_name
 from yolov9k.data.letterbox import rounded_size
 from yolov9k.engine.inference import AMP
@@ -17,7 +18,7 @@ _LEAST = {
     "batch": 1, "epochs": 1, "img": 1, "workers": 0, "close_mosaic": 0, "patience": 0, "bad_steps": 1, "seed": 0,
     "min_items": 0,
 }  # fmt: skip
-_CHOICES = {"amp": ("auto", *AMP), "mode": MODES, "lr_curve": tuple(CURVES)}
+_CHOICES = {"amp": ("auto", *AMP), "mode": MODES, "lr_curve": tuple(CURVES), "decode": ("cpu", "nvjpeg")}
 
 
 @dataclass
@@ -38,6 +39,7 @@ class TrainOptions:
     exist_ok: bool = False
     close_mosaic: int = 15
     cache: str | None = None
+    decode: str = "cpu"
     rect: bool = False
     multi_scale: bool = False
     single_cls: bool = False
@@ -73,6 +75,10 @@ class TrainOptions:
         if self.cfg is not None:
             load_spec(self.cfg)  # a mistyped name is told before the data is read
         check_name(self.cache)
+        if self.decode == "nvjpeg" and self.cache is None:
+            raise UserError("--decode nvjpeg: it fills a cache; add --cache ram or --cache disk")
+        if self.decode == "nvjpeg" and (reason := nvjpeg.why_missing()):
+            raise UserError(f"--decode nvjpeg: {reason}")
         self.img = rounded_size(self.img, "--img")
         if self.close_mosaic > self.epochs // 4:
             warn(f"--close-mosaic {self.close_mosaic} of {self.epochs} epochs; a quarter of them is used")

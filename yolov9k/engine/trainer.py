@@ -127,7 +127,7 @@ class Trainer:
         train = make_loader(
             self.train_split, self.hyp, batch=batch, augment=True, rect=options.rect, seed=options.seed,
             close_mosaic=options.close_mosaic, epochs=options.epochs, multi_scale=options.multi_scale,
-            augment_on=self.device if self.device.type == "cuda" else "worker", **common,
+            augment_on=self.device if self.device.type == "cuda" else "worker", decode=options.decode, **common,
         )  # fmt: skip
         return train, make_loader(self.val_split, self.hyp, batch=2 * options.batch, augment=False, rect=True, **common)
 
