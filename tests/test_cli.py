@@ -63,6 +63,8 @@ def test_train_and_val_and_predict(
     assert run("val", *common, "--weights", best, "--save-json", "--conf-thres", 0.01, "--half", "--verbose") == 0
     results = json.loads((tmp_path / "runs/val/exp/predictions.json").read_text())
     assert all(set(row) >= {"image_id", "category_id", "bbox", "score"} for row in results)
+    stems = {int(path.stem) for path in (scenes.parent / "images/val").iterdir()}
+    assert {row["image_id"] for row in results} <= stems  # the published names of pictures: 000000000139.jpg is 139
     picture = sorted((scenes.parent / "images/val").glob("*"))[0]
     low = ["--img", 64, "--conf", 0.0001]
     assert run("predict", "--weights", best, "--source", picture, *low, "--save-txt", "--save-json") == 0
@@ -71,6 +73,8 @@ def test_train_and_val_and_predict(
     assert (folder / "labels" / f"{picture.stem}.txt").read_text()
     assert (folder / "predictions.json").exists()
     assert "1 pictures, 0 videos" in capsys.readouterr().out
+    assert run("train", "--resume", "--epochs", 2, "--img", 96, "--cfg", "gelan-s") == 0
+    assert "--resume: the run keeps what it was begun with; without effect: --cfg, --img" in capsys.readouterr().err
 
 
 def test_info_prints_layers_and_all_three_forms(capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,15 +124,46 @@ def test_data_check_lists_faults_and_draws(scenes: Path, tmp_path: Path, capsys:
         (["predict", "--weights", "{weights}", "--source", "{data}/..", "--conf", 2], "--conf"),
         (["info", "yolov9-t", "--nc", 0], "model yolov9-t: 0 classes; a model needs at least 1"),
         (["info", "yolov8-n"], "model yolov8-n: unknown"),
+        (["val", "--data", "{data}", "--weights", ""], "--weights: empty; give a checkpoint"),
+        (
+            ["val", "--data", "{data}", "--weights", "{weights}", "--task", "speed"],
+            "--task speed: expected one of train, val, test",
+        ),
+        (["val", "--data", "{data}", "--weights", "{weights}", "--workers", -1], "--workers -1: expected at least 0"),
+        (
+            ["val", "--data", "{data}", "--weights", "{weights}", "--img", 100000],
+            "--img 100000: must be at least 1 and at most 16384",
+        ),
+        (["predict", "--weights", "{weights}", "--source", ""], "--source: empty"),
+        (["predict", "--weights", "{weights}", "--source", "screen"], "screen: streams are not supported"),
+        (["predict", "--weights", "{weights}", "--source", "{data}", "--max-frames", 0], "--max-frames 0: expected at least 1"),
+        (
+            ["predict", "--weights", "{weights}", "--source", "{data}", "--line-thickness", 0],
+            "--line-thickness 0: expected a number",
+        ),
+        (["predict", "--weights", "{weights}", "--source", "{data}", "--max-det", 0], "--max-det 0: expected at least 1"),
+        (["predict", "--weights", "{weights}", "--source", "{data}", "--name", ""], "--name: empty"),
+        (["predict", "--weights", "{text}", "--source", "{data}"], "damaged or not a checkpoint (no pickle of tensors)"),
+        (["demo", "--epochs", 0], "--epochs 0: expected at least 1"),
         (["info", "yolov9-t", "--img", 0], "--img 0"),
         (["data", "check", "nowhere"], "nowhere"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None,
 )
 def test_faults_are_one_line_without_a_traceback(
-    arguments: list[object], message: str, scenes: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[object],
+    message: str,
+    scenes: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(*(str(a).format(data=scenes, weights=weights) for a in arguments)) == 2
+    monkeypatch.chdir(tmp_path)
+    text = tmp_path / "notes.txt"
+    text.write_text("train for an hour\n")
+    assert run(*(str(a).format(data=scenes, weights=weights, text=text) for a in arguments)) == 2
+    assert list(tmp_path.rglob("exp*")) == []  # no empty run directory is left
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error

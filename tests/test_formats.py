@@ -21,7 +21,7 @@ from yolov9k.data.config import load_split
 from yolov9k.data.formats import _LEAST_SIDE, check_box
 from yolov9k.data.formats_coco import join_parts, read_coco
 from yolov9k.data.formats_voc import read_voc
-from yolov9k.data.formats_yolo import RowError, label_path, parse_row
+from yolov9k.data.formats_yolo import RowError, category_ids, label_path, parse_row
 from yolov9k.data.records import Fault, Split
 from yolov9k.errors import UserError
 
@@ -60,6 +60,7 @@ def test_yolo_box_and_polygon(tmp_path: Path) -> None:
     assert split.faults == []
     assert split.names == ["cell", "dust"]
     assert (record.height, record.width, record.image_id) == (20, 40, 1)
+    assert record.result_id == record.path.stem
     assert record.classes.tolist() == [0, 1]
     assert record.classes.dtype == np.int64
     assert record.boxes.dtype == np.float32
@@ -480,3 +481,12 @@ def test_bccd() -> None:
     assert all(fault.fatal and fault.line and "no area" in fault.message for fault in faults)
     assert sum(len(record.classes) for split in splits for record in split.records) + len(faults) == 4888
     assert len(read_voc(root, "trainval").samples) == 292
+
+
+def test_cocos_classes_keep_cocos_ids() -> None:
+    """What is not known of the other 78 names does not matter: these two are at both ends of COCO's list alone."""
+    names = ["person", *map(str, range(78)), "toothbrush"]
+    ids = category_ids(names)
+    assert (len(ids), ids[0], ids[11], ids[-1]) == (80, 1, 13, 90)
+    assert category_ids(names[:-1]) == list(range(79))
+    assert category_ids(list("ab")) == [0, 1]

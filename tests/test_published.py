@@ -34,7 +34,7 @@ def test_every_published_flag_is_answered(command: str) -> None:
     for flag in FLAGS[command].split():
         if flag in _ABSENT[command]:
             with pytest.raises(UserError, match=f"^{flag}: not taken over from the published scripts; "):
-                published_style([command, flag, "1"])
+                published_style([command, flag, "2"])
         elif flag not in _IDLE[command]:
             assert {part for part in published_style([command, flag]) if part.startswith("--")} <= known, flag
     assert not known & (set(_ABSENT[command]) | set(_IDLE[command]))
@@ -46,6 +46,20 @@ def test_an_idle_flag_goes_with_its_value(command: str, flag: str, capsys: pytes
     joined = [f"{flag}=7"] if values else []
     assert published_style([command, flag, *values, "--img", "64", *joined]) == [command, "--img", "64"]
     assert capsys.readouterr().err.count(f"{flag} has no effect: ") == 1 + len(joined)
+
+
+def test_several_values_of_a_flag_that_has_one() -> None:
+    ours = ["predict", "--img", "640", "--weights", "a.pt", "--source", "x"]
+    assert published_style(["detect", "--img", "640", "640", "--weights", "a.pt", "--source", "x", "--vid-stride", "1"]) == ours
+    assert published_style(ours) == ours
+    assert published_style(["train", "--img", "-3", "--weights", ""]) == ["train", "--img", "-3", "--weights", ""]
+    assert published_style(["info", "--img", "64", "yolov9-t"]) == ["info", "--img", "64", "yolov9-t"]
+    with pytest.raises(UserError, match="--img 640 320: give one size, of the long side"):
+        published_style(["predict", "--img", "640", "320"])
+    with pytest.raises(UserError, match=r"--weights a\.pt b\.pt: ensembles are not taken over; give one checkpoint"):
+        published_style(["val", "--weights", "a.pt", "b.pt"])
+    with pytest.raises(UserError, match="--vid-stride: not taken over"):
+        published_style(["predict", "--vid-stride", "2"])
 
 
 def test_the_published_forms_are_understood() -> None:

@@ -197,7 +197,7 @@ def test_frozen_layers_keep_their_weights(options: dict[str, Any], little: dict[
     same = {int(key.split(".")[1]) for key, value in run.model.named_parameters() if torch.equal(value, before[key])}
     assert {0, 1, 2} <= same
     assert 4 not in same
-    with pytest.raises(UserError, match="--freeze 99: the model has layers 0 to 22"):
+    with pytest.raises(UserError, match="--freeze 99,1: the model has layers 0 to 22"):
         trainer(options, freeze=(99, 1))
 
 
@@ -244,6 +244,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(little: dict[str, Any]) -> None
         ({"epochs": 0}, "--epochs 0: expected at least 1"),
         ({"workers": -1}, "--workers -1: expected at least 0"),
         ({"seed": -1}, "--seed -1: expected at least 0"),
+        ({"seed": 2**63}, "--seed 9223372036854775808: expected at most 9223372036854775807"),
+        ({"freeze": (1000,)}, "--freeze 1000: the model has layers 0 to 22"),
+        ({"freeze": (-3,)}, "--freeze -3: the model has layers 0 to 22"),
+        ({"freeze": (23,)}, "--freeze 23: nothing is left to train"),
         ({"patience": -1}, "--patience -1: expected at least 0"),
         ({"close_mosaic": -1}, "--close-mosaic -1: expected at least 0"),
         ({"label_smoothing": 2.0}, "--label-smoothing: label_smoothing is 2.0, expected float from 0 to 0.999"),

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from yolov9k.errors import UserError
+from yolov9k.errors import UserError, warn
 from yolov9k.published import published_style
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="YOLOv9: train, validate, predict.", rich_markup_mode="rich")
@@ -34,8 +34,24 @@ Iou = Annotated[float, typer.Option("--iou-thres", "--iou", help="overlap above 
 MaxDet = Annotated[int, typer.Option("--max-det", help="most detections in a picture")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from yolov9k import __version__
+
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    """YOLOv9: train, validate, predict."""
+
+
 @app.command()
 def train(
+    context: typer.Context,
     data: Annotated[str | None, typer.Option(help="data.yaml, or a folder or file of YOLO, COCO or VOC labels")] = None,
     cfg: Annotated[str | None, typer.Option(help="model: yolov9-t, -s, -m, -c, -e, gelan-t ... -e, or a YAML file")] = None,
     weights: Annotated[str | None, typer.Option(help="checkpoint to start from")] = None,
@@ -51,7 +67,9 @@ def train(
     name: Name = "exp",
     exist_ok: ExistOk = False,
     close_mosaic: Annotated[int, typer.Option(help="so many last epochs are without mosaic")] = 15,
-    resume: Annotated[str | None, typer.Option(help="go on with the latest run, or with the given last.pt")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="go on with the latest run, or with a last.pt; of other flags --epochs alone counts")
+    ] = None,
     cache: Annotated[str | None, typer.Option(help="keep decoded pictures in ram (also without a value) or on disk")] = None,
     decode: Annotated[str, typer.Option(help="what fills the cache for training: cpu, or nvjpeg of torchvision")] = "cpu",
     rect: Annotated[bool, typer.Option("--rect", help="rectangular batches, without mosaic")] = False,
@@ -80,18 +98,21 @@ def train(
     from yolov9k.engine.trainer import Trainer
 
     if resume is not None:
-        changes = {"epochs": epochs} if _given("--epochs") else {}
-        Trainer.resume(None if resume == "latest" else resume, project, **changes).fit()
+        given = [name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")]
+        if ignored := [f"--{name.replace('_', '-')}" for name in given if name not in ("resume", "epochs", "project")]:
+            warn(f"--resume: the run keeps what it was begun with; without effect: {', '.join(sorted(ignored))}")
+        changes = {"epochs": epochs} if "epochs" in given else {}
+        Trainer.resume(None if resume == "latest" else resume, project, console, **changes).fit()
         return
-    if data is None:
+    if not data:
         raise UserError("give --data: a data.yaml, or a folder or file of YOLO, COCO or Pascal VOC labels")
     options = TrainOptions(
-        data=data, cfg=cfg, weights=weights or None, img=img, batch=_batch(batch), epochs=epochs, hyp=hyp, device=device,
-        workers=workers, project=project, name=name, exist_ok=exist_ok, close_mosaic=close_mosaic, cache=cache, rect=rect,
-        multi_scale=multi_scale, single_cls=single_cls, freeze=tuple(_numbers(freeze, "--freeze")), patience=patience,
-        amp=amp, mode=mode, checkpoint=checkpoint, bad_steps=bad_steps, label_smoothing=label_smoothing, seed=seed,
-        strict=strict, noval=noval, noplots=noplots, min_items=min_items, optimizer=optimizer, lr_curve=lr_curve,
-        save_period=save_period, decode=decode,
+        data=data, cfg=cfg or None, weights=weights or None, img=img, batch=_batch(batch), epochs=epochs, hyp=hyp or None,
+        device=device, workers=workers, project=project, name=name, exist_ok=exist_ok, close_mosaic=close_mosaic, cache=cache,
+        decode=decode, rect=rect, multi_scale=multi_scale, single_cls=single_cls,
+        freeze=tuple(_numbers(freeze, "--freeze")), patience=patience, amp=amp, mode=mode, checkpoint=checkpoint,
+        bad_steps=bad_steps, label_smoothing=label_smoothing, seed=seed, strict=strict, noval=noval, noplots=noplots,
+        min_items=min_items, optimizer=optimizer, lr_curve=lr_curve, save_period=save_period,
     )  # fmt: skip
     Trainer(options, console).fit()
 
@@ -117,23 +138,25 @@ def val(
     strict: Strict = False,
 ) -> None:
     """Validate a checkpoint: COCO AP, each class, speed, curves and confusion matrix."""
-    from yolov9k.data.config import load_split
+    from yolov9k.data.config import SPLITS, load_split
     from yolov9k.data.loader import make_loader
     from yolov9k.engine.inference import pick_device
-    from yolov9k.engine.runs import make_run_directory
+    from yolov9k.engine.runs import run_directory
     from yolov9k.engine.trainer import make_criterion
     from yolov9k.engine.validator import print_metrics, validate
     from yolov9k.hyp import Hyp
     from yolov9k.models.checkpoints import load
 
+    if task not in SPLITS:
+        raise UserError(f"--task {task}: expected one of {', '.join(SPLITS)}; speed is printed with each of them")
     split = load_split(data, task, single_cls=single_cls, strict=strict)
     model = load(weights).to(pick_device(device))
     loader = make_loader(split, Hyp(), img_size=_rounded(img), batch=batch, augment=False, rect=True, workers=workers)
-    directory = make_run_directory(project, name, exist_ok)
-    result = validate(
-        model, loader, split=split, criterion=make_criterion(model, Hyp()), conf=conf, iou=iou, max_det=max_det, amp=amp,
-        single_cls=single_cls, plots_dir=directory, save_json=directory / "predictions.json" if save_json else None,
-    )  # fmt: skip
+    with run_directory(project, name, exist_ok) as directory:
+        result = validate(
+            model, loader, split=split, criterion=make_criterion(model, Hyp()), conf=conf, iou=iou, max_det=max_det, amp=amp,
+            single_cls=single_cls, plots_dir=directory, save_json=directory / "predictions.json" if save_json else None,
+        )  # fmt: skip
     loader.close()
     print_metrics(result, console)
     console.print(f"run: {directory}")
@@ -166,15 +189,15 @@ def predict(
     """Detect objects in pictures and videos."""
     from yolov9k.engine.prediction_files import predict_to_folder
     from yolov9k.engine.predictor import Predictor
-    from yolov9k.engine.runs import make_run_directory
+    from yolov9k.engine.runs import run_directory
 
     chosen = [int(c) if c.isdigit() else c for c in classes.split(",")] if classes else None
     predictor = Predictor(weights, _rounded(img), conf, iou, chosen, agnostic_nms, max_det, device, amp)
-    directory = make_run_directory(project, name, exist_ok)
-    summary = predict_to_folder(
-        predictor, source, directory, save_txt=save_txt, save_conf=save_conf, save_json=save_json, save_image=not nosave,
-        hide_labels=hide_labels, hide_conf=hide_conf, line_width=line_thickness, max_frames=max_frames,
-    )  # fmt: skip
+    with run_directory(project, name, exist_ok) as directory:
+        summary = predict_to_folder(
+            predictor, source, directory, save_txt=save_txt, save_conf=save_conf, save_json=save_json, save_image=not nosave,
+            hide_labels=hide_labels, hide_conf=hide_conf, line_width=line_thickness, max_frames=max_frames,
+        )  # fmt: skip
     found = ", ".join(f"{count} {name}" for name, count in summary.counts.items()) or "nothing"
     media = f"{summary.images} pictures, {summary.videos} videos ({summary.frames} frames)"
     skipped = f"; {len(summary.skipped)} unreadable files are left out" if summary.skipped else ""
@@ -316,10 +339,6 @@ def _numbers(text: str | None, flag: str) -> list[int]:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError:
         raise UserError(f"{flag} {text}: expected whole numbers") from None
-
-
-def _given(flag: str) -> bool:
-    return any(argument.split("=")[0] == flag for argument in sys.argv[1:])
 
 
 def main(arguments: list[str] | None = None) -> Any:

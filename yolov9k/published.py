@@ -9,6 +9,10 @@ from yolov9k.errors import UserError, warn
 
 _BARE = {"--resume": "latest", "--cache": "ram"}  # flags whose value may be left out
 _LISTS = ("--freeze", "--classes")  # flags of several values
+_SINGLE = {  # flags that may have had several, and what to do with one
+    "--weights": "ensembles are not taken over; give one checkpoint",
+    **dict.fromkeys(("--img", "--imgsz", "--img-size"), "give one size, of the long side"),
+}
 _SAME = {
     "--half": ("--amp", "fp16"),
     "--cos-lr": ("--lr-curve", "cosine"),
@@ -26,6 +30,7 @@ _IDLE = {
         "--entity": (1, _LOGGER),
         "--bbox_interval": (1, _LOGGER),
         "--artifact_alias": (1, _LOGGER),
+        "--upload_dataset": (0, _LOGGER),
     },
     "val": {
         "--verbose": (0, "every class is printed anyway"),
@@ -44,7 +49,6 @@ _ABSENT = {
         "--bucket": "copy the run directory yourself",
         "--image-weights": "leave it out",
         "--quad": "leave it out; --multi-scale varies the size",
-        "--upload_dataset": f"leave it out; {_LOGGER}",
     },
     "val": {
         "--augment": "leave it out",
@@ -68,6 +72,7 @@ def published_style(arguments: list[str]) -> list[str]:
 
     Warns of a flag without effect. Raises UserError for one that is not there, with what to do instead.
     """
+    arguments = ["predict", *arguments[1:]] if arguments[:1] == ["detect"] else arguments
     command = arguments[0] if arguments else ""
     idle, absent = _IDLE.get(command, {}), _ABSENT.get(command, {})
     result: list[str] = []
@@ -75,9 +80,11 @@ def published_style(arguments: list[str]) -> list[str]:
     while waiting:
         argument = waiting.pop(0)
         flag, _, value = argument.partition("=")
-        if flag in absent:
+        if flag in absent and flag == "--vid-stride" and (value or "".join(waiting[:1])) == "1":  # every frame, as always
+            del waiting[: 0 if value else 1]
+        elif flag in absent:
             raise UserError(f"{flag}: not taken over from the published scripts; {absent[flag]}")
-        if flag in idle:
+        elif flag in idle:
             count, why = idle[flag]
             del waiting[: 0 if value else count]
             warn(f"{flag} has no effect: {why}")
@@ -85,9 +92,18 @@ def published_style(arguments: list[str]) -> list[str]:
             result += [argument, _BARE[argument]]
         elif argument in _LISTS:
             result += [argument, ",".join(_values(waiting))]
+        elif argument in _SINGLE and command in _IDLE:
+            result += [argument, *_one(argument, _values(waiting))]
         else:
             result += _SAME.get(argument, (argument,))
     return result
+
+
+def _one(flag: str, values: list[str]) -> list[str]:
+    """The value of a flag that has one here, if it is given. Raises UserError for several that differ."""
+    if len(set(values)) > 1:
+        raise UserError(f"{flag} {' '.join(values)}: {_SINGLE[flag]}")
+    return values[:1]
 
 
 def _values(waiting: list[str]) -> list[str]:

@@ -50,7 +50,7 @@ def load_split(data: str | Path, split: str, *, single_cls: bool = False, strict
     result = Split(split, listing.names, listing.category_ids, records, listing.faults + faults, source.path)
     _refuse(result, strict)
     if records and not any(len(record.classes) for record in records):
-        warn(f"{source.path}: none of the {len(records)} images of {split} has a label; `yolov9k data check` tells why")
+        warn(f"{source.path}: none of the {len(records)} images of {split} has a label that can be used")
     return merge_classes(result) if single_cls else result
 
 

@@ -70,7 +70,10 @@ def build_records(samples: list[Sample]) -> tuple[list[Record], list[Fault]]:
         if info.fault:
             faults.append(_image_fault(sample, info.fault))
             continue
-        records.append(_build_record(sample, info, image_id or 0, faults))
+        record = _build_record(sample, info, image_id or 0, faults)
+        stem = sample.path.stem  # as the published validation names pictures
+        record.result_id = (int(stem) if stem.isdecimal() else stem) if sample.image_id is None else sample.image_id
+        records.append(record)
     return records, faults
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from yolov9k.errors import UserError, warn
 
 Image = NDArray[np.uint8]
+LARGEST = 16384  # pixels of a side: a picture of 800 MB
 FILL = 114  # grey of the padding; facts, training recipe
 
 
@@ -100,9 +101,9 @@ def rectangle_shapes(aspects: NDArray[np.float64], batch: int, img_size: int, st
 
 
 def rounded_size(img_size: int, flag: str, stride: int = 32) -> int:
-    """`img_size` rounded up to a multiple of the stride; says so. Raises UserError below 1."""
-    if img_size < 1:
-        raise UserError(f"{flag} {img_size}: must be at least 1")
+    """`img_size` rounded up to a multiple of the stride; says so. Raises UserError below 1 or above LARGEST."""
+    if not 1 <= img_size <= LARGEST:
+        raise UserError(f"{flag} {img_size}: must be at least 1 and at most {LARGEST}")
     rounded = -(-img_size // stride) * stride
     if rounded != img_size:
         warn(f"{flag} {img_size} is no multiple of {stride}; {rounded} is used")

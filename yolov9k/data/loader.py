@@ -186,8 +186,9 @@ def make_loader(
     if img_size < stride or img_size % stride:
         near = max(1, round(img_size / stride)) * stride
         raise UserError(f"--img-size {img_size}: not a multiple of the stride {stride}; the nearest is {near}")
-    if batch < 1 or workers < 0:
-        raise UserError(f"--batch {batch} --workers {workers}: need at least 1 and 0")
+    for flag, value, least in (("batch", batch, 1), ("workers", workers, 0)):
+        if value < least:
+            raise UserError(f"--{flag} {value}: expected at least {least}")
     if not split.records:
         raise UserError(f"{split.source}: the split '{split.name}' has no pictures")
     order, shapes = np.arange(len(split.records)), None

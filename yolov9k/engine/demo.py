@@ -16,6 +16,7 @@ from yolov9k.engine.options import TrainOptions
 from yolov9k.engine.predictor import Predictor
 from yolov9k.engine.sources import read_image
 from yolov9k.engine.trainer import Trainer
+from yolov9k.errors import UserError
 
 SIZE = 128  # pixels: small enough for minutes on two cores
 NEXT = """what to type next, for your own data:
@@ -27,6 +28,8 @@ NEXT = """what to type next, for your own data:
 
 def run_demo(folder: str | Path, project: str | Path, epochs: int, console: Console) -> float:
     """Generate, train, evaluate, draw; returns AP50 on scenes that were not trained on."""
+    if epochs < 1:
+        raise UserError(f"--epochs {epochs}: expected at least 1")
     data = generate(folder, size=SIZE)
     console.print(f"generated scenes: {data.parent}")
     options = TrainOptions(

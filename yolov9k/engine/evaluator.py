@@ -113,10 +113,13 @@ class CocoEvaluator:
         self.names, self.category_ids = list(names), list(category_ids)
         self._truth: dict[int, Truth] = {}
         self._detections: dict[int, list[Floats]] = {}
+        self._result_ids: dict[int, int | str] = {}
         for record in records:
             if record.image_id in self._truth:
                 raise ValueError(f"image id {record.image_id} comes twice")
             self._truth[record.image_id] = Truth.of_record(record)
+            if record.result_id is not None:
+                self._result_ids[record.image_id] = record.result_id
 
     @classmethod
     def from_json(cls, path: str | Path) -> CocoEvaluator:
@@ -157,10 +160,13 @@ class CocoEvaluator:
             raise UserError(f"COCO result {number} does not fit the truth ({what})") from None
 
     def save_json(self, path: str | Path) -> None:
-        """Write COCO results: bbox with 3 decimals, score with 5. The file appears complete or not at all."""
+        """Write COCO results: bbox with 3 decimals, score with 5; pictures are called by their `result_id`.
+
+        The file appears complete or not at all.
+        """
         results = [
             {
-                "image_id": row["image_id"],
+                "image_id": self._result_ids.get(row["image_id"], row["image_id"]),
                 "category_id": self.category_ids[row["category_id"]],
                 "bbox": [round(value, 3) for value in row["bbox"]],
                 "score": round(row["score"], 5),

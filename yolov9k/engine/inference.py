@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -43,7 +44,8 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raises UserError unless low <= value <= high."""
     if not low <= value <= high:
-        raise UserError(f"--{name} {value}: expected a number from {low:g} to {high:g}")
+        wanted = f"at least {low:g}" if high == math.inf else f"a number from {low:g} to {high:g}"
+        raise UserError(f"--{name} {value:g}: expected {wanted}")
 
 
 def model_device(model: nn.Module) -> torch.device:

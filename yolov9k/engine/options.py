@@ -14,6 +14,7 @@ from yolov9k.engine.step import MODES
 from yolov9k.errors import UserError, warn
 from yolov9k.models.spec import load_spec
 
+MAX_SEED = 2**63 - 1
 _LEAST = {
     "batch": 1, "epochs": 1, "img": 1, "workers": 0, "close_mosaic": 0, "patience": 0, "bad_steps": 1, "seed": 0,
     "min_items": 0,
@@ -65,6 +66,8 @@ class TrainOptions:
             value = getattr(self, key)
             if value < low and (key, value) != ("batch", 0):
                 raise UserError(f"--{key.replace('_', '-')} {value}: expected at least {low}")
+        if self.seed > MAX_SEED:
+            raise UserError(f"--seed {self.seed}: expected at most {MAX_SEED}")
         for key, choices in _CHOICES.items():
             if getattr(self, key) not in choices:
                 raise UserError(f"--{key.replace('_', '-')} {getattr(self, key)}: expected one of {', '.join(choices)}")
@@ -81,8 +84,9 @@ class TrainOptions:
             raise UserError(f"--decode nvjpeg: {reason}")
         self.img = rounded_size(self.img, "--img")
         if self.close_mosaic > self.epochs // 4:
-            warn(f"--close-mosaic {self.close_mosaic} of {self.epochs} epochs; a quarter of them is used")
-            self.close_mosaic = self.epochs // 4
+            few = self.epochs // 4
+            warn(f"--close-mosaic {self.close_mosaic}: {few} of {self.epochs} epochs are without mosaic, a quarter at most")
+            self.close_mosaic = few
 
     def plain(self) -> dict[str, Any]:
         """Values that a checkpoint and a YAML file can hold."""

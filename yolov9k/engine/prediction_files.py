@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,11 +12,12 @@ from typing import Any
 import cv2
 
 from yolov9k.data.draw import Image, class_name
-from yolov9k.engine.inference import Speed, progress_bar, write_json
+from yolov9k.engine.inference import Speed, check_range, progress_bar, write_json
 from yolov9k.engine.predictor import Predictor, Result
 from yolov9k.engine.sources import Source, open_source
 from yolov9k.errors import UserError
 
+THICKEST = 100  # pixels of a box's line
 _WRITABLE = frozenset({".bmp", ".jpeg", ".jpg", ".jpe", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -124,7 +126,11 @@ class _Writer:
         written, content = cv2.imencode(suffix, self.draw(result))
         if not written:
             raise UserError(f"{path}: OpenCV cannot encode a {suffix} picture")
-        path.write_bytes(content.tobytes())
+        try:
+            path.write_bytes(content.tobytes())
+        except OSError as error:
+            path.unlink(missing_ok=True)  # not half of it
+            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
         self.summary.files.append(path)
 
     def _add_frame(self, result: Result) -> None:
@@ -151,7 +157,10 @@ class _Writer:
         """Empty where nothing was found: that tells a picture without objects from one that was not looked at."""
         if self.txt:
             path = self.out / "labels" / f"{self._label_stems.claim(stem)}.txt"
-            path.write_text(result.to_yolo_text(self.conf))
+            try:
+                path.write_text(result.to_yolo_text(self.conf))
+            except OSError as error:
+                raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
     def close(self) -> None:
         """Finish the last video and write the JSON."""
@@ -182,6 +191,10 @@ def predict_to_folder(
     predictions.json, Result.to_json of every picture. max_frames: of each video. An interruption leaves complete files
     and the JSON of what is done. Raises UserError.
     """
+    if line_width is not None:
+        check_range("line-thickness", line_width, 1, THICKEST)
+    if max_frames is not None:
+        check_range("max-frames", max_frames, 1, math.inf)
     found = source if isinstance(source, Source) else open_source(source, max_frames)
     drawing = _Drawing(not hide_labels, not hide_conf, line_width) if save_image else None
     writer = _Writer(Path(out_dir), drawing, txt=save_txt, conf=save_conf, keep_json=save_json)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,22 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@contextmanager
+def run_directory(project: str | Path, name: str, exist_ok: bool = False) -> Iterator[Path]:
+    """`make_run_directory`, and what was refused before anything was written leaves no folder behind."""
+    directory = make_run_directory(project, name, exist_ok)
+    try:
+        yield directory
+    except BaseException:
+        with suppress(OSError):  # it is not empty
+            directory.rmdir()
+        raise
+
+
 def make_run_directory(project: str | Path, name: str, exist_ok: bool = False) -> Path:
     """Create project/name, or project/name2, name3, ... where it exists. Raises UserError where it cannot be written."""
+    if not name.strip():
+        raise UserError("--name: empty; give the run directory a name")
     wanted = Path(project) / name
     directory, number = wanted, 2
     while directory.exists() and not exist_ok:

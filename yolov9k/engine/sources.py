@@ -71,7 +71,9 @@ def open_source(source: str | Path, max_frames: int | None = None) -> Source:
     """Find what `source` names: a picture, a video, a folder (not its subfolders), a glob pattern (** allowed) or a
     .txt file with a path on each line, relative to that file. Raises UserError where there is nothing to read."""
     text = str(source)
-    if "://" in text or text.isdigit():
+    if not text.strip():
+        raise UserError("--source: empty; give a file, a folder, a pattern or a .txt list")
+    if "://" in text or text.isdigit() or text.split()[0] == "screen":
         raise UserError(f"{text}: streams are not supported; give a file, a folder, a pattern or a .txt list")
     path = Path(source).expanduser()
     if path.is_dir():

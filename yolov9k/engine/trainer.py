@@ -48,6 +48,8 @@ class Trainer:
         self.val_split = load_split(options.data, "val", single_cls=options.single_cls, strict=options.strict)
         self._check_names()
         self._leave_out_poor()
+        if not any(len(record.classes) for record in self.train_split.records):
+            raise UserError(f"{options.data}: no training picture has an object; 'yolov9k data check {options.data}' lists why")
         self._report_faults()
         self.model = self._model(resume).to(self.device).checkpoint_stages(options.checkpoint)
         self.criterion = make_criterion(self.model, self.hyp)
@@ -73,7 +75,9 @@ class Trainer:
         self.watch = Watch(self.step, self.train_split.records, options.bad_steps, last_good)
 
     @classmethod
-    def resume(cls, path: str | Path | None, project: str = "runs/train", **changes: Any) -> Trainer:
+    def resume(
+        cls, path: str | Path | None, project: str = "runs/train", console: Console | None = None, **changes: Any
+    ) -> Trainer:
         """Go on with a run from its last.pt (None: the youngest below `project`). Raises UserError."""
         checkpoint = Path(path) if path else latest_checkpoint(project)
         content = read(checkpoint)
@@ -87,7 +91,7 @@ class Trainer:
                 f"{checkpoint}: its {options.epochs} epochs are done, nothing to resume; train on with --weights {checkpoint}"
             )
         content["directory"] = str(checkpoint.resolve().parents[1])
-        return cls(options, resume=content)
+        return cls(options, console, content)
 
     def fit(self) -> ValidationResult:
         """Train all epochs; returns the validation of the best weights. Ctrl-C saves last.pt and is raised again."""
@@ -304,11 +308,14 @@ def make_criterion(model: YOLOv9, hyp: Hyp) -> DetectionLoss:
 
 def _freeze(model: YOLOv9, layers: tuple[int, ...]) -> None:
     """Freeze layers: one number N means the first N, several mean just those (as the published flag)."""
-    chosen = range(layers[0]) if len(layers) == 1 else layers
+    given = ",".join(map(str, layers))
+    chosen = range(layers[0]) if len(layers) == 1 and layers[0] >= 0 else layers
     for number in chosen:
         if not 0 <= number < len(model.model):
-            raise UserError(f"--freeze {number}: the model has layers 0 to {len(model.model) - 1}")
+            raise UserError(f"--freeze {given}: the model has layers 0 to {len(model.model) - 1}")
         model.model[number].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"--freeze {given}: nothing is left to train")
 
 
 def _note(parts: list[float], rate: float, memory: float) -> str:

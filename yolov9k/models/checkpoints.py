@@ -110,6 +110,8 @@ def rebuild(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
 
 def read(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file. Raises UserError naming the file and the remedy."""
+    if not str(path).strip():
+        raise UserError("--weights: empty; give a checkpoint")
     path = Path(path)
     if os.path.isdir(path):
         raise UserError(f"{path}: is a folder, give a checkpoint in it")
@@ -124,7 +126,8 @@ def read(path: str | Path) -> dict[str, Any]:
             f"{path}: holds Python objects, not only tensors, and is not opened; convert it to a state dict first"
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, SafetensorError) as error:
-        what = " ".join(str(error).split())[:200] or type(error).__name__
+        said = " ".join(str(error).split()).split(". ")[0]  # torch goes on to guess what to do
+        what = "no pickle of tensors" if isinstance(error, LookupError | AttributeError | EOFError) or not said else said
         raise UserError(f"{path}: damaged or not a checkpoint ({what})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds {type(content).__name__}, expected a checkpoint or a state dict")

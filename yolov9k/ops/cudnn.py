@@ -34,7 +34,7 @@ def _layout(tensor: Tensor) -> Layout:
 def _load() -> tuple[Any, str]:
     """The frontend's module, or why it is not here."""
     if importlib.util.find_spec("cudnn") is None:
-        return None, "nvidia-cudnn-frontend is not installed; `pip install 'yolov9k[cudnn]'`"
+        return None, "nvidia-cudnn-frontend is not installed; `pip install -e '.[cudnn]'`"
     if not torch.cuda.is_available():
         return None, "torch sees no CUDA device"
     try:
