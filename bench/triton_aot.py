@@ -1,7 +1,7 @@
 """Registers, shared memory and spills of every Triton kernel, compiled ahead of time for real GPUs; needs none.
 
 `python bench/triton_aot.py` prints the table that stands in bench/results/triton.md; with `--ones` that of kernels for sizes of
-one, which Triton makes constants of.
+one, which Triton makes constants of; with `--brief` one variant a kernel beside those for sm_90.
 """
 
 from __future__ import annotations
@@ -182,4 +182,7 @@ if __name__ == "__main__":
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     ones = "--ones" in sys.argv
     once = list({(source.module, source.kernel): source for source in SOURCES}.values())
-    print(table(list(compile_kernels(once, (90,), ones) if ones else compile_kernels(SOURCES))))
+    if "--brief" in sys.argv:
+        print(table([*compile_kernels(SOURCES, (90,)), *compile_kernels(once, (80, 100))]))
+    else:
+        print(table(list(compile_kernels(once, (90,), ones) if ones else compile_kernels(SOURCES))))

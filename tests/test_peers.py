@@ -73,13 +73,15 @@ def test_a_subject_that_fails_is_recorded_with_its_last_lines(tmp_path: Path) ->
 
 
 def test_validation_and_latency_begin_with_a_training_of_their_own(tmp_path: Path) -> None:
-    record = peers(tmp_path, "val", "--batch", "2", "--repeats", "1", "--ways", "ours, float32")
+    record = peers(tmp_path, "val", "--models", "gelan-t", "--batch", "2", "--repeats", "1", "--ways", "ours, float32")
     (row,) = record["rows"]
     assert row.keys() >= COUNTED | {"ap", "ap50"}
     assert row["images_per_s"] == pytest.approx(2000 / row["median_ms"], rel=RECORDED_RATE)
-    weights = tmp_path / "work" / "yolov9-t-ours" / "run" / "weights" / "best.pt"
+    weights = tmp_path / "work" / "gelan-t-ours" / "run" / "weights" / "best.pt"
     written = weights.stat().st_mtime_ns
-    rows = peers(tmp_path, "latency", "--repeats", "1", "--ways", "ours lean, fused", "ours eager")["rows"]
+    rows = peers(tmp_path, "latency", "--models", "gelan-t", "--repeats", "1", "--ways", "ours lean, fused", "ours eager")[
+        "rows"
+    ]
     assert [row["way"] for row in rows] == ["ours lean, fused", "ours eager"]
     assert all(row["batch"] == 1 and row.keys() >= COUNTED for row in rows)
     assert weights.stat().st_mtime_ns == written  # done once

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHORTER = {"demo": ["--epochs", "1"], "train": ["--epochs", "1", "--workers", "0", "--img", "64"]}
+SHORTER = {"demo": ["--epochs", "1", "--scenes", "60"], "train": ["--epochs", "1", "--workers", "0", "--img", "64"]}
 
 
 def blocks(language: str) -> list[str]:

@@ -283,11 +283,12 @@ def demo(
     folder: Annotated[str, typer.Option(help="where the generated pictures go")] = "runs/demo-data",
     project: Project = "runs/train",
     epochs: Annotated[int, typer.Option(help="passes over the generated pictures")] = 14,
+    scenes: Annotated[int, typer.Option(help="pictures to train on; a fifth of them more are drawn to validate")] = 480,
 ) -> None:
     """Generate pictures of shapes, train yolov9-t on them, and draw its predictions beside the truth: some minutes on a CPU."""
     from yolov9k.engine.demo import run_demo
 
-    run_demo(folder, project, epochs, console)
+    run_demo(folder, project, epochs, console, scenes)
 
 
 def _print_machine() -> None:

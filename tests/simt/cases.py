@@ -21,7 +21,7 @@ SHIM = Path(__file__).resolve().parent
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/assigner.h
 FILTER_WORDS = 128  # csrc/nms.h: kMostFiltered / 32
 SANITIZERS = {
-    "plain": ("-O2",),
+    "plain": ("-O1",),
     "address": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-O1", "-g", "-fsanitize=thread"),
 }

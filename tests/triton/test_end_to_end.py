@@ -1,5 +1,5 @@
 """All of yolov9-t with the fused kernels and a GPU's tiles: as close to float64 as torch's own float32. Interpreted, one
-step takes a minute; four steps of the published trajectory are in test_trajectory, with larger tiles."""
+step takes a minute; steps of the published trajectory are in test_trajectory, with larger tiles."""
 
 from __future__ import annotations
 
