@@ -191,11 +191,8 @@ def main() -> int:
         print(f"gpu-check: not importable: {', '.join(missing)}; install them, or name a folder of their unpacked wheels "
               "in PYTHONPATH", file=sys.stderr)  # fmt: skip
         return 2
-    whole = chosen == set(names)
     for name in RECORDS.keys() & chosen:
         (folder / f"{name}.json").unlink(missing_ok=True)  # an earlier run's
-    if whole:
-        (folder / "gpu-check.json").unlink(missing_ok=True)
     results = run_all([step for step in steps(folder) if step.name in chosen])
     write(folder, results)
     print(f"report: {folder / 'gpu-check.md'}")

@@ -180,9 +180,11 @@ def table(kernels: list[Compiled]) -> str:
 if __name__ == "__main__":
     os.environ.pop("TRITON_INTERPRET", None)
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-    ones = "--ones" in sys.argv
     once = list({(source.module, source.kernel): source for source in SOURCES}.values())
-    if "--brief" in sys.argv:
-        print(table([*compile_kernels(SOURCES, (90,)), *compile_kernels(once, (80, 100))]))
+    if "--ones" in sys.argv:
+        kernels = list(compile_kernels(once, (90,), ones=True))
+    elif "--brief" in sys.argv:
+        kernels = [*compile_kernels(SOURCES, (90,)), *compile_kernels(once, (80, 100))]
     else:
-        print(table(list(compile_kernels(once, (90,), ones) if ones else compile_kernels(SOURCES))))
+        kernels = list(compile_kernels(SOURCES))
+    print(table(kernels))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 from rich.markup import escape
 
@@ -10,6 +12,13 @@ _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 class UserError(Exception):
     """A fault the user can mend. The command line prints its message alone, without a traceback, and exits with 2."""
+
+
+def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raises UserError, naming the flag, unless low <= value <= high."""
+    if not low <= value <= high:
+        wanted = f"at least {low:g}" if high == math.inf else f"a number from {low:g} to {high:g}"
+        raise UserError(f"--{name} {value:g}: expected {wanted}")
 
 
 def warn(message: str) -> None:

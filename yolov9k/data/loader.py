@@ -23,7 +23,7 @@ from yolov9k.data.batch import Batch, RawBatch, collate, pack
 from yolov9k.data.dataset import DetectionDataset, Draw, Sample
 from yolov9k.data.letterbox import rectangle_shapes
 from yolov9k.data.records import Split
-from yolov9k.errors import UserError
+from yolov9k.errors import UserError, check_range
 from yolov9k.hyp import Hyp
 
 __all__ = ["Batch", "DrawSampler", "Loader", "RawBatch", "make_loader"]
@@ -186,9 +186,8 @@ def make_loader(
     if img_size < stride or img_size % stride:
         near = max(1, round(img_size / stride)) * stride
         raise UserError(f"--img-size {img_size}: not a multiple of the stride {stride}; the nearest is {near}")
-    for flag, value, least in (("batch", batch, 1), ("workers", workers, 0)):
-        if value < least:
-            raise UserError(f"--{flag} {value}: expected at least {least}")
+    check_range("batch", batch, 1)
+    check_range("workers", workers, 0)
     if not split.records:
         raise UserError(f"{split.source}: the split '{split.name}' has no pictures")
     order, shapes = np.arange(len(split.records)), None

@@ -6,7 +6,6 @@ Its pixels differ from libjpeg's by a few levels of 255, so that a cache of one 
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -65,7 +64,9 @@ class NvjpegReader(Reader):
             return {}
         try:
             pictures = self.decode([torch.from_numpy(np.frombuffer(data, np.uint8).copy()) for _, data in files])
-            return dict(itertools.chain.from_iterable(map(self._fitted, (index for index, _ in files), pictures)))
+            return {
+                index: self._fitted(index, p) for (index, _), p in zip(files, pictures, strict=True) if self._whole(index, p)
+            }
         except RuntimeError as error:
             warn(f"--decode nvjpeg: {' '.join(str(error).split())}; {len(files)} pictures are decoded without it")
             return {}
@@ -81,13 +82,14 @@ class NvjpegReader(Reader):
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
             return None
 
-    def _fitted(self, index: int, picture: Tensor) -> list[tuple[int, Image]]:
-        record = self.records[index]
-        if tuple(picture.shape) != (3, record.height, record.width):
-            return []
-        reduce = self.reduction(record)
+    def _whole(self, index: int, picture: Tensor) -> bool:
+        """Whether it has the size that the record was read with."""
+        return tuple(picture.shape) == (3, self.records[index].height, self.records[index].width)
+
+    def _fitted(self, index: int, picture: Tensor) -> Image:
+        reduce = self.reduction(self.records[index])
         height, width = (-(-side // reduce) for side in picture.shape[1:])
-        return [(index, shrink(picture, reduce, self.shape(height, width)).cpu().numpy())]
+        return shrink(picture, reduce, self.shape(height, width)).cpu().numpy()
 
 
 def shrink(picture: Tensor, reduce: int, shape: tuple[int, int]) -> Tensor:

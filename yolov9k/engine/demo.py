@@ -16,9 +16,8 @@ from yolov9k.engine.options import TrainOptions
 from yolov9k.engine.predictor import Predictor
 from yolov9k.engine.sources import read_image
 from yolov9k.engine.trainer import Trainer
-from yolov9k.errors import UserError
+from yolov9k.errors import check_range
 
-SCENES = 480
 SIZE = 128  # pixels: small enough for minutes on two cores
 NEXT = """what to type next, for your own data:
   yolov9k data check path/to/data.yaml --plot grid.png
@@ -27,11 +26,10 @@ NEXT = """what to type next, for your own data:
   yolov9k predict --weights {weights} --source path/to/pictures"""
 
 
-def run_demo(folder: str | Path, project: str | Path, epochs: int, console: Console, scenes: int = SCENES) -> float:
+def run_demo(folder: str | Path, project: str | Path, epochs: int, console: Console, scenes: int) -> float:
     """Generate, train, evaluate, draw; returns AP50 on scenes that were not trained on: a fifth of `scenes` more."""
-    for flag, value in (("--epochs", epochs), ("--scenes", scenes)):
-        if value < 1:
-            raise UserError(f"{flag} {value}: expected at least 1")
+    check_range("epochs", epochs, 1)
+    check_range("scenes", scenes, 1)
     data = generate(folder, train=scenes, val=max(scenes // 5, 1), size=SIZE)
     console.print(f"generated scenes: {data.parent}")
     options = TrainOptions(

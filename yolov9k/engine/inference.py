@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -39,13 +38,6 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {device}: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
     return chosen
-
-
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raises UserError unless low <= value <= high."""
-    if not low <= value <= high:
-        wanted = f"at least {low:g}" if high == math.inf else f"a number from {low:g} to {high:g}"
-        raise UserError(f"--{name} {value:g}: expected {wanted}")
 
 
 def model_device(model: nn.Module) -> torch.device:

@@ -11,7 +11,7 @@ from yolov9k.data.letterbox import rounded_size
 from yolov9k.engine.inference import AMP
 from yolov9k.engine.optim import CURVES
 from yolov9k.engine.step import MODES
-from yolov9k.errors import UserError, warn
+from yolov9k.errors import UserError, check_range, warn
 from yolov9k.models.spec import load_spec
 
 MAX_SEED = 2**63 - 1
@@ -63,9 +63,8 @@ class TrainOptions:
     def check(self) -> None:
         """Raise UserError for values that cannot be; round the picture size up to a multiple of 32, and say so."""
         for key, low in _LEAST.items():
-            value = getattr(self, key)
-            if value < low and (key, value) != ("batch", 0):
-                raise UserError(f"--{key.replace('_', '-')} {value}: expected at least {low}")
+            if (key, value := getattr(self, key)) != ("batch", 0):  # 0: the largest that fits
+                check_range(key.replace("_", "-"), value, low)
         if self.seed > MAX_SEED:
             raise UserError(f"--seed {self.seed}: expected at most {MAX_SEED}")
         for key, choices in _CHOICES.items():

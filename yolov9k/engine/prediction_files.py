@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ from typing import Any
 import cv2
 
 from yolov9k.data.draw import Image, class_name
-from yolov9k.engine.inference import Speed, check_range, progress_bar, write_json
+from yolov9k.engine.inference import Speed, progress_bar, write_json
 from yolov9k.engine.predictor import Predictor, Result
 from yolov9k.engine.sources import Source, open_source
-from yolov9k.errors import UserError
+from yolov9k.errors import UserError, check_range
 
 THICKEST = 100  # pixels of a box's line
 _WRITABLE = frozenset({".bmp", ".jpeg", ".jpg", ".jpe", ".png", ".tif", ".tiff", ".webp"})
@@ -126,11 +125,7 @@ class _Writer:
         written, content = cv2.imencode(suffix, self.draw(result))
         if not written:
             raise UserError(f"{path}: OpenCV cannot encode a {suffix} picture")
-        try:
-            path.write_bytes(content.tobytes())
-        except OSError as error:
-            path.unlink(missing_ok=True)  # not half of it
-            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+        _write(path, content.tobytes())
         self.summary.files.append(path)
 
     def _add_frame(self, result: Result) -> None:
@@ -157,16 +152,22 @@ class _Writer:
         """Empty where nothing was found: that tells a picture without objects from one that was not looked at."""
         if self.txt:
             path = self.out / "labels" / f"{self._label_stems.claim(stem)}.txt"
-            try:
-                path.write_text(result.to_yolo_text(self.conf))
-            except OSError as error:
-                raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+            _write(path, result.to_yolo_text(self.conf).encode())
 
     def close(self) -> None:
         """Finish the last video and write the JSON."""
         self._end_video()
         if self.rows is not None:
             write_json(self.out / "predictions.json", self.rows)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a whole file or none; unlike `write_atomically` without waiting for the disk, as there are thousands of them."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        path.unlink(missing_ok=True)  # not half of it
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def predict_to_folder(
@@ -194,7 +195,7 @@ def predict_to_folder(
     if line_width is not None:
         check_range("line-thickness", line_width, 1, THICKEST)
     if max_frames is not None:
-        check_range("max-frames", max_frames, 1, math.inf)
+        check_range("max-frames", max_frames, 1)
     found = source if isinstance(source, Source) else open_source(source, max_frames)
     drawing = _Drawing(not hide_labels, not hide_conf, line_width) if save_image else None
     writer = _Writer(Path(out_dir), drawing, txt=save_txt, conf=save_conf, keep_json=save_json)

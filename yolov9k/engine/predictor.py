@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,6 @@ from yolov9k.engine.inference import (
     Clock,
     Speed,
     autocast,
-    check_range,
     detect,
     exact,
     inference_form,
@@ -27,7 +25,7 @@ from yolov9k.engine.inference import (
     to_input,
 )  # fmt: skip
 from yolov9k.engine.sources import Frame, Source, open_source
-from yolov9k.errors import UserError
+from yolov9k.errors import UserError, check_range
 from yolov9k.models import YOLOv9
 from yolov9k.models.checkpoints import load
 
@@ -112,8 +110,8 @@ class Predictor:
     ) -> None:
         check_range("conf", conf, 0, 1)
         check_range("iou", iou, 0, 1)
-        check_range("max-det", max_det, 1, math.inf)
-        check_range("batch", batch, 1, math.inf)
+        check_range("max-det", max_det, 1)
+        check_range("batch", batch, 1)
         self.device = pick_device(device)
         autocast(self.device, amp)  # says at once when there is no such precision
         loaded = load(model) if isinstance(model, (str, Path)) else model

@@ -30,7 +30,7 @@ from yolov9k.engine.memory import memory_gb, synthetic_batch
 from yolov9k.engine.runs import make_run_directory
 from yolov9k.engine.step import TrainStep
 from yolov9k.engine.trainer import make_criterion
-from yolov9k.errors import UserError
+from yolov9k.errors import UserError, check_range
 from yolov9k.hyp import Hyp
 from yolov9k.models import YOLOv9, create_model
 
@@ -91,9 +91,8 @@ def run_profile(
     data: pictures come from a data set's loader, and waiting for them is measured; None: random ones, already there.
     Raises UserError for what a user can mend.
     """
-    for flag, value in (("--batch", batch), ("--steps", steps), ("--nc", nc)):
-        if value < 1:
-            raise UserError(f"{flag} {value}: expected at least 1")
+    for flag, value in (("batch", batch), ("steps", steps), ("nc", nc)):
+        check_range(flag, value, 1)
     chosen = pick_device(device)
     precision = choose_amp(amp, chosen)
     if precision not in AMP:

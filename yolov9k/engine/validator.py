@@ -23,7 +23,6 @@ from yolov9k.engine.inference import (
     Clock,
     Speed,
     autocast,
-    check_range,
     detect,
     exact,
     inference_form,
@@ -31,7 +30,7 @@ from yolov9k.engine.inference import (
     progress_bar,
     to_input,
 )  # fmt: skip
-from yolov9k.errors import UserError, warn
+from yolov9k.errors import UserError, check_range, warn
 from yolov9k.models import YOLOv9
 from yolov9k.ops import Detections
 
@@ -88,7 +87,7 @@ def validate(
     """
     check_range("conf", conf, 0, 1)
     check_range("iou", iou, 0, 1)
-    check_range("max-det", max_det, 1, math.inf)
+    check_range("max-det", max_det, 1)
     if single_cls and model.num_classes > 1:
         criterion = None  # the truth's one class is none of the model's
     chosen = torch.device(device) if device is not None else model_device(model)

@@ -68,9 +68,9 @@ def fastest(
     found = _known[path].get(name)
     if found in ways:
         return str(found)
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        return next(iter(ways))
     if device.type == "cuda":
+        if torch.cuda.is_current_stream_capturing():
+            return next(iter(ways))
         _tell(str(path))
         _compile([ways[way] for way in compiled], device)
     times, errors = dict[str, float](), list[Exception]()
