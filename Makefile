@@ -34,9 +34,9 @@ native: $(STAMP)  ## recompile csrc/ in place, only what changed
 gpu-check:  ## on a machine with a GPU: build, device tests, sanitizers, benchmarks, one report; installs nothing
 	$(PYTHON) bench/gpu_check.py
 
-# PEERS="--published DIR --ultralytics DIR --libreyolo DIR", and any other flag; bench/peers/README.md
+# PEERS="--published DIR --ultralytics DIR --libreyolo DIR", and any other flag; bench/baselines/README.md
 peers:  ## on a machine with a GPU: ours beside the published code, Ultralytics and LibreYOLO, where PEERS says; installs nothing
-	for what in train latency val bccd; do $(PYTHON) -m bench.peers $$what $(PEERS) || exit; done
+	for what in train latency val bccd; do $(PYTHON) -m bench.baselines $$what $(PEERS) || exit; done
 
 roofline:  ## on a machine with a GPU: every kernel of a training step against what the device can do; installs nothing
 	$(PYTHON) -m bench.roofline

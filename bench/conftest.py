@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from yolov9k import native
-from yolov9k.engine.floors import copy_rate
+from yolov9k.engine.profile.roofline import copy_rate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests' random scenes serve here too
 

@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TOOLKIT = "/usr/local/cuda"  # where the toolkit is when nothing names it
 SECONDS = 600  # that all of it may take
 RECORDS = {  # steps that write one, apart because a record is lost where its step is late
-    "step": ["bench/bench_train_step.py", "-k", "cuda and not compiled"],
-    "bench": ["bench", "--ignore=bench/bench_train_step.py", "-k", "cuda and not compiled"],
+    "step": ["bench/end_to_end/bench_train_step.py", "-k", "cuda and not compiled"],
+    "bench": ["bench", "--ignore=bench/end_to_end/bench_train_step.py", "-k", "cuda and not compiled"],
     "compiler": ["bench", "-k", "cuda and compiled"],
 }
 TAIL = 3000  # characters of a step's output that are kept
@@ -38,7 +38,7 @@ MODULES = ("cv2", "faster_coco_eval", "hypothesis", "matplotlib", "numpy", "pybi
            "safetensors", "triton", "typer", "yaml")  # fmt: skip
 LOAD = os.getloadavg()[0]  # of the last minute, before anything of ours runs
 GIT = shutil.which("git")
-SANITIZED = ["tests/test_gpu.py", "-k", "shims_cases"]
+SANITIZED = ["tests/e2e/test_gpu.py", "-k", "shims_cases"]
 
 
 class Step(NamedTuple):
@@ -56,11 +56,11 @@ def steps(folder: Path) -> list[Step]:
     # kernels are compiled by as many processes; how they compile ahead of time is known without a GPU
     crowd = ["-n", str(min(os.cpu_count() or 1, 8))] if importlib.util.find_spec("xdist") else []
     tests = [f"tests/{name}" for name in TESTS if name != "test_gpu.py"]
-    tests += ["--ignore=tests/triton/test_compile.py", *crowd, *(["--dist", "loadfile"] if crowd else [])]
+    tests += ["--ignore=tests/ops/triton/test_compile.py", *crowd, *(["--dist", "loadfile"] if crowd else [])]
     sanitizer = shutil.which("compute-sanitizer") or f"{TOOLKIT}/bin/compute-sanitizer"
     return [
         Step("build", [python, "setup.py", "build_ext", "--inplace"], 80),
-        Step("device", [*pytest, "-rs", "tests/test_gpu.py", *crowd], 120),
+        Step("device", [*pytest, "-rs", "tests/e2e/test_gpu.py", *crowd], 120),
         Step("tests", [*pytest, "-rs", *tests], 120),
         *(
             Step(tool, [sanitizer, "--tool", tool, "--error-exitcode", "1", *pytest, *SANITIZED], 60)

@@ -15,10 +15,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.bench_input import BATCH, SIZE
-from bench.peers.report import KEY, way_of
+from bench.baselines.report import KEY, way_of
+from bench.end_to_end.bench_input import BATCH, SIZE
 from bench.roofline_report import total
-from tests.test_evaluator import OFFICIAL
+from tests.engine.test_coco import OFFICIAL
 from tests.tolerances import FORWARD
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,10 +76,10 @@ def proofs() -> Iterator[Row]:
     """What tests prove: no record has these; the numbers are those that the tests compare with."""
     relative = f"{FORWARD:g}".replace("e-0", "e-")
     yield Row("all ten models against the published forward pass, float64",
-              f"within {relative} relative, the fixtures' float32", "`tests/test_models.py`")  # fmt: skip
-    yield Row("parameters and GFLOPs: training, lean and fused form", "equal", "`tests/test_models.py`")  # each size its own
+              f"within {relative} relative, the fixtures' float32", "`tests/models/test_models.py`")  # fmt: skip
+    yield Row("parameters and GFLOPs: training, lean and fused form", "equal", "`tests/models/test_models.py`")  # each size
     figures = " / ".join(f"{OFFICIAL[name]:.5f}" for name in ("ap", "ap50", "ap75"))
-    yield Row("published COCO sample, AP / AP50 / AP75", figures, "`tests/test_evaluator.py`")
+    yield Row("published COCO sample, AP / AP50 / AP75", figures, "`tests/engine/test_coco.py`")
 
 
 def training(path: Path, name: str) -> Iterator[Row]:

@@ -25,14 +25,20 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from bench import bench_assigner, bench_augment, bench_dfl, bench_loss, bench_nms, bench_optimizer, gpu_check
+from bench import gpu_check
+from bench.kernels import bench_augment
+from bench.kernels import bench_batched_nms as bench_nms
+from bench.kernels import bench_detection_loss as bench_loss
+from bench.kernels import bench_dfl_decode as bench_dfl
+from bench.kernels import bench_sgd_ema as bench_optimizer
+from bench.kernels import bench_task_aligned_assign as bench_assigner
 from bench.roofline_report import markdown
-from yolov9k.engine.floors import copy_rate, matrix_rate
+from yolov9k.engine.profile.roofline import copy_rate, matrix_rate
 from yolov9k.models import YOLOv9, create_model
-from yolov9k.models.step_cost import Count, maps_of
+from yolov9k.models.analysis.step_cost import Count, maps_of
 from yolov9k.models.tables import NAMES
-from yolov9k.ops.launches import Kernels, Tally
-from yolov9k.ops.planned import launching
+from yolov9k.ops.plan.launches import Kernels, Tally
+from yolov9k.ops.plan.planned import launching
 
 REPEATS, WARM_UP = 20, 3
 FLUSH = {"cuda": 2**28, "cpu": 2**22}  # bytes: more than the cache holds
@@ -199,7 +205,7 @@ def explain(row: Row, clock: Clock, run: Callable[..., object], arguments: dict[
 
 
 class Launches:
-    """What a plan's steps call (`yolov9k.ops.launches`), each call noted in a table."""
+    """What a plan's steps call (`yolov9k.ops.plan.launches`), each call noted in a table."""
 
     def __init__(self, kernels: Kernels, table: Table) -> None:
         self.kernels, self.table = kernels, table

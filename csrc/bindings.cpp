@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "assigner.h"
+#include "task_aligned_assign.h"
 #include "augment.h"
 #include "augment_boxes.h"
-#include "nms.h"
+#include "batched_nms.h"
 
 namespace py = pybind11;
 
@@ -236,8 +236,8 @@ PYBIND11_MODULE(_native, module) {
     module.def("build_info", &build_info, "How this module was compiled.");
     module.def("padded_candidates", &yk::padded_candidates, py::arg("classes"), py::arg("count"), py::arg("multi_label"),
                "Keys of scratch that nms_cuda needs an image.");
-    module.def("assign", &assign, "Task-aligned assignment on the host; arguments as in csrc/assigner.h, and `threads`.");
-    module.def("nms", &nms, "Non-maximum suppression on the host; arguments as in csrc/nms.h, and `threads`.");
+    module.def("assign", &assign, "Task-aligned assignment on the host; arguments as in csrc/task_aligned_assign.h, and `threads`.");
+    module.def("nms", &nms, "Non-maximum suppression on the host; arguments as in csrc/batched_nms.h, and `threads`.");
     module.def("augment", &augment, "Pictures for training on the host; arguments as in csrc/augment.h, and `threads`.");
     module.def("augment_boxes", &augment_boxes, "Their boxes on the host; arguments as in csrc/augment_boxes.h, and `threads`.");
     module.def("clip_outlines", &clip_outlines, "Outlines cut to a rectangle; arguments as in csrc/augment_boxes.h.");

@@ -1,5 +1,5 @@
 // One spelling of the device's vocabulary for three compilers: nvcc, a host compiler that wants the shared maths alone, and
-// a host compiler that runs the kernels themselves on threads (tests/simt/shim.h, chosen by YK_SIMT).
+// a host compiler that runs the kernels themselves on threads (tests/ops/simt/shim.h, chosen by YK_SIMT).
 #pragma once
 
 #include <cstdint>

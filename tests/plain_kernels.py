@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yolov9k.ops.launches import Kernels
+from yolov9k.ops.plan.launches import Kernels
 
 
 def column(vector: Tensor) -> Tensor:

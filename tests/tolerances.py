@@ -105,8 +105,8 @@ OPENCV_MEAN = 0.5
 OPENCV_LEVELS = 4
 # Pixels: float32 against float64 matrices, at coordinates of some hundreds, multiplied by a scale of up to two.
 OPENCV_BOXES = 2e-3
-# A record of bench/peers rounds milliseconds to three digits after the point and images a second to two; six digits of an AP in
-# results.csv, and of a box in a YOLO label.
+# A record of bench/baselines rounds milliseconds to three digits after the point and images a second to two; six digits of
+# an AP in results.csv, and of a box in a YOLO label.
 RECORDED_RATE = 1e-2
 RECORDED_AP = 1e-5
 LABEL_DIGITS = 2e-6

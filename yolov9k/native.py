@@ -19,7 +19,7 @@ from torch import Tensor
 
 _Constant = TypeVar("_Constant")
 _ERRORS = {1: ValueError, 2: RuntimeError, 3: MemoryError}  # csrc/status.h
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/assigner.h
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/task_aligned_assign.h
 _NO_CUDA = (
     "yolov9k._native was built without CUDA: no nvcc was found, or YOLOV9K_CUDA=0; put nvcc on PATH, set CUDA_HOME, or set "
     "YOLOV9K_CUDA=pip to take the compiler from PyPI, then `pip install -e .`"

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov9k.config.recipe import Hyp
 from yolov9k.data.labels import Floats, Labels, concatenate
 from yolov9k.data.letterbox import FILL, Image
 from yolov9k.data.records import Record
-from yolov9k.hyp import Hyp
 
 Matrix = NDArray[np.float64]
 Tile = tuple[Image, Record]

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from yolov9k.common.errors import UserError
 from yolov9k.data.config import find_splits, load_split
 from yolov9k.data.grid import plot_grid
 from yolov9k.data.records import Fault, Floats, Record, Split, count_fatal
-from yolov9k.errors import UserError
 
 __all__ = ["Report", "SplitReport", "Spread", "check_data", "plot_grid", "print_report", "summarise"]
 SMALL, MEDIUM = 32.0**2, 96.0**2  # areas in square pixels where COCO divides small from medium from large

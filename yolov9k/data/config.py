@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from yolov9k.data.data_yaml import read_yaml, resolve
-from yolov9k.data.formats import Listing, Sample, build_records
-from yolov9k.data.formats_coco import coco_names, read_coco
-from yolov9k.data.formats_voc import is_voc, read_voc, voc_names, voc_parts
-from yolov9k.data.formats_yolo import read_yolo
+from yolov9k.common.errors import UserError, warn
+from yolov9k.data.formats.base import Listing, Sample, build_records
+from yolov9k.data.formats.coco import coco_names, read_coco
+from yolov9k.data.formats.data_yaml import read_yaml, resolve
+from yolov9k.data.formats.voc import is_voc, read_voc, voc_names, voc_parts
+from yolov9k.data.formats.yolo import read_yolo
 from yolov9k.data.probe import SUFFIXES, is_image, list_images
 from yolov9k.data.records import Split
-from yolov9k.errors import UserError, warn
 
 SPLITS = ("train", "val", "test")
 _STANDS_FOR = {"train": ("train", "trainval"), "val": ("val", "valid", "validation", "test"), "test": ("test",)}

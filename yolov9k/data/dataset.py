@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch.utils.data import Dataset
 
+from yolov9k.common.errors import UserError, warn
+from yolov9k.config.recipe import Hyp
 from yolov9k.data import augment
 from yolov9k.data.augment import Canvas, Layer, Mosaic, Recipe, Shape, View
-from yolov9k.data.cache import PictureSource, Reader, UnreadableImage, make_source
+from yolov9k.data.cache.image_cache import PictureSource, Reader, UnreadableImage, make_source
+from yolov9k.data.cache.nvjpeg import NvjpegReader
 from yolov9k.data.labels import Labels
 from yolov9k.data.letterbox import Image, fit
-from yolov9k.data.nvjpeg import NvjpegReader
 from yolov9k.data.records import Record
-from yolov9k.errors import UserError, warn
-from yolov9k.hyp import Hyp
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from yolov9k.common.errors import UserError
 from yolov9k.data.draw import Image, draw_boxes, mosaic
 from yolov9k.data.records import Record, Split
-from yolov9k.errors import UserError
 
 _CELL = 480  # pixels: four to a row still show boxes of a few pixels
 _GREY = 114

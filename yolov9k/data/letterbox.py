@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from yolov9k.errors import UserError, warn
+from yolov9k.common.errors import UserError, warn
 
 Image = NDArray[np.uint8]
 LARGEST = 16384  # pixels of a side: a picture of 800 MB

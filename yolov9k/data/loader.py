@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from yolov9k.common.errors import UserError, check_range
+from yolov9k.config.recipe import Hyp
 from yolov9k.data.augment import Shape
 from yolov9k.data.batch import Batch, RawBatch, collate, pack
 from yolov9k.data.dataset import DetectionDataset, Draw, Sample
 from yolov9k.data.letterbox import rectangle_shapes
 from yolov9k.data.records import Split
-from yolov9k.errors import UserError, check_range
-from yolov9k.hyp import Hyp
 
 __all__ = ["Batch", "DrawSampler", "Loader", "RawBatch", "make_loader"]
 SCALES = (0.5, 1.5)  # of img_size, the range of multi-scale training
@@ -133,7 +133,7 @@ class Loader:
                 yield batch
         except UserError as error:
             # torch puts a worker's traceback before the message
-            raise UserError(str(error).strip().splitlines()[-1].removeprefix("yolov9k.errors.UserError: ")) from None
+            raise UserError(str(error).strip().splitlines()[-1].removeprefix("yolov9k.common.errors.UserError: ")) from None
 
     def close(self) -> None:
         """Stop the workers. The loader cannot be used after."""

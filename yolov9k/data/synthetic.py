@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov9k.errors import UserError
+from yolov9k.common.errors import UserError
 
 NAMES = ("circle", "square", "triangle", "star")
 MANIFEST = "synthetic.json"  # written last, so a folder that holds it is complete

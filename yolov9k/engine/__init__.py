@@ -1,5 +1,5 @@
 """Training, validation, prediction."""
 
-from yolov9k.engine.step import TrainStep
+from yolov9k.engine.train.step import TrainStep
 
 __all__ = ["TrainStep"]

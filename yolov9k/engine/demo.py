@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 from rich.console import Console
 
+from yolov9k.common.errors import check_range
+from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split
 from yolov9k.data.draw import draw_boxes, mosaic
 from yolov9k.data.records import Split
 from yolov9k.data.synthetic import generate
-from yolov9k.engine.options import TrainOptions
-from yolov9k.engine.predictor import Predictor
-from yolov9k.engine.sources import read_image
-from yolov9k.engine.trainer import Trainer
-from yolov9k.errors import check_range
+from yolov9k.engine.predict.predictor import Predictor
+from yolov9k.engine.predict.sources import read_image
+from yolov9k.engine.train.trainer import Trainer
 
 SIZE = 128  # pixels: small enough for minutes on two cores
 NEXT = """what to type next, for your own data:

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from yolov9k.models.planned import Block, Tracer, chain
 from yolov9k.ops import conv_bn_silu
-from yolov9k.ops.plan import Slice
+from yolov9k.ops.plan.ir import Slice
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     name: getattr(nn, name) for name in ("SiLU", "ReLU", "LeakyReLU", "ReLU6", "Hardswish", "GELU", "Mish", "ELU", "Identity")

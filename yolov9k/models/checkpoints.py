@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pickle
-import tempfile
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from yolov9k.errors import UserError
+from yolov9k.common.errors import UserError
+from yolov9k.common.files import write_atomically
 from yolov9k.models.spec import Layer, ModelSpec
 from yolov9k.models.yolov9 import YOLOv9
 
 FORMAT = "yolov9k-1"
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file so that a crash or a full disk leaves the previous one whole: temporary file, fsync, rename.
-
-    Raises UserError naming the file and the cause.
-    """
-    temporary: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        fault = _os_error(error)
-        if fault is None:
-            raise
-        full = fault.errno in (errno.ENOSPC, errno.EDQUOT)
-        cause = "the disk is full" if full else fault.strerror or str(fault)
-        kept = "; the previous file is kept" if os.path.exists(path) else ""  # pathlib raises where the folder is locked
-        raise UserError(f"{path}: cannot be saved, {cause}{kept}; free space or choose another --project") from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _os_error(error: BaseException | None) -> OSError | None:
-    """The system's error behind another: torch's writer covers a failed write with RuntimeErrors of its own."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__context__
-    return error
 
 
 def save(path: str | Path, model: YOLOv9, **extra: Any) -> None:

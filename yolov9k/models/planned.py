@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from yolov9k.ops.backends import choose
-from yolov9k.ops.plan import ConvSpec, Layer, Plan, Planner, Slice
-from yolov9k.ops.planned import planned, planned_fused, register
+from yolov9k.ops.plan.ir import ConvSpec, Layer, Plan, Planner, Slice
+from yolov9k.ops.plan.planned import planned, planned_fused, register
 
 
 class Tracer(Planner):

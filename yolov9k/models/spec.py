@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import yaml
 from torch import nn
 
-from yolov9k.errors import UserError
+from yolov9k.common.errors import UserError
 from yolov9k.models.blocks import ACTIVATIONS
-from yolov9k.models.heads import HEADS
+from yolov9k.models.heads.detect import HEADS
 from yolov9k.models.tables import DUAL, GELAN_E, NAMES
 
 PICTURE = -1  # the network's input, as a source

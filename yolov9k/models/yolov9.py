@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolov9k.errors import UserError
+from yolov9k.common.errors import UserError
 from yolov9k.models import blocks
 from yolov9k.models.blocks import Conv, RepConvN
-from yolov9k.models.heads import HEADS, Detect
+from yolov9k.models.heads.detect import HEADS, Detect
 from yolov9k.models.planned import Block
 from yolov9k.models.recompute import recomputed
 from yolov9k.models.spec import PICTURE, Layer, ModelSpec, Stage, load_spec, make_activation

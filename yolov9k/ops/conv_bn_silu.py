@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
-from yolov9k.ops.plan import ConvSpec, Layer, Planner, Slice
-from yolov9k.ops.planned import planned, register
+from yolov9k.ops.plan.ir import ConvSpec, Layer, Planner, Slice
+from yolov9k.ops.plan.planned import planned, register
 
 
 def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: bool = True, backend: str = "auto") -> Tensor:

@@ -13,7 +13,7 @@ from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.reference import task_aligned_assign as reference
 
-MOST_TOPK = 1024  # what the kernels hold of one box (csrc/assigner.h)
+MOST_TOPK = 1024  # what the kernels hold of one box (csrc/task_aligned_assign.h)
 
 
 class Assignment(NamedTuple):

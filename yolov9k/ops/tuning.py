@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from yolov9k.errors import note
+from yolov9k.common.errors import note
 
 REPEATS = 5
 _known: dict[Path, dict[str, str]] = {}  # by file

@@ -1,0 +1,188 @@
+// Task-aligned assignment (TOOD, arXiv 2108.07755, section 3.2; facts: loss): the maths of both backends and the kernels.
+//
+// The device keeps, besides its outputs, one word an anchor and two a box: no tensor of boxes x anchors exists. Kernels:
+//   claim_anchors   a block a box: its best `topk` anchors, each told of the claim
+//   resolve_claims  a thread an anchor: its owner; contested anchors are settled by the whole warp
+//   weigh_anchors   a block an image: metrics normalised by each box's best, and their sum
+// Nothing depends on the order of threads: keys are unique, atomics only add integers or take maxima.
+#pragma once
+
+#include "task_aligned_assign.h"
+#include "box.cuh"
+#include "sort.cuh"
+
+namespace yk {
+
+template <typename T>
+YK_HD float probability(const AssignInput& in, std::int64_t image, std::int64_t anchor, std::int64_t label) {
+    const T* scores = static_cast<const T*>(in.scores);
+    const float value = widen(scores[image * in.stride_image + anchor * in.stride_anchor + label * in.stride_class]);
+    return in.logits ? static_cast<float>(1.0 / (1.0 + exp(-static_cast<double>(value)))) : value;
+}
+
+YK_HD Box box_at(const float* boxes, std::int64_t index) { return box_from(boxes + 4 * index); }
+
+YK_HD std::int64_t label_at(const AssignInput& in, std::int64_t gt) {
+    const std::int64_t label = in.labels[gt];
+    return label < 0 ? 0 : label >= in.classes ? in.classes - 1 : label;
+}
+
+// Strictly inside; false for NaN.
+YK_HD bool contains(const Box& box, float x, float y) {
+    constexpr float eps = 1e-9f;
+    return x - box.x1 > eps && y - box.y1 > eps && box.x2 - x > eps && box.y2 - y > eps;
+}
+
+// Rounded once, from double, as the reference does; the paper's exponents without the general power.
+YK_HD float power(float base, double exponent) {
+    const double x = base;
+    if (exponent == 0.5) return static_cast<float>(sqrt(x));
+    if (exponent == 6.0) return static_cast<float>((x * x * x) * (x * x * x));
+    return static_cast<float>(pow(x, exponent));
+}
+
+// p^alpha * max(CIoU, 0)^beta; 0 where any of it is not finite (asked for, because NaN to the power of 0 is 1), and where a
+// score below 0 makes it negative: maxima are taken of the bits, among which a minus would come last.
+YK_HD float alignment(const AssignInput& in, float p, float overlap) {
+    if (!is_finite(p + overlap)) return 0.0f;
+    const float metric = power(p, in.alpha) * power(clamped(overlap), in.beta);
+    return metric > 0.0f && is_finite(metric) ? metric : 0.0f;
+}
+
+// Whether a row of the ground truth is a box: padding is none, nor is what is not finite.
+YK_HD bool is_real(const AssignInput& in, std::int64_t gt) { return in.gt_mask[gt] && is_finite(box_at(in.gt_boxes, gt)); }
+
+// A contested anchor's claim on it by one box: higher overlap first, ties to the lowest box.
+YK_HD std::uint64_t contest_key(const AssignInput& in, std::int64_t image, std::int64_t anchor, const Box& predicted,
+                                std::int64_t g) {
+    const std::int64_t gt = image * in.gt_count + g;
+    if (!is_real(in, gt)) return 0;
+    const Box truth = box_at(in.gt_boxes, gt);
+    if (in.mask_conflicts && !contains(truth, in.anchors[2 * anchor], in.anchors[2 * anchor + 1])) return 0;
+    // Boxes apart have an IoU of 0 less a penalty: no need to reckon it, and most are apart.
+    const float overlap = intersection(truth, predicted) > 0.0f ? clamped(ciou(truth, predicted)) : 0.0f;
+    return make_key(overlap, static_cast<std::uint32_t>(g));
+}
+
+YK_HD float normalised(float metric, float best_metric, float best_overlap) {
+    return metric * best_overlap / (best_metric + 1e-9f);
+}
+
+#ifdef YK_KERNELS
+
+constexpr unsigned kAssignThreads = 128;
+constexpr unsigned kWeighThreads = 512;
+constexpr unsigned kBuffer = 2048;  // keys of one box held at a time; at least kMostTopk and a round of threads
+
+// Keeps the best `topk` of the first n keys, sorted, and returns how many there are. All threads take part.
+__device__ inline unsigned trim(std::uint64_t* keys, unsigned n, unsigned topk) {
+    unsigned size = 2;
+    while (size < n) size *= 2;
+    for (unsigned i = n + threadIdx.x; i < size; i += blockDim.x) keys[i] = 0;
+    __syncthreads();
+    sort_in_block(keys, size, 0);
+    return n < topk ? n : topk;
+}
+
+template <typename T>
+__global__ void claim_anchors(AssignInput in, AssignOutput out) {
+    __shared__ std::uint64_t keys[kBuffer];
+    __shared__ unsigned appended;
+    const std::int64_t gt = blockIdx.x, image = gt / in.gt_count, g = gt % in.gt_count;
+    if (!is_real(in, gt)) return;
+    const Box truth = box_at(in.gt_boxes, gt);
+    const std::int64_t label = label_at(in, gt);
+    const unsigned topk = static_cast<unsigned>(in.topk);
+    unsigned held = 0;          // keys in the buffer, known to every thread
+    std::uint64_t least = 0;    // a key at or below this one can't be among the best any more
+    if (threadIdx.x == 0) appended = 0;
+    for (std::int64_t base = 0; base < in.count; base += blockDim.x) {
+        const std::int64_t a = base + threadIdx.x;
+        const bool within = a < in.count && contains(truth, in.anchors[2 * a], in.anchors[2 * a + 1]);
+        if (!__syncthreads_or(within)) continue;
+        if (within) {
+            const float overlap = ciou(truth, box_at(in.boxes, image * in.count + a));
+            const float metric = alignment(in, probability<T>(in, image, a, label), overlap);
+            const std::uint64_t key = metric > 0.0f ? make_key(metric, static_cast<std::uint32_t>(a)) : 0;
+            if (key > least) keys[atomicAdd(&appended, 1u)] = key;
+        }
+        __syncthreads();
+        held = appended;  // the next round adds to it only after its first barrier
+        if (held + blockDim.x > kBuffer) {
+            held = trim(keys, held, topk);
+            least = held == topk ? keys[topk - 1] : 0;
+            if (threadIdx.x == 0) appended = held;
+        }
+    }
+    if (held > topk) held = trim(keys, held, topk);
+    for (unsigned i = threadIdx.x; i < held; i += blockDim.x)
+        atomicAdd(reinterpret_cast<unsigned long long*>(&out.claims[image * in.count + index_of(keys[i])]),
+                  (1ull << 32) | static_cast<unsigned long long>(g));
+}
+
+// The owner of a contested anchor, found by a whole warp.
+__device__ inline std::int64_t contest(const AssignInput& in, std::int64_t image, std::int64_t anchor) {
+    const unsigned lane = threadIdx.x % 32;
+    const Box predicted = box_at(in.boxes, image * in.count + anchor);
+    unsigned long long best = 0;
+    for (std::int64_t g = lane; g < in.gt_count; g += 32) {
+        const unsigned long long key = contest_key(in, image, anchor, predicted, g);
+        if (key > best) best = key;
+    }
+    for (int distance = 16; distance > 0; distance /= 2) {
+        const unsigned long long other = __shfl_xor_sync(0xffffffffu, best, distance);
+        if (other > best) best = other;
+    }
+    return index_of(best);
+}
+
+template <typename T>
+__global__ void resolve_claims(AssignInput in, AssignOutput out) {
+    const std::int64_t a = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    const bool real = a < in.count;
+    for (std::int64_t image = blockIdx.y; image < in.images; image += gridDim.y) {
+        const std::int64_t place = image * in.count + a;
+        const std::uint64_t claims = real ? out.claims[place] : 0;
+        std::int64_t owner = claims >> 32 ? static_cast<std::int64_t>(claims & 0xffffffffu) : -1;
+        for (unsigned contested = __ballot_sync(0xffffffffu, claims >> 32 > 1); contested; contested &= contested - 1) {
+            const unsigned lane = __ffs(static_cast<int>(contested)) - 1;
+            const std::int64_t winner = contest(in, image, a - threadIdx.x % 32 + lane);
+            if (threadIdx.x % 32 == lane) owner = winner;
+        }
+        if (!real) continue;
+        out.gt_index[place] = owner;
+        out.weight[place] = 0.0f;
+        if (owner < 0) continue;
+        const std::int64_t gt = image * in.gt_count + owner;
+        const float overlap = ciou(box_at(in.gt_boxes, gt), box_at(in.boxes, place));
+        const float metric = alignment(in, probability<T>(in, image, a, label_at(in, gt)), overlap);
+        out.weight[place] = metric;
+        atomicMax(&out.best_metric[gt], to_bits(metric));  // floats from 0 upwards order as their bits do
+        atomicMax(&out.best_overlap[gt], to_bits(clamped(overlap)));
+    }
+}
+
+__global__ void weigh_anchors(AssignInput in, AssignOutput out) {
+    __shared__ double sums[kWeighThreads];
+    const std::int64_t image = blockIdx.x;
+    double sum = 0.0;
+    for (std::int64_t a = threadIdx.x; a < in.count; a += blockDim.x) {
+        const std::int64_t place = image * in.count + a, owner = out.gt_index[place];
+        if (owner < 0) continue;
+        const std::int64_t gt = image * in.gt_count + owner;
+        const float weight =
+            normalised(out.weight[place], from_bits(out.best_metric[gt]), from_bits(out.best_overlap[gt]));
+        out.weight[place] = weight;
+        sum += weight;
+    }
+    sums[threadIdx.x] = sum;
+    for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) out.weight_sum[image] = static_cast<float>(sums[0]);
+}
+
+#endif
+
+}  // namespace yk

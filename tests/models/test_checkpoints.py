@@ -1,0 +1,395 @@
+"""Checkpoints: what is saved comes back bit for bit, nothing in a file is executed, and a failed save loses nothing."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import yolov9k
+from yolov9k import create_model
+from yolov9k.common.errors import UserError
+from yolov9k.models import YOLOv9
+from yolov9k.models.checkpoints import load_weights, read, save
+from yolov9k.models.spec import load_spec
+
+NAMES = ["häuser", "tree: old", "鳥"]
+TINY = """
+activation: nn.LeakyReLU(0.1)
+width_multiple: 0.75
+backbone:
+  - [-1, 1, Conv, [16, 3, 4]]
+  - [-1, 2, Conv, [16, 3]]
+  - [-1, 1, ADown, [16]]
+  - [-1, 1, AConv, [16]]
+  - [-1, 1, CBLinear, [[8, 16]]]
+  - [[4, -2], 1, CBFuse, [[1]]]
+  - [-1, 1, Conv, [16, 3, 2]]
+head:
+  - [[2, 5, 6, 2, 3, 6], 1, DualDDetect, [nc]]
+"""
+
+
+def randomised(model: YOLOv9) -> YOLOv9:
+    """Every tensor away from its start, the bins aside."""
+    generator = torch.Generator().manual_seed(5)
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and ".dfl" not in key:
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.1 + 0.5 * ("var" in key))
+    model.names = NAMES[: model.num_classes] or model.names
+    return model
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> YOLOv9:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return randomised(create_model(path, 3))
+
+
+def t_model(classes: int = 3, width: int | None = None) -> YOLOv9:
+    return randomised(YOLOv9(load_spec("gelan-t"), classes, class_widths=[width] if width else None))
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def altered(path: Path, tiny: YOLOv9, /, **changes: Any) -> Path:
+    """A checkpoint of `tiny`, some of its content replaced."""
+    save(path, tiny)
+    torch.save({**read(path), **changes}, path)
+    return path
+
+
+def fault(path: Path, call: Any = yolov9k.load) -> str:
+    with pytest.raises(UserError) as caught:
+        call(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("form", ["full", "lean", "fused", "half", "channels_last"])
+def test_what_is_saved_comes_back_bit_for_bit(tiny: YOLOv9, tmp_path: Path, suffix: str, form: str) -> None:
+    forms: dict[str, Any] = {
+        "full": lambda: tiny, "lean": tiny.to_lean, "fused": tiny.fuse, "half": tiny.half,
+        "channels_last": lambda: tiny.to(memory_format=torch.channels_last),
+    }  # fmt: skip
+    model: YOLOv9 = forms[form]()
+    path = tmp_path / f"model{suffix}"
+    save(path, model, epoch=7)
+    assert read(path)["epoch"] == 7
+    back = yolov9k.load(path)
+    given = {key: value.to(back.state_dict()[key].dtype) for key, value in model.state_dict().items()}
+    assert same(back.state_dict(), given)
+    assert (back.names, back.num_classes, back.spec) == (NAMES, 3, model.spec)
+    assert not back.training
+    if form != "half":
+        x = torch.rand(1, 3, 64, 96)
+        with torch.no_grad():
+            assert torch.equal(back(x), model.eval().to(memory_format=torch.contiguous_format)(x))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "tiny.yaml"]
+
+
+def test_stored_tensors_keep_their_precision(tiny: YOLOv9, tmp_path: Path) -> None:
+    for suffix in (".pt", ".safetensors"):
+        save(tmp_path / f"half{suffix}", tiny.half())
+        stored = read(tmp_path / f"half{suffix}")["model"]
+        assert stored["model.0.conv.weight"].dtype == torch.float16
+        assert same({k: stored[k] for k in tiny.state_dict()}, tiny.state_dict())
+
+
+def test_average_weights_are_preferred(tiny: YOLOv9, tmp_path: Path) -> None:
+    average = {key: value.clone() for key, value in tiny.state_dict().items()}
+    average["model.0.conv.weight"] += 1
+    save(tmp_path / "last.pt", tiny, ema=average)
+    assert same(yolov9k.load(tmp_path / "last.pt").state_dict(), average)
+
+
+class Trap:
+    """Unpickled carelessly, it makes a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("how", ["torch", "torch-old", "pickle"])
+def test_an_object_in_a_pickle_is_refused_and_not_executed(tmp_path: Path, how: str) -> None:
+    path, trace = tmp_path / "trap.pt", tmp_path / "executed"
+    content = {"model": Trap(trace), "format": "yolov9k-1"}
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=how == "torch")
+    assert "holds Python objects, not only tensors, and is not opened" in fault(path)
+    assert not trace.exists()
+    fault(path, lambda p: load_weights(t_model(), p))
+    assert not trace.exists()
+    if how == "torch":
+        torch.load(path, weights_only=False)
+        assert trace.exists()  # the trap works
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.0003, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_called_damaged(tiny: YOLOv9, tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"cut{suffix}"
+    save(path, tiny)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    assert "damaged or not a checkpoint (" in fault(path)
+
+
+@pytest.mark.parametrize("content", [b"hello world", b"\x80\x02.", b"(", b"PK\x03\x04", b"\0" * 100, b"#!/bin/sh\n"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_any_other_file_is_called_damaged(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"other{suffix}"
+    path.write_bytes(content)
+    assert "damaged or not a checkpoint (" in fault(path)
+
+
+def test_what_is_no_checkpoint(tmp_path: Path) -> None:
+    assert fault(tmp_path / "gone.pt").endswith("no such checkpoint")
+    (tmp_path / "folder.pt").mkdir()
+    assert "is a folder" in fault(tmp_path / "folder.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    assert "holds list, expected a checkpoint or a state dict" in fault(tmp_path / "list.pt")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "state.pt")
+    assert "has no layer table; build the model by name" in fault(tmp_path / "state.pt")
+    save_file({"a": torch.zeros(1)}, tmp_path / "state.safetensors")
+    assert "has no layer table" in fault(tmp_path / "state.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"spec": 3}, {"spec": {}}, {"names": None, "num_classes": "x"}, {"num_classes": 0}, {"class_widths": ["a", "b"]},
+     {"spec": {"name": "x", "layers": [[[0], "Conv", [8], 1]], "activation": "SiLU"}},
+     {"spec": {"name": "x", "layers": [[[-1], "Conv", [8], 1]], "activation": "SiLU"}},
+     {"spec": {"name": "x", "layers": [], "activation": "SiLU"}}, {"model": 5}],
+)  # fmt: skip
+def test_a_nonsensical_plan_is_one_line(tiny: YOLOv9, tmp_path: Path, change: dict[str, Any]) -> None:
+    message = fault(altered(tmp_path / "odd.pt", tiny, **change))
+    assert "layer table is damaged" in message or "missing in the file" in message
+
+
+def test_a_plan_in_a_checkpoint_executes_nothing(tiny: YOLOv9, tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    layers = [[[-1], "Conv", [8], 1], [[0, 0, 0], "DDetect", ["nc"], 1]]
+    spec = {"name": "x", "layers": layers, "activation": f"nn.ReLU(open({str(trace)!r}, 'w'))"}
+    assert "layer table is damaged" in fault(altered(tmp_path / "odd.pt", tiny, spec=spec))
+    assert not trace.exists()
+
+
+def test_unfitting_tensors_are_listed_with_both_shapes(tiny: YOLOv9, tmp_path: Path) -> None:
+    state = dict(tiny.state_dict())
+    state["model.0.conv.weight"] = torch.zeros(7, 3, 3, 3)
+    state["model.0.bn.bias"] = torch.zeros(7)
+    altered(tmp_path / "odd.pt", tiny, model=state)
+    message = fault(tmp_path / "odd.pt")
+    assert "does not fit tiny, 2 keys of another shape and 0 missing" in message
+    assert "model.0.conv.weight: file [7, 3, 3, 3], model [16, 3, 3, 3]" in message
+    assert "model.0.bn.bias: file [7], model [16]" in message
+    assert fault(tmp_path / "odd.pt", lambda path: load_weights(tiny, path)) == message
+
+
+def test_missing_and_unknown_tensors_are_listed(tiny: YOLOv9, tmp_path: Path) -> None:
+    state = {key: value for key, value in tiny.state_dict().items() if not key.startswith("model.0.bn.")}
+    altered(tmp_path / "odd.pt", tiny, model={**state, "model.99.weight": torch.zeros(1)})
+    message = fault(tmp_path / "odd.pt")
+    assert "0 keys of another shape and 5 missing" in message
+    assert "model.0.bn.weight: missing in the file" in message
+    assert "; and 1 more" in message
+    altered(tmp_path / "odd.pt", tiny, model={**tiny.state_dict(), "model.99.weight": torch.zeros(1)})
+    assert "model.99.weight: unknown to the model" in fault(tmp_path / "odd.pt")
+
+
+def test_weights_of_another_network_are_refused_with_keys(tiny: YOLOv9, tmp_path: Path) -> None:
+    torch.save({"other.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    message = fault(tmp_path / "other.pt", lambda path: load_weights(tiny, path))
+    assert "model.0.conv.weight: missing in the file" in message
+
+
+@pytest.mark.parametrize("key", ["ema", "model", "state_dict", None])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_are_found_under_the_usual_keys(tiny: YOLOv9, tmp_path: Path, key: str | None, suffix: str) -> None:
+    path, state = tmp_path / f"weights{suffix}", {k: v.clone() for k, v in tiny.state_dict().items()}
+    if suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({key: state, "note": "x"} if key else state, path)
+    fresh = create_model(tmp_path / "tiny.yaml", 3)
+    assert load_weights(fresh, path) == []
+    assert same(fresh.state_dict(), tiny.state_dict())
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_class_width_is_read_from_the_tensors(tmp_path: Path, suffix: str) -> None:
+    """The published t weights have class branches of 80 where the table says 128 (facts: sizes)."""
+    path = tmp_path / f"narrow{suffix}"
+    narrow = t_model(80, 80)
+    assert narrow.to_lean().state_dict()["model.22.cv3.0.1.conv.weight"].shape == (80, 80, 3, 3)
+    assert sum(p.numel() for p in narrow.parameters()) == 2_036_560
+    if suffix == ".pt":
+        torch.save(narrow.state_dict(), path)
+    else:
+        save_file(narrow.state_dict(), path)
+    model = create_model("gelan-t").eval()
+    assert load_weights(model, path) == []
+    assert same(model.state_dict(), narrow.state_dict())
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(x), narrow.eval()(x))
+    save(path, model)  # and it stays so
+    assert same(yolov9k.load(path).state_dict(), narrow.state_dict())
+
+
+def test_class_width_of_a_file_with_a_layer_table_comes_from_its_tensors_too(tmp_path: Path) -> None:
+    narrow = t_model(80, 80)
+    altered(tmp_path / "narrow.pt", narrow, class_widths=None)
+    assert same(yolov9k.load(tmp_path / "narrow.pt").state_dict(), narrow.state_dict())
+
+
+def test_other_classes_leave_the_last_class_layers_fresh_alone(tmp_path: Path) -> None:
+    torch.save(t_model(80, 80).state_dict(), tmp_path / "weights.pt")
+    model = create_model("gelan-t", 3)
+    fresh = load_weights(model, tmp_path / "weights.pt")
+    assert fresh == [f"model.22.cv3.{level}.2.{part}" for level in range(3) for part in ("weight", "bias")]
+    assert model.train()(torch.rand(2, 3, 64, 64))[0][0].shape == (2, 67, 8, 8)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import torch, yolov9k
+from yolov9k.common.errors import UserError
+from yolov9k.models.checkpoints import save
+paths, limits = [Path(word) for word in sys.argv[1:3]], [int(word) for word in sys.argv[3:]]
+model = yolov9k.load(paths[0])
+with torch.no_grad():
+    model.model[0].conv.weight.fill_(3)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for path in paths:
+    for limit in [*limits, path.stat().st_size - 200]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            save(path, model)
+        except UserError as error:
+            message = str(error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        print(message)
+        del message
+"""
+NO_SPACE = """
+import sys
+from pathlib import Path
+import torch, yolov9k
+from yolov9k.common.errors import UserError
+from yolov9k.models.checkpoints import save
+model, *paths = yolov9k.load(sys.argv[1]), *map(Path, sys.argv[2:])
+save(paths[0], model)
+before = paths[0].read_bytes()
+for path in paths:
+    try:
+        save(path, model, note=[0] * 5)
+    except UserError as error:
+        print(error)
+    assert paths[0].read_bytes() == before
+    assert list(path.parent.iterdir()) == paths[:1]
+"""
+NOBODY = """
+import os, sys
+from pathlib import Path
+from yolov9k import create_model
+from yolov9k.common.errors import UserError
+from yolov9k.models.checkpoints import save
+model = create_model("gelan-t", 1)
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    save(Path(sys.argv[1]), model)
+except UserError as error:
+    print(error)
+"""
+
+
+def run(script: str, *arguments: Any, prefix: Sequence[str] = ()) -> list[str]:
+    command = [*prefix, sys.executable, "-c", script, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_write_that_breaks_off_keeps_the_previous_file(tiny: YOLOv9, tmp_path: Path) -> None:
+    """The system refuses files beyond so many bytes: in the first block, between two tensors, within one, near the end."""
+    paths = [tmp_path / "model.pt", tmp_path / "model.safetensors"]
+    for path in paths:
+        save(path, tiny)
+    before = [path.read_bytes() for path in paths]
+    messages = run(FULL_DISK, *paths, 100, 2_000, 20_000, 250_000)
+    said = "cannot be saved, File too large; the previous file is kept; free space or choose another --project"
+    assert messages == [f"{path}: {said}" for path in paths for _ in range(5)]
+    assert [path.read_bytes() for path in paths] == before
+    assert same(yolov9k.load(paths[0]).state_dict(), tiny.state_dict())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt", "model.safetensors", "tiny.yaml"]
+
+
+def test_a_disk_without_space_is_called_full_and_the_previous_file_stays(tiny: YOLOv9, tmp_path: Path) -> None:
+    """A disk of the test's own, in a namespace of its own, that holds one and a half checkpoints."""
+    save(tmp_path / "size.pt", tiny)
+    size, disk = (tmp_path / "size.pt").stat().st_size * 3 // 2, tmp_path / "disk"
+    disk.mkdir()
+    mount = ["unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"', str(disk)]
+    if not shutil.which("unshare") or subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system gives no mounts to ordinary users")
+    messages = run(NO_SPACE, tmp_path / "size.pt", disk / "model.pt", disk / "model.safetensors", prefix=mount)
+    assert [message.split(": ")[1] for message in messages] == [
+        "cannot be saved, the disk is full; the previous file is kept; free space or choose another --project",
+        "cannot be saved, the disk is full; free space or choose another --project",
+    ]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    folder.chmod(0o555)
+    (message,) = run(NOBODY, folder / "model.pt")
+    assert message.startswith(f"{folder / 'model.pt'}: cannot be saved, Permission denied; ")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["gone/model.pt", "tiny.yaml/model.pt", "folder.pt"])
+def test_a_place_that_is_none_is_one_line(tiny: YOLOv9, tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.pt").mkdir()
+    assert "cannot be saved" in fault(tmp_path / name, lambda path: save(path, tiny))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.pt", "tiny.yaml"]
+
+
+def test_other_faults_while_writing_are_not_called_a_full_disk(tiny: YOLOv9, tmp_path: Path) -> None:
+    with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
+        save(tmp_path / "model.pt", tiny, extra=lambda: None)
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_plain_values_beside_the_model_come_back(tiny: YOLOv9, tmp_path: Path) -> None:
+    save(tmp_path / "model.pt", tiny, best=0.5, note=["a", None, True])
+    assert (read(tmp_path / "model.pt")["best"], read(tmp_path / "model.pt")["note"]) == (0.5, ["a", None, True])
+    assert isinstance(yolov9k.load(tmp_path / "model.pt").model[0].act, nn.LeakyReLU)

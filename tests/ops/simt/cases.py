@@ -1,0 +1,200 @@
+"""Builds tests/ops/simt/main.cpp with a host compiler, and passes it cases and results by file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.augment_cases import AugmentCase, BoxesCase
+
+CXX = os.environ.get("CXX", "g++")
+ROOT = Path(__file__).resolve().parents[3]
+SHIM = Path(__file__).resolve().parent
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/task_aligned_assign.h
+FILTER_WORDS = 128  # csrc/batched_nms.h: kMostFiltered / 32
+SANITIZERS = {
+    "plain": ("-O1",),
+    "address": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    "thread": ("-O1", "-g", "-fsanitize=thread"),
+}
+_compiled: dict[tuple[bytes, tuple[str, ...]], Path] = {}  # objects by preprocessed text and flags
+
+
+class AssignCase(NamedTuple):
+    """Arguments of task_aligned_assign; scores contiguous."""
+
+    scores: Tensor
+    boxes: Tensor
+    anchors: Tensor
+    gt_labels: Tensor
+    gt_boxes: Tensor
+    gt_mask: Tensor
+    topk: int = 10
+    alpha: float = 0.5
+    beta: float = 6.0
+    logits: bool = False
+    mask_conflicts: bool = False
+
+    def pack(self) -> bytes:
+        """The bytes that main.cpp's assign() reads."""
+        (images, count, classes), gt_count = self.scores.shape, self.gt_boxes.shape[1]
+        topk = min(self.topk, max(count, 1))
+        sizes = [0, images, count, gt_count, classes, topk, DTYPES[self.scores.dtype], self.logits, self.mask_conflicts]
+        floats = (self.boxes, self.anchors)
+        return b"".join((
+            np.array(sizes, np.int64).tobytes(), np.array([self.alpha, self.beta], np.float64).tobytes(), raw(self.scores),
+            *(raw(tensor.float()) for tensor in floats), raw(self.gt_labels.long()), raw(self.gt_boxes.float()),
+            raw(self.gt_mask.bool()),
+        ))  # fmt: skip
+
+    def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:
+        """gt_index, weight, weight_sum from the head of a result, and its rest."""
+        images, count, _ = self.scores.shape
+        return take(stream, (np.int64, (images, count)), (np.float32, (images, count)), (np.float32, (images,)))
+
+
+class NmsCase(NamedTuple):
+    """Arguments of batched_nms; prediction contiguous."""
+
+    prediction: Tensor
+    conf_threshold: float
+    iou_threshold: float
+    classes: Sequence[int] | None = None
+    class_agnostic: bool = False
+    multi_label: bool = False
+    max_detections: int = 300
+    lengths: Tensor | None = None
+
+    def pack(self) -> bytes:
+        """The bytes that main.cpp's nms() reads."""
+        images, rows, count = self.prediction.shape
+        sizes = [
+            1, images, rows - 4, count, self.max_detections, DTYPES[self.prediction.dtype], self.class_agnostic,
+            self.multi_label, self.classes is not None,
+        ]  # fmt: skip
+        words = np.zeros(FILTER_WORDS, np.uint32)
+        for label in self.classes or ():
+            words[label // 32] |= np.uint32(1 << label % 32)
+        thresholds = np.array([self.conf_threshold, self.iou_threshold], np.float32)
+        lengths = torch.full((images,), count) if self.lengths is None else self.lengths
+        packed = np.array(sizes, np.int64).tobytes() + thresholds.tobytes() + words.tobytes()
+        return packed + raw(self.prediction) + raw(lengths)
+
+    def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:
+        """detections and counts from the head of a result, and its rest."""
+        images = len(self.prediction)
+        return take(stream, (np.float32, (images, self.max_detections, 6)), (np.int64, (images,)))
+
+
+class PictureCase(NamedTuple):
+    """Arguments of augment; uint8, contiguous or channels last."""
+
+    case: AugmentCase
+    channels_last: bool = False
+
+    def pack(self) -> bytes:
+        """The bytes that main.cpp's augment() reads."""
+        pixels, layers, *tables, size = self.case
+        sizes = [2, len(self.case.spans), *size, len(pixels), len(layers), self.channels_last]
+        levels = torch.arange(256, dtype=torch.uint8)
+        return np.array(sizes, np.int64).tobytes() + b"".join(map(raw, (pixels, layers, *tables, levels)))
+
+    def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:
+        """The pictures from the head of a result, and its rest."""
+        (height, width), images = self.case.size, len(self.case.spans)
+        shape = (images, height, width, 3) if self.channels_last else (images, 3, height, width)
+        (found,), rest = take(stream, (np.uint8, shape))
+        return (found.permute(0, 3, 1, 2) if self.channels_last else found,), rest
+
+
+class ObjectsCase(NamedTuple):
+    """Arguments of augment_boxes."""
+
+    case: BoxesCase
+    capacity: int = 20
+
+    def pack(self) -> bytes:
+        """The bytes that main.cpp's augment_boxes() reads."""
+        *tables, size = self.case
+        sizes = [3, len(self.case.spans), *size, len(self.case.points), len(self.case.ends), self.capacity]
+        return np.array(sizes, np.int64).tobytes() + b"".join(map(raw, tables))
+
+    def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:
+        """boxes and counts from the head of a result, and its rest."""
+        images = len(self.case.spans)
+        return take(stream, (np.float32, (images, self.capacity, 5)), (np.int64, (images,)))
+
+
+Case = AssignCase | NmsCase | PictureCase | ObjectsCase
+
+
+def raw(tensor: Tensor) -> bytes:
+    """A tensor's elements, row by row."""
+    return bytes(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()) if tensor.numel() else b""
+
+
+def take(stream: memoryview, *parts: tuple[Any, tuple[int, ...]]) -> tuple[tuple[Tensor, ...], memoryview]:
+    """Arrays of the given dtypes and shapes from the head of `stream`, and its rest."""
+    found = []
+    for dtype, shape in parts:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        found.append(torch.from_numpy(np.frombuffer(stream[:size], dtype).reshape(shape).copy()))
+        stream = stream[size:]
+    return tuple(found), stream
+
+
+def build(folder: Path, sanitizer: str = "plain", csrc: Path = ROOT / "csrc") -> Path:
+    """Compile the kernels in `csrc` for the host with a sanitizer; returns the program."""
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-ffp-contract=off", f"-I{SHIM}", f"-I{csrc}", *SANITIZERS[sanitizer]]
+    sources = [
+        *(["-DYK_SIMT", "-x", "c++", str(csrc / f"{name}.cu")] for name in ("assigner", "nms")),
+        *([str(path)] for path in (*sorted(csrc.glob("*.cpp")), SHIM / "main.cpp") if path.stem != "bindings"),
+    ]
+    compiles = [compiling([*flags, *source], folder / f"{number}.o") for number, source in enumerate(sources)]
+    messages = [process.communicate()[1] for _, process in compiles if process is not None]
+    assert not any(messages), "\n".join(messages)
+    program = folder / "simt"
+    objects = [str(path) for path, _ in compiles]
+    subprocess.run([CXX, *flags, *objects, "-o", str(program), "-lpthread"], check=True)
+    return program
+
+
+def compiling(arguments: list[str], target: Path) -> tuple[Path, subprocess.Popen[str] | None]:
+    """An object file and what is compiling it, None where the same text has been compiled with the same flags before."""
+    text = subprocess.run([CXX, *arguments, "-E", "-P"], capture_output=True, check=True).stdout
+    key = (text, tuple(flag for flag in arguments if flag.startswith("-") and not flag.startswith("-I")))
+    if key in _compiled:
+        return _compiled[key], None
+    _compiled[key] = target
+    return target, subprocess.Popen([CXX, *arguments, "-c", "-o", str(target)], stderr=subprocess.PIPE, text=True)
+
+
+def execute(program: Path, cases: Sequence[Case]) -> subprocess.CompletedProcess[str]:
+    """Run the program over cases; its results lie beside it."""
+    program.with_name("cases.bin").write_bytes(b"".join(case.pack() for case in cases))
+    environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1 exitcode=66", "ASAN_OPTIONS": "detect_leaks=0"}
+    # Newer kernels randomise more address bits than older thread sanitizers can map.
+    fixed = ["setarch", "-R"] if shutil.which("setarch") else []
+    command = [*fixed, str(program), str(program.with_name("cases.bin")), str(program.with_name("results.bin"))]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+
+
+def results(program: Path, cases: Sequence[Case]) -> list[tuple[Tensor, ...]]:
+    """What the program makes of the cases; AssertionError with its message when it fails."""
+    done = execute(program, cases)
+    assert done.returncode == 0, done.stderr[-4000:]
+    stream, found = memoryview(program.with_name("results.bin").read_bytes()), []
+    for case in cases:
+        result, stream = case.unpack(stream)
+        found.append(result)
+    assert not stream
+    return found

@@ -1,0 +1,46 @@
+"""nvcc compiles every kernel for the architectures that matter, without a spill and within static shared memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "csrc").glob("*.cu"))
+
+
+@pytest.fixture(scope="module")
+def ptxas() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ptxas", ROOT / "bench" / "ptxas.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["ptxas"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_no_kernel_spills(ptxas: ModuleType, source: Path) -> None:
+    kernels = ptxas.compile_kernels(source)
+    written = set(re.findall(r"__global__ void (\w+)\(", source.with_suffix(".cuh").read_text(encoding="utf-8")))
+    print(ptxas.table(kernels))
+    assert {kernel.name.split("<")[0] for kernel in kernels} == written
+    assert {kernel.arch for kernel in kernels} == set(ptxas.ARCHS)
+    assert [kernel for kernel in kernels if kernel.spilled] == []
+    assert max(kernel.shared for kernel in kernels) <= 48 * 1024
+    assert max(kernel.registers for kernel in kernels) <= 128  # 512 threads a block: 65,536 registers
+
+
+def test_a_spill_is_read_from_the_compilers_message(ptxas: ModuleType) -> None:
+    message = """ptxas info    : Compiling entry function 'hungry' for 'sm_90'
+ptxas info    : Function properties for hungry
+    64 bytes stack frame, 40 bytes spill stores, 44 bytes spill loads
+ptxas info    : Used 255 registers, used 1 barriers, 64 bytes cumulative stack size, 2048 bytes smem"""
+    assert list(ptxas.parse(message)) == [("hungry", "90", 255, 2048, 84)]

@@ -1,0 +1,284 @@
+"""The Triton kernels of the input against their references: the same bits, on a GPU or in the interpreter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.augment_cases import KINDS, AugmentCase, BoxesCase, augment_case, boxes_case, matrix, table
+from tests.ops.triton.test_dfl_decode import DEVICE
+from tests.support import shared
+from yolov9k.ops import augment, augment_boxes
+from yolov9k.ops.augment import DTYPES
+from yolov9k.ops.augment_boxes import Boxes
+
+pytest.importorskip("triton")
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+seeds = st.integers(0, 2**31)
+
+
+def moved(case: Any) -> Any:
+    """A case on the device that runs Triton."""
+    return type(case)(*(part.to(DEVICE) if isinstance(part, Tensor) else part for part in case))
+
+
+def assert_same(case: AugmentCase, **options: Any) -> Tensor:
+    """Not within a level but equal, in bytes and in layout, whatever the dtype; the pictures."""
+    found, wanted = augment(*moved(case), **options, backend="triton"), augment(*case, **options, backend="reference")
+    assert found.stride() == wanted.stride()
+    assert torch.equal(found.cpu(), wanted)
+    return wanted
+
+
+def assert_same_boxes(case: BoxesCase, capacity: int) -> Boxes:
+    """Equal rows in equal order, zeros behind them; the boxes."""
+    found, wanted = (
+        augment_boxes(*moved(case), capacity, backend="triton"),
+        augment_boxes(*case, capacity, backend="reference"),
+    )
+    assert torch.equal(found.counts.cpu(), wanted.counts)
+    assert torch.equal(found.boxes.cpu(), wanted.boxes)
+    return wanted
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(
+    seeds, st.integers(0, 2), st.sampled_from(KINDS), st.integers(0, 5), st.integers(1, 21), st.integers(1, 21),
+    st.sampled_from(DTYPES), st.booleans(),
+)  # fmt: skip
+def test_pictures_have_the_bytes_of_the_reference(
+    seed: int, images: int, kind: str, most: int, height: int, width: int, dtype: torch.dtype, channels_last: bool
+) -> None:
+    assert_same(augment_case(seed, images, kind, most, (height, width)), dtype=dtype, channels_last=channels_last)
+
+
+def photographs(side: int) -> list[np.ndarray]:
+    """Crops of both pictures of the demonstration set at several places."""
+    files = sorted(shared("data/coco-demo/images").glob("*.jpg"))
+    images = [cv2.imread(str(file)) for file in files[:2]]
+    places = [(image, y, x) for image in images for y, x in ((60, 90), (140, 200), (200, 40))]
+    return [np.ascontiguousarray(image[y : y + side, x : x + side]) for image, y, x in places]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dtype", "channels_last"), [(torch.uint8, False), (torch.bfloat16, True)])
+def test_a_mosaic_of_photographs_with_everything_on_it(kind: str, dtype: torch.dtype, channels_last: bool) -> None:
+    """Four tiles and a pasted object, mixed with a letterboxed picture, recoloured: no pixel differs, borders neither."""
+    side, rng = 40, np.random.default_rng(KINDS.index(kind))
+    crops = photographs(side)
+    y, x = np.mgrid[:side, :side] - side / 2
+    oval = ((x / 17) ** 2 + (y / 12) ** 2 < 1).astype(np.uint8)
+    pixels = np.concatenate([*(crop.reshape(-1) for crop in crops), oval.reshape(-1)])
+    area, centre = side * side, (37, 43)
+    corners = [(0, 0), (1, 0), (0, 1), (1, 1)]
+    tiles = [[3 * area * i, side, side, centre[0] - side * (1 - a), centre[1] - side * (1 - b), -1]
+             for i, (a, b) in enumerate(corners)]  # fmt: skip
+    layers = [*tiles, [12 * area, side, side, 25, 21, 18 * area], [15 * area, side, side, 0, 3, -1]]
+    views = np.stack([matrix(rng, kind, side), matrix(rng, "still", side)])[None]
+    case = AugmentCase(
+        torch.from_numpy(pixels), table(layers), torch.tensor([[[0, 5], [5, 6]]]),
+        torch.from_numpy(views.astype(np.float32)), torch.tensor([0.6]), torch.tensor([[1.01, 0.6, 1.3]]), (side + 5, side),
+    )  # fmt: skip
+    assert assert_same(case, dtype=dtype, channels_last=channels_last).float().std() > 0
+
+
+def one(image: np.ndarray, view: Tensor | None = None, gains: tuple[float, ...] = (1, 1, 1)) -> AugmentCase:
+    """One opaque picture uint8 BGR [h, w, 3] at the origin, all of it seen through a matrix."""
+    height, width = image.shape[:2]
+    return AugmentCase(
+        torch.from_numpy(image.reshape(-1).copy()), table([[0, height, width, 0, 0, -1]]),
+        torch.tensor([[[0, 1], [1, 1]]]), (torch.eye(3) if view is None else view).expand(1, 2, 3, 3).contiguous(),
+        torch.ones(1), torch.tensor([gains]).float(), (height, width),
+    )  # fmt: skip
+
+
+def test_every_value_and_every_spread_is_recoloured_alike() -> None:
+    """Quotients of float32 stand for whole ones: over every divisor that there is."""
+    level = np.arange(256)
+    ramps = [(level, 0 * level, level // 2), (level // 3, level, 0 * level), (255 - level, level // 5, 0 * level + 255)]
+    image = np.stack([np.stack(ramp, -1) for ramp in ramps]).astype(np.uint8).reshape(32, -1, 3)
+    for gains in ((1.0, 1.0, 0.99999), (0.0, 0.0, 0.0), (2.0, 2.0, 2.0), (1.013, 0.4, 1.37), (math.nan, -1.0, 9.0)):
+        assert_same(one(image, gains=gains))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_level_is_stored_alike(dtype: torch.dtype) -> None:
+    image = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(8, 32, 3)
+    for channels_last in (True, False):
+        assert len(assert_same(one(image), dtype=dtype, channels_last=channels_last).unique()) == 256
+
+
+def test_a_layer_counts_as_soon_as_it_is_touched() -> None:
+    """Shifts by the whole picture and a pixel more and less: layers are skipped for a program's pixels as a whole."""
+    image = np.random.default_rng(1).integers(0, 100, (5, 8, 3)).astype(np.uint8)
+    seen = []
+    for axis, side in ((0, 8), (1, 5)):
+        for shift in (-side - 0.5, -side, 0.5 - side, side - 1, side - 0.5, side):
+            view = torch.eye(3)
+            view[axis, 2] = shift
+            seen.append(bool((assert_same(one(image, view)) != 114).any()))
+    assert seen == [False, False, True, True, True, False] * 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0, 1e30, -1e30, 2.0**19, 1e-40])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, in the interpreter
+def test_views_of_nowhere(value: float) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (3, 5, 3)).astype(np.uint8)
+    for place in (0, 2, 4, 5, 6, 8):
+        view = torch.eye(3)
+        view.view(-1)[place] = value
+        assert_same(one(image, view))
+    assert (assert_same(one(image, torch.full((3, 3), math.nan))) == 114).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 0.5, 1.5, -1.0, 1 - 2**-17, math.nan])
+def test_shares_of_every_kind(share: float) -> None:
+    case = augment_case(11, images=1, kind="upright", most=3, size=(6, 9))
+    assert_same(case._replace(shares=torch.tensor([share])))
+
+
+def test_layers_without_pixels_and_samples_without_layers() -> None:
+    bare = augment_case(1, images=2, most=0, size=(3, 4))
+    assert (assert_same(bare._replace(gains=torch.ones(2, 3))) == 114).all()
+    flat = table([[0, 0, 5, 0, 0, -1], [0, 3, 0, 0, 0, -1]])
+    assert_same(bare._replace(layers=flat, spans=torch.tensor([[[0, 2], [0, 0]]] * 2)))
+    assert assert_same(augment_case(0, images=0)).shape == (0, 3, 23, 37)
+
+
+def test_strides_change_nothing() -> None:
+    case = augment_case(4, images=2, size=(5, 6))
+    strange = case._replace(
+        layers=case.layers.T.contiguous().T, matrices=case.matrices.transpose(0, 1).contiguous().transpose(0, 1),
+        gains=case.gains.repeat(1, 2)[:, :3], pixels=case.pixels.repeat_interleave(2)[::2],
+    )  # fmt: skip
+    assert torch.equal(assert_same(strange), augment(*case, backend="reference"))
+
+
+@settings(deadline=None, max_examples=12, derandomize=True)
+@given(seeds, st.integers(0, 2), st.sampled_from(KINDS), st.integers(0, 3))
+def test_boxes_have_the_bits_of_the_reference(seed: int, images: int, kind: str, most: int) -> None:
+    assert_same_boxes(boxes_case(seed, images, kind, most), 7)
+
+
+def objects(outlines: list[np.ndarray], least: float = 0.1, view: Tensor | None = None, split: int | None = None) -> BoxesCase:
+    """One sample's objects, those from `split` on in the second view."""
+    count = len(outlines)
+    middle = count if split is None else split
+    ends = torch.tensor([len(outline) for outline in outlines], dtype=torch.int64).cumsum(0)
+    return BoxesCase(
+        torch.from_numpy(np.concatenate([np.zeros((0, 2)), *outlines]).astype(np.float32)), ends, torch.arange(count),
+        torch.full((count,), least), torch.tensor([[[0, middle], [middle, count]]]),
+        (torch.eye(3) if view is None else view).expand(1, 2, 3, 3).contiguous(), (48, 64),
+    )  # fmt: skip
+
+
+def box(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:
+    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+
+
+def test_many_boxes_stay_in_order() -> None:
+    """More than a program takes at a time, some of each time dropped."""
+    rng = np.random.default_rng(0)
+    corners, sides = rng.uniform(-20, 60, (85, 2)), rng.uniform(0, 40, (85, 2))
+    case = objects([box(*corner, *(corner + side)) for corner, side in zip(corners, sides, strict=True)], split=78)
+    found = assert_same_boxes(case, 85)
+    kept = int(found.counts)
+    assert 32 < kept < 85
+    assert (found.boxes[0, :kept, 0].diff() > 0).all()
+
+
+@pytest.mark.parametrize("least", [-1.0, 0.0, 0.5, math.nan])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_outlines_of_every_odd_kind(least: float) -> None:
+    """Nothing, a point, a line, all of the picture, around it, outside each side, on the edges, a bow tie, no numbers."""
+    around = np.array([[-40, 24], [32, -40], [110, 24], [32, 90]])
+    edge = np.array([[0, 0], [64, 0], [64, 48], [0, 48]])
+    odd = [
+        np.zeros((0, 2)), np.array([[5, 5]]), np.array([[5, 5], [90, 60]]), box(-9, -9, 99, 99), around, edge,
+        box(-30, 5, -3, 20), box(70, 5, 90, 20), box(5, -30, 20, -3), box(5, 50, 20, 70), box(-30, -30, -5, -5),
+        box(10, 10, 12, 30), box(10, 10, 12.01, 30), np.array([[-8, 4], [70, 40], [70, 4], [-8, 40]]),
+        np.array([[1, 1], [math.nan, 20], [30, 30]]), np.array([[1, 1], [40, math.inf], [30, 30]]), box(60, 40, 70, 60),
+        box(-10, 10, 10, 30),  # cut down to a half, which is not above a half
+    ]  # fmt: skip
+    found = assert_same_boxes(objects(odd, least), len(odd))
+    assert int(found.counts) == (0 if math.isnan(least) else len(odd) - 2 if least < 0 else int(found.counts))
+    assert_same_boxes(objects(odd, least, torch.tensor([[1.1, 0.2, -3], [-0.1, 0.9, 4], [1e-3, -2e-3, 1]])), len(odd))
+
+
+def test_no_objects_no_room_and_too_little() -> None:
+    assert assert_same_boxes(objects([]), 3).counts.tolist() == [0]
+    assert assert_same_boxes(boxes_case(0, images=0), 3).boxes.shape == (0, 3, 5)
+    assert assert_same_boxes(objects([np.array([[5, 5]])]), 0).boxes.shape == (1, 0, 5)
+    case = objects([box(i, i, i + 10, i + 10) for i in range(4)])
+    if DEVICE == "cpu":
+        with pytest.raises(ValueError, match="augment_boxes: capacity must be at least 4, the boxes of a sample, got 2"):
+            augment_boxes(*moved(case), 2, backend="triton")
+    else:  # where nothing is read, the count tells
+        found = augment_boxes(*moved(case), 2, backend="triton")
+        assert found.counts.tolist() == [4]
+        assert found.boxes[0, :, 0].tolist() == [0, 1]
+
+
+def test_what_reaches_beyond_is_refused_where_it_can_be_read() -> None:
+    if DEVICE != "cpu":
+        pytest.skip("nothing is read on a device")
+    case = one(np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(ValueError, match="augment: layers must be"):
+        augment(*case._replace(pixels=case.pixels[:-1]), backend="triton")
+    boxes = objects([box(1, 1, 9, 9)])
+    with pytest.raises(ValueError, match="augment_boxes: ends must be"):
+        augment_boxes(*boxes._replace(points=boxes.points[:-1]), 1, backend="triton")
+
+
+def test_the_registrations_compile() -> None:
+    case, boxes = moved(augment_case(5, images=1, size=(4, 5))), moved(objects([box(1, 1, 9, 9)]))
+
+    def both(pixels: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        images = augment(pixels, *case[1:], torch.bfloat16, channels_last=True, backend="triton")
+        return images, *augment_boxes(points, *boxes[1:], 3, backend="triton")
+
+    run = torch.compile(both, fullgraph=True, backend="aot_eager")
+    for found, wanted in zip(run(case.pixels, boxes.points), both(case.pixels, boxes.points), strict=True):
+        assert torch.equal(found, wanted)
+        assert found.stride() == wanted.stride()
+
+
+def pictures_on_the_device() -> Callable[[], tuple[Tensor, ...]]:
+    case = moved(augment_case(7, images=3, size=(64, 96)))
+    return lambda: (augment(*case, torch.bfloat16, channels_last=True, backend="triton"),)
+
+
+def boxes_on_the_device() -> Callable[[], tuple[Tensor, ...]]:
+    case = moved(boxes_case(7, images=3, most=40))
+    return lambda: tuple(augment_boxes(*case, 80, backend="triton"))
+
+
+@needs_gpu
+@pytest.mark.parametrize("make", [pictures_on_the_device, boxes_on_the_device])
+def test_captured_in_a_graph_without_a_synchronisation(make: Callable[[], Callable[[], tuple[Tensor, ...]]]) -> None:
+    run = make()
+    wanted = [part.clone() for part in run()]
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = run()
+    for _ in range(3):
+        for part in captured:
+            part.zero_()
+        graph.replay()
+        assert all(torch.equal(a, b) for a, b in zip(captured, wanted, strict=True))

@@ -1,0 +1,90 @@
+"""The optimiser step's kernels against the definition: values, average, copy, loss scale, and what is skipped."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.ops.test_sgd_ema import SETTINGS, Flat
+from tests.ops.triton.test_dfl_decode import DEVICE
+from tests.tolerances import SGD_FLOAT32
+from yolov9k.ops.sgd_ema import SCALE, Settings
+
+pytest.importorskip("triton")
+
+NAMES = ("values", "grads", "momentum", "ema", "state")
+SIZES = st.lists(st.sampled_from([0, 1, 7, 64, 1500]), min_size=3, max_size=3)
+
+
+def both(flat: Flat, told: Settings = SETTINGS) -> None:
+    """One step of the kernels and one of the definition from the same state; they agree in all they leave."""
+    other = copy.deepcopy(flat)
+    flat.step(told, "triton")
+    other.step(told)
+    for name in NAMES:
+        torch.testing.assert_close(getattr(flat, name), getattr(other, name), **SGD_FLOAT32, equal_nan=True)
+    if flat.low is not None:
+        assert torch.equal(flat.low.float(), flat.values[: flat.ends[-1]].to(flat.low.dtype).float())
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(
+    st.integers(0, 2**31), SIZES, st.sampled_from([0, 3, 1100]), st.sampled_from([0.01, 10.0, math.inf]),
+    st.sampled_from([0.0, 0.937]), st.sampled_from([None, torch.float16, torch.float32]), st.sampled_from([1.0, 1024.0]),
+)  # fmt: skip
+def test_the_kernels_are_the_definition(
+    seed: int, sizes: list[int], rest: int, clip: float, momentum: float, low: torch.dtype | None, scale: float
+) -> None:
+    flat = Flat(seed, sizes, rest, torch.float32, low).to(DEVICE)
+    flat.state[SCALE] = scale
+    told = SETTINGS._replace(clip_norm=clip, momentum=momentum, growth=2.0, backoff=0.5, interval=2)
+    generator = torch.Generator().manual_seed(seed + 1)
+    for _ in range(3):
+        flat.grads.copy_(torch.randn(flat.ends[-1], generator=generator) * scale)
+        both(flat, told)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 3e30])
+def test_a_gradient_that_is_not_finite_is_skipped(bad: float) -> None:
+    """3e30 is a float32, its square is not: the norm decides, as the definition's does."""
+    flat = Flat(1, [900, 1200, 70], 33, torch.float32, torch.float16).to(DEVICE)
+    told = SETTINGS._replace(backoff=0.5)
+    flat.step(told, "triton")
+    kept = copy.deepcopy(flat)
+    flat.grads[1500] = bad
+    flat.step(told, "triton")
+    for name in ("values", "momentum", "ema", "low"):
+        assert torch.equal(getattr(flat, name), getattr(kept, name)), name
+    assert not flat.grads.any()
+    assert not flat.state[0].isfinite()
+    assert flat.state[1:].tolist() == [1.0, 1.0, 0.5, 0.0]
+
+
+def test_programs_that_take_several_blocks_miss_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole model has more blocks than programs."""
+    from yolov9k.kernels import sgd_ema as kernels
+
+    monkeypatch.setattr(kernels, "PROGRAMS", 2)
+    monkeypatch.setattr(kernels, "PARTIALS", 2)
+    both(Flat(2, [3000, 4100, 999], 2500, torch.float32, torch.float16).to(DEVICE))
+
+
+def test_the_same_step_twice_is_the_same_to_the_bit() -> None:
+    one, two = (Flat(3, [3000, 100, 999], 70, torch.float32).to(DEVICE) for _ in range(2))
+    one.step(backend="triton")
+    two.step(backend="triton")
+    for name in NAMES:
+        assert torch.equal(getattr(one, name), getattr(two, name)), name
+
+
+def test_a_bfloat16_copy_is_a_unit_off_at_most() -> None:
+    """Triton's interpreter cuts off where a GPU rounds."""
+    flat = Flat(4, [70, 80, 90], 5, torch.float32, torch.bfloat16).to(DEVICE)
+    flat.step(backend="triton")
+    assert flat.low is not None
+    torch.testing.assert_close(flat.low.float(), flat.values[:240], rtol=2**-7, atol=0.0)

@@ -1,0 +1,5 @@
+"""`python -m yolov9k`."""
+
+from yolov9k.cli.app import main
+
+main()

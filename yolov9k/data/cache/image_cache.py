@@ -1,0 +1,314 @@
+"""Decoded, resized pictures: read from their files, or kept in memory or on disk.
+
+A Reader and a PictureCache are alike: called with a record's index they return its picture, uint8 BGR with the long side
+of `size` pixels. The array may be shared, and then cannot be written to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from yolov9k.common.errors import UserError, warn
+from yolov9k.data.cache.image_store import GONE, DamagedPicture, PictureStore, locked
+from yolov9k.data.letterbox import Image, resize, scaled
+from yolov9k.data.records import Record
+
+PictureSource = Callable[[int], Image]
+MEMORY_SHARE = 0.8  # of the memory that is free: the rest is for the training itself
+DISK_SHARE = 0.9  # of the disk that is free: the rest is for the checkpoints
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
+_console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class UnreadableImage(Exception):
+    """A picture's file is missing, truncated or not a picture; the message is one line that names the file."""
+
+
+def read_image(path: Path, *, reduce: int = 1) -> Image:
+    """Decode a file to uint8 BGR [h, w, 3], turned as its EXIF orientation says.
+
+    reduce: 1, 2, 4 or 8, the picture comes so many times smaller, which a JPEG decoder does faster than a whole one.
+    Raises UnreadableImage; a truncated JPEG or PNG, which OpenCV would fill with grey, counts as unreadable.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(f"{path}: {error.strerror or error}") from None
+    if is_truncated(data):
+        raise UnreadableImage(f"{path}: the file is truncated")
+    flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag.get(reduce, cv2.IMREAD_REDUCED_COLOR_8))
+    except cv2.error as error:
+        raise UnreadableImage(f"{path}: {error.err}") from None
+    if image is None:
+        raise UnreadableImage(f"{path}: not a picture that OpenCV can read")
+    return image  # type: ignore[return-value]  # OpenCV's stubs lack the dtype
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether a file's bytes begin as a JPEG's."""
+    return data.startswith(_JPEG)
+
+
+def is_truncated(data: bytes) -> bool:
+    """No end after the last scan. Within JPEG scans 0xff is escaped, so that a marker found is a marker."""
+    if is_jpeg(data):
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    return data.startswith(_PNG) and b"IEND" not in data[-4096:]
+
+
+class Reader:
+    """Decodes and resizes on demand.
+
+    fast: bilinear resizing and reduced JPEG decoding, for pictures that will be augmented; otherwise shrinking
+    averages over areas, as evaluation wants it.
+    """
+
+    portion = 1024  # pictures handed to the threads at a time: a future takes a kilobyte
+
+    def __init__(self, records: Sequence[Record], size: int, *, fast: bool) -> None:
+        self.records, self.size, self.fast = records, size, fast
+
+    def __call__(self, index: int) -> Image:
+        record = self.records[index]
+        image = read_image(record.path, reduce=self.reduction(record))
+        return resize(image, self.shape(*image.shape[:2]), smooth=not self.fast)
+
+    @property
+    def kind(self) -> str:
+        """Tells its pictures from those of other readers."""
+        return f"{self.size}|{self.fast}"
+
+    def many(self, indices: Sequence[int]) -> dict[int, Image]:
+        """Pictures that are read together, where that is faster; the others are to be asked for one by one."""
+        return {}
+
+    def reduction(self, record: Record) -> int:
+        """How many times smaller a picture is decoded: only as far as it is not smaller than wanted.
+
+        Formats other than JPEG would be decoded whole anyway.
+        """
+        jpeg = self.fast and record.path.suffix.lower() in (".jpg", ".jpeg")
+        return next((r for r in (8, 4, 2) if jpeg and max(record.height, record.width) >= r * self.size), 1)
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that a decoded picture is resized to."""
+        gain = self.size / max(height, width)
+        return scaled(height, gain), scaled(width, gain)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that all pictures take once decoded and resized."""
+        return self.bytes_of(range(len(self.records)))
+
+    def bytes_of(self, indices: Iterable[int]) -> int:
+        """Memory that some pictures take; a picture decoded at reduced size may have a row more or less."""
+        records = (self.records[index] for index in indices)
+        return sum(3 * h * w for h, w in (self.shape(r.height, r.width) for r in records))
+
+
+class PictureCache:
+    """Pictures in a PictureStore; what is not in it, or is damaged there, comes from the reader.
+
+    Processes forked later share the pictures' memory; all processes that use the same file share its pages.
+    """
+
+    def __init__(self, reader: Reader, store: PictureStore) -> None:
+        self.reader, self.store = reader, store
+
+    def __call__(self, index: int) -> Image:
+        try:
+            image = self.store.get(index)
+        except DamagedPicture:
+            image = None
+            warn(f"{self.store.name}: {self.reader.records[index].path} is damaged in this cache; it is read anew")
+        return self.reader(index) if image is None else image
+
+    def fill(self) -> None:
+        """Read what is missing, in parallel; each picture is kept as soon as it is read.
+
+        Where it cannot be written, a warning says so and what this call has written is given back.
+        """
+        try:
+            self._read(self.store.missing.tolist())
+        except OSError as error:
+            self.store.give_back()
+            warn(f"--cache: {self.store.name}: {error.strerror or error}; reading from files what is not there")
+
+    def ready(self) -> PictureSource:
+        """The cache, to be filled no more, or the reader where nothing is cached."""
+        self.store.seal()
+        return self if self.store.entries["offset"].any() else self.reader
+
+    def _read(self, indices: list[int]) -> None:
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
+            with _progress() as progress:
+                task = progress.add_task("caching", total=len(indices))
+                for start in range(0, len(indices), self.reader.portion):
+                    portion = indices[start : start + self.reader.portion]
+                    together = self.reader.many(portion)
+                    for _ in pool.map(self._keep, portion, map(together.get, portion)):
+                        progress.advance(task)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _keep(self, index: int, image: Image | None) -> None:
+        try:
+            image = self.reader(index) if image is None else image
+        except UnreadableImage:  # left to the reader, which tells who asks for it
+            return
+        self.store.put(index, image)
+
+
+def _progress() -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=_console, transient=True, disable=not _console.is_terminal)
+
+
+def check_name(cache: str | None) -> None:
+    """Raise UserError where there is no such cache."""
+    if cache not in (None, "ram", "disk"):
+        raise UserError(f"--cache {cache}: no such cache; choose 'ram' or 'disk'")
+
+
+def make_source(reader: Reader, cache: str | None) -> PictureSource:
+    """Put a cache, None, "ram" or "disk", before a reader, filled; says beforehand how large it gets.
+
+    Falls back to the reader with a warning where there is not enough memory or disk, or no place to write. Files that
+    change while the cache is in use are not read again. Raises UserError for another name.
+    """
+    check_name(cache)
+    if cache is None:
+        return reader
+    return _ram(reader) if cache == "ram" else _disk(reader)
+
+
+def _ram(reader: Reader) -> PictureSource:
+    free, what = available_memory(), _what(reader)
+    if free is not None and reader.bytes > MEMORY_SHARE * free:
+        warn(f"--cache ram: {what}, is more than {MEMORY_SHARE:.0%} of the {_readable(free)} free; reading from files")
+        return reader
+    _console.print(f"caching in memory: {what}")
+    try:
+        cached = PictureCache(reader, PictureStore.in_memory(_stamps(reader)))
+        cached.fill()
+        return cached.ready()
+    except OSError as error:
+        warn(f"--cache ram: {error.strerror or error}; reading from files")
+        return reader
+
+
+def _disk(reader: Reader) -> PictureSource:
+    folder, identity = cache_folder(), _identity(reader)
+    # the folder's name is for who looks for what may be deleted
+    place = reader.records[0].path.absolute().parent.name[:40] if reader.records else ""
+    path = folder / f"{place}-{reader.size}-{identity.hex()[:16]}.pictures"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(path, lambda: _console.print(f"waiting for another process to make {path}", markup=False)):
+            return _on_disk(reader, path, identity)
+    except OSError as error:
+        warn(f"--cache disk: {path}: {error.strerror or error}; set XDG_CACHE_HOME; reading from files")
+        return reader
+
+
+def _on_disk(reader: Reader, path: Path, identity: bytes) -> PictureSource:
+    cached = PictureCache(reader, PictureStore.at(path, identity, _stamps(reader)))
+    missing, free = cached.store.missing.tolist(), shutil.disk_usage(path.parent).free
+    there = np.count_nonzero(cached.store.entries["offset"])
+    _console.print(
+        f"caching on disk: {_what(reader)}, {there} already there, in {path}; the caches in this folder take "
+        f"{_readable(_taken(path.parent))}, {_readable(free)} are free",
+        markup=False,
+    )
+    if (more := reader.bytes_of(missing)) > DISK_SHARE * free:
+        warn(f"--cache disk: {_readable(more)} are more than {DISK_SHARE:.0%} of what is free; reading them from files")
+    else:
+        cached.fill()
+    source = cached.ready()
+    if source is reader:  # nothing is in it
+        path.unlink()
+    return source
+
+
+def _identity(reader: Reader) -> bytes:
+    """32 bytes that tell this list of pictures, read in this way, from any other."""
+    digest = hashlib.sha256(reader.kind.encode())
+    for record in reader.records:
+        digest.update(b"\0" + os.fsencode(record.path.absolute()))
+    return digest.digest()
+
+
+def _stamps(reader: Reader) -> NDArray[np.int64]:
+    """Time of change in ns and length in bytes of the pictures' files, int64 [n, 2]; GONE where there is none."""
+    stamps = np.full((len(reader.records), 2), GONE, np.int64)
+    for stamp, record in zip(stamps, reader.records, strict=True):
+        with contextlib.suppress(OSError):
+            stat = record.path.stat()
+            stamp[:] = stat.st_mtime_ns, stat.st_size
+    return stamps
+
+
+def _what(reader: Reader) -> str:
+    return f"{len(reader.records)} pictures at {reader.size} px, {_readable(reader.bytes)}"
+
+
+def _taken(folder: Path) -> int:
+    size = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # another process has removed it
+            size += file.lstat().st_size
+    return size
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/yolov9k/images``, in ``~/.cache`` by default."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov9k" / "images"
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken without swapping or passing a limit of this process's cgroups; None where nothing says."""
+    room = [int(line.split()[1]) * 1024 for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable:")]
+    for line in _lines(Path("/proc/self/cgroup")):
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            room += _cgroup_room(Path("/sys/fs/cgroup"), group, "memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+            room += _cgroup_room(Path("/sys/fs/cgroup/memory"), group, *names)
+    return max(0, min(room)) if room else None
+
+
+def _cgroup_room(root: Path, group: str, limit: str, usage: str, cached: str) -> Iterator[int]:
+    """What each limit on the way from a group to the root leaves; a container may see its own group as the root."""
+    folder = root / group.lstrip("/")
+    for place in (folder, *folder.parents[: len(folder.parts) - len(root.parts)]):
+        most, taken = _lines(place / limit), _lines(place / usage)
+        if most and taken and most[0].isdigit():
+            statistics = dict(line.split() for line in _lines(place / "memory.stat"))
+            yield int(most[0]) - int(taken[0]) + int(statistics.get(cached, 0))  # the system drops cached files first
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _readable(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

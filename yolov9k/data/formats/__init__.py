@@ -1,0 +1,1 @@
+"""Label formats: YOLO text, COCO JSON, Pascal VOC XML."""

@@ -1,0 +1,166 @@
+"""Pascal VOC: one XML file an image under Annotations, images under JPEGImages, parts listed in ImageSets/Main.
+
+Boxes are pixels x1 y1 x2 y2 and are taken as they stand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.parsers import expat
+
+from yolov9k.data.formats.base import Annotation, Listing, Sample, shorten
+from yolov9k.data.probe import WORKERS, is_image
+from yolov9k.data.records import Fault
+
+
+@dataclass
+class Node:
+    """An XML element that knows its line."""
+
+    tag: str
+    line: int
+    text: str = ""
+    children: list[Node] = field(default_factory=list)
+
+    def find(self, path: str) -> Node | None:
+        """The first element at `path`, tags joined by slashes."""
+        node: Node | None = self
+        for tag in path.split("/"):
+            node = next((child for child in node.children if child.tag == tag), None) if node else None
+        return node
+
+    def value(self, path: str) -> str:
+        """The text at `path` without blanks around it, empty if there is none."""
+        node = self.find(path)
+        return node.text.strip() if node else ""
+
+
+class ObjectError(ValueError):
+    """What is wrong with one object of an XML file."""
+
+
+def parse_xml(data: bytes) -> Node:
+    """The root element. Raises `expat.ExpatError` with the line of what is wrong."""
+    stack = [Node("", 0)]
+    parser = expat.ParserCreate()
+
+    def start(tag: str, _: dict[str, str]) -> None:
+        node = Node(tag, parser.CurrentLineNumber)
+        stack[-1].children.append(node)
+        stack.append(node)
+
+    def text(data: str) -> None:
+        stack[-1].text += data
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _: stack.pop()
+    parser.CharacterDataHandler = text
+    parser.Parse(data, True)
+    return stack[0].children[0]
+
+
+def is_voc(folder: Path) -> bool:
+    """Whether `folder` is laid out as Pascal VOC is."""
+    return (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
+
+
+def voc_parts(folder: Path) -> list[str]:
+    """Names of the parts listed in ImageSets/Main; lists of single classes (``dog_train``) are no parts."""
+    lists = (folder / "ImageSets" / "Main").glob("*.txt")
+    return sorted(path.stem for path in lists if path.stem in ("train", "val", "valid", "test", "trainval"))
+
+
+def voc_names(folder: Path) -> list[str]:
+    """Class names of all annotations in `folder`, sorted: the same for every part."""
+    return _names_of(_parse_all(folder).values())
+
+
+def read_voc(folder: Path, part: str, names: Sequence[str] | None = None) -> Listing:
+    """Samples of one part of a VOC folder: those ImageSets/Main/`part`.txt lists, or all where there is no such list.
+
+    Classes are those of the whole folder, sorted, unless `names` gives them.
+    """
+    documents = _parse_all(folder)
+    found = list(names) if names is not None else _names_of(documents.values())
+    images = {path.stem: path for path in sorted((folder / "JPEGImages").iterdir()) if is_image(path)}
+    listing = Listing(found, list(range(len(found))), [])
+    listed = folder / "ImageSets" / "Main" / f"{part}.txt"
+    members = _read_list(listed) if listed.is_file() else [(stem, None) for stem in sorted(images)]
+    for stem, line in members:
+        path, document = folder / "Annotations" / f"{stem}.xml", documents.get(stem)
+        if stem not in images:
+            absent = folder / "JPEGImages" / f"{stem}.jpg"
+            listing.samples.append(Sample(absent, listed if line else path, [], pixels=True, line=line))
+        elif isinstance(document, Fault):
+            listing.faults.append(document)
+        else:
+            listing.samples.append(_read_sample(images[stem], path, document, found, listing.faults))
+    for stem in sorted(documents.keys() - images.keys() - {stem for stem, _ in members}):
+        path = folder / "Annotations" / f"{stem}.xml"
+        message = "label without an image; add the image or remove the label"
+        listing.faults.append(Fault(path, None, message, fatal=False))
+    return listing
+
+
+def _parse_all(folder: Path) -> dict[str, Node | Fault]:
+    def parse(path: Path) -> Node | Fault:
+        try:
+            return parse_xml(path.read_bytes())
+        except expat.ExpatError as error:
+            reason = expat.ErrorString(error.code)
+            return Fault(path, error.lineno, f"not valid XML ({reason}); mend the file", fatal=True)
+        except OSError as error:
+            return Fault(path, None, f"cannot be read ({error.strerror}); check the file", fatal=True)
+
+    paths = sorted((folder / "Annotations").glob("*.xml"))
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return dict(zip((path.stem for path in paths), pool.map(parse, paths), strict=True))
+
+
+def _names_of(documents: Iterable[Node | Fault]) -> list[str]:
+    names: set[str] = set()
+    for document in documents:
+        if isinstance(document, Node):
+            names.update(child.value("name") for child in document.children if child.tag == "object")
+    return sorted(names - {""})
+
+
+def _read_list(path: Path) -> list[tuple[str, int | None]]:
+    """Image stems and their lines; some lists carry a 1, 0 or -1 behind each."""
+    rows = enumerate(path.read_text("utf-8-sig").splitlines(), 1)
+    return [(re.sub(r"\s+(-1|0|1)$", "", row.strip()), line) for line, row in rows if row.strip()]
+
+
+def _read_sample(image: Path, path: Path, document: Node | None, names: list[str], faults: list[Fault]) -> Sample:
+    sample = Sample(image, path, [], pixels=True)
+    if document is None:
+        message = f"image without a label file ({path}); it is used as background"
+        faults.append(Fault(image, None, message, fatal=False))
+        return sample
+    height, width = document.value("size/height"), document.value("size/width")
+    if height.isdecimal() and width.isdecimal():
+        sample.stated_size = int(height), int(width)
+    for child in document.children:
+        if child.tag == "object":
+            try:
+                sample.annotations.append(_read_object(child, names))
+            except ObjectError as error:
+                faults.append(Fault(path, child.line, str(error), fatal=True))
+    return sample
+
+
+def _read_object(node: Node, names: list[str]) -> Annotation:
+    name = node.value("name")
+    if name not in names:
+        raise ObjectError(f"class {shorten(name)} is not in names ({', '.join(names)}); correct it or add it to names")
+    sides = [node.value(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+    try:
+        x1, y1, x2, y2 = map(float, sides)
+    except ValueError:
+        given = " ".join(side or "?" for side in sides)
+        raise ObjectError(f"bndbox of {name} is {given}; it needs four numbers") from None
+    return Annotation(names.index(name), (x1, y1, x2, y2), f"{name} box {' '.join(sides)}", node.line)

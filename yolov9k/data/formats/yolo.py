@@ -1,0 +1,146 @@
+"""YOLO text labels: a line an object, ``class x y w h`` or ``class x1 y1 x2 y2 x3 y3 ...``, fractions of the image."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from yolov9k.data.formats.base import ROUNDING, Annotation, Listing, Sample, shorten
+from yolov9k.data.probe import WORKERS, siblings
+from yolov9k.data.records import Fault
+
+_COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # ids below 91 that no class of COCO has
+
+
+class RowError(ValueError):
+    """What is wrong with one row of a label file."""
+
+
+def read_yolo(images: Sequence[tuple[Path, Path, int | None]], names: list[str]) -> Listing:
+    """Samples of `images`, each given as (image, the file that lists it or the image itself, line there)."""
+    found = _find_labels([image for image, _, _ in images])
+    listing = Listing(names, category_ids(names), [])
+    with ThreadPoolExecutor(WORKERS) as pool:
+        read = pool.map(lambda label: ([], []) if label is None else read_labels(label, len(names)), found)
+        for (image, source, line), label, (annotations, faults) in zip(images, found, read, strict=True):
+            if label is None and image.exists():
+                message = f"image without a label file ({label_path(image)}); it is used as background"
+                listing.faults.append(Fault(image, None, message, fatal=False))
+            origin = source if not image.exists() or label is None else label
+            listing.samples.append(Sample(image, origin, annotations, pixels=False, line=line))
+            listing.faults.extend(faults)
+    listing.faults.extend(_find_orphans([image for image, _, _ in images]))
+    return listing
+
+
+def category_ids(names: Sequence[str]) -> list[int]:
+    """Ids of classes in COCO results: 0 on, but COCO's own 80 classes keep COCO's ids, as in the published validation."""
+    if len(names) == 80 and (names[0], names[-1]) == ("person", "toothbrush"):
+        return [number for number in range(1, 91) if number not in _COCO_GAPS]
+    return list(range(len(names)))
+
+
+def label_path(image: Path) -> Path:
+    """Where the labels of `image` belong: the last folder ``images`` becomes ``labels``, else beside the image."""
+    folders = list(image.parent.parts)
+    if "images" in folders:
+        folders[len(folders) - 1 - folders[::-1].index("images")] = "labels"
+    return Path(*folders, image.stem + ".txt")
+
+
+def _find_labels(images: Sequence[Path]) -> list[Path | None]:
+    """Label file of each image, looked up in folder listings: one call a folder, not two an image."""
+    candidates = [(label_path(image), image.with_suffix(".txt")) for image in images]
+    there = {folder: _file_names(folder) for folder in {path.parent for path in chain.from_iterable(candidates)}}
+    return [next((path for path in pair if path.name in there[path.parent]), None) for pair in candidates]
+
+
+def _file_names(folder: Path) -> frozenset[str]:
+    return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
+
+
+def _find_orphans(images: Sequence[Path]) -> list[Fault]:
+    """Label files that no image belongs to, in the folders where the labels of `images` are."""
+    folders: dict[Path, set[Path]] = {}
+    for parent in {image.parent for image in images}:
+        folders.setdefault(label_path(parent / "x").parent, set()).add(parent)
+    faults = []
+    for folder, parents in sorted(folders.items()):
+        stems = siblings({*parents, folder})
+        for name in sorted(_file_names(folder)):
+            path = folder / name
+            if path.suffix == ".txt" and path.stem not in stems and _looks_like_labels(path):
+                message = "label without an image; add the image or remove the label"
+                faults.append(Fault(path, None, message, fatal=False))
+    return faults
+
+
+def _looks_like_labels(path: Path) -> bool:
+    """Tells labels from the lists of class names and images that tools put beside them."""
+    with path.open(errors="replace") as file:
+        row = file.readline().split()
+    try:
+        return len([float(value) for value in row]) != 1
+    except ValueError:
+        return False
+
+
+def read_labels(path: Path, num_classes: int) -> tuple[list[Annotation], list[Fault]]:
+    """Objects in one label file; rows that cannot be understood become fatal faults."""
+    annotations: list[Annotation] = []
+    faults: list[Fault] = []
+    try:
+        text = path.read_text("utf-8-sig", errors="replace")
+    except OSError as error:
+        return [], [Fault(path, None, f"label file cannot be read ({error.strerror}); check the file", fatal=True)]
+    for number, row in enumerate(text.splitlines(), 1):
+        if not row.strip():
+            continue
+        try:
+            annotations.append(parse_row(row, num_classes, number))
+        except RowError as error:
+            faults.append(Fault(path, number, f"row {shorten(row.strip())}: {error}", fatal=True))
+    return annotations, faults
+
+
+def parse_row(row: str, num_classes: int, line: int | None = None) -> Annotation:
+    """One row as an annotation in fractions. Raises RowError with the value and the remedy."""
+    try:
+        label, *values = map(float, row.split())
+    except ValueError:
+        raise RowError(f"{_first_non_number(row)} is not a number; separate numbers by spaces") from None
+    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+        raise RowError(f"{1 + len(values)} columns; a box has 5 (class x y w h), a polygon 7 or more and an odd number")
+    bad = next((value for value in (label, *values) if not math.isfinite(value)), None)
+    if bad is not None:
+        raise RowError(f"{bad} is not a finite number; correct it")
+    if not (label.is_integer() and 0 <= label < num_classes):
+        raise RowError(f"class {label:g} is not in 0..{num_classes - 1}; correct the row or add the class to names")
+    outside = next((value for value in values if not -ROUNDING <= value <= 1 + ROUNDING), None)
+    if outside is not None:
+        raise RowError(f"coordinate {outside:g} is outside 0..1; divide pixels by the width and height of the image")
+    text = f"row {shorten(row.strip())}"
+    if len(values) == 4:
+        x, y, w, h = values
+        return Annotation(int(label), (x - w / 2, y - h / 2, x + w / 2, y + h / 2), text, line)
+    polygon = np.array(values, np.float32).reshape(-1, 2)
+    box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
+    return Annotation(int(label), box, text, line, polygon)
+
+
+def _first_non_number(row: str) -> str:
+    return shorten(next((value for value in row.split() if not _is_float(value)), row), 20)
+
+
+def _is_float(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

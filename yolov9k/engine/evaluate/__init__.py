@@ -1,0 +1,1 @@
+"""Evaluation: COCO metrics, validation of a model, plots."""

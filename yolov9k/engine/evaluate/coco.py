@@ -1,0 +1,305 @@
+"""COCO average precision and what goes with it: per-class figures, curves over confidence, the confusion matrix."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yolov9k.common.errors import UserError
+from yolov9k.common.files import write_json
+from yolov9k.data.records import Record
+from yolov9k.engine.evaluate.ground_truth import Truth, read_coco_truth
+from yolov9k.engine.evaluate.matching import CONFIDENCE_GRID, add_confusion, confidence_curves, match_by_score, stack
+
+Floats = NDArray[np.float64]
+
+# Operating point of the confusion matrix: what a viewer of the pictures would see.
+CONFUSION_CONFIDENCE = 0.25
+CONFUSION_IOU = 0.45
+_ALL, _SMALL, _MEDIUM, _LARGE = range(4)
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """One class: images and instances that hold it (crowds not counted) and its figures, NaN where it has no truth."""
+
+    name: str
+    images: int
+    instances: int
+    precision: float
+    recall: float
+    ap50: float
+    ap: float
+
+
+@dataclass(frozen=True)
+class Curves:
+    """pr [classes, 101]: precision over `recall_grid` at IoU .5, NaN for a class without truth.
+
+    precision, recall, f1 [classes, 1001]: over `confidence`; `best` is the index in it of the highest mean F1.
+    """
+
+    recall_grid: Floats
+    pr: Floats
+    confidence: Floats
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    best: int
+
+    @property
+    def best_confidence(self) -> float:
+        return float(self.confidence[self.best])
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """COCO figures, 0..1; means leave out classes without truth. A size (small, medium, large) without truth is NaN.
+
+    precision, recall: class means at the confidence of the best mean F1, IoU .5.
+    confusion [classes + 1, classes + 1]: rows predicted, columns true, last is background; confidence .25, IoU .45.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ar100: float
+    precision: float
+    recall: float
+    images: int
+    per_class: list[ClassMetrics]
+    curves: Curves = field(repr=False)
+    confusion: NDArray[np.int64] = field(repr=False)
+
+    @property
+    def fitness(self) -> float:
+        """What the best checkpoint is chosen by: 0.1 AP50 + 0.9 AP (facts: validation)."""
+        return 0.1 * self.ap50 + 0.9 * self.ap
+
+    def to_dict(self) -> dict[str, Any]:
+        """Scalars and the per-class list, ready for JSON: NaN becomes None."""
+        scalars = "ap ap50 ap75 ap_small ap_medium ap_large ar100 precision recall fitness images"
+        classes = [{key: _or_none(value) for key, value in vars(row).items()} for row in self.per_class]
+        return {**{name: _or_none(getattr(self, name)) for name in scalars.split()}, "per_class": classes}
+
+
+def _or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+class CocoEvaluator:
+    """Collects detections of images whose truth it knows, then computes Metrics.
+
+    names [classes]; category_ids [classes]: id of each class in COCO results; records: the truth, one for each image.
+    Raises ValueError when the two lists differ in length or an image id comes twice.
+    """
+
+    def __init__(self, names: Sequence[str], category_ids: Sequence[int], records: Iterable[Record]) -> None:
+        if len(names) != len(category_ids):
+            raise ValueError(f"{len(names)} class names but {len(category_ids)} category ids")
+        self.names, self.category_ids = list(names), list(category_ids)
+        self._truth: dict[int, Truth] = {}
+        self._detections: dict[int, list[Floats]] = {}
+        self._result_ids: dict[int, int | str] = {}
+        for record in records:
+            if record.image_id in self._truth:
+                raise ValueError(f"image id {record.image_id} comes twice")
+            self._truth[record.image_id] = Truth.of_record(record)
+            if record.result_id is not None:
+                self._result_ids[record.image_id] = record.result_id
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> CocoEvaluator:
+        """Truth straight from a COCO instances JSON; classes are its categories in the order of their ids."""
+        names, category_ids, truth = read_coco_truth(path)
+        evaluator = cls(names, category_ids, [])
+        evaluator._truth.update(truth)
+        return evaluator
+
+    def update(self, image_id: int, detections: Tensor | Floats) -> None:
+        """Add detections [n, 6] of one image: x1 y1 x2 y2 in pixels of the original picture, score, class index.
+
+        Raises ValueError on an unknown image id, another shape or a class outside the names.
+        """
+        rows = detections.detach().cpu().double().numpy() if isinstance(detections, Tensor) else detections
+        rows = np.asarray(rows, np.float64)
+        if rows.ndim != 2 or rows.shape[1] != 6:
+            raise ValueError(f"detections must be [n, 6], got {list(rows.shape)}")
+        if image_id not in self._truth:
+            raise ValueError(f"image id {image_id} is not among the {len(self._truth)} images of the truth")
+        if len(rows) and (rows[:, 5].min() < 0 or rows[:, 5].max() >= len(self.names)):
+            raise ValueError(f"detected classes must be below {len(self.names)}, got {rows[:, 5].max():.0f}")
+        self._detections.setdefault(image_id, []).append(rows)
+
+    def add_results(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Add COCO results: dicts with image_id, category_id, bbox [x, y, w, h] and score. Raises UserError."""
+        class_of = {category: index for index, category in enumerate(self.category_ids)}
+        for number, result in enumerate(results):
+            self._add_result(number, result, class_of)
+
+    def _add_result(self, number: int, result: Mapping[str, Any], class_of: Mapping[int, int]) -> None:
+        try:
+            x, y, w, h = result["bbox"]
+            row = [x, y, x + w, y + h, result["score"], class_of[result["category_id"]]]
+            self.update(result["image_id"], np.array([row], np.float64))
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise UserError(f"COCO result {number} does not fit the truth ({what})") from None
+
+    def save_json(self, path: str | Path) -> None:
+        """Write COCO results: bbox with 3 decimals, score with 5; pictures are called by their `result_id`.
+
+        The file appears complete or not at all.
+        """
+        results = [
+            {
+                "image_id": self._result_ids.get(row["image_id"], row["image_id"]),
+                "category_id": self.category_ids[row["category_id"]],
+                "bbox": [round(value, 3) for value in row["bbox"]],
+                "score": round(row["score"], 5),
+            }
+            for row in self._result_rows()
+        ]
+        write_json(path, results)
+
+    def _rows(self, image_id: int) -> Floats:
+        return stack(self._detections.get(image_id, []))
+
+    def compute(self) -> Metrics:
+        """Metrics of what was added so far; images without detections count as missed."""
+        instances, images = self._counts()
+        with _collector_paused():
+            precision, recall = self._coco_arrays(bool(instances.any()))
+        ap = _class_means(precision[:, :, :, _ALL].transpose(2, 0, 1))
+        ap50 = _class_means(precision[0, :, :, _ALL].T)
+        curves = self._curves(precision[0, :, :, _ALL].T, instances)
+        chosen = (curve[:, curves.best] for curve in (curves.precision, curves.recall))
+        at_best = [np.where(instances > 0, values, np.nan) for values in chosen]
+        columns = zip(self.names, images, instances, *at_best, ap50, ap, strict=True)
+        return Metrics(
+            ap=_mean(precision[..., _ALL], 0.0),
+            ap50=_mean(precision[0, ..., _ALL], 0.0),
+            ap75=_mean(precision[5, ..., _ALL], 0.0),
+            ap_small=_mean(precision[..., _SMALL]),
+            ap_medium=_mean(precision[..., _MEDIUM]),
+            ap_large=_mean(precision[..., _LARGE]),
+            ar100=_mean(recall[..., _ALL], 0.0),
+            precision=_mean(at_best[0], 0.0),
+            recall=_mean(at_best[1], 0.0),
+            images=len(self._truth),
+            per_class=[ClassMetrics(n, int(i), int(k), *map(float, rest)) for n, i, k, *rest in columns],
+            curves=curves,
+            confusion=self._confusion(),
+        )
+
+    def _counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Instances and images [classes] that hold each class, crowds not counted."""
+        real = [truth.classes[~truth.crowd] for truth in self._truth.values()]
+        size = len(self.names)
+        instances = sum((np.bincount(c, minlength=size) for c in real), np.zeros(size, np.int64))
+        images = sum((np.bincount(np.unique(c), minlength=size) for c in real), np.zeros(size, np.int64))
+        return instances, images
+
+    def _coco_arrays(self, any_truth: bool) -> tuple[Floats, Floats]:
+        """faster-coco-eval's precision [T, R, K, A] and recall [T, K, A] at 100 detections, -1 turned into NaN."""
+        if not any_truth:
+            return np.full((10, 101, len(self.names), 4), np.nan), np.full((10, len(self.names), 4), np.nan)
+        # Class indices serve as category ids here, so that K runs in the order of the names.
+        frame = {
+            "images": [{"id": image_id} for image_id in self._truth],
+            "categories": [{"id": index, "name": name} for index, name in enumerate(self.names)],
+        }
+        truth, found = (COCO({**frame, "annotations": rows}) for rows in (self._truth_rows(), self._result_rows()))
+        evaluation = COCOeval_faster(truth, found, "bbox", print_function=_silent)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        precision, recall = (np.array(evaluation.eval[key], np.float64)[..., -1] for key in ("precision", "recall"))
+        precision[precision < 0] = np.nan
+        recall[recall < 0] = np.nan
+        return precision, recall
+
+    def _truth_rows(self) -> list[dict[str, Any]]:
+        rows = (
+            {"image_id": image_id, "category_id": index, "bbox": box, "area": area, "iscrowd": int(crowd)}
+            for image_id, t in self._truth.items()
+            for index, box, area, crowd in zip(*_lists(t.classes, _xywh(t.boxes), t.areas, t.crowd), strict=True)
+        )
+        return _numbered(rows)
+
+    def _result_rows(self) -> list[dict[str, Any]]:
+        found = ((image_id, self._rows(image_id)) for image_id in self._detections)
+        return _numbered(
+            {"image_id": image_id, "category_id": int(c), "bbox": xywh, "area": xywh[2] * xywh[3], "score": score}
+            for image_id, rows in found
+            for c, xywh, score in zip(*_lists(rows[:, 5], _xywh(rows), rows[:, 4]), strict=True)
+        )
+
+    def _curves(self, pr: Floats, instances: NDArray[np.int64]) -> Curves:
+        rows = {image_id: self._rows(image_id) for image_id in self._detections}
+        outcomes = [match_by_score(r, self._truth[image_id], 0.5) for image_id, r in rows.items()]
+        flat = np.concatenate([np.zeros((0, 6)), *rows.values()])
+        outcome = np.concatenate([np.zeros(0, np.int8), *outcomes])
+        precision, recall = confidence_curves(flat[:, 4], flat[:, 5].astype(np.int64), outcome, instances)
+        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+        best = int(f1[instances > 0].mean(0).argmax()) if instances.any() else 0
+        return Curves(np.linspace(0, 1, 101), pr, CONFIDENCE_GRID, precision, recall, f1, best)
+
+    def _confusion(self) -> NDArray[np.int64]:
+        matrix = np.zeros((len(self.names) + 1,) * 2, np.int64)
+        for image_id, truth in self._truth.items():
+            add_confusion(matrix, self._rows(image_id), truth, CONFUSION_CONFIDENCE, CONFUSION_IOU)
+        return matrix
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Half a million dicts, none in a cycle: the garbage collector would walk them again and again, a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _silent(*_: object) -> None:
+    """faster-coco-eval's progress lines would tear the progress bar."""
+
+
+def _xywh(rows: Floats) -> Floats:
+    """x1 y1 x2 y2 of [n, 4 or more] -> x y width height [n, 4]."""
+    return np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], 1)
+
+
+def _lists(*arrays: NDArray[Any]) -> tuple[list[Any], ...]:
+    return tuple(array.tolist() for array in arrays)
+
+
+def _numbered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Annotations with ids from 1 on: COCO evaluation reads the id 0 as "not matched"."""
+    return [{"id": number, "iscrowd": 0, **row} for number, row in enumerate(rows, 1)]
+
+
+def _mean(values: Floats, empty: float = math.nan) -> float:
+    """Mean of what is not NaN; `empty` where nothing is left."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else empty
+
+
+def _class_means(values: Floats) -> Floats:
+    """[classes, ...] -> [classes], NaN for a class without truth."""
+    return np.array([_mean(row) for row in values])

@@ -1,0 +1,1 @@
+"""Prediction: where images and videos come from, what is found in them, what is written."""

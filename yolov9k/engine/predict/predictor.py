@@ -1,0 +1,190 @@
+"""Prediction on pictures and videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yolov9k.common.device import autocast, pick_device
+from yolov9k.common.errors import UserError, check_range
+from yolov9k.common.timing import Clock, Speed
+from yolov9k.data.draw import Image, class_name, draw_boxes
+from yolov9k.data.letterbox import letterbox, map_to_image, rounded_size
+from yolov9k.engine.inference import detect, exact, inference_form, to_input
+from yolov9k.engine.predict.sources import Frame, Source, open_source
+from yolov9k.models import YOLOv9
+from yolov9k.models.checkpoints import load
+
+Arrays = Image | Sequence[Image]
+
+
+@dataclass
+class Result:
+    """What was found in one picture, best first.
+
+    image: uint8 [H, W, 3] BGR, as it was read; boxes: float32 [n, 4] x1 y1 x2 y2 in its pixels; scores: float32 [n];
+    classes: int64 [n]. frame: the number in a video, from 0, else None.
+    """
+
+    path: Path
+    image: Image = field(repr=False)
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    names: Sequence[str] = field(repr=False)
+    frame: int | None = None
+    source: Frame | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def draw(self, *, labels: bool = True, confidences: bool = True, line_width: int | None = None) -> Image:
+        """A copy of the picture with the boxes on it."""
+        return draw_boxes(
+            self.image.copy(), self.boxes, self.classes, self.names, self.scores,
+            labels=labels, confidences=confidences, line_width=line_width,
+        )  # fmt: skip
+
+    def to_yolo_text(self, conf: bool = False) -> str:
+        """A line for each box: class, centre x, centre y, width, height as shares of the picture, score if `conf`."""
+        height, width = self.image.shape[:2]
+        low, high = self.boxes[:, :2].astype(np.float64), self.boxes[:, 2:].astype(np.float64)
+        rows = np.hstack([(low + high) / 2, high - low]) / [width, height, width, height]
+        lines = []
+        for index, row, score in zip(self.classes, rows, self.scores, strict=True):
+            values = [*row, score] if conf else row
+            lines.append(" ".join([str(int(index)), *(f"{value:.6f}" for value in values)]) + "\n")
+        return "".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Ready for json.dumps: path, frame, width, height, detections (class, name, score, box x1 y1 x2 y2 in px)."""
+        rows = zip(self.classes, self.scores, self.boxes, strict=True)
+        detections = [
+            {
+                "class": int(index),
+                "name": class_name(self.names, int(index)),
+                "score": round(float(score), 5),
+                "box": [round(float(value), 3) for value in box],
+            }
+            for index, score, box in rows
+        ]
+        height, width = self.image.shape[:2]
+        return {"path": str(self.path), "frame": self.frame, "width": width, "height": height, "detections": detections}
+
+
+class Predictor:
+    """A model made ready for prediction: lean, fused, on its device.
+
+    model: a YOLOv9 (left as it is) or the path of its weights. img_size: the long side that pictures are resized to,
+    the other side follows, rounded up to the stride. classes: numbers or names to keep, None for all. batch: so many
+    consecutive pictures of one shape share a pass. device: pick_device. amp: "off", "fp16", "bf16". Raises UserError.
+    """
+
+    def __init__(
+        self,
+        model: YOLOv9 | str | Path,
+        img_size: int = 640,
+        conf: float = 0.25,
+        iou: float = 0.45,
+        classes: Sequence[int | str] | None = None,
+        agnostic: bool = False,
+        max_det: int = 1000,
+        device: str | torch.device | None = None,
+        amp: str = "off",
+        batch: int = 1,
+        channels_last: bool = True,
+    ) -> None:
+        check_range("conf", conf, 0, 1)
+        check_range("iou", iou, 0, 1)
+        check_range("max-det", max_det, 1)
+        check_range("batch", batch, 1)
+        self.device = pick_device(device)
+        autocast(self.device, amp)  # says at once when there is no such precision
+        loaded = load(model) if isinstance(model, (str, Path)) else model
+        self.model = inference_form(loaded, self.device, channels_last=channels_last)
+        self.names = list(self.model.names)
+        self.img_size = rounded_size(img_size, "--img", self.model.stride)
+        self.conf, self.iou, self.agnostic, self.max_det = conf, iou, agnostic, max_det
+        self.classes = None if classes is None else [_class_index(c, self.names) for c in classes]
+        self.amp, self.batch, self.channels_last = amp, batch, channels_last
+        self.clock, self.images = Clock(self.device), 0
+
+    @property
+    def speed(self) -> Speed:
+        """Mean over all pictures so far."""
+        return self.clock.speed(self.images)
+
+    def __call__(self, source: str | Path | Source | Arrays) -> Iterator[Result]:
+        """Results one after the other. source: what open_source takes, a uint8 [H, W, 3] BGR array or a list of them.
+
+        Raises UserError for a source that is not there or arrays of another kind.
+        """
+        if isinstance(source, (str, Path)):
+            source = open_source(source)
+        frames = source if isinstance(source, Source) else _frames_of_arrays(source)
+        return self._predict(frames)
+
+    def _predict(self, frames: Iterable[Frame]) -> Iterator[Result]:
+        waiting: list[Frame] = []
+        for frame in frames:
+            if waiting and waiting[0].image.shape != frame.image.shape:
+                yield from self._run(waiting)
+                waiting = []
+            waiting.append(frame)
+            if len(waiting) == self.batch:
+                yield from self._run(waiting)
+                waiting = []
+        if waiting:
+            yield from self._run(waiting)
+
+    @torch.no_grad()
+    def _run(self, frames: list[Frame]) -> list[Result]:
+        """Results of frames of one shape."""
+        with self.clock.phase("preprocess"):
+            fitted = [letterbox(f.image, (self.img_size, self.img_size), stride=self.model.stride) for f in frames]
+            planes = np.stack([image[..., ::-1].transpose(2, 0, 1) for image, _, _ in fitted])
+            x = to_input(torch.from_numpy(planes), self.model, self.device, self.channels_last)
+        with self.clock.phase("inference"), autocast(self.device, self.amp):
+            maps = self.model.branches(x, main_only=True)[-1]
+        with self.clock.phase("postprocess"):
+            kept = detect(
+                self.model, exact(maps), self.conf, self.iou,
+                classes=self.classes, agnostic=self.agnostic, max_det=self.max_det,
+            )  # fmt: skip
+            detections, counts = kept.detections.cpu(), kept.counts.tolist()
+            _, gain, pad = fitted[0]
+            results = [self._result(f, rows[:n], gain, pad) for f, rows, n in zip(frames, detections, counts, strict=True)]
+        self.images += len(frames)
+        return results
+
+    def _result(self, frame: Frame, rows: Tensor, gain: float, pad: tuple[int, int]) -> Result:
+        height, width = frame.image.shape[:2]
+        boxes = map_to_image(rows[:, :4], gain, pad, (height, width)).float().numpy()
+        scores, classes = rows[:, 4].float().numpy(), rows[:, 5].long().numpy()
+        return Result(frame.path, frame.image, boxes, scores, classes, self.names, frame.index, frame)
+
+
+def _class_index(wanted: int | str, names: Sequence[str]) -> int:
+    if isinstance(wanted, str) and wanted in names:
+        return names.index(wanted)
+    if str(wanted).isdigit() and int(wanted) < len(names):
+        return int(wanted)
+    raise UserError(f"--classes {wanted}: the model knows 0..{len(names) - 1}: {', '.join(names[:100])}")
+
+
+def _frames_of_arrays(arrays: Arrays) -> list[Frame]:
+    batch: Sequence[Image] = [arrays] if isinstance(arrays, np.ndarray) and arrays.ndim == 3 else list(arrays)
+    for image in batch:
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise UserError(f"picture: expected a uint8 array [H, W, 3] in BGR, got {kind}")
+        if not image.size:
+            raise UserError(f"picture: the array is empty, its shape is {list(image.shape)}")
+    return [Frame(Path(f"image{number}"), image) for number, image in enumerate(batch)]

@@ -1,0 +1,1 @@
+"""Profiling of the training step against its floors."""

@@ -1,0 +1,285 @@
+"""Where a training step's time goes, beside the least that the device could take for it (performance.md: method)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.profiler import ProfilerActivity, profile
+
+from yolov9k.common.device import AMP, choose_amp, pick_device
+from yolov9k.common.errors import UserError, check_range
+from yolov9k.config.recipe import Hyp
+from yolov9k.data.config import load_split
+from yolov9k.data.loader import make_loader
+from yolov9k.engine.evaluate import plots
+from yolov9k.engine.profile.roofline import Floors
+from yolov9k.engine.train.cuda_graphs import WARM_UP
+from yolov9k.engine.train.memory import memory_gb, synthetic_batch
+from yolov9k.engine.train.prefetch import feed
+from yolov9k.engine.train.run_dir import make_run_directory
+from yolov9k.engine.train.step import TrainStep
+from yolov9k.engine.train.trainer import make_criterion
+from yolov9k.models import YOLOv9, create_model
+
+ASSIGNER = ("claim_anchors", "resolve_claims", "weigh_anchors")  # csrc/task_aligned_assign.cuh
+PARTS = ("input", "forward", "assignment", "loss", "backward", "optimizer")
+# What makes the host wait for a GPU, by the names in a trace; on a CPU, what would.
+_WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
+_READS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::is_nonzero")
+Case = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass
+class Report:
+    """Milliseconds a step, each the mean over `steps` steps but `step`, the median of steps that nobody looked at.
+
+    parts: of the eager step, on a GPU the time that kernels ran. "idle" is what is left of a step. floors: the least time
+    of a part where it is counted. launches: CUDA kernels, on a CPU calls of operators. bytes: moved by the network.
+    """
+
+    model: str
+    device: str
+    amp: str
+    mode: str
+    batch: int
+    img: int
+    steps: int
+    step: float
+    eager_step: float
+    data: float | None
+    parts: dict[str, float]
+    stages: dict[str, float]
+    floors: dict[str, float]
+    launches: int
+    synchronisations: int
+    bytes: int
+    peak_memory: int
+    rates: dict[str, float] = field(default_factory=dict)
+
+
+def run_profile(
+    cfg: str,
+    *,
+    batch: int = 16,
+    img: int = 640,
+    nc: int = 80,
+    device: str = "auto",
+    mode: str = "auto",
+    amp: str = "auto",
+    steps: int = 10,
+    data: str | None = None,
+    workers: int = 8,
+    project: str = "runs/profile",
+    name: str = "exp",
+    console: Console | None = None,
+) -> Report:
+    """Profile training of `cfg` and print the report; leaves profile.json, profile.png and trace.json (Chrome's) in the run.
+
+    data: pictures come from a data set's loader, and waiting for them is measured; None: random ones, already there.
+    Raises UserError for what a user can mend.
+    """
+    for flag, value in (("batch", batch), ("steps", steps), ("nc", nc)):
+        check_range(flag, value, 1)
+    chosen = pick_device(device)
+    precision = choose_amp(amp, chosen)
+    if precision not in AMP:
+        raise UserError(f"--amp {amp}: expected one of auto, {', '.join(AMP)}")
+    source, classes = _source(data, batch, img, nc, chosen, workers)
+    step = _make_step(cfg, classes, mode, precision, chosen)
+    directory = make_run_directory(project, name)
+    given = _Timed(source(step.dtype))
+    whole = _median(step, given, steps)
+    waited = given.seconds / given.count if data else None
+    eager = step if step.mode == "eager" else _make_step(cfg, classes, "eager", precision, chosen)
+    plain = whole if eager is step else _median(eager, given, steps)
+    cases = list(itertools.islice(given, steps))
+    trace = _traced(eager, cases, directory / "trace.json")
+    parts, stages = _parts(trace, chosen.type == "cuda", steps)
+    parts["idle"] = max(plain - sum(parts.values()), 0.0)
+    floors = Floors(eager.model, batch, cases[0][0].shape[-1], chosen, step.dtype)
+    report = Report(
+        model=step.model.spec.name, device=_name(chosen), amp=precision, mode=step.mode, batch=batch, img=img, steps=steps,
+        step=whole, eager_step=plain, data=None if waited is None else 1000 * waited, parts=parts, stages=stages,
+        floors=floors.times(), launches=_launches(trace, chosen, steps), synchronisations=_waits(trace, chosen, steps),
+        bytes=floors.network_bytes, peak_memory=_peak(chosen), rates=floors.rates,
+    )  # fmt: skip
+    (directory / "profile.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
+    plots.plot_profile(report.parts, report.stages, report.floors, _title(report), directory / "profile.png")
+    _print(report, console or Console())
+    (console or Console()).print(f"run: {directory}")
+    return report
+
+
+def _source(
+    data: str | None, batch: int, img: int, nc: int, device: torch.device, workers: int
+) -> tuple[Callable[[torch.dtype | None], Iterator[Case]], int]:
+    """What makes an endless row of batches on the device, and how many classes they have."""
+    if data is None:
+        images, boxes, counts = synthetic_batch(batch, img, nc, device)
+        return lambda _: itertools.repeat((images, boxes, counts)), nc
+    split = load_split(data, "train")
+    on = device if device.type == "cuda" else "worker"
+    loader = make_loader(split, Hyp(), img_size=img, batch=batch, augment=True, workers=workers, augment_on=on)
+    if len(split.records) < batch:
+        raise UserError(f"--batch {batch}: {data} has only {len(split.records)} training pictures")
+
+    def endless(dtype: torch.dtype | None) -> Iterator[Case]:
+        for epoch in itertools.count():
+            loader.set_epoch(epoch)
+            for moved in feed(loader, device, dtype):
+                if len(moved) == batch:  # an epoch's last may be smaller
+                    yield moved.images, moved.boxes, moved.counts
+
+    return endless, len(split.names)
+
+
+def _make_step(cfg: str, classes: int, mode: str, amp: str, device: torch.device) -> TrainStep:
+    torch.manual_seed(0)
+    model: YOLOv9 = create_model(cfg, classes).to(device).train()
+    return TrainStep(model, make_criterion(model, Hyp()), Hyp(), mode, amp=amp)
+
+
+class _Timed:
+    """Batches one after another, and the seconds that were spent waiting for them."""
+
+    def __init__(self, cases: Iterator[Case]) -> None:
+        self._cases, self.seconds, self.count = cases, 0.0, 0
+
+    def __iter__(self) -> Iterator[Case]:
+        return self
+
+    def __next__(self) -> Case:
+        start = time.perf_counter()
+        case = next(self._cases)
+        self.seconds, self.count = self.seconds + time.perf_counter() - start, self.count + 1
+        return case
+
+
+def _median(step: TrainStep, cases: _Timed, steps: int) -> float:
+    """Milliseconds of a step without its batch, after warming up: kernels chosen and compiled, the step recorded."""
+    for case in itertools.islice(cases, WARM_UP + 1):
+        step(*case)
+    cases.seconds, cases.count, times = 0.0, 0, []
+    for case in itertools.islice(cases, steps):
+        _wait(step.device)
+        start = time.perf_counter()
+        step(*case)
+        _wait(step.device)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def _traced(step: TrainStep, cases: Iterable[Case], path: Path) -> Any:
+    """The profiler's events of the steps; the trace is written for Chrome's viewer."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if step.device.type == "cuda" else [])]
+    with profile(activities=activities) as profiler:
+        for case in cases:
+            step(*case)
+        _wait(step.device)
+    profiler.export_chrome_trace(str(path))
+    return profiler.events()
+
+
+def _parts(events: Any, cuda: bool, steps: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Milliseconds a step of the parts, each once, and of the stages of the forward.
+
+    A label's time is its own thread's. On a GPU the backward is launched by another one: it is what the others leave of the
+    time that kernels ran.
+    """
+    found: dict[str, float] = defaultdict(float)
+    for event in events:
+        if event.name.startswith("step/") and event.device_type == DeviceType.CPU:
+            found[event.name] += (event.device_time_total if cuda else event.cpu_time_total) / 1000 / steps
+    parts = {part: found[f"step/{part}"] for part in PARTS}
+    if cuda:  # launched within the loss's operator, the assigner's kernels are put down to that one, not to their label
+        assigner = [e for e in _kernels(events) if any(name in e.name for name in ASSIGNER)]
+        parts["assignment"] = max(parts["assignment"], sum(e.device_time_total for e in assigner) / 1000 / steps)
+    parts["loss"] = max(parts["loss"] - parts["assignment"], 0.0)
+    if cuda:
+        busy = sum(e.device_time_total for e in _kernels(events)) / 1000 / steps
+        parts["backward"] = max(busy - sum(value for part, value in parts.items() if part != "backward"), 0.0)
+    prefix = "step/forward/"
+    stages: dict[str, float] = {}
+    for name, value in found.items():
+        if name.startswith(prefix):
+            stages[name.removeprefix(prefix)] = value
+    return parts, stages
+
+
+def _kernels(events: Any) -> list[Any]:
+    return [e for e in events if e.device_type == DeviceType.CUDA and not e.name.startswith(("step/", "Memcpy", "Memset"))]
+
+
+def _launches(events: Any, device: torch.device, steps: int) -> int:
+    if device.type == "cuda":
+        return round(len(_kernels(events)) / steps)
+    outer = [e for e in events if "::" in e.name and (e.cpu_parent is None or "::" not in e.cpu_parent.name)]
+    return round(len(outer) / steps)
+
+
+def _waits(events: Any, device: torch.device, steps: int) -> int:
+    """On a GPU without the one wait at the end of all steps."""
+    names = _WAITS if device.type == "cuda" else _READS
+    found = sum(event.name in names for event in events)
+    return max(found - (device.type == "cuda"), 0) // steps
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else round(memory_gb(device) * 1e9)
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+def _title(report: Report) -> str:
+    return f"{report.model}, batch {report.batch}, {report.img} px, amp {report.amp}, {report.device}"
+
+
+def _print(report: Report, console: Console) -> None:
+    cuda = not report.device.startswith("cpu")
+    table = Table(title=f"a training step: {_title(report)}")
+    for column in ("part", "ms", "share", "floor, ms"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    if report.data is not None:
+        table.add_row("waiting for data", f"{report.data:.2f}", "", "", end_section=True)
+    for part, value in report.parts.items():
+        table.add_row(part, f"{value:.2f}", f"{value / report.eager_step:.1%}", _floor(report.floors.get(part)))
+        for stage, time_ in report.stages.items() if part == "forward" else ():
+            table.add_row(f"  {stage}", f"{time_:.2f}", f"{time_ / report.eager_step:.1%}", "")
+    table.add_section()
+    table.add_row("step, eager", f"{report.eager_step:.2f}", "", _floor(sum(report.floors.values())))
+    if report.mode != "eager":
+        table.add_row(f"step, {report.mode}", f"{report.step:.2f}", "", "")
+    console.print(table)
+    kind = "kernels launched" if cuda else "operators called"
+    waits = "synchronisations" if cuda else "reads on the host that would wait for a GPU"
+    rates = f"{report.rates['copy'] / 1e9:.0f} GB/s copied, {report.rates['matrix'] / 1e12:.2f} TFLOP/s multiplied"
+    speed = 1000 * report.batch / report.step
+    console.print(
+        f"{speed:.1f} images/s; {report.launches} {kind}, {report.synchronisations} {waits} a step; "
+        f"{report.bytes / 1e9:.2f} GB moved by the network as counted; peak memory {report.peak_memory / 1e9:.2f} GB"
+    )
+    console.print(f"floors are counted bytes and FLOPs at rates measured here: {rates}")
+
+
+def _floor(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

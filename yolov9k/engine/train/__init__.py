@@ -1,0 +1,1 @@
+"""Training: the step, its schedule, memory, and the run around it."""

@@ -1,0 +1,117 @@
+"""Watching a run's losses: their means, and steps that are not finite, with the pictures and the layer they come from."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolov9k.common.errors import UserError, warn
+from yolov9k.common.host_copy import HandOver
+from yolov9k.data.loader import Batch
+from yolov9k.data.records import Record
+from yolov9k.engine.train.step import TrainStep, to_float
+from yolov9k.ops.sgd_ema import SCALE, SKIPPED
+
+SHOWN = 4  # pictures that a warning names
+BEHIND = 64  # steps that the host may be ahead of the device
+
+
+class Watch:
+    """Losses of a run, read without waiting for the device; what is not finite is warned about, much of it ends the run.
+
+    limit: so many iterations in a row without a finite loss and gradient raise UserError, which names the layer, the pictures
+    and `last_good`, the checkpoint to go back to. A gradient that overflows in fp16 while the loss scale settles is counted
+    in `skipped` alone.
+    """
+
+    def __init__(self, step: TrainStep, records: Sequence[Record], limit: int, last_good: Path) -> None:
+        self.step, self.records, self.limit, self.last_good = step, records, limit, last_good
+        self.in_a_row, self.skipped = 0, step.skipped
+        self._figures = HandOver(self._judge, step.device, BEHIND if step.device.type == "cuda" else 0)
+        self._batch: Batch | None = None  # the last step's
+        self.start()
+
+    def start(self) -> None:
+        """Begin an epoch's means."""
+        self._sum, self._count = [0.0, 0.0, 0.0], 0
+
+    @property
+    def means(self) -> list[float]:
+        """Mean box, class and dfl loss of the epoch so far, NaN where none was finite."""
+        return [part / self._count if self._count else math.nan for part in self._sum]
+
+    def add(self, parts: Tensor, batch: Batch) -> None:
+        """Note the loss parts [3] of the step that was given `batch`."""
+        self._batch = batch
+        figures = torch.cat((parts.float(), self.step.state.float()))
+        self._figures.give((self.step.iteration, batch.indices), figures)
+
+    def finish(self) -> None:
+        """Wait for the figures of all steps."""
+        self._figures.finish()
+
+    def _judge(self, step: tuple[int, Sequence[int]], figures: Tensor) -> None:
+        parts, state = figures[:3].tolist(), figures[3:].tolist()
+        fault = self._fault(parts, state)
+        if all(map(math.isfinite, parts)):
+            self._sum, self._count = [a + b for a, b in zip(self._sum, parts, strict=True)], self._count + 1
+        self.in_a_row = self.in_a_row + 1 if fault else 0
+        if fault:
+            self._complain(fault, *step)
+
+    def _fault(self, parts: list[float], state: list[float]) -> str:
+        """What of a step is not finite, empty where nothing is wrong."""
+        left_out, self.skipped = int(state[SKIPPED]) - self.skipped, int(state[SKIPPED])
+        settling = self.step.dtype == torch.float16 and state[SCALE] >= 1
+        if not all(map(math.isfinite, parts)):
+            return "loss"
+        return "gradient" if left_out > 0 and not settling else ""
+
+    def _complain(self, fault: str, iteration: int, indices: Sequence[int]) -> None:
+        files = ", ".join(self.records[i].path.name for i in indices[:SHOWN]) + (", ..." if len(indices) > SHOWN else "")
+        warn(f"the {fault} is not finite at iteration {iteration} (pictures {files}); the step is skipped")
+        if self.in_a_row >= self.limit:
+            assert self._batch is not None
+            place = find_fault(self.step, self._batch.images, self._batch.boxes, self._batch.counts)
+            raise UserError(
+                f"the {fault} was not finite for {self.in_a_row} iterations in a row; {place}; pictures {files}; lower lr0 "
+                f"({self.step.hyp.lr0}) or train with --amp off; {self.last_good} is the last good state"
+            )
+
+
+def find_fault(step: TrainStep, images: Tensor, boxes: Tensor, counts: Tensor) -> str:
+    """Where a batch first stops being finite: a tensor of the model, the pictures, a layer, the loss or a gradient."""
+    twin = copy.deepcopy(step.model).use("reference")
+    for key, value in twin.state_dict().items():
+        if not value.isfinite().all():
+            return f"the model's {key} is not finite"
+    images = to_float(images).to(memory_format=step.memory_format)
+    if not images.isfinite().all():
+        return "the pictures are not finite"
+    broken: list[str] = []
+    names = {module: name for name, module in twin.named_modules()}
+
+    def look(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not broken and not output.isfinite().all():
+            broken.append(f"{names[module]} ({type(module).__name__}) is the first layer whose output is not finite")
+
+    for module in twin.modules():
+        module.register_forward_hook(look)
+    with torch.autocast(step.device.type, step.dtype, enabled=step.dtype is not None):
+        branches = twin(images)
+    if broken:
+        return broken[0]
+    total, parts = step.criterion(branches, (boxes, counts))
+    if not parts.isfinite().all():
+        return f"every layer is finite, the loss is not: box, class, dfl {[round(p, 3) for p in parts.tolist()]}"
+    total.backward()  # type: ignore[no-untyped-call]
+    for key, parameter in reversed(list(twin.named_parameters())):  # as the gradient travels
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            return f"the gradient is not finite from {key} on"
+    return "done anew, the last batch is finite"

@@ -1,0 +1,321 @@
+"""Memory of a training step: the batch that fits, and what to do when one did not."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import resource
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from yolov9k.common.device import AMP
+from yolov9k.common.errors import UserError
+from yolov9k.config.recipe import Hyp
+from yolov9k.data.cache.image_cache import available_memory
+from yolov9k.engine.train.cuda_graphs import WARM_UP
+from yolov9k.engine.train.schedule import Schedule
+from yolov9k.engine.train.step import TrainStep
+from yolov9k.losses import DetectionLoss
+from yolov9k.models import YOLOv9
+from yolov9k.models.analysis.live_bytes import BOXES, step_bytes
+from yolov9k.ops import available
+
+SHARE = 0.85  # of what is free: allocators split blocks, pictures wait in queues, validation has maps of its own
+COUNTED = (16, 32)  # batches that are counted on shapes, a line through both gives the rest
+TRIAL_UPDATES = WARM_UP + 1  # a later update than the first holds momentum, and a captured one its graph
+TRIAL_ACCUMULATION = 3  # steps to an update: the first update is run eagerly while the other steps' graph holds its memory
+_FIRST_VERSION = ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")  # of control groups
+_FAILURES = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDA error: out of memory",
+)
+
+
+class Footprint(NamedTuple):
+    """Bytes of training: of the weights in whatever form, and of the step: `fixed` + pictures * `image`."""
+
+    weights: int
+    gradients: int
+    momentum: int
+    average: int
+    low_precision: int  # autocast's copies of the weights
+    fixed: int
+    image: int
+
+    @property
+    def states(self) -> int:
+        """What is there whatever the batch."""
+        return self.weights + self.gradients + self.momentum + self.average + self.low_precision
+
+    def total(self, batch: int) -> int:
+        """All of it."""
+        return self.states + self.fixed + batch * self.image
+
+
+class Pick(NamedTuple):
+    """A batch and the line that says why."""
+
+    batch: int
+    reason: str
+
+
+def footprint(model: YOLOv9, criterion: DetectionLoss, img_size: int, amp: str = "off") -> Footprint:
+    """An estimate from shapes alone, for the model's device; checkpointed as the model is."""
+    weights, learning = _bytes(model.state_dict().values()), _bytes(p for p in model.parameters() if p.requires_grad)
+    low = AMP[amp]
+    dtype = low or next(model.parameters()).dtype
+    copies = sum(p.numel() for p in model.parameters()) * dtype.itemsize if low else 0
+    cuda = next(model.parameters()).is_cuda
+    backend = "triton" if cuda and "triton" in available("conv_bn_silu") else "reference"
+    loss = copy.copy(criterion)
+    loss.backend = "reference"
+    counted = None if cuda and "triton" in available("detection_loss") else loss
+    few, many = COUNTED  # of one or two pictures the peak lies elsewhere
+    first, second = (step_bytes(model, counted, batch, img_size, dtype, backend).peak for batch in COUNTED)
+    image = math.ceil((second - first) / (many - few))
+    return Footprint(weights, learning, learning, weights, copies, max(first - few * image, 0), image)
+
+
+def batch_sizes(nominal: int, most: int) -> list[int]:
+    """Batches worth choosing from: so many accumulated steps of them are the nominal batch, give or take an eighth.
+
+    All up to 8, then multiples of 4; at most `most` and the nominal batch, beyond which a step would be another recipe's.
+    """
+    sizes = [b for b in range(1, min(nominal, most) + 1) if b <= 8 or b % 4 == 0]
+    return [b for b in sizes if abs(b * max(round(nominal / b), 1) - nominal) <= nominal / 8] or [min(nominal, most)]
+
+
+def pick_batch(
+    model: YOLOv9, criterion: DetectionLoss, hyp: Hyp, img_size: int, device: torch.device, *, amp: str = "off",
+    pictures: int | None = None, share: float = SHARE, **step_options: Any,
+) -> Pick:  # fmt: skip
+    """The largest batch whose step fits in a share of the free memory; never more than the pictures or the nominal batch.
+
+    On CUDA real steps of a copy of the model are run, at two small batches and then at the chosen one; on a CPU the memory
+    is counted on shapes. step_options go to TrainStep. Raises UserError where nothing fits.
+    """
+    sizes = batch_sizes(hyp.nominal_batch, pictures or hyp.nominal_batch)
+    room = int(share * free_memory(device))
+    if device.type == "cuda":
+        needs: Callable[[int], int] = _Trials(model, criterion, hyp, img_size, amp, step_options)
+        how = "measured"
+    else:
+        needs, how = footprint(model, criterion, img_size, amp).total, "estimated"
+    try:
+        batch, line = largest_batch(needs, room, sizes)
+    except MemoryError:
+        raise UserError(
+            f"--batch auto: not even {sizes[0]} pictures of {img_size} px fit in {_gb(room)}, {share:.0%} of what is free on "
+            f"{device}; give a smaller --img, --checkpoint or a smaller model"
+        ) from None
+    bound = f"; more would exceed {_bound(hyp, pictures)}" if batch == sizes[-1] else ""
+    return Pick(batch, f"--batch auto: {batch} pictures of {img_size} px, {how}: {line}, {share:.0%} of what is free{bound}")
+
+
+def _bound(hyp: Hyp, pictures: int | None) -> str:
+    few = pictures is not None and pictures < hyp.nominal_batch
+    return f"the {pictures} pictures there are" if few else f"the recipe's {hyp.nominal_batch} pictures a step"
+
+
+def largest_batch(needs: Callable[[int], int], room: int, sizes: Sequence[int]) -> tuple[int, str]:
+    """The largest of `sizes` (ascending) whose bytes, on a line through two small ones and then asked for, are within `room`.
+
+    needs(batch) may raise an out-of-memory error itself. Returns the batch and its account. Raises MemoryError.
+    """
+    low, high = sizes[0], sizes[min(3, len(sizes) - 1)]
+    first, second = _tried(needs, low), _tried(needs, high)
+    wall = math.inf if math.isfinite(second) else high  # from here on the allocator refuses
+    slope = (second - first) / (high - low) if low < high < wall else 0.0
+    for batch in reversed([size for size in sizes if size < wall]):
+        if first + slope * (batch - low) <= room and (found := _tried(needs, batch)) <= room:
+            return batch, f"{_gb(found)} of {_gb(room)}, {_gb(slope)} a picture"
+    raise MemoryError
+
+
+def _tried(needs: Callable[[int], int], batch: int) -> float:
+    try:
+        return needs(batch)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _let_go(error)
+        return math.inf
+
+
+class _Trials:
+    """Peak bytes of real steps, by batch; each is tried once."""
+
+    def __init__(
+        self, model: YOLOv9, criterion: DetectionLoss, hyp: Hyp, img_size: int, amp: str, step_options: dict[str, Any]
+    ) -> None:
+        self.model, self.criterion, self.hyp, self.options = model, criterion, hyp, {"amp": amp, **step_options}
+        self.img_size, self.classes = img_size, model.num_classes
+        self.device = next(model.parameters()).device
+        self.found: dict[int, int] = {}
+
+    def __call__(self, batch: int) -> int:
+        if batch not in self.found:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+            before = torch.cuda.memory_reserved(self.device)
+            hyp, schedule = trial_schedule(self.hyp, batch)
+            step = TrainStep(copy.deepcopy(self.model), self.criterion, hyp, batch=batch, schedule=schedule, **self.options)
+            for size in trial_sizes(batch, schedule):
+                step(*synthetic_batch(size, self.img_size, self.classes, self.device))
+            torch.cuda.synchronize(self.device)
+            self.found[batch] = torch.cuda.max_memory_reserved(self.device) - before
+            del step
+            _collect()
+        return self.found[batch]
+
+
+def trial_schedule(hyp: Hyp, batch: int) -> tuple[Hyp, Schedule]:
+    """A recipe with as many steps to an update as the run's, but no more than make a difference, and its schedule."""
+    hyp = hyp.override(warmup_epochs=0.0, nominal_batch=min(hyp.nominal_batch, TRIAL_ACCUMULATION * batch))
+    return hyp, Schedule(hyp, batch, 1000, 1)
+
+
+def trial_sizes(batch: int, schedule: Schedule) -> list[int]:
+    """Batches of all kinds that a run has: those of several updates, and an epoch's smaller last one."""
+    return [batch] * (TRIAL_UPDATES * schedule.accumulate) + [batch - 1] * (batch > 1)
+
+
+def synthetic_batch(batch: int, img_size: int, classes: int, device: torch.device, seed: int = 0) -> tuple[Tensor, ...]:
+    """Noise uint8 [B, 3, S, S], boxes [B, G, 5] (class, cx, cy, w, h normalised) and counts [B], all within the picture."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (batch, 3, img_size, img_size), generator=generator, dtype=torch.uint8)
+    centres = 0.2 + 0.6 * torch.rand(batch, BOXES, 2, generator=generator)
+    sides = 0.02 + 0.3 * torch.rand(batch, BOXES, 2, generator=generator)
+    labels = torch.randint(0, classes, (batch, BOXES, 1), generator=generator).float()
+    boxes = torch.cat((labels, centres, sides), -1)
+    return images.to(device), boxes.to(device), torch.full((batch,), BOXES).to(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process can still take on a device; what torch keeps but does not use is free. Raises UserError."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    found = [room for room in (available_memory(), _group_room(), _process_room()) if room is not None]
+    if not found:
+        raise UserError("--batch auto: this system does not say how much memory is free; give --batch a number")
+    return max(min(found), 0)
+
+
+def _group_room(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container's limit leaves."""
+    names = ("memory.max", "memory.current") if (folder / "memory.max").exists() else _FIRST_VERSION
+    try:
+        limit, used = (int((folder / name).read_text()) for name in names)
+    except (OSError, ValueError):  # no groups here, or "max"
+        return None
+    return limit - used
+
+
+def _process_room() -> int | None:
+    """What the limit of the address space leaves."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return limit - pages * resource.getpagesize()
+
+
+def memory_gb(device: torch.device) -> float:
+    """Peak memory: the GPU's reserved, else the process's own."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator refused: torch's of a GPU or of the CPU, or Python's own."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in _FAILURES)
+    )
+
+
+def explain_out_of_memory(
+    error: BaseException, model: YOLOv9, criterion: DetectionLoss, batch: int, img_size: int, *, amp: str = "off",
+    hyp: Hyp | None = None,
+) -> UserError:  # fmt: skip
+    """What a step that ran out of memory had allocated, and what to change. What the failed step still holds is let go."""
+    device, hyp = next(model.parameters()).device, hyp or Hyp()
+    reserved = _reserved(device)
+    _let_go(error)
+    cost = footprint(model, criterion, img_size, amp)
+    room = int(SHARE * (free_memory(device) + cost.states))
+    parts = {"weights": cost.weights, "gradients": cost.gradients, "momentum": cost.momentum, "moving average": cost.average}
+    if cost.low_precision:
+        parts[f"weights in {amp}"] = cost.low_precision
+    account = ", ".join(f"{name} {_gb(size)}" for name, size in parts.items())
+    step = f"activations about {_gb(cost.fixed + batch * cost.image)} ({_gb(cost.image)} a picture)"
+    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return UserError(
+        f"out of memory: a step of {batch} pictures of {img_size} px on {device} takes {account}, {step}{reserved}; "
+        f"{_gb(room)} can be had. {_advice(model, criterion, cost, room, batch, img_size, amp, hyp)} ({said})"
+    )
+
+
+def _advice(
+    model: YOLOv9, criterion: DetectionLoss, cost: Footprint, room: int, batch: int, img_size: int, amp: str, hyp: Hyp
+) -> str:
+    sizes = batch_sizes(hyp.nominal_batch, max(batch - 1, 1))
+    remedies = []
+    if fits := _fitting(cost, room, sizes):
+        remedies.append(f"--batch {fits} (gradients are still accumulated to {hyp.nominal_batch} pictures)")
+    if not model.checkpointed:
+        try:
+            saving = footprint(model.checkpoint_stages(), criterion, img_size, amp)
+        finally:
+            model.checkpoint_stages(False)
+        fits = _fitting(saving, room, batch_sizes(hyp.nominal_batch, max(batch, hyp.nominal_batch)))
+        about = f", {_gb(saving.image)} a picture: about {fits} fit" if fits else ""
+        remedies.append(f"--checkpoint (one more forward a step{about})")
+    if amp == "off" and next(model.parameters()).is_cuda:
+        remedies.append("--amp bf16")
+    smaller = max(32 * round(img_size * 0.75 / 32), 32)
+    if smaller < img_size:
+        remedies.append(f"--img {smaller}")
+    return f"Try {', or '.join(remedies)}" if remedies else "Nothing smaller is left to try but another --cfg"
+
+
+def _fitting(cost: Footprint, room: int, sizes: Sequence[int]) -> int | None:
+    return max((size for size in sizes if cost.total(size) <= room), default=None)
+
+
+def _reserved(device: torch.device) -> str:
+    if device.type != "cuda":
+        return ""
+    total = torch.cuda.get_device_properties(device).total_memory
+    allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+    return f"; torch had allocated {_gb(allocated)} and reserved {_gb(reserved)} of the GPU's {_gb(total)}"
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what the frames of an error still hold: a step's activations, mostly."""
+    traceback.clear_frames(error.__traceback__)
+    _collect()
+
+
+def _collect() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size < 1e10 else f"{size / 1e9:.1f} GB"

@@ -1,0 +1,106 @@
+"""The training step in plain torch: the definition that TrainStep, over flat storage, is proven against."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolov9k.config.recipe import Hyp
+from yolov9k.engine.train.schedule import Phase, Schedule
+from yolov9k.losses import DetectionLoss
+from yolov9k.models import YOLOv9
+
+
+class ReferenceStep:
+    """Forward, loss, backward and, when its turn comes, clip, SGD and EMA; arguments as TrainStep's.
+
+    dtype: the network's by autocast, bfloat16 or None. `network` is what is called in place of the model, the model compiled
+    for instance.
+    """
+
+    def __init__(
+        self,
+        model: YOLOv9,
+        criterion: DetectionLoss,
+        hyp: Hyp,
+        *,
+        batch: int | None = None,
+        schedule: Schedule | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.model, self.criterion, self.hyp, self.schedule, self.dtype = model, criterion, hyp, schedule, dtype
+        self.network: Callable[[Tensor], Any] = model
+        share = (batch or hyp.nominal_batch) * (schedule.accumulate if schedule else 1) / hyp.nominal_batch
+        self.optimizer, self.average = make_optimizer(model, hyp, hyp.weight_decay * share), ModelEMA(model, hyp)
+        self.iteration = self.waiting = 0
+        self.grad_norm = torch.zeros(())
+
+    def __call__(self, images: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
+        """One accumulation step; returns the loss parts [3]."""
+        if self.schedule:
+            set_phase(self.optimizer, self.schedule.at(self.iteration))
+        images = images.float() / 255 if images.dtype == torch.uint8 else images
+        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not None):
+            branches = self.network(images)
+        loss, parts = self.criterion(branches, (boxes, counts))
+        loss.backward()  # type: ignore[no-untyped-call]
+        accumulate = self.schedule.at(self.iteration).accumulate if self.schedule else 1
+        self.iteration, self.waiting = self.iteration + 1, self.waiting + 1
+        if self.waiting >= accumulate:
+            self.waiting = 0
+            self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.hyp.clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.average.update(self.model)
+        return parts
+
+
+def make_optimizer(model: nn.Module, hyp: Hyp, weight_decay: float) -> torch.optim.SGD:
+    """SGD with Nesterov momentum over three groups: biases, decayed weights, BatchNorm weights. Frozen parameters stay out."""
+    groups: dict[str, list[nn.Parameter]] = {"bias": [], "weight": [], "norm": []}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                norm = isinstance(module, nn.modules.batchnorm._NormBase)
+                groups["bias" if name == "bias" else "norm" if norm else "weight"].append(parameter)
+    decay = {"weight": weight_decay}
+    settings: list[dict[str, Any]] = [
+        {"params": parameters, "weight_decay": decay.get(name, 0.0), "name": name} for name, parameters in groups.items()
+    ]
+    return torch.optim.SGD(settings, lr=hyp.lr0, momentum=hyp.momentum, nesterov=hyp.momentum > 0)
+
+
+def set_phase(optimizer: torch.optim.Optimizer, phase: Phase) -> None:
+    """Put a phase's learning rates and momentum into the optimiser."""
+    for group in optimizer.param_groups:
+        group["lr"] = phase.bias_lr if group["name"] == "bias" else phase.lr
+        group["momentum"] = phase.momentum
+
+
+class ModelEMA:
+    """Moving average of parameters and float buffers, decay * (1 - exp(-updates / tau)) once an optimiser step."""
+
+    def __init__(self, model: YOLOv9, hyp: Hyp, updates: int = 0) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.tau, self.updates = hyp.ema_decay, hyp.ema_tau, updates
+
+    @torch.no_grad()
+    def update(self, model: YOLOv9) -> None:
+        """Move the average towards `model`."""
+        self.updates += 1
+        decay = self.decay * (1 - math.exp(-self.updates / self.tau))
+        mine: list[Tensor] = []
+        theirs: list[Tensor] = []
+        source = model.state_dict()
+        for key, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                mine.append(value)
+                theirs.append(source[key])
+            else:
+                value.copy_(source[key])
+        torch._foreach_lerp_(mine, theirs, 1 - decay)

@@ -1,0 +1,1 @@
+"""Blocks as plans: lists of launches over preallocated buffers."""
