@@ -16,7 +16,8 @@ from torch import Tensor
 from tests.data.test_dataset import make_records
 from tests.support import shared
 from tests.tolerances import ALIASED_LEVELS, RESIZE_LEVELS
-from yolov9k.data.cache.image_cache import PictureCache, Reader, make_source, nvjpeg
+from yolov9k.data.cache import nvjpeg
+from yolov9k.data.cache.image_cache import PictureCache, Reader, make_source
 from yolov9k.data.cache.nvjpeg import NvjpegReader, shrink
 from yolov9k.data.config import load_split
 from yolov9k.data.records import Record

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import scenes
+from tests import synthetic_samples
 from tests.ops.test_simt import assign_cases, crowded_cases, expected, nms_cases
 from tests.support import assign_case, nms_prediction
 from tests.tolerances import AVERAGE_PRECISION, CAPTURED
@@ -169,7 +169,7 @@ def test_validation_never_waits_but_for_the_hand_over(
 ) -> None:
     """While batches are worked on; and its figures are the CPU's, from memory that the host may still be reading."""
     torch.manual_seed(0)
-    split, hyp = scenes.split(tmp_path), Hyp()
+    split, hyp = synthetic_samples.split(tmp_path), Hyp()
     model = create_model("yolov9-t", 2)
     model.names = split.names
     loader = make_loader(split, hyp, img_size=128, batch=1, augment=False, rect=True, workers=0)

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import scenes
+from tests import synthetic_samples
 from yolov9k.common.errors import UserError
 from yolov9k.data.draw import class_color, draw_boxes, mosaic, text_color
 from yolov9k.engine.evaluate import plots
@@ -34,7 +34,7 @@ def written(path: Path) -> np.ndarray:
 
 
 def metrics_of(folder: Path, classes: int = 2) -> Metrics:
-    split = scenes.split(folder)
+    split = synthetic_samples.split(folder)
     names = [*split.names, *(f"a rather long class name {index}" for index in range(classes - 2))]
     evaluator = CocoEvaluator(names, list(range(classes)), split.records)
     for record in split.records:
@@ -81,7 +81,7 @@ def test_plots_of_nothing(tmp_path: Path) -> None:
     metrics = CocoEvaluator(["a"], [1], []).compute()
     plots.plot_curves(metrics, tmp_path)
     plots.plot_confusion(metrics, tmp_path / "confusion_matrix.png")
-    split = scenes.split(tmp_path)
+    split = synthetic_samples.split(tmp_path)
     split.records = split.records[2:3]  # the picture without objects
     plots.plot_labels(split, tmp_path / "labels.png")
     for name in ("PR_curve.png", "F1_curve.png", "confusion_matrix.png", "labels.png"):
@@ -89,7 +89,7 @@ def test_plots_of_nothing(tmp_path: Path) -> None:
 
 
 def test_labels(tmp_path: Path) -> None:
-    split = scenes.split(tmp_path)
+    split = synthetic_samples.split(tmp_path)
     plots.plot_labels(split, tmp_path / "few.png")
     many = split.records[0]
     many.boxes = np.random.default_rng(0).random((6000, 4)).astype(np.float32)

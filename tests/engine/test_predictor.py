@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import yolov9k
-from tests import scenes
+from tests import synthetic_samples
 from tests.support import shared
 from yolov9k.common.errors import UserError
 from yolov9k.engine.predict.predictor import Predictor
@@ -21,7 +21,7 @@ from yolov9k.engine.predict.writers import predict_to_folder
 
 def picture(path: Path, rectangles: list[tuple[int, int, int, int, int]] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), scenes.paint((120, 200), rectangles or [(0, 40, 20, 140, 100)]))
+    assert cv2.imwrite(str(path), synthetic_samples.paint((120, 200), rectangles or [(0, 40, 20, 140, 100)]))
     return path
 
 
@@ -29,7 +29,7 @@ def clip(path: Path, frames: int = 5) -> Path:
     """A red square that moves 20 pixels a frame."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, (320, 192))
     for index in range(frames):
-        writer.write(scenes.paint((192, 320), [(0, 20 + 20 * index, 40, 120 + 20 * index, 140)]))
+        writer.write(synthetic_samples.paint((192, 320), [(0, 20 + 20 * index, 40, 120 + 20 * index, 140)]))
     writer.release()
     return path
 
@@ -44,7 +44,7 @@ def model() -> yolov9k.YOLOv9:
 
 @pytest.fixture
 def colours() -> Predictor:
-    return Predictor(scenes.ColourDetector(), img_size=320, device="cpu")
+    return Predictor(synthetic_samples.ColourDetector(), img_size=320, device="cpu")
 
 
 # --- sources
@@ -149,7 +149,7 @@ def test_real_video_frames() -> None:
 def test_boxes_are_in_original_pixels(colours: Predictor, size: tuple[int, int]) -> None:
     height, width = size
     box = (width // 4, height // 4, width // 4 + width // 2, height // 4 + height // 2)
-    (result,) = colours(scenes.paint(size, [(1, *box)]))
+    (result,) = colours(synthetic_samples.paint(size, [(1, *box)]))
     np.testing.assert_allclose(result.boxes, [box], atol=1 + max(size) / 320)
     assert result.classes.tolist() == [1]
     assert result.names[1] == "blue"
@@ -209,9 +209,9 @@ def test_batches_give_what_single_pictures_give(model: yolov9k.YOLOv9) -> None:
 
 
 def test_class_filter(colours: Predictor) -> None:
-    both = scenes.paint((160, 320), [(0, 10, 10, 90, 90), (1, 150, 10, 250, 120)])
+    both = synthetic_samples.paint((160, 320), [(0, 10, 10, 90, 90), (1, 150, 10, 250, 120)])
     for chosen, expected in [(None, [0, 1]), ([1], [1]), (["red"], [0]), (["0", "blue"], [0, 1])]:
-        predictor = Predictor(scenes.ColourDetector(), 320, classes=chosen, device="cpu")
+        predictor = Predictor(synthetic_samples.ColourDetector(), 320, classes=chosen, device="cpu")
         assert sorted(next(predictor(both)).classes.tolist()) == expected
 
 
@@ -230,7 +230,7 @@ def test_class_filter(colours: Predictor) -> None:
 )
 def test_options_are_checked(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Predictor(scenes.ColourDetector(), **{"device": "cpu", **options})
+        Predictor(synthetic_samples.ColourDetector(), **{"device": "cpu", **options})
 
 
 def test_arrays_are_checked(colours: Predictor) -> None:
@@ -245,7 +245,7 @@ def test_arrays_are_checked(colours: Predictor) -> None:
 
 
 def test_size_is_rounded_up_and_said(capfd: pytest.CaptureFixture[str]) -> None:
-    assert Predictor(scenes.ColourDetector(), img_size=100, device="cpu").img_size == 128
+    assert Predictor(synthetic_samples.ColourDetector(), img_size=100, device="cpu").img_size == 128
     assert "--img 100 is no multiple of 32; 128 is used" in capfd.readouterr().err
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 
 import yolov9k
-from tests import scenes
+from tests import synthetic_samples
 from tests.host_reads import HostRead, forbidden_host_reads
 from tests.support import shared
 from tests.tolerances import FUSED, JSON_BOX, JSON_SCORE
@@ -52,14 +52,14 @@ def one_class(split: Split) -> Split:
 
 @pytest.fixture
 def split(tmp_path: Path) -> Split:
-    return scenes.split(tmp_path)
+    return synthetic_samples.split(tmp_path)
 
 
 @pytest.mark.parametrize("rect", [False, True])
 def test_detections_land_on_the_original_pixels(split: Split, tmp_path: Path, rect: bool) -> None:
     """Wide, tall, small and large pictures: who is right in the letterboxed picture is right in the original."""
     path, loader = tmp_path / "r.json", loader_of(split, 320, 3, rect)
-    result = validate(scenes.ColourDetector(), loader, split=split, save_json=path, progress=False)
+    result = validate(synthetic_samples.ColourDetector(), loader, split=split, save_json=path, progress=False)
     assert result.metrics.ap75 == 1.0
     assert result.metrics.ap > 0.9
     np.testing.assert_array_equal(result.metrics.confusion, np.diag([3, 2, 0]))
@@ -236,7 +236,7 @@ def test_single_class_counts_any_class(split: Split) -> None:
     """Red and blue become one: a detector of two classes is right about every object."""
     one = one_class(split)
     options = {"single_cls": True, "criterion": DetectionLoss(2)}
-    result = validate(scenes.ColourDetector(), loader_of(one, 320), split=one, progress=False, **options)
+    result = validate(synthetic_samples.ColourDetector(), loader_of(one, 320), split=one, progress=False, **options)
     assert result.losses is None
     assert result.metrics.ap75 == 1.0
     assert len(result.metrics.per_class) == 1
@@ -244,7 +244,7 @@ def test_single_class_counts_any_class(split: Split) -> None:
 
 def test_pictures_and_table(split: Split, tmp_path: Path) -> None:
     out = tmp_path / "plots"
-    result = validate(scenes.ColourDetector(), loader_of(split, 320), split=split, plots_dir=out, progress=False)
+    result = validate(synthetic_samples.ColourDetector(), loader_of(split, 320), split=split, plots_dir=out, progress=False)
     names = {path.name for path in out.iterdir()}
     assert names == {
         "PR_curve.png", "F1_curve.png", "confusion_matrix.png", "val_batch0_labels.png", "val_batch0_pred.png",
