@@ -66,7 +66,7 @@ GPU = [
          "reference", "triton"),
     Pair("detection loss and gradient, 16 images, two branches: Triton against plain torch", "bench_loss[cuda-16-2-{}]",
          "reference", "one pass"),
-    Pair("optimiser and average, yolov9-c: Triton against torch's own", "bench_optimizer[cuda-yolov9-c-{}]",
+    Pair("optimizer and average, yolov9-c: Triton against torch's own", "bench_optimizer[cuda-yolov9-c-{}]",
          "torch", "triton"),
 ]  # fmt: skip
 INPUT = "bench_input[default-{}]"
@@ -92,7 +92,7 @@ def training(path: Path, name: str) -> Iterator[Row]:
     minutes = sum(float(epoch["time"]) for epoch in epochs) / 60
     shared = "" if about["idle"] else ", on a shared machine"
     yield Row(
-        f"{about['what']}: {about['model']} from scratch, {about['train']} {about['pictures']}, {about['img']} px, "
+        f"{about['what']}: {about['model']} from scratch, {about['train']} {about['images']}, {about['img']} px, "
         f"{about['cores']} CPU cores",
         f"AP50 {ap50:.3f}, AP {ap:.3f}; {len(epochs)} epochs in {minutes:.1f} minutes{shared}",
         f"`{name.removesuffix('/record.json')}`: {about['processor']}, torch {about['versions']['torch']}",

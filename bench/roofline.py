@@ -45,13 +45,13 @@ FLUSH = {"cuda": 2**28, "cpu": 2**22}  # bytes: more than the cache holds
 H100 = (3.0e12, 790e12)  # bytes and FLOPs a second, measured (performance.md): what shapes alone are held to
 BELOW = 0.8  # a kernel without a target of its own is looked into below the share that is asked of dfl_decode
 # Shares of the ceiling that performance.md asks for.
-TARGETS = {"statistics": 0.85, "normalise": 0.85, "reduce": 0.85, "spread": 0.85, "dfl_decode": 0.8, "dfl_decode_backward": 0.8}
+TARGETS = {"statistics": 0.85, "normalize": 0.85, "reduce": 0.85, "spread": 0.85, "dfl_decode": 0.8, "dfl_decode_backward": 0.8}
 # Stages of a launch that can be left out: the argument, and its value without it.
 WITHOUT: dict[str, dict[str, Any]] = {
     "conv1x1": {"prologue": None, "statistics": False},
     "conv1x1_input_gradient": {"addends": (), "epilogue": None},
     "conv1x1_weight_gradient": {"prologue": None},
-    "normalise": {"activation": False, "residual": None},
+    "normalize": {"activation": False, "residual": None},
     "reduce": {"activation": False},
     "spread": {"activation": False, "sums": None},
     "max_pool_backward": {"addend": None},

@@ -106,7 +106,7 @@ SOURCES = [
     Source("conv_bn_silu", "_merge_statistics", BN_TYPES, BN),
     *(
         Source("conv_bn_silu", name, BN_TYPES | {"out": "*bf16"}, constants, variant)
-        for name in ("_normalise", "_reduce_gradient", "_spread_gradient")
+        for name in ("_normalize", "_reduce_gradient", "_spread_gradient")
         for constants, variant in ((BN, ""), (DUAL, "dual"))
     ),
     *(Source("conv1x1", "_multiply", GEMM_TYPES, GEMM | TILE | flags, variant) for variant, flags in GEMMS.items()),

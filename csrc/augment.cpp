@@ -1,5 +1,5 @@
-// The host backend of augment: row by row, in one pass from the decoded pictures to the batch. Where the four neighbours of
-// every pixel of a run lie in one picture they are blended without a test, two pixels at a time where there is AVX2.
+// The host backend of augment: row by row, in one pass from the decoded images to the batch. Where the four neighbors of
+// every pixel of a run lie in one image they are blended without a test, two pixels at a time where there is AVX2.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -29,7 +29,7 @@ struct Run {
 Run both(Run a, Run b) { return {std::max(a.begin, b.begin), std::min(a.end, b.end)}; }
 Run hull(Run a, Run b) { return {std::min(a.begin, b.begin), std::max(a.end, b.end)}; }
 
-// Where a row touches a layer, as one of the two coordinates has it: pixels of which a neighbour lies in it, and those of
+// Where a row touches a layer, as one of the two coordinates has it: pixels of which a neighbor lies in it, and those of
 // which both do.
 struct Reach {
     Run touched, inner;
@@ -86,7 +86,7 @@ Reach reach(const std::vector<int>& places, bool flat, Run bounds, std::int64_t 
 
 // One of a sample's views. Upright: no rotation, shear or tilt, so that all rows have the same columns.
 struct View {
-    const Picture* layers;
+    const PlacedImage* layers;
     int count;
     const float* m;
     bool flat, upright;
@@ -111,11 +111,11 @@ YK_CLONES void set_places(const float* m, int y, int width, bool flat, int* colu
     }
 }
 
-View make_view(const AugmentInput& in, const Picture* pictures, std::int64_t number) {
+View make_view(const AugmentInput& in, const PlacedImage* all_placed, std::int64_t number) {
     const float* m = in.matrices + 9 * number;
     const std::int64_t* span = in.spans + 2 * number;
     const bool flat = m[6] == 0.0f && m[7] == 0.0f && m[8] == 1.0f;
-    View view{pictures + span[0], static_cast<int>(span[1] - span[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f, 0, {}, {},
+    View view{all_placed + span[0], static_cast<int>(span[1] - span[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f, 0, {}, {},
               std::vector<int>(in.width), std::vector<int>(in.width), std::vector<int>(in.width), {}};
     if (!view.upright) return view;
     set_places(m, 0, static_cast<int>(in.width), flat, view.column.data(), view.row.data());
@@ -130,7 +130,7 @@ std::uint32_t blend_pixel(const std::uint8_t* p, std::int64_t stride, int right,
     return bilinear({p[0], p[1], p[2]}, {p[3], p[4], p[5]}, {q[0], q[1], q[2]}, {q[3], q[4], q[5]}, right, below);
 }
 
-// Pixels begin..end-1 of a row, whose four neighbours lie in one picture of `stride` bytes a row, at their offsets.
+// Pixels begin..end-1 of a row, whose four neighbors lie in one image of `stride` bytes a row, at their offsets.
 void blend_run(const std::uint8_t* origin, std::int64_t stride, const View& view, Run run, std::uint32_t* out) {
     for (int x = run.begin; x < run.end; ++x)
         out[x] = blend_pixel(origin + view.offset[x], stride, view.column[x] & (kFraction - 1), view.row[x] & (kFraction - 1));
@@ -158,7 +158,7 @@ YK_AVX2 inline __m256i blend_two(const std::uint8_t* a, const std::uint8_t* b, s
     return _mm256_srli_epi32(_mm256_add_epi32(sum, half), 2 * kFractionBits);
 }
 
-// The same sums four pixels at a time; reads kBeyond bytes past a pixel's right neighbour.
+// The same sums four pixels at a time; reads kBeyond bytes past a pixel's right neighbor.
 constexpr int kBeyond = 2;
 YK_AVX2 void blend_run_avx2(const std::uint8_t* origin, std::int64_t stride, const View& view, Run run, std::uint32_t* out) {
     const int *column = view.column.data(), *row = view.row.data(), *offset = view.offset.data();
@@ -183,7 +183,7 @@ YK_AVX2 void blend_run_avx2(const std::uint8_t* origin, std::int64_t stride, con
 }
 #endif
 
-YK_CLONES void set_offsets(const int* column, const int* row, const Picture& layer, Run run, int* offset) {
+YK_CLONES void set_offsets(const int* column, const int* row, const PlacedImage& layer, Run run, int* offset) {
     const int left = static_cast<int>(layer.left), top = static_cast<int>(layer.top), stride = static_cast<int>(layer.stride);
     for (int x = run.begin; x < run.end; ++x)
         offset[x] = ((row[x] >> kFractionBits) - top) * stride + 3 * ((column[x] >> kFractionBits) - left);
@@ -192,7 +192,7 @@ YK_CLONES void set_offsets(const int* column, const int* row, const Picture& lay
 constexpr int kLine = 64;  // bytes that a processor fetches at once
 
 // What the next row will read, on its way while this one is computed.
-void fetch_next(const View& view, const Picture& layer, Run run) {
+void fetch_next(const View& view, const PlacedImage& layer, Run run) {
     const std::int64_t row = std::max<std::int64_t>(std::min(view.next - layer.top, layer.height - 2), 0);
     const auto [first, last] = std::minmax(view.offset[run.begin], view.offset[run.end - 1]);
     const std::uint8_t* upper = layer.image + row * layer.stride - 3 * layer.left;
@@ -203,14 +203,14 @@ void fetch_next(const View& view, const Picture& layer, Run run) {
 }
 
 // At least the offset, from the layer's first byte, of every pixel of a run.
-int greatest_offset(const View& view, const Picture& layer, Run run) {
+int greatest_offset(const View& view, const PlacedImage& layer, Run run) {
     if (!view.flat) return *std::max_element(view.offset.begin() + run.begin, view.offset.begin() + run.end);
     const int column = most(view.column[run.begin], view.column[run.end - 1]) >> kFractionBits;
     const int row = most(view.row[run.begin], view.row[run.end - 1]) >> kFractionBits;
     return (row - static_cast<int>(layer.top)) * static_cast<int>(layer.stride) + 3 * (column - static_cast<int>(layer.left));
 }
 
-void paint_run(View& view, const Picture& layer, Run run, std::uint32_t* out) {
+void paint_run(View& view, const PlacedImage& layer, Run run, std::uint32_t* out) {
     if (run.empty()) return;
     const std::uint8_t* origin = layer.image;
     if (view.upright) {
@@ -227,9 +227,9 @@ void paint_run(View& view, const Picture& layer, Run run, std::uint32_t* out) {
     blend_run(origin, layer.stride, view, run, out);
 }
 
-// Pixels that layer k may cover in part: where it covers none of the four neighbours what lies below stays.
+// Pixels that layer k may cover in part: where it covers none of the four neighbors what lies below stays.
 void paint_edge(const View& view, int k, Run run, std::uint32_t* out) {
-    const Picture& layer = view.layers[k];
+    const PlacedImage& layer = view.layers[k];
     for (int x = run.begin; x < run.end; ++x) {
         const int column = view.column[x] >> kFractionBits, row = view.row[x] >> kFractionBits;
         int covered = 0;
@@ -241,7 +241,7 @@ void paint_edge(const View& view, int k, Run run, std::uint32_t* out) {
             out[x] = blend_pixel(layer.image + inside, layer.stride, right, below);
             continue;
         }
-        Colour four[4];
+        Color four[4];
         for (int i = 0; i < 4; ++i)
             four[i] = unpack(look(view.layers, k + 1, column + (i & 1), row + (i >> 1)));
         out[x] = bilinear(four[0], four[1], four[2], four[3], right, below);
@@ -256,8 +256,8 @@ YK_CLONES void fill(int* row, int count, int value) {
     for (int x = 0; x < count; ++x) row[x] = value;
 }
 
-// Where an upright view's row touches what is opaque of a layer with a mask, and where all four neighbours are.
-Reach reach_opaque(const View& view, const Picture& layer) {
+// Where an upright view's row touches what is opaque of a layer with a mask, and where all four neighbors are.
+Reach reach_opaque(const View& view, const PlacedImage& layer) {
     const std::int64_t row = (view.row[0] >> kFractionBits) - layer.top;
     const Opaque none{0, 0, false};
     const Opaque upper = row < 0 || row >= layer.height ? none : layer.opaque[row];
@@ -274,10 +274,10 @@ Reach reach_opaque(const View& view, const Picture& layer) {
     return {across(some).touched, all.empty() ? Run{0, 0} : across(all).inner};
 }
 
-// One row of a view, BGR in the low bytes of each word; returns where it may be other than grey.
+// One row of a view, BGR in the low bytes of each word; returns where it may be other than gray.
 Run see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
     const int width = static_cast<int>(in.width);
-    fill(out, width, kGrey);
+    fill(out, width, kGray);
     Run seen{width, 0};
     if (view.upright) {  // what set_places would compute, once
         const float down = static_cast<float>(y);
@@ -288,7 +288,7 @@ Run see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
         if (!view.flat) view.columns = extent(view.column.data(), width), view.rows = extent(view.row.data(), width);
     }
     for (int k = 0; k < view.count; ++k) {
-        const Picture& layer = view.layers[k];
+        const PlacedImage& layer = view.layers[k];
         if (!layer.image) continue;
         const Reach down = reach(view.row, view.flat, view.rows, layer.top, layer.height);
         if (down.touched.empty()) continue;
@@ -312,7 +312,7 @@ YK_CLONES void mix_row(std::uint8_t* first, const std::uint8_t* second, int coun
 }
 
 // In two loops: one would be so long a chain of operations that a processor has too few pixels under way at a time.
-YK_CLONES void recolour_run(std::uint32_t* row, Run run, int hue, int saturation, int value) {
+YK_CLONES void recolor_run(std::uint32_t* row, Run run, int hue, int saturation, int value) {
     constexpr int kBlock = 128;
     int hues[kBlock], products[kBlock], values[kBlock];
     for (; run.begin < run.end; run.begin += kBlock) {
@@ -345,13 +345,13 @@ void write_row(const std::uint32_t* row, int width, const AugmentOutput& out, st
 }
 
 template <typename T>
-void make_image(const AugmentInput& in, const Picture* pictures, const AugmentOutput& out, std::int64_t image) {
+void make_image(const AugmentInput& in, const PlacedImage* all_placed, const AugmentOutput& out, std::int64_t image) {
     const int width = static_cast<int>(in.width), share = fixed(in.shares[image], 1.0f);
     const float* gain = in.gains + 3 * image;
     const int hue = fixed(gain[0], 2.0f), saturation = fixed(gain[1], 2.0f), value = fixed(gain[2], 2.0f);
-    const bool recoloured = hue != kUnit || saturation != kUnit || value != kUnit;
-    const std::uint32_t grey = recolour(kGrey, hue, saturation, value);
-    View first = make_view(in, pictures, 2 * image), second = make_view(in, pictures, 2 * image + 1);
+    const bool recolored = hue != kUnit || saturation != kUnit || value != kUnit;
+    const std::uint32_t gray = recolor(kGray, hue, saturation, value);
+    View first = make_view(in, all_placed, 2 * image), second = make_view(in, all_placed, 2 * image + 1);
     std::vector<std::uint32_t> row(width), other(width);
     for (int y = 0; y < in.height; ++y) {
         Run seen = see_row(in, first, y, row.data());
@@ -359,10 +359,10 @@ void make_image(const AugmentInput& in, const Picture* pictures, const AugmentOu
             seen = hull(seen, see_row(in, second, y, other.data()));
             mix_row(reinterpret_cast<std::uint8_t*>(row.data()), reinterpret_cast<std::uint8_t*>(other.data()), 4 * width, share);
         }
-        if (recoloured) {  // grey is of one colour before and after
-            recolour_run(row.data(), seen, hue, saturation, value);
-            std::fill(row.begin(), row.begin() + std::min(seen.begin, width), grey);
-            std::fill(row.begin() + std::max(seen.end, std::min(seen.begin, width)), row.end(), grey);
+        if (recolored) {  // gray is of one color before and after
+            recolor_run(row.data(), seen, hue, saturation, value);
+            std::fill(row.begin(), row.begin() + std::min(seen.begin, width), gray);
+            std::fill(row.begin() + std::max(seen.end, std::min(seen.begin, width)), row.end(), gray);
         }
         write_row<T>(row.data(), width, out, image * out.stride_image + y * out.stride_row);
     }
@@ -371,10 +371,10 @@ void make_image(const AugmentInput& in, const Picture* pictures, const AugmentOu
 }  // namespace
 
 Status augment_cpu(const AugmentInput& in, const AugmentOutput& out, int threads) {
-    Pictures pictures;
-    const Status status = place_layers(in, out, pictures);
+    PlacedImages all_placed;
+    const Status status = place_layers(in, out, all_placed);
     if (status.code != kOk) return status;
-    const Picture* first = pictures.each.data();
+    const PlacedImage* first = all_placed.each.data();
     return parallel_for(in.images, threads, [&](std::int64_t image) {
         if (out.element == 1) return make_image<std::uint8_t>(in, first, out, image);
         if (out.element == 2) return make_image<std::uint16_t>(in, first, out, image);

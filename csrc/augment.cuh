@@ -12,15 +12,15 @@ namespace yk {
 constexpr int kFractionBits = 11, kFraction = 1 << kFractionBits;  // places between two pixels
 constexpr float kFar = 524288.0f;                                  // pixels; coordinates are cut off there
 constexpr int kUnitBits = 15, kUnit = 1 << kUnitBits;              // a share or a gain of 1
-constexpr int kHues = 180, kSector = 30;  // OpenCV's hue counts to 180, a sixth of it lies between two pure colours
-constexpr std::uint32_t kGrey = 0x727272;  // of what no layer covers
+constexpr int kHues = 180, kSector = 30;  // OpenCV's hue counts to 180, a sixth of it lies between two pure colors
+constexpr std::uint32_t kGray = 0x727272;  // of what no layer covers
 
-struct Colour {
+struct Color {
     int blue, green, red;
 };
 
-YK_HD Colour unpack(std::uint32_t colour) {
-    return {static_cast<int>(colour & 255), static_cast<int>(colour >> 8 & 255), static_cast<int>(colour >> 16 & 255)};
+YK_HD Color unpack(std::uint32_t color) {
+    return {static_cast<int>(color & 255), static_cast<int>(color >> 8 & 255), static_cast<int>(color >> 16 & 255)};
 }
 
 YK_HD std::uint32_t pack(int blue, int green, int red) {
@@ -49,31 +49,31 @@ YK_HD int fixed(float value, float largest) {
     return floor_of((above < largest ? above : largest) * kUnit + 0.5f);
 }
 
-YK_HD bool holds(const Picture& picture, std::int64_t column, std::int64_t row) {
-    const std::int64_t x = column - picture.left, y = row - picture.top;
-    if (x < 0 || y < 0 || x >= picture.width || y >= picture.height) return false;
-    return !picture.mask || picture.mask[y * picture.mask_stride + x];
+YK_HD bool holds(const PlacedImage& placed, std::int64_t column, std::int64_t row) {
+    const std::int64_t x = column - placed.left, y = row - placed.top;
+    if (x < 0 || y < 0 || x >= placed.width || y >= placed.height) return false;
+    return !placed.mask || placed.mask[y * placed.mask_stride + x];
 }
 
-// The canvas of `count` pictures at a whole pixel: the last one that is opaque there, grey where there is none.
-YK_HD std::uint32_t look(const Picture* pictures, int count, int column, int row) {
+// The canvas of `count` images at a whole pixel: the last one that is opaque there, gray where there is none.
+YK_HD std::uint32_t look(const PlacedImage* all_placed, int count, int column, int row) {
     for (int k = count; k-- > 0;) {
-        if (!holds(pictures[k], column, row)) continue;
-        const Picture& picture = pictures[k];
-        const std::uint8_t* p = picture.image + (row - picture.top) * picture.stride + 3 * (column - picture.left);
+        if (!holds(all_placed[k], column, row)) continue;
+        const PlacedImage& placed = all_placed[k];
+        const std::uint8_t* p = placed.image + (row - placed.top) * placed.stride + 3 * (column - placed.left);
         return pack(p[0], p[1], p[2]);
     }
-    return kGrey;
+    return kGray;
 }
 
-// One channel of four neighbours: to the right by `right`, below by `below`, both of kFraction.
+// One channel of four neighbors: to the right by `right`, below by `below`, both of kFraction.
 YK_HD int bilinear(int here, int next, int under, int across, int right, int below) {
     const int upper = here * (kFraction - right) + next * right, lower = under * (kFraction - right) + across * right;
     const int half = 1 << (2 * kFractionBits - 1);
     return (upper * (kFraction - below) + lower * below + half) >> 2 * kFractionBits;
 }
 
-YK_HD std::uint32_t bilinear(Colour here, Colour next, Colour under, Colour across, int right, int below) {
+YK_HD std::uint32_t bilinear(Color here, Color next, Color under, Color across, int right, int below) {
     return pack(bilinear(here.blue, next.blue, under.blue, across.blue, right, below),
                 bilinear(here.green, next.green, under.green, across.green, right, below),
                 bilinear(here.red, next.red, under.red, across.red, right, below));
@@ -85,10 +85,10 @@ YK_HD int reciprocal(int scale, int divisor) {
 }
 
 // value - product * part / (255 * kSector), the latter rounded, where product is value * saturation and part of kSector is how
-// much of it a channel loses: all where the hue is within a sector of `centre`, nothing from two sectors on. Every float but
+// much of it a channel loses: all where the hue is within a sector of `center`, nothing from two sectors on. Every float but
 // the quotient is a whole number or a half one; its error stays below half a unit of the numerator.
-YK_HD int faded(int value, float product, int hue, int centre) {
-    const int beyond = std::abs(std::abs(hue - centre) - kHues / 2) - kSector;  // the hue goes round
+YK_HD int faded(int value, float product, int hue, int center) {
+    const int beyond = std::abs(std::abs(hue - center) - kHues / 2) - kSector;  // the hue goes round
     const float part = static_cast<float>(least(most(beyond, 0), kSector));
     return value - static_cast<int>((product * part + (255 * kSector + 1) / 2.0f) * (1.0f / (255 * kSector)));
 }
@@ -99,9 +99,9 @@ struct Shade {
     int hue, product, value;  // product: of saturation and value
 };
 
-// A colour whose hue, saturation and value are multiplied by gains of 1 / kUnit, at most 2, in OpenCV's 8 bits.
-YK_HD Shade to_shade(std::uint32_t colour, int hue_gain, int saturation_gain, int value_gain) {
-    const Colour c = unpack(colour);
+// A color whose hue, saturation and value are multiplied by gains of 1 / kUnit, at most 2, in OpenCV's 8 bits.
+YK_HD Shade to_shade(std::uint32_t color, int hue_gain, int saturation_gain, int value_gain) {
+    const Color c = unpack(color);
     const int bright = most(most(c.blue, c.green), c.red), spread = bright - least(least(c.blue, c.green), c.red);
     int turn = c.red - c.green + 4 * spread;
     turn = bright == c.green ? c.blue - c.red + 2 * spread : turn;
@@ -119,8 +119,8 @@ YK_HD std::uint32_t from_shade(Shade s) {
                 faded(s.value, product, s.hue, 3 * kSector));
 }
 
-YK_HD std::uint32_t recolour(std::uint32_t colour, int hue_gain, int saturation_gain, int value_gain) {
-    return from_shade(to_shade(colour, hue_gain, saturation_gain, value_gain));
+YK_HD std::uint32_t recolor(std::uint32_t color, int hue_gain, int saturation_gain, int value_gain) {
+    return from_shade(to_shade(color, hue_gain, saturation_gain, value_gain));
 }
 
 }  // namespace yk

@@ -1,4 +1,4 @@
-// Pictures for training: layers on canvases seen through matrices, mixed, recoloured (yolov9k/ops/augment.py, the definition).
+// Images for training: layers on canvases seen through matrices, mixed, recolored (yolov9k/ops/augment.py, the definition).
 #pragma once
 
 #include <cstdint>
@@ -7,14 +7,14 @@
 
 namespace yk {
 
-// A picture at a whole pixel of the canvas, and its mask; a row of the table as torch has it.
+// An image at a whole pixel of the canvas, and its mask; a row of the table as torch has it.
 struct Layer {
     std::int64_t start, height, width, left, top;
     std::int64_t mask;               // -1: opaque everywhere
     std::int64_t stride, mask_stride;  // bytes from a row to the next
 };
 
-// Memory that holds pictures, rows of BGR pixels, and masks, rows of bytes.
+// Memory that holds images, rows of BGR pixels, and masks, rows of bytes.
 struct Source {
     const std::uint8_t* bytes;
     std::int64_t count;

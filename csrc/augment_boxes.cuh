@@ -80,7 +80,7 @@ struct Clipper {
 
 constexpr float kMinSide = 2.0f, kMaxAspect = 100.0f, kTiny = 1e-9f;  // facts: training recipe
 
-// Whether a box is worth learning once the picture's edge cut `before` down to `after`.
+// Whether a box is worth learning once the image's edge cut `before` down to `after`.
 YK_HD bool survives(const Box& before, const Box& after, float least) {
     if (least < 0.0f) return true;
     const float wide = after.x2 - after.x1, tall = after.y2 - after.y1;

@@ -1,4 +1,4 @@
-// Objects of augmented pictures: outlines moved, cut off, filtered (yolov9k/ops/augment_boxes.py, the definition).
+// Objects of augmented images: outlines moved, cut off, filtered (yolov9k/ops/augment_boxes.py, the definition).
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct AugmentBoxesInput {
     const std::int64_t* classes;  // [N]
     const float* least;         // [N] share of the area that must stay, below 0: all is kept
     const std::int64_t* spans;  // [B, 2, 2] first object of each view, one past its last
-    const float* matrices;      // [B, 2, 3, 3] from the canvas to the picture
+    const float* matrices;      // [B, 2, 3, 3] from the canvas to the image
     std::int64_t point_count, objects, images, height, width, capacity;
 };
 

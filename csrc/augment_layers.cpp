@@ -19,18 +19,18 @@ const std::uint8_t* find(const AugmentInput& in, const Begins& begins, std::int6
 }
 
 // False where it lies beyond what is there; one without pixels lies anywhere.
-bool place_picture(const AugmentInput& in, const Begins& begins, const Layer& l, Picture& picture) {
+bool place_image(const AugmentInput& in, const Begins& begins, const Layer& l, PlacedImage& placed) {
     const auto small = [](std::int64_t place) { return place > -kMostPlace && place < kMostPlace; };
     const auto apart = [](std::int64_t stride, std::int64_t width) { return stride >= width && stride < 3 * kMostPlace; };
     if (!small(l.left) || !small(l.top) || !small(l.height) || !small(l.width) || l.height < 0 || l.width < 0) return false;
-    picture = {nullptr, nullptr, nullptr, nullptr, l.height, l.width, l.left, l.top, l.stride, l.mask_stride};
+    placed = {nullptr, nullptr, nullptr, nullptr, l.height, l.width, l.left, l.top, l.stride, l.mask_stride};
     if (!l.height || !l.width) return true;
     if (l.mask < -1 || !apart(l.stride, 3 * l.width) || (l.mask >= 0 && !apart(l.mask_stride, l.width))) return false;
     const std::int64_t span = (l.height - 1) * l.stride + 3 * l.width;
     const std::uint8_t* end;
-    if (l.mask >= 0) picture.mask = find(in, begins, l.mask, (l.height - 1) * l.mask_stride + l.width, end);
-    picture.image = span < 1ll << 31 ? find(in, begins, l.start, span, picture.end) : nullptr;
-    return picture.image && (picture.mask || l.mask < 0);
+    if (l.mask >= 0) placed.mask = find(in, begins, l.mask, (l.height - 1) * l.mask_stride + l.width, end);
+    placed.image = span < 1ll << 31 ? find(in, begins, l.start, span, placed.end) : nullptr;
+    return placed.image && (placed.mask || l.mask < 0);
 }
 
 Status check(const AugmentInput& in, const AugmentOutput& out) {
@@ -50,9 +50,9 @@ Status check(const AugmentInput& in, const AugmentOutput& out) {
 }
 
 // The opaque columns of each row of a mask.
-void find_opaque(const Picture& picture, std::vector<Opaque>& rows) {
-    for (std::int64_t y = 0; y < picture.height; ++y) {
-        const std::uint8_t *begin = picture.mask + y * picture.mask_stride, *end = begin + picture.width, *first = begin;
+void find_opaque(const PlacedImage& placed, std::vector<Opaque>& rows) {
+    for (std::int64_t y = 0; y < placed.height; ++y) {
+        const std::uint8_t *begin = placed.mask + y * placed.mask_stride, *end = begin + placed.width, *first = begin;
         while (first < end && !*first) ++first;
         while (end > first && !end[-1]) --end;
         rows.push_back({static_cast<int>(first - begin), static_cast<int>(end - begin), std::find(first, end, 0) == end});
@@ -62,20 +62,20 @@ void find_opaque(const Picture& picture, std::vector<Opaque>& rows) {
 
 }  // namespace
 
-Status place_layers(const AugmentInput& in, const AugmentOutput& out, Pictures& pictures) {
+Status place_layers(const AugmentInput& in, const AugmentOutput& out, PlacedImages& all_placed) {
     if (const Status status = check(in, out); status.code != kOk) return status;
     Begins begins{0};
     for (std::int64_t i = 0; i < in.source_count; ++i) begins.push_back(begins.back() + in.sources[i].count);
-    pictures.each.resize(in.layer_count);
+    all_placed.each.resize(in.layer_count);
     for (std::int64_t i = 0; i < in.layer_count; ++i)
-        if (!place_picture(in, begins, in.layers[i], pictures.each[i]))
+        if (!place_image(in, begins, in.layers[i], all_placed.each[i]))
             return bad_argument("layers must lie within pixels, their sides and places below 262144");
     std::vector<std::size_t> starts;
-    for (const Picture& picture : pictures.each) {
-        starts.push_back(pictures.opaque.size());
-        if (picture.mask) find_opaque(picture, pictures.opaque);
+    for (const PlacedImage& placed : all_placed.each) {
+        starts.push_back(all_placed.opaque.size());
+        if (placed.mask) find_opaque(placed, all_placed.opaque);
     }
-    for (std::size_t i = 0; i < starts.size(); ++i) pictures.each[i].opaque = pictures.opaque.data() + starts[i];  // it stays now
+    for (std::size_t i = 0; i < starts.size(); ++i) all_placed.each[i].opaque = all_placed.opaque.data() + starts[i];  // it stays now
     return ok();
 }
 

@@ -14,19 +14,19 @@ struct Opaque {
 };
 
 // A layer where it lies in memory.
-struct Picture {
+struct PlacedImage {
     const std::uint8_t *image, *end;  // end: of what may be read
     const std::uint8_t* mask;         // null: opaque everywhere
     const Opaque* opaque;             // of each row of the mask
     std::int64_t height, width, left, top, stride, mask_stride;
 };
 
-struct Pictures {
-    std::vector<Picture> each;
+struct PlacedImages {
+    std::vector<PlacedImage> each;
     std::vector<Opaque> opaque;
 };
 
 // bad_argument where an argument is wrong or a layer lies beyond what is there.
-Status place_layers(const AugmentInput& in, const AugmentOutput& out, Pictures& pictures);
+Status place_layers(const AugmentInput& in, const AugmentOutput& out, PlacedImages& all_placed);
 
 }  // namespace yk

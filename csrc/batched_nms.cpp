@@ -1,4 +1,4 @@
-// The host backend of the suppression: the maths of nms.cuh, an image a task.
+// The host backend of the suppression: the math of nms.cuh, an image a task.
 #include <algorithm>
 #include <cstring>
 #include <functional>
@@ -51,7 +51,7 @@ void each_between(const T* scores, std::int64_t length, float lower, float upper
 }
 
 // The keys of all candidates whose scores lie above `lower` and up to `upper`. Scores are walked as they lie in memory:
-// by class, or by anchor where one box's classes are neighbours.
+// by class, or by anchor where one box's classes are neighbors.
 template <typename T>
 void gather(const NmsInput& in, std::int64_t image, float lower, float upper, std::vector<std::uint64_t>& keys) {
     thread_local std::vector<char> flags;

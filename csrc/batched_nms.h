@@ -12,7 +12,7 @@ constexpr std::uint32_t kMostCandidates = 30000;  // of an image, the best by sc
 constexpr std::int64_t kMostFiltered = 4096;      // classes, where some are asked for: their set travels as bits
 
 struct NmsInput {
-    const void* prediction;  // [B, 4 + C, A] of `dtype`: centre x, y, width, height in pixels, probabilities
+    const void* prediction;  // [B, 4 + C, A] of `dtype`: center x, y, width, height in pixels, probabilities
     std::int64_t stride_image, stride_row, stride_anchor;  // in elements
     Dtype dtype;
     std::int64_t images, classes, count;  // B, C, A

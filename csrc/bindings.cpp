@@ -238,7 +238,7 @@ PYBIND11_MODULE(_native, module) {
                "Keys of scratch that nms_cuda needs an image.");
     module.def("assign", &assign, "Task-aligned assignment on the host; arguments as in csrc/task_aligned_assign.h, and `threads`.");
     module.def("nms", &nms, "Non-maximum suppression on the host; arguments as in csrc/batched_nms.h, and `threads`.");
-    module.def("augment", &augment, "Pictures for training on the host; arguments as in csrc/augment.h, and `threads`.");
+    module.def("augment", &augment, "PlacedImages for training on the host; arguments as in csrc/augment.h, and `threads`.");
     module.def("augment_boxes", &augment_boxes, "Their boxes on the host; arguments as in csrc/augment_boxes.h, and `threads`.");
     module.def("clip_outlines", &clip_outlines, "Outlines cut to a rectangle; arguments as in csrc/augment_boxes.h.");
 #ifdef YK_WITH_CUDA

@@ -1,4 +1,4 @@
-// One spelling of the device's vocabulary for three compilers: nvcc, a host compiler that wants the shared maths alone, and
+// One spelling of the device's vocabulary for three compilers: nvcc, a host compiler that wants the shared math alone, and
 // a host compiler that runs the kernels themselves on threads (tests/ops/simt/shim.h, chosen by YK_SIMT).
 #pragma once
 
@@ -62,7 +62,7 @@ YK_HD float widen(BFloat16 value) { return from_bits(static_cast<std::uint32_t>(
 YK_HD float widen(Half value) {
     const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000u) << 16;
     const std::uint32_t rest = static_cast<std::uint32_t>(value.bits & 0x7fffu) << 13;  // exponent and mantissa in place
-    // 2^112 moves the exponent's bias from 15 to 127 and normalises what was subnormal; 31 was infinity or NaN.
+    // 2^112 moves the exponent's bias from 15 to 127 and normalizes what was subnormal; 31 was infinity or NaN.
     const float scaled = from_bits(rest) * 5.192296858534828e33f;
     return from_bits(sign | ((value.bits & 0x7c00u) == 0x7c00u ? (rest | 0x7f800000u) : to_bits(scaled)));
 }

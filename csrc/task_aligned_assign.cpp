@@ -1,4 +1,4 @@
-// The host backend of the assigner: the maths of assigner.cuh, an image a task.
+// The host backend of the assigner: the math of assigner.cuh, an image a task.
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -75,7 +75,7 @@ void assign_image(const AssignInput& in, const AssignOutput& out, std::int64_t i
     }
     double sum = 0.0;
     for (std::int64_t a = 0; a < in.count; ++a) {
-        if (gt_index[a] >= 0) weight[a] = normalised(weight[a], best_metric[gt_index[a]], best_overlap[gt_index[a]]);
+        if (gt_index[a] >= 0) weight[a] = normalized(weight[a], best_metric[gt_index[a]], best_overlap[gt_index[a]]);
         sum += weight[a];
     }
     out.weight_sum[image] = static_cast<float>(sum);

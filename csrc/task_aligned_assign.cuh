@@ -1,9 +1,9 @@
-// Task-aligned assignment (TOOD, arXiv 2108.07755, section 3.2; facts: loss): the maths of both backends and the kernels.
+// Task-aligned assignment (TOOD, arXiv 2108.07755, section 3.2; facts: loss): the math of both backends and the kernels.
 //
 // The device keeps, besides its outputs, one word an anchor and two a box: no tensor of boxes x anchors exists. Kernels:
 //   claim_anchors   a block a box: its best `topk` anchors, each told of the claim
 //   resolve_claims  a thread an anchor: its owner; contested anchors are settled by the whole warp
-//   weigh_anchors   a block an image: metrics normalised by each box's best, and their sum
+//   weigh_anchors   a block an image: metrics normalized by each box's best, and their sum
 // Nothing depends on the order of threads: keys are unique, atomics only add integers or take maxima.
 #pragma once
 
@@ -64,7 +64,7 @@ YK_HD std::uint64_t contest_key(const AssignInput& in, std::int64_t image, std::
     return make_key(overlap, static_cast<std::uint32_t>(g));
 }
 
-YK_HD float normalised(float metric, float best_metric, float best_overlap) {
+YK_HD float normalized(float metric, float best_metric, float best_overlap) {
     return metric * best_overlap / (best_metric + 1e-9f);
 }
 
@@ -171,7 +171,7 @@ __global__ void weigh_anchors(AssignInput in, AssignOutput out) {
         if (owner < 0) continue;
         const std::int64_t gt = image * in.gt_count + owner;
         const float weight =
-            normalised(out.weight[place], from_bits(out.best_metric[gt]), from_bits(out.best_overlap[gt]));
+            normalized(out.weight[place], from_bits(out.best_metric[gt]), from_bits(out.best_overlap[gt]));
         out.weight[place] = weight;
         sum += weight;
     }

@@ -28,7 +28,7 @@ struct AssignInput {
 
 struct AssignOutput {
     std::int64_t* gt_index;  // [B, A], -1: background
-    float* weight;           // [B, A] normalised target score
+    float* weight;           // [B, A] normalized target score
     float* weight_sum;       // [B]
     // Scratch, zeroed by the caller; the host backend needs none.
     std::uint64_t* claims;         // [B, A]

@@ -35,9 +35,9 @@ class Deferred(NamedTuple):
 
 
 class Affine(NamedTuple):
-    """How a reader normalises on the way in: u = (x - centre) * scale + shift, then SiLU(u) where active; float32 [C]."""
+    """How a reader normalizes on the way in: u = (x - center) * scale + shift, then SiLU(u) where active; float32 [C]."""
 
-    centre: Tensor
+    center: Tensor
     scale: Tensor
     shift: Tensor
     active: Tensor

@@ -1,6 +1,6 @@
-"""Pictures for training in Triton: from packed, decoded pictures to the batch, one launch, nothing read on the host.
+"""Images for training in Triton: from packed, decoded images to the batch, one launch, nothing read on the host.
 
-A program makes BLOCK neighbouring pixels of one sample. Of a view's layers it looks, the last one first, at those alone that
+A program makes BLOCK neighboring pixels of one sample. Of a view's layers it looks, the last one first, at those alone that
 its own patch of the canvas touches, and of these only where nothing hides them. Channels last, pixels are put in order
 between the threads and leave as whole runs of memory.
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 BLOCK = 256  # pixels a program
 LAYER: tl.constexpr = tl.constexpr(8)  # columns of `layers`
-GREY: tl.constexpr = tl.constexpr(0x727272)  # of what no layer covers
+GRAY: tl.constexpr = tl.constexpr(0x727272)  # of what no layer covers
 FRACTION: tl.constexpr = tl.constexpr(2048)  # places between two pixels, BITS binary digits
 BITS: tl.constexpr = tl.constexpr(11)
 FAR: tl.constexpr = tl.constexpr(524288.0)  # pixels; coordinates are cut off there
@@ -41,22 +41,22 @@ def _fixed(value, most):
 
 
 @triton.jit
-def _paint(colour, pixels, start, tall, wide, left, top, cover, pitch, cover_pitch, column, row):
-    """What a layer shows at pixels of the canvas whose colour is still open (below 0); BGR in the low bytes."""
+def _paint(color, pixels, start, tall, wide, left, top, cover, pitch, cover_pitch, column, row):
+    """What a layer shows at pixels of the canvas whose color is still open (below 0); BGR in the low bytes."""
     x, y = column - left, row - top
-    seen = (colour < 0) & (x >= 0) & (x < wide) & (y >= 0) & (y < tall)
+    seen = (color < 0) & (x >= 0) & (x < wide) & (y >= 0) & (y < tall)
     if cover >= 0:
         seen = seen & (tl.load(pixels + cover + (y * cover_pitch + x), seen, other=0) != 0)
     place = pixels + start + (y * pitch + 3 * x)
     blue = tl.load(place, seen, other=0).to(tl.int32)
     green = tl.load(place + 1, seen, other=0).to(tl.int32)
     red = tl.load(place + 2, seen, other=0).to(tl.int32)
-    return tl.where(seen, blue | (green << 8) | (red << 16), colour)
+    return tl.where(seen, blue | (green << 8) | (red << 16), color)
 
 
 @triton.jit
 def _blend(here, after, under, across, right, below, shift: tl.constexpr):
-    """One channel between four neighbours: below 2^31 until it is rounded."""
+    """One channel between four neighbors: below 2^31 until it is rounded."""
     upper = ((here >> shift) & 255) * (FRACTION - right) + ((after >> shift) & 255) * right
     lower = ((under >> shift) & 255) * (FRACTION - right) + ((across >> shift) & 255) * right
     return (upper * (FRACTION - below) + lower * below + FRACTION * FRACTION // 2) >> (2 * BITS)
@@ -72,7 +72,7 @@ def _see(pixels, layers, span, m, x, y, inside, BLOCK: tl.constexpr):
     beyond: tl.constexpr = 1 << 30
     west, east = tl.min(tl.where(inside, column, beyond), 0), tl.max(tl.where(inside, column, -beyond), 0) + 1
     north, south = tl.min(tl.where(inside, row, beyond), 0), tl.max(tl.where(inside, row, -beyond), 0) + 1
-    here = tl.where(inside, -1, GREY)
+    here = tl.where(inside, -1, GRAY)
     after, under, across = here, here, here
     first, end = tl.load(span), tl.load(span + 1)
     for k in range(first, end):
@@ -85,8 +85,8 @@ def _see(pixels, layers, span, m, x, y, inside, BLOCK: tl.constexpr):
             after = _paint(after, pixels, start, tall, wide, left, top, cover, pitch, cover_pitch, column + 1, row)
             under = _paint(under, pixels, start, tall, wide, left, top, cover, pitch, cover_pitch, column, row + 1)
             across = _paint(across, pixels, start, tall, wide, left, top, cover, pitch, cover_pitch, column + 1, row + 1)
-    here, after = tl.where(here < 0, GREY, here), tl.where(after < 0, GREY, after)
-    under, across = tl.where(under < 0, GREY, under), tl.where(across < 0, GREY, across)
+    here, after = tl.where(here < 0, GRAY, here), tl.where(after < 0, GRAY, after)
+    under, across = tl.where(under < 0, GRAY, under), tl.where(across < 0, GRAY, across)
     right, below = columns & (FRACTION - 1), rows & (FRACTION - 1)
     blue = _blend(here, after, under, across, right, below, 0)
     green = _blend(here, after, under, across, right, below, 8)
@@ -113,8 +113,8 @@ def _faded(value, product, hue):
 
 
 @triton.jit
-def _recolour(blue, green, red, hue_gain, saturation_gain, value_gain):
-    """Hue, saturation and value multiplied by gains in 1 / UNIT, in OpenCV's 8 bits and back (reference.recolour)."""
+def _recolor(blue, green, red, hue_gain, saturation_gain, value_gain):
+    """Hue, saturation and value multiplied by gains in 1 / UNIT, in OpenCV's 8 bits and back (reference.recolor)."""
     bright = tl.maximum(tl.maximum(blue, green), red)
     spread = bright - tl.minimum(tl.minimum(blue, green), red)
     turn = tl.where(bright == green, blue - red + 2 * spread, red - green + 4 * spread)
@@ -158,7 +158,7 @@ def _augment(
     hue, pure = _fixed(tl.load(gains + 3 * sample), 2.0), _fixed(tl.load(gains + 3 * sample + 1), 2.0)
     value = _fixed(tl.load(gains + 3 * sample + 2), 2.0)
     if (hue != UNIT) | (pure != UNIT) | (value != UNIT):
-        blue, green, red = _recolour(blue, green, red, hue, pure, value)
+        blue, green, red = _recolor(blue, green, red, hue, pure, value)
     kind: tl.constexpr = out.dtype.element_ty
     place = out + sample * 3 * area
     if LAST:
@@ -179,7 +179,7 @@ def augment(
     pixels: Tensor, layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
     height: int, width: int, dtype: torch.dtype, channels_last: bool,
 ) -> Tensor:  # fmt: skip
-    """Pictures [B, 3, height, width], RGB; arguments as in `yolov9k.ops.augment`."""
+    """Images [B, 3, height, width], RGB; arguments as in `yolov9k.ops.augment`."""
     tables = [table.contiguous() for table in (pixels, layers, spans, matrices, shares, gains)]
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     shape = (len(spans), 3, height, width)

@@ -1,7 +1,7 @@
-"""The objects of augmented pictures in Triton: moved, cut off, filtered and packed in order, one launch without a host.
+"""The objects of augmented images in Triton: moved, cut off, filtered and packed in order, one launch without a host.
 
 A program makes the rows of one sample, an object a lane, as many at a time as it has lanes. Outlines that reach beyond the
-picture are cut off as their points come (Sutherland and Hodgman, each side hands its points to the next), so nothing is
+image are cut off as their points come (Sutherland and Hodgman, each side hands its points to the next), so nothing is
 stored but two points a side and the hull of what is left. A row's place is the number of rows kept before it: a prefix sum
 over the lanes, no atomics. float32, each operation rounded on its own, in the reference's order: the same bits.
 """
@@ -108,7 +108,7 @@ def _hull(points, matrix, begin, lengths, BLOCK: tl.constexpr):
 
 @triton.jit
 def _clip(points, matrix, begin, lengths, width, height, BLOCK: tl.constexpr):
-    """x1, y1, x2, y2 of what the picture's edges leave of outlines; zeros where nothing is left."""
+    """x1, y1, x2, y2 of what the image's edges leave of outlines; zeros where nothing is left."""
     far, zero = tl.full((BLOCK,), float("inf"), tl.float32), tl.zeros((BLOCK,), tl.float32)
     none = lengths < 0
     state = _begin(zero, none, _begin(zero, none, _begin(zero, none, _begin(zero, none, (far, far, -far, -far)))))
@@ -122,7 +122,7 @@ def _clip(points, matrix, begin, lengths, width, height, BLOCK: tl.constexpr):
 
 @triton.jit
 def _survives(wide, tall, full, least):
-    """Whether a box of these sides is worth learning, once the picture's edge cut an area of `full` down to it."""
+    """Whether a box of these sides is worth learning, once the image's edge cut an area of `full` down to it."""
     brief, extended = tl.minimum(wide, tall), tl.maximum(wide, tall)
     share = tl.div_rn(wide * tall, tl.maximum(full, TINY))
     slim = tl.div_rn(extended, tl.maximum(brief, TINY)) < MAX_ASPECT

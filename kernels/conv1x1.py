@@ -47,9 +47,9 @@ PROGRAMS = 264  # that a weight gradient is split into: two a multiprocessor of 
 
 
 @triton.jit
-def _prologue(x, column, real, centre, scale, shift, active):
+def _prologue(x, column, real, center, scale, shift, active):
     """The layer before, applied to a tile as it is read; rounded as its stored activation would be."""
-    u = x.to(tl.float32) - tl.load(centre + column, real, other=0.0)[None, :]
+    u = x.to(tl.float32) - tl.load(center + column, real, other=0.0)[None, :]
     u = u * tl.load(scale + column, real, other=0.0)[None, :] + tl.load(shift + column, real, other=0.0)[None, :]
     silu = tl.load(active + column, real, other=0.0)[None, :] > 0
     return tl.where(silu, u * tl.sigmoid(u), u).to(x.dtype)
@@ -70,13 +70,13 @@ def _added(total, ptr, pitch, row, column, inside):
 @triton.jit
 def _multiply(
     a, b, out, pitch_a, stride_n, stride_k, pitch_o, rows, width, depth,
-    centre, scale, shift, active, bias, add1, add2, pitch_1, pitch_2, z, pitch_z, gamma, beta, mean, invstd, parts, tiles,
+    center, scale, shift, active, bias, add1, add2, pitch_1, pitch_2, z, pitch_z, gamma, beta, mean, invstd, parts, tiles,
     PROLOGUE: tl.constexpr, BIAS: tl.constexpr, ADDENDS: tl.constexpr, ACTIVATION: tl.constexpr,
     STATISTICS: tl.constexpr, EPILOGUE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """One tile of out [rows, width] = a [rows, depth] @ b, b's element (k, n) at k * stride_k + n * stride_n."""
     blocks = tl.cdiv(width, COLUMNS)
-    tile = tl.program_id(0) // blocks  # neighbouring programs read the same rows
+    tile = tl.program_id(0) // blocks  # neighboring programs read the same rows
     row = (tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     column = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
     real = column < width
@@ -86,7 +86,7 @@ def _multiply(
         k = start + tl.arange(0, DEPTH)
         left = tl.load(a + row[:, None] * pitch_a + k[None, :], (row[:, None] < rows) & (k[None, :] < depth), other=0.0)
         if PROLOGUE:
-            left = _prologue(left, k, k < depth, centre, scale, shift, active)
+            left = _prologue(left, k, k < depth, center, scale, shift, active)
         right = tl.load(b + k[:, None] * stride_k + column[None, :] * stride_n, (k[:, None] < depth) & real[None, :], other=0.0)
         total = _dot(left, right, total)
     if BIAS:
@@ -124,7 +124,7 @@ def _multiply(
 
 @triton.jit
 def _weight_gradient(
-    grad, x, parts, pitch_g, pitch_x, rows, width, depth, share, centre, scale, shift, active,
+    grad, x, parts, pitch_g, pitch_x, rows, width, depth, share, center, scale, shift, active,
     PROLOGUE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """One tile of grad [rows, width] transposed @ x [rows, depth], over one share of the rows."""
@@ -139,7 +139,7 @@ def _weight_gradient(
         left = tl.load(grad + row * pitch_g + n[None, :], there & (n[None, :] < width), other=0.0)
         right = tl.load(x + row * pitch_x + k[None, :], there & (k[None, :] < depth), other=0.0)
         if PROLOGUE:
-            right = tl.where(there, _prologue(right, k, k < depth, centre, scale, shift, active), 0.0).to(left.dtype)
+            right = tl.where(there, _prologue(right, k, k < depth, center, scale, shift, active), 0.0).to(left.dtype)
         total = _dot(tl.trans(left), right, total)
     place = parts + (tl.program_id(2) * width + n[:, None]) * depth + k[None, :]
     tl.store(place, total, (n[:, None] < width) & (k[None, :] < depth))
@@ -214,7 +214,7 @@ def input_gradient(
     """grad @ weight + addends; with an epilogue on through the activation of the layer that wrote the map.
 
     grad [B, N, H, W], weight [N, K] in grad's dtype, out and addends (at most two) [B, K, H, W]. With an epilogue: also
-    sums of each tile's result, and of its product with the normalised map, float32 [2, tiles, K].
+    sums of each tile's result, and of its product with the normalized map, float32 [2, tiles, K].
     """
     result, parts, _ = _product(grad, weight.flatten(1), out, None, None, False, addends, epilogue, False, config)
     return result, parts

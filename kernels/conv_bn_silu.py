@@ -80,7 +80,7 @@ def _merge_statistics(
     tl.store(out + column, mean, inside)
     invstd = 1.0 / tl.sqrt_rn(spread / count + eps)
     tl.store(out + out_stride + column, invstd, inside)
-    if AFFINE:  # rows of a table: centre, scale, shift, whether SiLU follows
+    if AFFINE:  # rows of a table: center, scale, shift, whether SiLU follows
         tl.store(affine + column, mean, inside)
         tl.store(affine + pitch + column, tl.load(gamma + column, inside, other=0.0).to(tl.float32) * invstd, inside)
         tl.store(affine + 2 * pitch + column, tl.load(beta + column, inside, other=0.0).to(tl.float32), inside)
@@ -96,10 +96,10 @@ def _merge_statistics(
 
 @triton.jit
 def _normal(z, pitch, row, column, inside, real, mean, invstd):
-    """The normalised value of one tile."""
+    """The normalized value of one tile."""
     value = tl.load(z + row[:, None] * pitch + column[None, :], inside, other=0.0).to(tl.float32)
-    centred = value - tl.load(mean + column, real, other=0.0)[None, :]
-    return tl.where(inside, centred * tl.load(invstd + column, real, other=0.0)[None, :], 0.0)
+    centered = value - tl.load(mean + column, real, other=0.0)[None, :]
+    return tl.where(inside, centered * tl.load(invstd + column, real, other=0.0)[None, :], 0.0)
 
 
 @triton.jit
@@ -109,7 +109,7 @@ def _scaled(normal, column, real, gamma, beta):
 
 
 @triton.jit
-def _normalise(
+def _normalize(
     z, z2, residual, y, pitch_z, pitch_z2, pitch_r, pitch_y, rows, channels,
     gamma, beta, mean, invstd, gamma2, beta2, mean2, invstd2,
     DUAL: tl.constexpr, RESIDUAL: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -153,7 +153,7 @@ def _reduce_gradient(
     SOURCES: tl.constexpr, DUAL: tl.constexpr, ACTIVATION: tl.constexpr,
     CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Over one chunk of rows, for each column: sum of the gradient, and of its product with each normalised value."""
+    """Over one chunk of rows, for each column: sum of the gradient, and of its product with each normalized value."""
     chunk, block, chunks = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     total = tl.zeros((COLUMNS,), tl.float32)
     product = tl.zeros((COLUMNS,), tl.float32)
@@ -183,7 +183,7 @@ def _reduce_gradient(
 
 @triton.jit
 def _spread(g, normal, out, pitch, row, column, inside, real, rows, gamma, invstd, total, product, TRAINING: tl.constexpr):
-    """d loss / d z = gamma / std * (g - mean of g - normalised value * mean of their product)."""
+    """d loss / d z = gamma / std * (g - mean of g - normalized value * mean of their product)."""
     if TRAINING:
         share = 1.0 / rows
         g -= tl.load(total + column, real, other=0.0)[None, :] * share
@@ -217,7 +217,7 @@ def _spread_gradient(
 
 
 def as_matrix(x: Tensor) -> Tensor:
-    """A map [B, C, H, W] with neighbouring channels as a matrix [B * H * W, C]; other layouts are copied."""
+    """A map [B, C, H, W] with neighboring channels as a matrix [B * H * W, C]; other layouts are copied."""
     batch, channels, height, width = x.shape
     long = [(size, stride) for size, stride in ((width, x.stride(3)), (height, x.stride(2)), (batch, x.stride(0))) if size > 1]
     pitch, reach = long[0][1] if long else channels, 1
@@ -270,7 +270,7 @@ def batch_statistics(z: Tensor, eps: float, running: Running | None = None) -> T
     return out
 
 
-def normalise(z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, y: Tensor, residual: Tensor | None = None) -> None:
+def normalize(z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, y: Tensor, residual: Tensor | None = None) -> None:
     """Write SiLU(sum of the BatchNorms of one or two maps z) + residual, or that without SiLU, into y.
 
     z, y, residual [B, C, H, W]; y channels-last, or a slice of channels of a wider channels-last tensor.
@@ -282,7 +282,7 @@ def normalise(z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, y: T
     added = first if residual is None else as_matrix(residual)
     rows, channels = first.shape
     with torch.cuda.device_of(y):  # type: ignore[no-untyped-call]
-        _normalise[(triton.cdiv(rows, ROWS), triton.cdiv(channels, COLUMNS))](
+        _normalize[(triton.cdiv(rows, ROWS), triton.cdiv(channels, COLUMNS))](
             first, second, added, out, first.stride(0), second.stride(0), added.stride(0), out.stride(0), rows, channels,
             *norms[0], *norms[-1], DUAL=len(z) > 1, RESIDUAL=residual is not None, ACTIVATION=activation,
             ROWS=ROWS, COLUMNS=COLUMNS,
@@ -290,9 +290,9 @@ def normalise(z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, y: T
 
 
 def reduce_gradient(grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool) -> Tensor:
-    """Over all rows: sum of the gradient before the activation, and of its product with each normalised map.
+    """Over all rows: sum of the gradient before the activation, and of its product with each normalized map.
 
-    grads: one to three maps [B, C, H, W] whose sum is the gradient of what `normalise` wrote. Returns float32 [1 + len(z), C]:
+    grads: one to three maps [B, C, H, W] whose sum is the gradient of what `normalize` wrote. Returns float32 [1 + len(z), C]:
     the gradient of beta, then of each gamma.
     """
     sources, (first, second) = _sources(grads), (as_matrix(z[0]), as_matrix(z[-1]))

@@ -2,7 +2,7 @@
 
 `predictions` writes what the assigner reads. `loss` then goes over the maps once: class loss over all anchors, box and
 distribution loss over those that have a box, and, where asked, the gradient of a weighted sum of the three into maps of the
-same layout. A program serves BLOCK neighbouring anchors of one image; its sums are added in a fixed order, so every run is the
+same layout. A program serves BLOCK neighboring anchors of one image; its sums are added in a fixed order, so every run is the
 same. At 16 bins and 80 classes that is 144 values read an anchor, and 144 written with the gradient. float32 inside.
 """
 

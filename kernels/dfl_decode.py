@@ -1,6 +1,6 @@
 """DFL decode in Triton: raw maps of all levels to boxes and probabilities in one launch, without cat or permute; and back.
 
-A program decodes BLOCK neighbouring anchors of one image: it reads each of their values once and writes each result once,
+A program decodes BLOCK neighboring anchors of one image: it reads each of their values once and writes each result once,
 float32 inside. Channels-last maps and NCHW ones differ in strides alone. At 16 bins and 80 classes that is 144 values read and
 84 written an anchor; nothing is shared between anchors, so the floor is the copy bandwidth.
 """

@@ -1,6 +1,6 @@
 """Pooling in Triton over channels-last maps or slices of their channels, so that no copy stands before or after it.
 
-A program serves PIXELS neighbouring pixels of the output and CHANNELS channels. Gradients are gathered: a pixel asks the
+A program serves PIXELS neighboring pixels of the output and CHANNELS channels. Gradients are gathered: a pixel asks the
 windows that cover it, so nothing is added atomically and every run is the same. Bytes an output element: forward the window's
 new pixels read and one written (max_pool: and a byte for the place of the maximum); backward the same the other way.
 """

@@ -1,4 +1,4 @@
-"""The optimiser step in Triton over flat float32 storage: two launches for a whole model, without a read on the host.
+"""The optimizer step in Triton over flat float32 storage: two launches for a whole model, without a read on the host.
 
 The first sums the squares of the gradient, a partial sum a program; whether it is finite falls out of the sum. In the second
 each program adds up the partial sums, all in the same order, and updates its share of the values: 16 bytes read and 16
@@ -107,7 +107,7 @@ def sgd_ema(
     values: Tensor, grads: Tensor, momentum: Tensor, ema: Tensor, low: Tensor | None, settings: Tensor,
     group_ends: Sequence[int], state: Tensor,
 ) -> None:  # fmt: skip
-    """One optimiser step in place; arguments as in `yolov9k.ops.sgd_ema`, float32."""
+    """One optimizer step in place; arguments as in `yolov9k.ops.sgd_ema`, float32."""
     trained, total = grads.numel(), values.numel()
     parts = max(min(triton.cdiv(trained, BLOCK), PARTIALS), 1)
     partials = torch.empty(parts + 2, dtype=torch.float32, device=values.device)

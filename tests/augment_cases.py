@@ -17,11 +17,11 @@ KINDS = ("still", "upright", "turned", "tilted")
 
 
 def render(sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A sample's picture, uint8 BGR [h, w, 3], the classes of its objects [n] and their boxes [n, 4], corners in pixels."""
+    """A sample's image, uint8 BGR [h, w, 3], the classes of its objects [n] and their boxes [n, 4], corners in pixels."""
     batch = collate([sample])
-    (classes, centre, side), count = np.split(batch.boxes[0].numpy(), [1, 3], 1), int(batch.counts[0])
+    (classes, center, side), count = np.split(batch.boxes[0].numpy(), [1, 3], 1), int(batch.counts[0])
     size = np.array(sample.shape[::-1], np.float32)
-    boxes = np.hstack([centre - side / 2, centre + side / 2]) * np.tile(size, 2)
+    boxes = np.hstack([center - side / 2, center + side / 2]) * np.tile(size, 2)
     return batch.images[0].numpy()[::-1].transpose(1, 2, 0), classes[:count, 0].astype(int), boxes[:count]
 
 
@@ -97,12 +97,12 @@ def augment_case(
     for _ in range(count):
         height, width = rng.integers(0, side + 1, 2)
         left, top = rng.integers(-side // 2, 2 * side, 2) if kind != "still" else rng.integers(-side // 2, side // 2, 2)
-        picture = rng.integers(0, 256, (height, width, 3)) if rng.random() < 0.7 else np.full((height, width, 3), 200)
+        image = rng.integers(0, 256, (height, width, 3)) if rng.random() < 0.7 else np.full((height, width, 3), 200)
         masked = rng.random() < 0.5
         mask = shape(rng, height, width) * 255 if masked else np.zeros((0, width))
         stride, mask_stride = 3 * width + rng.integers(0, 4), width + rng.integers(0, 3)
         rows, cover = rng.integers(0, 256, (height, stride)), rng.integers(0, 2, (height * masked, mask_stride))
-        rows[:, : 3 * width], cover[:, :width] = picture.reshape(height, 3 * width), mask
+        rows[:, : 3 * width], cover[:, :width] = image.reshape(height, 3 * width), mask
         data += [rows.reshape(-1), cover.reshape(-1)]
         layers.append([start, height, width, left, top, start + rows.size if masked else -1, stride, mask_stride])
         start += rows.size + cover.size
@@ -122,7 +122,7 @@ def augment_case(
 
 
 def boxes_case(seed: int, images: int = 2, kind: str = "turned", most: int = 6, size: tuple[int, int] = (48, 64)) -> BoxesCase:
-    """Boxes, polygons of many points, points and nothing, in and around the picture."""
+    """Boxes, polygons of many points, points and nothing, in and around the image."""
     rng = np.random.default_rng(seed)
     span, count = spans(rng, images, most)
     outlines = []

@@ -10,43 +10,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolov9k.data.augment import MAX_COVER, Matrix, Mosaic, Recipe
+from yolov9k.data.augment import MAX_COVER, AugmentParams, Matrix, Mosaic
 from yolov9k.data.labels import MIN_SHARE, MIN_SHARE_OUTLINED, Floats, Labels, clip, concatenate, hulls
 from yolov9k.data.letterbox import FILL, Image
 from yolov9k.ops.reference.augment import UNIT
 from yolov9k.ops.reference.augment_boxes import MAX_ASPECT, MIN_SIDE
 
-GREY = (FILL, FILL, FILL)
+GRAY = (FILL, FILL, FILL)
 Shape = tuple[int, int]
 Tile = tuple[Image, Labels]
 
 
-def batch(recipes: Sequence[Recipe], tiles: Sequence[Tile], size: int) -> tuple[Tensor, list[Labels]]:
-    """Pictures uint8 [B, 3, size, size], RGB, and their labels: recipes, all with mosaics, carried out on decoded tiles."""
-    images, labels = torch.empty(len(recipes), 3, size, size, dtype=torch.uint8), []
-    for recipe, planes in zip(recipes, images.numpy(), strict=True):
-        image, seen = apply(recipe, tiles, size)
+def batch(params_list: Sequence[AugmentParams], tiles: Sequence[Tile], size: int) -> tuple[Tensor, list[Labels]]:
+    """Images uint8 [B, 3, size, size], RGB, and their labels: augmentations, all with mosaics, carried out on decoded tiles."""
+    images, labels = torch.empty(len(params_list), 3, size, size, dtype=torch.uint8), []
+    for params, planes in zip(params_list, images.numpy(), strict=True):
+        image, seen = apply(params, tiles, size)
         cv2.split(image, [planes[2], planes[1], planes[0]])
         labels.append(seen)
     return images, labels
 
 
-def apply(recipe: Recipe, tiles: Sequence[Tile], size: int) -> Tile:
-    """One recipe."""
-    views = [_view(part, tiles, size) for part in recipe.mosaics]
-    image, labels = mix(*views, recipe.mix) if len(views) > 1 else views[0]
-    return flip(recolour(image, recipe.gains), labels, across=recipe.across, upside=recipe.upside)
+def apply(params: AugmentParams, tiles: Sequence[Tile], size: int) -> Tile:
+    """One params."""
+    views = [_view(part, tiles, size) for part in params.mosaics]
+    image, labels = mix(*views, params.mix) if len(views) > 1 else views[0]
+    return flip(recolor(image, params.gains), labels, flip_lr=params.flip_lr, flip_ud=params.flip_ud)
 
 
 def _view(part: Mosaic, tiles: Sequence[Tile], size: int) -> Tile:
-    canvas = copy_paste(*mosaic([tiles[i] for i in part.indices], part.centre, size), part.paste, part.paste_seed)
+    canvas = copy_paste(*mosaic([tiles[i] for i in part.indices], part.center, size), part.paste, part.paste_seed)
     return warp(*canvas, part.warp.matrix((2 * size, 2 * size), (size, size)), (size, size))
 
 
-def mosaic(tiles: Sequence[Tile], centre: tuple[float, float], size: int) -> Tile:
-    """Lay four pictures, none larger than `size`, around `centre` (shares of size) on a canvas of 2 size x 2 size."""
+def mosaic(tiles: Sequence[Tile], center: tuple[float, float], size: int) -> Tile:
+    """Lay four images, none larger than `size`, around `center` (shares of size) on a canvas of 2 size x 2 size."""
     canvas: Image = np.full((2 * size, 2 * size, 3), FILL, np.uint8)
-    x, y = round(centre[0] * size), round(centre[1] * size)
+    x, y = round(center[0] * size), round(center[1] * size)
     parts = []
     for corner, (image, labels) in enumerate(tiles):
         height, width = image.shape[:2]
@@ -70,13 +70,13 @@ def shifted(labels: Labels, x: float, y: float) -> Labels:
 def copy_paste(image: Image, labels: Labels, probability: float, seed: int) -> Tile:
     """Paste outlined objects, each with `probability`, at their mirrored place where they hide little of others.
 
-    The picture is changed in place. `seed` decides which objects. (Ghiasi et al., arXiv 2012.07177)
+    The image is changed in place. `seed` decides which objects. (Ghiasi et al., arXiv 2012.07177)
     """
     lucky = np.random.default_rng(seed).random(len(labels)) < probability
     chosen = np.flatnonzero(lucky & labels.outlined)
     if not len(chosen):
         return image, labels
-    mirrored = labels.flipped(image.shape[1], image.shape[0], across=True, upside=False)
+    mirrored = labels.flipped(image.shape[1], image.shape[0], flip_lr=True, flip_ud=False)
     boxes, taken, patches = labels.boxes, [], []
     for index in chosen.tolist():
         box = mirrored.boxes[index]
@@ -101,36 +101,36 @@ def _cover(box: Floats, boxes: Floats) -> Floats:
 
 
 def _cut_out(image: Image, box: Floats, outline: Floats) -> tuple[Image, Image, tuple[int, int]]:
-    """The mirrored picture within a box, the mask of the mirrored outline in it, and (left, top) of its place."""
+    """The mirrored image within a box, the mask of the mirrored outline in it, and (left, top) of its place."""
     width = image.shape[1]
     (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
     patch = image[y1:y2, x1:x2][:, ::-1].copy()
     mask: Image = np.zeros(patch.shape[:2], np.uint8)
-    fraction = 4  # binary digits of OpenCV's fixed-point coordinates, which count from the first pixel's centre
+    fraction = 4  # binary digits of OpenCV's fixed-point coordinates, which count from the first pixel's center
     points = np.round((outline - (width - x2, y1) - 0.5) * (1 << fraction)).astype(np.int32)
     cv2.fillPoly(mask, [points], 1, shift=fraction)
     return patch, mask, (width - x2, y1)
 
 
 def warp(image: Image, labels: Labels, matrix: Matrix, shape: tuple[int, int]) -> Tile:
-    """See picture and labels through a 3x3 matrix in a window `shape` (height, width); outside is grey."""
+    """See image and labels through a 3x3 matrix in a window `shape` (height, width); outside is gray."""
     height, width = shape
-    # OpenCV's coordinates are those of pixel centres
-    centred = _shift(-0.5) @ matrix @ _shift(0.5)
+    # OpenCV's coordinates are those of pixel centers
+    centered = _shift(-0.5) @ matrix @ _shift(0.5)
     if matrix[2, 0] or matrix[2, 1]:
-        seen = cv2.warpPerspective(image, centred, (width, height), borderValue=GREY)
+        seen = cv2.warpPerspective(image, centered, (width, height), borderValue=GRAY)
     else:
-        seen = cv2.warpAffine(image, centred[:2], (width, height), borderValue=GREY)
+        seen = cv2.warpAffine(image, centered[:2], (width, height), borderValue=GRAY)
     return seen, warped(labels, matrix, width, height)
 
 
 def mix(first: Tile, second: Tile, share: float) -> Tile:
-    """Mix-up: blend two pictures of one size, `share` of the first, and keep the objects of both (arXiv 1710.09412)."""
+    """Mix-up: blend two images of one size, `share` of the first, and keep the objects of both (arXiv 1710.09412)."""
     blend = cv2.addWeighted(first[0], share, second[0], 1 - share, 0)
     return blend, concatenate([first[1], second[1]])
 
 
-def recolour(image: Image, gains: tuple[float, float, float]) -> Image:
+def recolor(image: Image, gains: tuple[float, float, float]) -> Image:
     """Multiply hue, saturation and value by gains, by tables of their 256 levels."""
     if gains == (1.0, 1.0, 1.0):
         return image
@@ -142,12 +142,12 @@ def recolour(image: Image, gains: tuple[float, float, float]) -> Image:
     return cv2.cvtColor(cv2.merge(turned), cv2.COLOR_HSV2BGR)
 
 
-def flip(image: Image, labels: Labels, *, across: bool, upside: bool) -> Tile:
-    """Mirror left to right (`across`) and top to bottom (`upside`)."""
-    if not (across or upside):
+def flip(image: Image, labels: Labels, *, flip_lr: bool, flip_ud: bool) -> Tile:
+    """Mirror left to right (`flip_lr`) and top to bottom (`flip_ud`)."""
+    if not (flip_lr or flip_ud):
         return image, labels
-    code = -1 if across and upside else 1 if across else 0
-    labels = labels.flipped(image.shape[1], image.shape[0], across=across, upside=upside)
+    code = -1 if flip_lr and flip_ud else 1 if flip_lr else 0
+    labels = labels.flipped(image.shape[1], image.shape[0], flip_lr=flip_lr, flip_ud=flip_ud)
     return cv2.flip(image, code), labels
 
 
@@ -162,7 +162,7 @@ def warped(labels: Labels, matrix: Matrix, width: int, height: int) -> Labels:
 
 
 def survivors(before: Floats, after: Floats, outlined: np.ndarray) -> np.ndarray:
-    """Which boxes [n, 4] are still worth learning once the picture's edge cut `before` down to `after` (facts)."""
+    """Which boxes [n, 4] are still worth learning once the image's edge cut `before` down to `after` (facts)."""
     sides = after[:, 2:] - after[:, :2]
     share = sides.prod(1) / np.maximum((before[:, 2:] - before[:, :2]).prod(1), 1e-9)
     aspect = sides.max(1) / np.maximum(sides.min(1), 1e-9)

@@ -19,7 +19,7 @@ def column(vector: Tensor) -> Tensor:
 def activated(x: Tensor, affine: Any) -> Tensor:
     if affine is None:
         return x
-    u = (x - column(affine.centre)) * column(affine.scale) + column(affine.shift)
+    u = (x - column(affine.center)) * column(affine.scale) + column(affine.shift)
     return torch.where(column(affine.active).bool(), F.silu(u), u)
 
 
@@ -85,7 +85,7 @@ class PlainKernels(Kernels):
             rows_of_table = (out[0], out[1] * deferred.gamma, deferred.beta, torch.full_like(out[0], deferred.activation))
             deferred.table.copy_(torch.stack(rows_of_table))
 
-    def normalise(self, z: Any, norms: Any, activation: bool, y: Tensor, residual: Tensor | None) -> None:
+    def normalize(self, z: Any, norms: Any, activation: bool, y: Tensor, residual: Tensor | None) -> None:
         u = sum(normal(a, n) * column(n.gamma) + column(n.beta) for a, n in zip(z, norms, strict=True))
         y.copy_((F.silu(torch.as_tensor(u)) if activation else u) + (0 if residual is None else residual))
 
@@ -96,8 +96,8 @@ class PlainKernels(Kernels):
     def spread(self, grads: Any, z: Any, norms: Any, activation: bool, sums: Any, out: Any, count: int) -> None:
         g = slope(grads, z, norms, activation)
         for row, (a, n, target) in enumerate(zip(z, norms, out, strict=True), 1):
-            centred = g if sums is None else g - column(sums[0]) / count - normal(a, n) * column(sums[row]) / count
-            target.copy_(centred * column(n.gamma * n.invstd))
+            centered = g if sums is None else g - column(sums[0]) / count - normal(a, n) * column(sums[row]) / count
+            target.copy_(centered * column(n.gamma * n.invstd))
 
     def conv_silu(
         self, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, groups: int, activation: bool, out: Tensor,
@@ -116,7 +116,7 @@ class PlainKernels(Kernels):
     def max_pool(self, x: Tensor, kernel: int, stride: int, padding: int, out: Tensor) -> Tensor:
         found, places = F.max_pool2d(x, kernel, stride, padding, return_indices=True)
         out.copy_(found)
-        return places  # of the picture, not of the window: the backward below knows
+        return places  # of the image, not of the window: the backward below knows
 
     def max_pool_backward(
         self, grad: Tensor, places: Tensor, kernel: int, stride: int, padding: int, out: Tensor, addend: Tensor | None

@@ -27,7 +27,7 @@ def shared(name: str) -> Path:
 
 
 def golden_weights() -> Any:
-    """The fixtures' own module that draws weights (`fill`) and pictures (`image`)."""
+    """The fixtures' own module that draws weights (`fill`) and images (`image`)."""
     spec = importlib.util.spec_from_file_location("golden_weights", shared("golden/weights.py"))
     assert spec is not None
     assert spec.loader is not None
@@ -73,7 +73,7 @@ def little_model(folder: Path) -> Path:
 
 
 def grid_anchors(size: int) -> Tensor:
-    """Anchors [A, 2] of a square picture: cell centres of strides 8, 16 and 32, row by row, in pixels."""
+    """Anchors [A, 2] of a square image: cell centers of strides 8, 16 and 32, row by row, in pixels."""
     levels = []
     for stride in (8, 16, 32):
         side = torch.arange(size // stride) + 0.5
@@ -105,7 +105,7 @@ def nms_prediction(
 ) -> Tensor:
     """A head's decoded output [images, 4 + classes, anchors]: boxes of 4 to a quarter of `size` pixels, mostly low scores."""
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.rand(images, 2, anchors, generator=generator) * size
+    centers = torch.rand(images, 2, anchors, generator=generator) * size
     sides = 4 + torch.rand(images, 2, anchors, generator=generator) * size / 4
     scores = torch.rand(images, classes, anchors, generator=generator) ** 3
-    return torch.cat((centres, sides, scores), 1).to(dtype)
+    return torch.cat((centers, sides, scores), 1).to(dtype)

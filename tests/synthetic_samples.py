@@ -1,4 +1,4 @@
-"""Pictures with rectangles of pure colours, and a detector that finds them: known truth, end to end, untrained."""
+"""Images with rectangles of pure colors, and a detector that finds them: known truth, end to end, untrained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BGR = [(0, 0, 255), (255, 0, 0)]
 
 
 def paint(size: tuple[int, int], rectangles: list[tuple[int, int, int, int, int]]) -> np.ndarray:
-    """uint8 [h, w, 3] BGR, grey with rectangles (class, x1, y1, x2, y2); size (height, width)."""
+    """uint8 [h, w, 3] BGR, gray with rectangles (class, x1, y1, x2, y2); size (height, width)."""
     image = np.full((*size, 3), 114, np.uint8)
     for index, x1, y1, x2, y2 in rectangles:
         image[y1:y2, x1:x2] = _BGR[index]
@@ -24,7 +24,7 @@ def paint(size: tuple[int, int], rectangles: list[tuple[int, int, int, int, int]
 
 
 def record(path: Path, image_id: int, size: tuple[int, int], rectangles: list[tuple[int, ...]]) -> Record:
-    """Write the painted picture and return its truth."""
+    """Write the painted image and return its truth."""
     assert cv2.imwrite(str(path), paint(size, rectangles))
     rows = np.array(rectangles, np.float32).reshape(-1, 5)
     height, width = size
@@ -42,7 +42,7 @@ def record(path: Path, image_id: int, size: tuple[int, int], rectangles: list[tu
 
 
 def split(folder: Path) -> Split:
-    """Four pictures of odd and unlike shapes, one without objects; category ids 7 and 3."""
+    """Four images of odd and unlike shapes, one without objects; category ids 7 and 3."""
     records = [
         record(folder / "wide.png", 11, (90, 250), [(0, 10, 20, 70, 80), (1, 150, 5, 240, 60)]),
         record(folder / "tall.png", 5, (301, 140), [(1, 20, 30, 120, 130), (0, 30, 200, 90, 290)]),
@@ -52,8 +52,8 @@ def split(folder: Path) -> Split:
     return Split("val", NAMES, [7, 3], records, [], folder)
 
 
-class ColourDetector(nn.Module):
-    """Stands where a YOLOv9 stands: the largest red and the largest blue region of each picture, with certainty."""
+class ColorDetector(nn.Module):
+    """Stands where a YOLOv9 stands: the largest red and the largest blue region of each image, with certainty."""
 
     num_classes, names, stride = 2, NAMES, 32
 
@@ -62,7 +62,7 @@ class ColourDetector(nn.Module):
         self.anchor = nn.Parameter(torch.zeros(1))
 
     def branches(self, x: Tensor, main_only: bool = False) -> list[list[Tensor]]:
-        return [[torch.stack([self._find(picture) for picture in x])]]
+        return [[torch.stack([self._find(image) for image in x])]]
 
     def decode(self, maps: list[Tensor]) -> Tensor:
         return maps[0]
@@ -73,15 +73,15 @@ class ColourDetector(nn.Module):
     def broken(self, maps: list[Tensor]) -> Tensor:
         return ~maps[0].isfinite().flatten(1).all(1)
 
-    def to_lean(self) -> ColourDetector:
+    def to_lean(self) -> ColorDetector:
         return self
 
-    def fuse(self) -> ColourDetector:
+    def fuse(self) -> ColorDetector:
         return self
 
-    def _find(self, picture: Tensor) -> Tensor:
+    def _find(self, image: Tensor) -> Tensor:
         columns = torch.zeros(6, 2)
-        red, _, blue = picture
+        red, _, blue = image
         for index, mask in enumerate([red - blue > 0.4, blue - red > 0.4]):
             ys, xs = mask.nonzero(as_tuple=True)
             if len(xs):

@@ -21,13 +21,13 @@ PIXEL_ROUNDING = 1e-3
 LABEL_EDGE = 1.0
 # A pasted object's outline is drawn with OpenCV's rounding, which widens it by up to a pixel, and is then warped.
 PASTED_EDGE = 2.0
-# The shorter side is rounded to whole pixels, half a pixel of the resized picture at most; the rest is float32.
+# The shorter side is rounded to whole pixels, half a pixel of the resized image at most; the rest is float32.
 LETTERBOX_PIXELS = 0.51
 # JPEG quantises, decoders of two resolutions round differently: levels of 255.
 JPEG_LEVELS = 3
 # Bilinear with weights of 11 bits, rounded (OpenCV), against float32: levels of 255.
 RESIZE_LEVELS = 1
-# Mean over a photograph, of which a JPEG decoder's reduced scale and the mean of cells make something a little different; so do
+# Mean over an image, of which a JPEG decoder's reduced scale and the mean of cells make something a little different; so do
 # decoders of other libraries. Levels of 255.
 ALIASED_LEVELS = 2.0
 # COCO outlines and boxes of one object were drawn separately; they differ by a few pixels of some hundreds.
@@ -46,7 +46,7 @@ FUSED = 1e-9
 FUSED_FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}
 # Gradients of bfloat16 maps are rounded to eight bits, at most half a unit in the last place.
 BFLOAT16_MAPS = {"rtol": 2**-8, "atol": 1e-30}
-# float64 steps against numpy: sums over parameters and pictures in another order.
+# float64 steps against numpy: sums over parameters and images in another order.
 STEP_BY_HAND = {"rtol": 1e-9, "atol": 1e-12}
 # Two float64 backward passes added, against one over both halves: convolutions sum in another order.
 ACCUMULATED = {"rtol": 1e-9, "atol": 1e-12}
@@ -79,8 +79,8 @@ END_TO_END = 10
 # In low precision an error against float64 may be twice that of torch's own operators in the same precision (design.md).
 LOW_PRECISION = 2
 # Statistics are merged over processes from float64 means and deviations; another order of sums.
-SYNCHRONISED = {"rtol": 1e-8, "atol": 1e-10}
-# A float32 optimiser step fuses multiply-adds and sums squares in another order: some units in the last place
+SYNCHRONIZED = {"rtol": 1e-8, "atol": 1e-10}
+# A float32 optimizer step fuses multiply-adds and sums squares in another order: some units in the last place
 # of terms near 1, which may cancel.
 SGD_FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}
 # Sums over anchors and classes in another order, an arc tangent of the kernel's own: float32's rounding of many terms.
@@ -97,10 +97,10 @@ AVERAGE_PRECISION = 0.02
 # OpenCV turns HSV into BGR in float32, by vector instructions in rows of some length and otherwise without, which differ by
 # a level in a quarter of all values; the operator rounds the exact value. Levels of 255.
 HSV_LEVELS = 1
-# Shares of a picture's sides from some tens of float32 operations on pixels, against Python's floats; cancellation by tilts.
+# Shares of an image's sides from some tens of float32 operations on pixels, against Python's floats; cancellation by tilts.
 FLOAT32_COORDINATES = {"rtol": 1e-4, "atol": 1e-4}
-# OpenCV and the operator round positions to grids of their own (at most 1/32 pixel) and weights too. On photographs a level
-# of 255 on average is beyond that; at sharp edges and at the border, where grey begins, it is some levels.
+# OpenCV and the operator round positions to grids of their own (at most 1/32 pixel) and weights too. On images a level
+# of 255 on average is beyond that; at sharp edges and at the border, where gray begins, it is some levels.
 OPENCV_MEAN = 0.5
 OPENCV_LEVELS = 4
 # Pixels: float32 against float64 matrices, at coordinates of some hundreds, multiplied by a scale of up to two.

@@ -143,7 +143,7 @@ def augment(
     pixels: Sequence[Tensor], layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
     height: int, width: int, dtype: torch.dtype, channels_last: bool,
 ) -> Tensor:  # fmt: skip
-    """Pictures [B, 3, height, width]; arguments as in `yolov9k.ops.augment`, on the CPU; pixels are read where they lie.
+    """Images [B, 3, height, width]; arguments as in `yolov9k.ops.augment`, on the CPU; pixels are read where they lie.
 
     Raises ValueError where layers or spans reach beyond what is there.
     """

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     if fault:
         print(f"bench.baselines: {fault}", file=sys.stderr)
         return 2
-    options.out, options.hyp = options.out.absolute(), options.hyp and options.hyp.absolute()
+    options.out, options.hyp = options.out.absolute(), options.hyp and options.recipe.absolute()
     work = options.out / "work"
     work.mkdir(parents=True, exist_ok=True)
     folders = {peer: getattr(options, peer) and getattr(options, peer).absolute() for peer in PEERS}
@@ -103,7 +103,7 @@ def _weights(runner: Runner, subject: Subject, model: str, data: Path, work: Pat
         code, output = runner.run(given, subject.peer, folder.parent)
         if weights_of(folder) is None:
             return {"error": f"its training left no weights, exit {code}: {output[-1500:].strip()}"}
-    return {"weights": str(weights_of(folder)), "pictures": options.pictures, "classes": len(NAMES)}
+    return {"weights": str(weights_of(folder)), "images": options.images, "classes": len(NAMES)}
 
 
 def _chosen(options: argparse.Namespace) -> list[Subject]:
@@ -112,9 +112,9 @@ def _chosen(options: argparse.Namespace) -> list[Subject]:
 
 
 def _data(work: Path, options: argparse.Namespace) -> Path:
-    """A data.yaml of drawn pictures. For train with 80 classes: it is what trainers see before they are given a batch."""
+    """A data.yaml of drawn images. For train with 80 classes: it is what trainers see before they are given a batch."""
     size = min(options.img, 640)
-    drawn = generate(work / "data", train=options.drawn, val=options.pictures, size=size)
+    drawn = generate(work / "data", train=options.drawn, val=options.images, size=size)
     names = [*NAMES]
     if options.command == "train":
         names += [f"class {number}" for number in range(len(NAMES), CLASSES)]
@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", nargs="+", help="numbers, or max: the largest that fits; unless given 16 and max to train")
     parser.add_argument("--img", type=int, default=640)
     parser.add_argument("--repeats", type=int, default=30, help="a figure that is quoted needs at least 20")
-    parser.add_argument("--pictures", type=int, default=256, help="drawn ones that a validation is over")
+    parser.add_argument("--images", type=int, default=256, help="drawn ones that a validation is over")
     parser.add_argument("--drawn", type=int, default=256, help="drawn ones to train on before a validation")
     parser.add_argument("--epochs", type=int, help="of bccd, 100 unless given; of the training before val and latency, 20")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of bccd")
@@ -156,7 +156,7 @@ def _fault(options: argparse.Namespace) -> str | None:
         folder = getattr(options, peer)
         if folder and not folder.is_dir():
             return f"--{peer} {folder}: no such folder"
-    if options.hyp and not options.hyp.is_file():
+    if options.hyp and not options.recipe.is_file():
         return f"--hyp {options.hyp}: no such file"
     if options.command == "bccd" and not options.data.exists():
         return f"--data {options.data}: not there; give a folder of YOLO, COCO or Pascal VOC labels"

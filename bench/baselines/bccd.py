@@ -1,4 +1,4 @@
-"""Training from scratch on the same pictures with the same epochs and seeds: AP at equal epochs and at equal minutes."""
+"""Training from scratch on the same images with the same epochs and seeds: AP at equal epochs and at equal minutes."""
 
 from __future__ import annotations
 

@@ -70,16 +70,16 @@ def draw(points: list[Point], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _lines(axes: Iterable[Axes], points: list[Point], colour: str, label: str) -> None:
+def _lines(axes: Iterable[Axes], points: list[Point], color: str, label: str) -> None:
     by_epoch, by_minute = axes
     runs = [[p for p in points if p.seed == seed] for seed in sorted({p.seed for p in points})]
     for run in runs:
-        by_epoch.plot([p.epoch for p in run], [p.ap for p in run], color=colour, lw=0.7, alpha=0.6)
-        by_minute.plot([p.seconds / 60 for p in run], [p.ap for p in run], color=colour, lw=0.7, alpha=0.6)
+        by_epoch.plot([p.epoch for p in run], [p.ap for p in run], color=color, lw=0.7, alpha=0.6)
+        by_minute.plot([p.seconds / 60 for p in run], [p.ap for p in run], color=color, lw=0.7, alpha=0.6)
     together = list(zip(*runs, strict=False))  # epochs that every seed has
     means = [statistics.mean(p.ap for p in epoch) for epoch in together]
-    by_epoch.plot([epoch[0].epoch for epoch in together], means, color=colour, lw=2, label=label)
-    by_minute.plot([statistics.mean(p.seconds for p in e) / 60 for e in together], means, color=colour, lw=2, label=label)
+    by_epoch.plot([epoch[0].epoch for epoch in together], means, color=color, lw=2, label=label)
+    by_minute.plot([statistics.mean(p.seconds for p in e) / 60 for e in together], means, color=color, lw=2, label=label)
 
 
 def at(points: list[Point], *, epoch: int | None = None, seconds: float | None = None) -> float | None:

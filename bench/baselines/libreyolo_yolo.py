@@ -43,19 +43,19 @@ def train(task: Task) -> None:
 
 
 def _batch(task: Task) -> tuple[Any, ...]:
-    """Pictures 0..1 and targets [B, 300, 5]: class, x1, y1, x2, y2 normalised, class -1 where there is no box."""
+    """Images 0..1 and targets [B, 300, 5]: class, x1, y1, x2, y2 normalized, class -1 where there is no box."""
     images, boxes, _ = drawn_batch(task)
     targets: Tensor = torch.zeros(task.batch, 300, 5)
     targets[..., 0] = -1
-    centres, sides = boxes[..., 1:3], boxes[..., 3:]
-    targets[:, : boxes.shape[1]] = torch.cat((boxes[..., :1], centres - sides / 2, centres + sides / 2), -1)
+    centers, sides = boxes[..., 1:3], boxes[..., 3:]
+    targets[:, : boxes.shape[1]] = torch.cat((boxes[..., :1], centers - sides / 2, centers + sides / 2), -1)
     made = images.float() / 255, targets
     images, targets = (tensor.pin_memory() for tensor in made) if task.cuda else made
     return images, targets, [(task.img, task.img)] * task.batch, list(range(task.batch))
 
 
 def val(task: Task) -> None:
-    """Its `val`, half precision on a GPU. options: weights, pictures, classes."""
+    """Its `val`, half precision on a GPU. options: weights, images, classes."""
     model = make(task)
 
     def once() -> Any:
@@ -66,11 +66,11 @@ def val(task: Task) -> None:
 
     metrics = once()
     ap, ap50 = (float(metrics[f"metrics/mAP50{end}"]) for end in ("-95", ""))
-    repeat(task, once, task.options["pictures"], version=version("libreyolo"), note=NOTE, ap=ap, ap50=ap50)
+    repeat(task, once, task.options["images"], version=version("libreyolo"), note=NOTE, ap=ap, ap50=ap50)
 
 
 def latency(task: Task) -> None:
-    """Its `predict` of a tensor: from a picture on the device to boxes on the host. options: weights, classes, cuda_graph."""
+    """Its `predict` of a tensor: from an image on the device to boxes on the host. options: weights, classes, cuda_graph."""
     model, graph = make(task), task.options["cuda_graph"]
     x = torch.rand(1, 3, task.img, task.img, device=task.device)
 

@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """What a driver is asked for. `data`: a data.yaml of drawn pictures; `folder`: where a subject may write."""
+    """What a driver is asked for. `data`: a data.yaml of drawn images; `folder`: where a subject may write."""
 
     what: str
     model: str
@@ -98,7 +98,7 @@ class Feed:
         self._task, self._batch, self._own, self._first, self._extra = task, batch, own, first, extra
 
     def __len__(self) -> int:
-        return 1000  # an epoch that does not end, and a warm-up in which every batch is an optimiser step
+        return 1000  # an epoch that does not end, and a warm-up in which every batch is an optimizer step
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["_own"], name)
@@ -147,7 +147,7 @@ class Meter:
         return round((torch.cuda.max_memory_allocated() + graphs) / 2**30, 3)
 
     def row(self, images: int) -> Row:
-        """Median and rate of runs over `images` pictures each."""
+        """Median and rate of runs over `images` images each."""
         median = statistics.median(self.times)
         return {
             "images_per_s": round(images / median, 2),

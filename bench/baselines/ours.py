@@ -11,7 +11,7 @@ from torch import Tensor
 import yolov9k
 from bench.baselines.measure import CLASSES, CONF, IOU, Feed, Task, drawn_batch, main, repeat, say
 from bench.end_to_end.bench_train_step import reference
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import make_loader
 from yolov9k.engine import TrainStep
@@ -31,30 +31,32 @@ def train(task: Task) -> None:
     else:
         model = yolov9k.create_model(task.model, CLASSES).to(device).train()
         amp = "bf16" if task.cuda else "off"
-        step = TrainStep(model, make_criterion(model, Hyp()), Hyp(), mode, batch=task.batch, amp=amp)
+        step = TrainStep(model, make_criterion(model, TrainRecipe()), TrainRecipe(), mode, batch=task.batch, amp=amp)
     feed = Feed(task, drawn_batch(task), extra=lambda: {"version": yolov9k.__version__, "ran": getattr(step, "mode", mode)})
     for batch in feed:
         step(*(tensor.to(device, non_blocking=True) for tensor in batch))
 
 
 def val(task: Task) -> None:
-    """From the labels' files to the AP, as the peers' `val` does each time. options: weights, amp, pictures."""
+    """From the labels' files to the AP, as the peers' `val` does each time. options: weights, amp, images."""
     model, amp = load(task.options["weights"]).to(task.device), task.options["amp"] if task.cuda else "off"
 
     def once() -> ValidationResult:
         split = load_split(task.data, "val")
-        loader = make_loader(split, Hyp(), img_size=task.img, batch=task.batch, augment=False, rect=True, workers=task.workers)
+        loader = make_loader(
+            split, TrainRecipe(), img_size=task.img, batch=task.batch, augment=False, rect=True, workers=task.workers
+        )
         result = validate(model, loader, split=split, conf=CONF, iou=IOU, amp=amp, progress=False)
         loader.close()
         return result
 
     metrics = once().metrics
-    repeat(task, once, task.options["pictures"], version=yolov9k.__version__, ap=metrics.ap, ap50=metrics.ap50)
+    repeat(task, once, task.options["images"], version=yolov9k.__version__, ap=metrics.ap, ap50=metrics.ap50)
 
 
 @torch.inference_mode()
 def latency(task: Task) -> None:
-    """From a picture on the device to boxes on the host, half precision on a GPU. options: weights, fused, graph.
+    """From an image on the device to boxes on the host, half precision on a GPU. options: weights, fused, graph.
 
     What is not fused is the model in plain torch.
     """
@@ -99,7 +101,9 @@ def evaluate(task: Task) -> None:
     else:
         model = yolov9k.create_model(task.model, len(split.names))
         load_weights(model, weights)
-    loader = make_loader(split, Hyp(), img_size=task.img, batch=task.batch, augment=False, rect=True, workers=task.workers)
+    loader = make_loader(
+        split, TrainRecipe(), img_size=task.img, batch=task.batch, augment=False, rect=True, workers=task.workers
+    )
     metrics = validate(model.to(task.device), loader, split=split, conf=CONF, iou=IOU, progress=False).metrics
     loader.close()
     say({"ap": metrics.ap, "ap50": metrics.ap50})

@@ -41,7 +41,7 @@ def train(task: Task) -> None:
 
 
 def _batch(task: Task) -> tuple[Any, ...]:
-    """Pictures and targets [N, 6]: picture, class, cx, cy, w, h."""
+    """Images and targets [N, 6]: image, class, cx, cy, w, h."""
     images, boxes, _ = drawn_batch(task)
     number = torch.arange(len(boxes)).view(-1, 1, 1).expand(-1, boxes.shape[1], 1)
     return images, torch.cat((number, boxes), -1).flatten(0, 1), [""] * task.batch, [None] * task.batch
@@ -54,7 +54,7 @@ def version(root: Path) -> str:
 
 
 def val(task: Task) -> None:
-    """Its `run`, half precision on a GPU. options: weights, pictures."""
+    """Its `run`, half precision on a GPU. options: weights, images."""
     module = script("val", task.model)
     module.opt = Namespace(min_items=0)  # a global that it reads, which only its command line sets
 
@@ -65,7 +65,7 @@ def val(task: Task) -> None:
         )  # fmt: skip
 
     (_, _, ap50, ap, *_), *_ = once()
-    repeat(task, once, task.options["pictures"], version=version(Path(module.__file__).parent), ap=float(ap), ap50=float(ap50))
+    repeat(task, once, task.options["images"], version=version(Path(module.__file__).parent), ap=float(ap), ap50=float(ap50))
 
 
 def plain(task: Task) -> None:
@@ -78,7 +78,7 @@ def plain(task: Task) -> None:
 
 @torch.inference_mode()
 def latency(task: Task) -> None:
-    """From a picture on the device to boxes on the host: fused, half precision on a GPU. options: weights."""
+    """From an image on the device to boxes on the host: fused, half precision on a GPU. options: weights."""
     common, general = importlib.import_module("models.common"), importlib.import_module("utils.general")
     model = common.DetectMultiBackend(task.options["weights"], device=torch.device(task.device), fp16=task.cuda)
     x = torch.rand(1, 3, task.img, task.img, device=task.device, dtype=torch.half if task.cuda else torch.float)

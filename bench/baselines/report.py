@@ -51,7 +51,7 @@ def tables(rows: list[Row]) -> list[str]:
 
 
 def _table(rows: list[Row]) -> list[str]:
-    lines = ["| way | batch | images/s | median, ms | peak, GiB | synchronisations | launches | ours is faster by | version |",
+    lines = ["| way | batch | images/s | median, ms | peak, GiB | synchronizations | launches | ours is faster by | version |",
              "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     ours = max((row["images_per_s"] for row in rows if row["way"].startswith("ours")), default=None)
     for row in rows:

@@ -113,7 +113,7 @@ def yolo_data(source: Path, folder: Path) -> Path:
             shutil.copyfile(record.path, folder / "images" / part / record.path.name)
             low, high = record.boxes[:, :2], record.boxes[:, 2:]
             rows = zip(record.classes, (low + high) / 2, high - low, strict=True)
-            lines = [f"{label} {' '.join(f'{value:.6f}' for value in (*centre, *size))}\n" for label, centre, size in rows]
+            lines = [f"{label} {' '.join(f'{value:.6f}' for value in (*center, *size))}\n" for label, center, size in rows]
             (folder / "labels" / part / record.path.name).with_suffix(".txt").write_text("".join(lines))
     path = folder / "data.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -61,14 +61,14 @@ def _loaded(task: Task) -> tuple[Any, dict[str, Any]]:
     """Its model, and what both ways of using it are given: half precision on a GPU, its own options."""
     from ultralytics import YOLO
 
-    options = {key: value for key, value in task.options.items() if key not in ("weights", "pictures")}
+    options = {key: value for key, value in task.options.items() if key not in ("weights", "images")}
     common = {"imgsz": task.img, "device": task.number, "iou": IOU, "verbose": False, "save": False}
     precision = {"quantize": 16} if task.cuda else {}
     return YOLO(task.options["weights"]), common | precision | options
 
 
 def val(task: Task) -> None:
-    """Its `val`. options: weights, pictures, its own."""
+    """Its `val`. options: weights, images, its own."""
     import ultralytics
 
     model, common = _loaded(task)
@@ -81,7 +81,7 @@ def val(task: Task) -> None:
     repeat(
         task,
         once,
-        task.options["pictures"],
+        task.options["images"],
         version=ultralytics.__version__,
         note=NOTE,
         ap=float(box.map),
@@ -90,7 +90,7 @@ def val(task: Task) -> None:
 
 
 def latency(task: Task) -> None:
-    """Its `predict` of a tensor: from a picture on the device to boxes on the host. options: weights, its own."""
+    """Its `predict` of a tensor: from an image on the device to boxes on the host. options: weights, its own."""
     import ultralytics
 
     model, common = _loaded(task)

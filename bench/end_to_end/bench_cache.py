@@ -1,6 +1,6 @@
-"""A picture at training size from the cache against decoding and resizing it: real photographs, one thread, on a CPU.
+"""An image at training size from the cache against decoding and resizing it: real images, one thread, on a CPU.
 
-Each run reads all pictures once in a random order and copies them, as a mosaic does. `first`: with checksums verified.
+Each run reads all images once in a random order and copies them, as a mosaic does. `first`: with checksums verified.
 The files are in the system's memory: what a disk adds is not measured.
 """
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.data.test_dataset import make_records
 from tests.support import shared
-from yolov9k.data.cache.image_cache import PictureSource, Reader, make_source
+from yolov9k.data.cache.image_cache import ImageSource, Reader, make_source
 from yolov9k.data.letterbox import Image
 
 SIZE, COUNT = 640, 64
@@ -29,7 +29,7 @@ def reader() -> Reader:
     return Reader(records, SIZE, fast=True)
 
 
-def sources(way: str) -> Callable[[], PictureSource]:
+def sources(way: str) -> Callable[[], ImageSource]:
     """Makes the source of a round; a cache made anew has verified nothing yet."""
     if way == "files":
         return reader
@@ -46,11 +46,11 @@ def bench_cache(benchmark: Any, way: str, tmp_path: Path, monkeypatch: pytest.Mo
     make, order = sources(way), np.random.default_rng(0).permutation(COUNT).tolist()
     canvas: Image = np.empty((SIZE, SIZE, 3), np.uint8)
 
-    def run(source: PictureSource) -> None:
+    def run(source: ImageSource) -> None:
         for index in order:
             image = source(index)
             canvas[: image.shape[0], : image.shape[1]] = image
 
     benchmark.pedantic(run, setup=lambda: ((make(),), {}), rounds=20, warmup_rounds=2)
     if benchmark.stats:  # absent when benchmarks are only run once, as the tests do
-        benchmark.extra_info["pictures_per_second"] = round(COUNT / benchmark.stats.stats.median)
+        benchmark.extra_info["images_per_second"] = round(COUNT / benchmark.stats.stats.median)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from yolov9k import create_model
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine import TrainStep
 from yolov9k.engine.train.memory import synthetic_batch
 from yolov9k.engine.train.reference_step import ReferenceStep
@@ -18,15 +18,15 @@ from yolov9k.engine.train.trainer import make_criterion
 from yolov9k.models.analysis.step_cost import step_cost
 
 WAYS = ("captured", "eager", "compiled", "reference", "reference compiled")
-SCALES = {"cpu": (2, 160), "cuda": (16, 640)}  # pictures and their side
+SCALES = {"cpu": (2, 160), "cuda": (16, 640)}  # images and their side
 
 
 def reference(name: str, device: str, compiled: bool) -> ReferenceStep:
-    """The model and the loss in plain torch, bfloat16 by autocast on a GPU, torch's own optimiser."""
+    """The model and the loss in plain torch, bfloat16 by autocast on a GPU, torch's own optimizer."""
     model = create_model(name, 80, "reference").to(device, memory_format=torch.channels_last).train()
-    criterion = make_criterion(model, Hyp())
+    criterion = make_criterion(model, TrainRecipe())
     criterion.backend = "reference"
-    step = ReferenceStep(model, criterion, Hyp(), dtype=torch.bfloat16 if device == "cuda" else None)
+    step = ReferenceStep(model, criterion, TrainRecipe(), dtype=torch.bfloat16 if device == "cuda" else None)
     if compiled:
         step.network = torch.compile(model)
     return step
@@ -43,7 +43,9 @@ def bench_train_step(measure: Callable[..., None], benchmark: Any, device: str, 
         step = reference(name, device, way.endswith("compiled"))
     else:
         model = create_model(name, 80).to(device).train()
-        step = TrainStep(model, make_criterion(model, Hyp()), Hyp(), way, amp="bf16" if device == "cuda" else "off")
+        step = TrainStep(
+            model, make_criterion(model, TrainRecipe()), TrainRecipe(), way, amp="bf16" if device == "cuda" else "off"
+        )
     case = synthetic_batch(*SCALES[device], 80, torch.device(device))
     for _ in range(4 if device == "cuda" else 1):  # kernels are chosen, compiled, recorded
         step(*case)

@@ -1,4 +1,4 @@
-"""Validation end to end: `validate` of yolov9-t on drawn pictures against the same measurement without its shortcuts."""
+"""Validation end to end: `validate` of yolov9-t on drawn images against the same measurement without its shortcuts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from yolov9k import create_model
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
 from yolov9k.data.letterbox import map_to_image
 from yolov9k.data.loader import Batch, Loader, make_loader
@@ -23,7 +23,7 @@ from yolov9k.engine.train.trainer import make_criterion
 from yolov9k.models import YOLOv9
 from yolov9k.ops import batched_nms
 
-# Pictures, their side and the batch: enough for a GPU to be busy, few enough for a CPU.
+# Images, their side and the batch: enough for a GPU to be busy, few enough for a CPU.
 SCALES = {"cpu": (32, 320, 16), "cuda": (256, 640, 32)}
 
 
@@ -42,11 +42,11 @@ class Ready:
 
 @functools.cache
 def scene(device: str) -> tuple[YOLOv9, Ready, Split]:
-    """The model, its statistics those of the pictures, and the pictures: the same in every run."""
+    """The model, its statistics those of the images, and the images: the same in every run."""
     count, side, batch = SCALES[device]
     with tempfile.TemporaryDirectory() as folder:
         split = load_split(generate(Path(folder) / "data", train=1, val=count, size=side), "val")
-        loader = make_loader(split, Hyp(), img_size=side, batch=batch, augment=False, rect=True, workers=0)
+        loader = make_loader(split, TrainRecipe(), img_size=side, batch=batch, augment=False, rect=True, workers=0)
         ready = Ready(loader)
     torch.manual_seed(0)
     model = create_model("yolov9-t", len(NAMES)).to(device).to(memory_format=torch.channels_last)
@@ -59,7 +59,7 @@ def scene(device: str) -> tuple[YOLOv9, Ready, Split]:
 
 @torch.no_grad()
 def plain(model: YOLOv9, batches: list[Batch], split: Split, criterion: Criterion | None, amp: bool) -> Metrics:
-    """The model as it was trained, every anchor decoded, every batch waited for, every picture mapped by itself."""
+    """The model as it was trained, every anchor decoded, every batch waited for, every image mapped by itself."""
     evaluator = CocoEvaluator(split.names, split.category_ids, split.records)
     device = next(model.parameters()).device
     for batch in batches:
@@ -80,9 +80,9 @@ def plain(model: YOLOv9, batches: list[Batch], split: Split, criterion: Criterio
 @pytest.mark.parametrize("way", ["validate", "plain"])
 @pytest.mark.parametrize("loss", [False, True], ids=["detections", "with_loss"])
 def bench_validation(measure: Callable[..., None], device: str, loss: bool, way: str) -> None:
-    """Batches in memory to metrics, the making of the fused copy included; bf16 on a GPU. Bytes are the pictures'."""
+    """Batches in memory to metrics, the making of the fused copy included; bf16 on a GPU. Bytes are the images'."""
     model, ready, split = scene(device)
-    criterion, amp = (make_criterion(model, Hyp()) if loss else None), device == "cuda"
+    criterion, amp = (make_criterion(model, TrainRecipe()) if loss else None), device == "cuda"
 
     def run() -> Metrics:
         if way == "plain":

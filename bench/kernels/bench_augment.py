@@ -1,6 +1,6 @@
-"""The input's kernels on a device: from packed, decoded pictures to a channels-last batch, and the boxes that go with it.
+"""The input's kernels on a device: from packed, decoded images to a channels-last batch, and the boxes that go with it.
 
-Bytes are those that must move: every picture of the batch read once, the batch written once; outlines read, rows written.
+Bytes are those that must move: every image of the batch read once, the batch written once; outlines read, rows written.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor
 from tests.augment_cases import AugmentCase, BoxesCase
 from yolov9k.ops import augment, augment_boxes, available
 
-OBJECTS, POINTS = 28, 24  # of a mosaic of four pictures of COCO, and of an outline
+OBJECTS, POINTS = 28, 24  # of a mosaic of four images of COCO, and of an outline
 
 
 def views(images: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """From a picture's pixels to the middle of a canvas of twice its size, scaled by half to one and a half; some flipped."""
+    """From an image's pixels to the middle of a canvas of twice its size, scaled by half to one and a half; some flipped."""
     matrices = np.zeros((images, 2, 3, 3))
     matrices[..., 2, 2] = 1
     matrices[..., 1, 1] = 1 / rng.uniform(0.5, 1.5, (images, 2))
@@ -30,7 +30,7 @@ def views(images: int, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def mosaics(images: int, size: int, mixed: bool) -> AugmentCase:
-    """Four pictures of three quarters of the size's height around the middle of each canvas; recoloured."""
+    """Four images of three quarters of the size's height around the middle of each canvas; recolored."""
     rng = np.random.default_rng(0)
     height, width = 3 * size // 4, size
     area, count = 3 * height * width, 4 * images * (2 if mixed else 1)
@@ -71,7 +71,7 @@ def _on(case: AugmentCase | BoxesCase, device: str) -> list[Tensor]:
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.uint8])
 def bench_augment(measure: Callable[..., None], device: str, dtype: torch.dtype, mixed: bool) -> None:
-    """Sixteen pictures of 640 pixels, each a mosaic of four or a mixture of two; against copying the same bytes."""
+    """Sixteen images of 640 pixels, each a mosaic of four or a mixture of two; against copying the same bytes."""
     _there("augment", device)
     case = mosaics(16, 640, mixed)
     tensors = _on(case, device)

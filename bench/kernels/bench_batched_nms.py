@@ -20,10 +20,10 @@ def prediction(images: int, power: float, device: str) -> Tensor:
     """A head's decoded output [images, 84, 8400]: boxes that overlap in clusters, scores of `power`."""
     generator = torch.Generator().manual_seed(0)
     cluster = torch.rand(images, 2, 1 + ANCHORS // 20, generator=generator) * 640
-    centres = cluster.repeat_interleave(20, 2)[..., :ANCHORS] + torch.randn(images, 2, ANCHORS, generator=generator) * 6
+    centers = cluster.repeat_interleave(20, 2)[..., :ANCHORS] + torch.randn(images, 2, ANCHORS, generator=generator) * 6
     sides = 20 + torch.rand(images, 2, ANCHORS, generator=generator) * 100
     scores = torch.rand(images, CLASSES, ANCHORS, generator=generator) ** power
-    return torch.cat((centres, sides, scores), 1).to(device)
+    return torch.cat((centers, sides, scores), 1).to(device)
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])

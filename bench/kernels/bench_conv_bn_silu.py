@@ -161,7 +161,7 @@ def _dual_triton(z: Sequence[Tensor], bns: Sequence[nn.BatchNorm2d], backward: b
     def run() -> None:
         found = [kernels.batch_statistics(part, 1e-3, Running(*moved)) for part, moved in zip(z, buffers, strict=True)]
         norms = [Norm(bn.weight, bn.bias, *statistics) for bn, statistics in zip(bns, found, strict=True)]
-        kernels.normalise(z, norms, True, y)
+        kernels.normalize(z, norms, True, y)
         if backward:
             sums = kernels.reduce_gradient([grad], z, norms, True)
             kernels.spread_gradient([grad], z, norms, True, sums, out)

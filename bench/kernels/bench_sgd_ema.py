@@ -1,4 +1,4 @@
-"""The optimiser step of yolov9-t and -c: two launches over flat storage against torch's clip, SGD and moving average."""
+"""The optimizer step of yolov9-t and -c: two launches over flat storage against torch's clip, SGD and moving average."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from yolov9k import create_model
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.flat_storage import FlatStorage
 from yolov9k.engine.train.reference_step import ModelEMA, make_optimizer
 from yolov9k.models import YOLOv9
@@ -19,13 +19,13 @@ from yolov9k.ops.sgd_ema import SCALE, STATE, Settings
 
 def _by_torch(model: YOLOv9) -> Callable[[], object]:
     """Clip, torch's own multi-tensor SGD, the average."""
-    hyp = Hyp()
-    optimizer, average = make_optimizer(model, hyp, hyp.weight_decay), ModelEMA(model, hyp)
+    recipe = TrainRecipe()
+    optimizer, average = make_optimizer(model, recipe, recipe.weight_decay), ModelEMA(model, recipe)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
 
     def run() -> None:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), hyp.clip_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
         average.update(model)
 
@@ -34,8 +34,10 @@ def _by_torch(model: YOLOv9) -> Callable[[], object]:
 
 def _flat(flat: FlatStorage, device: str, backend: str) -> Callable[[], object]:
     """The operator, with the copy in bfloat16 that training reads."""
-    hyp = Hyp()
-    told = Settings((hyp.lr0,) * 3, (0.0, hyp.weight_decay, 0.0), hyp.momentum, hyp.clip_norm, hyp.ema_decay, hyp.ema_tau)
+    recipe = TrainRecipe()
+    told = Settings(
+        (recipe.lr0,) * 3, (0.0, recipe.weight_decay, 0.0), recipe.momentum, recipe.clip_norm, recipe.ema_decay, recipe.ema_tau
+    )
     values, state = torch.tensor(told.values(), device=device), torch.zeros(STATE, device=device)
     state[SCALE] = 1.0
     low = torch.empty_like(flat.grads, dtype=torch.bfloat16)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.augment_cases import render
 from tests.tolerances import LABEL_EDGE, PASTED_EDGE, PIXEL_ROUNDING
 from yolov9k import native
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data import augment
 from yolov9k.data.augment import Canvas, Layer, View, Warp
 from yolov9k.data.batch import collate, pack
@@ -26,14 +26,14 @@ from yolov9k.data.records import Record
 from yolov9k.ops.reference.augment_boxes import MIN_SIDE
 
 SIZE = 64
-STILL = Hyp().override(hsv_h=0, hsv_s=0, hsv_v=0, translate=0, scale=0, fliplr=0, mosaic=0, mixup=0, copy_paste=0)
-RESTLESS = Hyp().override(degrees=30, shear=15, perspective=0.002, flipud=0.5, mixup=0.5)
+STILL = TrainRecipe().override(hsv_h=0, hsv_s=0, hsv_v=0, translate=0, scale=0, fliplr=0, mosaic=0, mixup=0, copy_paste=0)
+RESTLESS = TrainRecipe().override(degrees=30, shear=15, perspective=0.002, flipud=0.5, mixup=0.5)
 seeds = st.integers(0, 2**32 - 1)
 shares = st.floats(0.05, 0.95)
 
 
-def picture(box: tuple[int, int, int, int], height: int = SIZE, width: int = SIZE) -> np.ndarray:
-    """A white rectangle on the grey of the padding."""
+def random_image(box: tuple[int, int, int, int], height: int = SIZE, width: int = SIZE) -> np.ndarray:
+    """A white rectangle on the gray of the padding."""
     image = np.full((height, width, 3), FILL, np.uint8)
     image[box[1] : box[3], box[0] : box[2]] = 255
     return image
@@ -45,7 +45,7 @@ def label(*boxes: tuple[float, float, float, float], polygons: list[np.ndarray |
 
 
 def tile(image: np.ndarray, labels: Labels) -> tuple[np.ndarray, Record]:
-    """A picture as it was read, with its record."""
+    """An image as it was read, with its record."""
     height, width = image.shape[:2]
     polygons = [labels.outline(i) / (width, height) if real else None for i, real in enumerate(labels.outlined)]
     boxes = (labels.boxes / (width, height, width, height)).astype(np.float32)
@@ -54,7 +54,7 @@ def tile(image: np.ndarray, labels: Labels) -> tuple[np.ndarray, Record]:
 
 
 def alone(image: np.ndarray, labels: Labels) -> Canvas:
-    """A picture that is all of its canvas."""
+    """An image that is all of its canvas."""
     return Canvas(image.shape[:2], (Layer(image, 0, 0),), labels)
 
 
@@ -65,7 +65,7 @@ def shown(
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0),
     whole: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The picture, of `shape`, and the boxes that a view of a canvas makes."""
+    """The image, of `shape`, and the boxes that a view of a canvas makes."""
     image, _, boxes = render(Sample((View(canvas, matrix, whole),), 1.0, gains, 0, shape, shape))
     return image, boxes
 
@@ -122,7 +122,7 @@ def test_labels_follow_the_pixels_through_an_affine_warp(
     shape = (SIZE + 9, SIZE - 7) if odd else (SIZE, SIZE)
     view = Warp(degrees=degrees, scale=scale, shear=(shear, -shear / 2), shift=((x - 0.5) / 2, (y - 0.5) / 2))
     labels = label(box, polygons=[square(box) if poly else None])
-    image, boxes = shown(alone(picture(box), labels), view.matrix((SIZE, SIZE), shape), shape)
+    image, boxes = shown(alone(random_image(box), labels), view.matrix((SIZE, SIZE), shape), shape)
     assert image.shape[:2] == shape
     if not len(boxes):
         return
@@ -133,12 +133,12 @@ def test_labels_follow_the_pixels_through_an_affine_warp(
 @given(objects(), st.floats(-0.004, 0.004), st.floats(-0.004, 0.004))
 def test_labels_follow_the_pixels_through_perspective(box: tuple[int, int, int, int], x: float, y: float) -> None:
     matrix = Warp(tilt=(x, y)).matrix((SIZE, SIZE), (SIZE, SIZE))
-    image, boxes = shown(alone(picture(box), label(box)), matrix, (SIZE, SIZE))
+    image, boxes = shown(alone(random_image(box), label(box)), matrix, (SIZE, SIZE))
     if len(boxes):
         assert follows(image, boxes[0])
 
 
-def test_extreme_perspective_keeps_the_horizon_out_of_the_picture() -> None:
+def test_extreme_perspective_keeps_the_horizon_out_of_the_image() -> None:
     matrix = Warp(tilt=(0.01, -0.01)).matrix((1280, 1280), (640, 640))
     corners = np.array([[0, 0, 1], [1280, 0, 1], [0, 1280, 1], [1280, 1280, 1]]) @ matrix.T
     assert (corners[:, 2] > 0.09).all()
@@ -149,8 +149,8 @@ def test_extreme_perspective_keeps_the_horizon_out_of_the_picture() -> None:
 def test_labels_follow_the_pixels_through_a_mosaic(
     box: tuple[int, int, int, int], corner: int, x: float, y: float, scale: float
 ) -> None:
-    blank = tile(picture((0, 0, 0, 0), SIZE - 10), Labels.empty())
-    tiles = [tile(picture(box), label(box)) if i == corner else blank for i in range(4)]
+    blank = tile(random_image((0, 0, 0, 0), SIZE - 10), Labels.empty())
+    tiles = [tile(random_image(box), label(box)) if i == corner else blank for i in range(4)]
     canvas = augment.mosaic(tiles, (x, y), SIZE)
     assert canvas.shape == (2 * SIZE, 2 * SIZE)
     whole, labels = canvas.cut(0, 0, 2 * SIZE, 2 * SIZE), canvas.labels
@@ -163,7 +163,7 @@ def test_labels_follow_the_pixels_through_a_mosaic(
         assert follows(image, boxes[0])
 
 
-def test_mosaic_places_each_picture_in_its_corner() -> None:
+def test_mosaic_places_each_image_in_its_corner() -> None:
     tiles = [tile(np.full((SIZE, SIZE, 3), 10 * i + 10, np.uint8), label((0, 0, 9, 9))) for i in range(4)]
     laid = augment.mosaic(tiles, (1.0, 1.0), SIZE)
     canvas, labels = laid.cut(0, 0, 2 * SIZE, 2 * SIZE), laid.labels
@@ -175,7 +175,7 @@ def test_mosaic_places_each_picture_in_its_corner() -> None:
         shown(augment.mosaic(tiles, (1, 1), SIZE), np.eye(3), (2 * SIZE, 2 * SIZE))[0][::SIZE, ::SIZE, 0],
         np.array([[10, 20], [30, 40]]),
     )
-    assert (canvas[:18] == 114).all()  # above the flat pictures there is padding
+    assert (canvas[:18] == 114).all()  # above the flat images there is padding
     assert (canvas[18:48, :32] == 10).all()
 
 
@@ -183,21 +183,21 @@ def test_mosaic_places_each_picture_in_its_corner() -> None:
 @given(seeds, st.booleans(), st.lists(objects(), max_size=5))
 def test_boxes_stay_inside_and_polygons_agree(seed: int, mosaic: bool, boxes: list[tuple[int, int, int, int]]) -> None:
     rng = np.random.default_rng(seed)
-    recipe = augment.draw(rng, RESTLESS, 0, 3, mosaic=mosaic)
+    params = augment.draw(rng, RESTLESS, 0, 3, mosaic=mosaic)
     shape = (SIZE, SIZE)
     image = rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
     labels = label(*boxes, polygons=[square(b) if i % 2 else None for i, b in enumerate(boxes)])
-    flips = augment.mirror(shape, across=recipe.across, upside=recipe.upside)
-    views = [View(alone(image, labels), flips @ recipe.warp.matrix(shape, shape))]
-    for part in recipe.mosaics:
-        canvas = augment.copy_paste(augment.mosaic([tile(image, labels)] * 4, part.centre, SIZE), part.paste, part.paste_seed)
+    flips = augment.mirror(shape, flip_lr=params.flip_lr, flip_ud=params.flip_ud)
+    views = [View(alone(image, labels), flips @ params.warp.matrix(shape, shape))]
+    for part in params.mosaics:
+        canvas = augment.copy_paste(augment.mosaic([tile(image, labels)] * 4, part.center, SIZE), part.paste, part.paste_seed)
         assert canvas.labels.lengths.sum() == len(canvas.labels.points)
         hull = hulls(canvas.labels.points, canvas.labels.lengths)
         assert np.allclose(hull, canvas.labels.boxes, atol=PIXEL_ROUNDING)
         views.append(View(canvas, flips @ part.warp.matrix(canvas.shape, shape)))
-    picture, _, seen = render(Sample(tuple(views[-2:]), recipe.mix, recipe.gains, 0, shape, shape))
-    assert picture.shape == (SIZE, SIZE, 3)
-    assert picture.dtype == np.uint8
+    image, _, seen = render(Sample(tuple(views[-2:]), params.mix, params.gains, 0, shape, shape))
+    assert image.shape == (SIZE, SIZE, 3)
+    assert image.dtype == np.uint8
     assert ((seen >= -PIXEL_ROUNDING) & (seen <= SIZE + PIXEL_ROUNDING)).all()
     assert (seen[:, 2:] - seen[:, :2] > MIN_SIDE - PIXEL_ROUNDING).all()
 
@@ -207,41 +207,41 @@ def test_boxes_stay_inside_and_polygons_agree(seed: int, mosaic: bool, boxes: li
 def test_still_parameters_do_nothing(seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
     labels = label((1, 2, 3, 4), (0, 0, 64, 1))  # too small and too flat to survive a warp
-    recipe = augment.draw(np.random.default_rng(seed), STILL, 0, 1, mosaic=True)
-    assert recipe.mosaics == ()
-    matrix = recipe.warp.matrix((SIZE, SIZE), (SIZE, SIZE))
+    params = augment.draw(np.random.default_rng(seed), STILL, 0, 1, mosaic=True)
+    assert params.mosaics == ()
+    matrix = params.warp.matrix((SIZE, SIZE), (SIZE, SIZE))
     assert np.array_equal(matrix, np.eye(3))
-    after, boxes = shown(alone(image, labels), matrix, (SIZE, SIZE), recipe.gains, whole=True)
+    after, boxes = shown(alone(image, labels), matrix, (SIZE, SIZE), params.gains, whole=True)
     assert np.array_equal(after, image)
     assert np.allclose(boxes, labels.boxes, atol=PIXEL_ROUNDING)
 
 
 @given(objects(), st.booleans(), st.booleans())
-def test_flips_follow_the_pixels_and_undo_themselves(box: tuple[int, int, int, int], across: bool, upside: bool) -> None:
-    canvas = alone(picture(box, 70, 90), label(box, polygons=[square(box)]))
-    flips = augment.mirror((70, 90), across=across, upside=upside)
+def test_flips_follow_the_pixels_and_undo_themselves(box: tuple[int, int, int, int], flip_lr: bool, flip_ud: bool) -> None:
+    canvas = alone(random_image(box, 70, 90), label(box, polygons=[square(box)]))
+    flips = augment.mirror((70, 90), flip_lr=flip_lr, flip_ud=flip_ud)
     once, boxes = shown(canvas, flips, (70, 90))
     assert np.allclose(bright(once), boxes[0], atol=PIXEL_ROUNDING)
-    expected = canvas.layers[0].image[:: -1 if upside else 1, :: -1 if across else 1]
+    expected = canvas.layers[0].image[:: -1 if flip_ud else 1, :: -1 if flip_lr else 1]
     assert np.array_equal(once, expected)
     assert np.array_equal(flips @ flips, np.eye(3))
-    labels = canvas.labels.flipped(90, 70, across=across, upside=upside)
+    labels = canvas.labels.flipped(90, 70, flip_lr=flip_lr, flip_ud=flip_ud)
     assert np.allclose(boxes, labels.boxes, atol=PIXEL_ROUNDING)
 
 
-def recolour(image: np.ndarray, gains: tuple[float, float, float]) -> np.ndarray:
+def recolor(image: np.ndarray, gains: tuple[float, float, float]) -> np.ndarray:
     return shown(alone(image, Labels.empty()), np.eye(3), image.shape[:2], gains)[0]
 
 
-def test_recolour_multiplies_hue_saturation_and_value() -> None:
+def test_recolor_multiplies_hue_saturation_and_value() -> None:
     image = cv2.cvtColor(np.array([[[40, 100, 100], [170, 250, 200]]], np.uint8), cv2.COLOR_HSV2BGR)
-    brighter = cv2.cvtColor(recolour(image, (1.0, 1.0, 1.2)), cv2.COLOR_BGR2HSV)
+    brighter = cv2.cvtColor(recolor(image, (1.0, 1.0, 1.2)), cv2.COLOR_BGR2HSV)
     assert np.abs(brighter[0, :, 2].astype(int) - (120, 240)).max() <= 1
     assert np.abs(brighter[0, :, 0].astype(int) - (40, 170)).max() <= 1
-    paler = cv2.cvtColor(recolour(image, (1.0, 0.5, 1.0)), cv2.COLOR_BGR2HSV)
+    paler = cv2.cvtColor(recolor(image, (1.0, 0.5, 1.0)), cv2.COLOR_BGR2HSV)
     assert np.abs(paler[0, :, 1].astype(int) - (50, 125)).max() <= 2
-    assert recolour(image, (1.0, 1.0, 2.0)).max(-1).tolist() == [[200, 255]]  # clipped, not wrapped
-    turned = cv2.cvtColor(recolour(image, (1.1, 1.0, 1.0)), cv2.COLOR_BGR2HSV)
+    assert recolor(image, (1.0, 1.0, 2.0)).max(-1).tolist() == [[200, 255]]  # clipped, not wrapped
+    turned = cv2.cvtColor(recolor(image, (1.1, 1.0, 1.0)), cv2.COLOR_BGR2HSV)
     assert np.abs(turned[0, :, 0].astype(int) - (44, 187 - 180)).max() <= 1  # hue goes round
 
 
@@ -258,7 +258,7 @@ def test_mix_blends_and_keeps_the_objects_of_both() -> None:
 
 def test_copy_paste_mirrors_an_object_with_its_pixels() -> None:
     triangle = np.array([[8, 10], [24, 10], [8, 30]], np.float32)
-    image = picture((0, 0, 0, 0))
+    image = random_image((0, 0, 0, 0))
     cv2.fillPoly(image, [triangle.astype(np.int32)], (255, 255, 255))
     before = image.copy()
     canvas = augment.copy_paste(alone(image, label((8, 10, 24, 30), polygons=[triangle])), 1.0, 0)
@@ -275,14 +275,14 @@ def test_copy_paste_mirrors_an_object_with_its_pixels() -> None:
 
 
 def test_copy_paste_leaves_out_what_would_hide_others_or_has_no_outline() -> None:
-    centre = (24.0, 10.0, 44.0, 30.0)  # its mirror image covers the centre itself
+    center = (24.0, 10.0, 44.0, 30.0)  # its mirror image covers the center itself
     aside = (2.0, 10.0, 12.0, 30.0)
-    image = picture((24, 10, 44, 30))
+    image = random_image((24, 10, 44, 30))
 
     def pasted(labels: Labels, probability: float) -> int:
         return len(augment.copy_paste(alone(image, labels), probability, 0).labels)
 
-    assert pasted(label(centre, polygons=[square(centre)]), 1.0) == 1
+    assert pasted(label(center, polygons=[square(center)]), 1.0) == 1
     assert pasted(label(aside), 1.0) == 1
     assert pasted(label(aside, polygons=[square(aside)]), 0.0) == 1
     assert pasted(label(aside, polygons=[square(aside)]), 1.0) == 2
@@ -333,15 +333,15 @@ def test_wrong_lengths_of_outlines_are_refused() -> None:
             native.clip_outlines(np.zeros((3, 2), np.float32), np.array(lengths), 5, 5)
 
 
-@pytest.mark.parametrize("form", ["whole", "cut", "upside down", "read-only", "grey map"])
-def test_pictures_that_are_lent_are_those_that_are_copied(form: str, recwarn: pytest.WarningsRecorder) -> None:
-    """collate reads pictures where they lie, pack copies them: of any strides, and though nobody may write to them."""
+@pytest.mark.parametrize("form", ["whole", "cut", "upside down", "read-only", "gray map"])
+def test_images_that_are_lent_are_those_that_are_copied(form: str, recwarn: pytest.WarningsRecorder) -> None:
+    """collate reads images where they lie, pack copies them: of any strides, and though nobody may write to them."""
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (30, 40, 3)).astype(np.uint8)
     mask = (rng.random((30, 40)) < 0.7).astype(np.uint8)
-    cut = {"cut": np.s_[3:20, 5:31], "upside down": np.s_[::-1, ::2], "grey map": np.s_[:, :, :]}.get(form, np.s_[:])
+    cut = {"cut": np.s_[3:20, 5:31], "upside down": np.s_[::-1, ::2], "gray map": np.s_[:, :, :]}.get(form, np.s_[:])
     image, mask = image[cut], mask[cut[:2] if isinstance(cut, tuple) else cut]
-    if form == "grey map":
+    if form == "gray map":
         image = np.broadcast_to(image[..., :1], image.shape)
     if form == "read-only":
         image.flags.writeable = mask.flags.writeable = False
@@ -355,25 +355,25 @@ def test_pictures_that_are_lent_are_those_that_are_copied(form: str, recwarn: py
 
 
 def test_draw_depends_on_the_generator_alone_and_obeys_the_switches() -> None:
-    def many(hyp: Hyp, mosaic: bool = True) -> list[augment.Recipe]:
-        return [augment.draw(np.random.default_rng(i), hyp, 5, 100, mosaic=mosaic) for i in range(300)]
+    def many(recipe: TrainRecipe, mosaic: bool = True) -> list[augment.AugmentParams]:
+        return [augment.draw(np.random.default_rng(i), recipe, 5, 100, mosaic=mosaic) for i in range(300)]
 
     assert many(RESTLESS) == many(RESTLESS)
-    plain = many(Hyp())
-    assert all(5 in recipe.mosaics[0].indices for recipe in plain)
-    assert np.mean([len(recipe.mosaics) == 2 for recipe in plain]) == pytest.approx(0.15, abs=0.06)
-    assert np.mean([recipe.across for recipe in plain]) == pytest.approx(0.5, abs=0.1)
-    assert not any(recipe.upside for recipe in plain)
-    views = [recipe.mosaics[0].warp for recipe in plain]
+    plain = many(TrainRecipe())
+    assert all(5 in params.mosaics[0].indices for params in plain)
+    assert np.mean([len(params.mosaics) == 2 for params in plain]) == pytest.approx(0.15, abs=0.06)
+    assert np.mean([params.flip_lr for params in plain]) == pytest.approx(0.5, abs=0.1)
+    assert not any(params.flip_ud for params in plain)
+    views = [params.mosaics[0].warp for params in plain]
     assert 0.1 <= min(v.scale for v in views) < 0.2 < 1.8 < max(v.scale for v in views) <= 1.9
     assert 0.08 < max(abs(v.shift[0]) for v in views) <= 0.1
     assert {v.degrees for v in views} == {0.0}
-    centres = np.array([recipe.mosaics[0].centre for recipe in plain])
-    assert centres.min() >= 0.5
-    assert centres.max() <= 1.5
-    assert all(recipe.mosaics == () for recipe in many(Hyp(), mosaic=False))
-    assert all(len(recipe.mosaics) == 1 for recipe in many(replace(Hyp(), mixup=0.0)))
-    assert len({recipe.mosaics[0].indices for recipe in plain}) > 250
+    centers = np.array([params.mosaics[0].center for params in plain])
+    assert centers.min() >= 0.5
+    assert centers.max() <= 1.5
+    assert all(params.mosaics == () for params in many(TrainRecipe(), mosaic=False))
+    assert all(len(params.mosaics) == 1 for params in many(replace(TrainRecipe(), mixup=0.0)))
+    assert len({params.mosaics[0].indices for params in plain}) > 250
 
 
 def test_labels_without_objects_pass_through_everything() -> None:

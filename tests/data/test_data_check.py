@@ -102,10 +102,10 @@ def test_coco_demo_report() -> None:
 def test_grid_draws_boxes_where_they_are(data: Path, tmp_path: Path) -> None:
     split = load_split(data, "val")
     path = plot_grid(split, tmp_path / "new" / "grid.png", count=4)
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    assert picture.shape == (480, 480, 3)
-    changed = (picture != 200).any(2)
+    image = cv2.imread(str(path))
+    assert image is not None
+    assert image.shape == (480, 480, 3)
+    changed = (image != 200).any(2)
     rows, columns = np.nonzero(changed)
     assert abs(int(columns.min()) - 216) <= 1  # left side of the box: 0.45 * 480, and lines are two wide
     assert abs(int(rows.max()) - 288) <= 1  # its bottom: 0.6 * 480
@@ -115,9 +115,9 @@ def test_grid_draws_boxes_where_they_are(data: Path, tmp_path: Path) -> None:
 def test_grid_is_drawn_by_its_seed(data: Path, tmp_path: Path) -> None:
     split = load_split(data, "train")
     files = [plot_grid(split, tmp_path / f"{n}.png", count=1, seed=seed) for n, seed in enumerate([0, 0, 1, 2, 3])]
-    pictures = [file.read_bytes() for file in files]
-    assert pictures[0] == pictures[1]
-    assert len(set(pictures)) > 1
+    images = [file.read_bytes() for file in files]
+    assert images[0] == images[1]
+    assert len(set(images)) > 1
     assert cv2.imread(str(plot_grid(split, tmp_path / "all.png"))).shape == (960, 960, 3)  # type: ignore[union-attr]
 
 

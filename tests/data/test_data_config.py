@@ -15,7 +15,7 @@ from yolov9k.data.config import find_splits, load_names, load_split
 
 
 def images(folder: Path, *stems: str) -> Path:
-    """Pictures with a label of class 0 each, laid out as folder/images and folder/labels."""
+    """Images with a label of class 0 each, laid out as folder/images and folder/labels."""
     for stem in stems:
         (folder / "images").mkdir(parents=True, exist_ok=True)
         (folder / "labels").mkdir(exist_ok=True)

@@ -12,15 +12,15 @@ import pytest
 from tests.augment_cases import render
 from tests.tolerances import LABEL_EDGE, LETTERBOX_PIXELS
 from yolov9k.common.errors import UserError
-from yolov9k.config.recipe import Hyp
-from yolov9k.data.dataset import DetectionDataset, Draw, Failure
+from yolov9k.config.recipe import TrainRecipe
+from yolov9k.data.dataset import DetectionDataset, Failure, SampleRequest
 from yolov9k.data.records import Record, Split
 
 SIZE = 64
 
 
 def make_records(folder: Path | None, shapes: Sequence[tuple[int, int]]) -> list[Record]:
-    """Pictures with one white object on black, in the middle half; every third has its outline, every fourth none."""
+    """Images with one white object on black, in the middle half; every third has its outline, every fourth none."""
     records = []
     for number, (height, width) in enumerate(shapes):
         path = (folder or Path()) / f"{number}.{'jpg' if number % 2 else 'png'}"
@@ -42,8 +42,8 @@ def make_split(folder: Path, shapes: Sequence[tuple[int, int]]) -> Split:
     return Split("train", list("abcde"), [1, 2, 3, 4, 5], make_records(folder, shapes), [], folder)
 
 
-def draw(index: int, *, epoch: int = 0, mosaic: bool = False, shape: tuple[int, int] = (SIZE, SIZE)) -> Draw:
-    return Draw(index, epoch, mosaic, shape, shape)
+def draw(index: int, *, epoch: int = 0, mosaic: bool = False, shape: tuple[int, int] = (SIZE, SIZE)) -> SampleRequest:
+    return SampleRequest(index, epoch, mosaic, shape, shape)
 
 
 def white(image: np.ndarray) -> np.ndarray:
@@ -52,9 +52,9 @@ def white(image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(SIZE, SIZE), (96, 64), (32, 64)])
-def test_evaluation_letterboxes_picture_and_labels(tmp_path: Path, shape: tuple[int, int]) -> None:
+def test_evaluation_letterboxes_image_and_labels(tmp_path: Path, shape: tuple[int, int]) -> None:
     records = make_records(tmp_path, [(48, 64), (200, 100), (100, 300)])
-    dataset = DetectionDataset(records, Hyp(), SIZE, augment=False)
+    dataset = DetectionDataset(records, TrainRecipe(), SIZE, augment=False)
     for index, record in enumerate(records):
         sample = dataset[draw(index, shape=shape)]
         image, _, boxes = render(sample)
@@ -68,8 +68,8 @@ def test_evaluation_letterboxes_picture_and_labels(tmp_path: Path, shape: tuple[
 
 @pytest.mark.parametrize("mosaic", [True, False])
 def test_training_labels_follow_the_pixels(tmp_path: Path, mosaic: bool) -> None:
-    records = make_records(tmp_path, [(48, 64)])  # one picture: all four tiles are the same
-    dataset = DetectionDataset(records, Hyp().override(mixup=0, hsv_v=0, copy_paste=0), SIZE, augment=True)
+    records = make_records(tmp_path, [(48, 64)])  # one image: all four tiles are the same
+    dataset = DetectionDataset(records, TrainRecipe().override(mixup=0, hsv_v=0, copy_paste=0), SIZE, augment=True)
     seen = set()
     for epoch in range(40):
         sample = dataset[draw(0, epoch=epoch, mosaic=mosaic)]
@@ -92,8 +92,8 @@ def test_training_labels_follow_the_pixels(tmp_path: Path, mosaic: bool) -> None
 
 def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(48, 64), (64, 40), (30, 30), (64, 64)])
-    one, two = (DetectionDataset(records, Hyp(), SIZE, augment=True, seed=7) for _ in range(2))
-    other = DetectionDataset(records, Hyp(), SIZE, augment=True, seed=8)
+    one, two = (DetectionDataset(records, TrainRecipe(), SIZE, augment=True, seed=7) for _ in range(2))
+    other = DetectionDataset(records, TrainRecipe(), SIZE, augment=True, seed=8)
     first = render(one[draw(1, epoch=3, mosaic=True)])
     one[draw(2, epoch=3, mosaic=True)]
     for sample, same in (
@@ -109,19 +109,19 @@ def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
             assert np.array_equal(boxes, first[2])
 
 
-def test_a_shared_picture_is_never_written_to(tmp_path: Path) -> None:
+def test_a_shared_image_is_never_written_to(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(64, 64), (48, 64), (64, 64), (64, 64)])
-    dataset = DetectionDataset(records, Hyp().override(mixup=0.5, copy_paste=1), SIZE, augment=True, cache="ram")
-    before = [dataset.pictures(i).copy() for i in range(4)]
+    dataset = DetectionDataset(records, TrainRecipe().override(mixup=0.5, copy_paste=1), SIZE, augment=True, cache="ram")
+    before = [dataset.images(i).copy() for i in range(4)]
     for epoch in range(20):
         for index in range(4):
             render(dataset[draw(index, epoch=epoch, mosaic=epoch % 2 == 0)])
-    assert all(np.array_equal(dataset.pictures(i), before[i]) for i in range(4))
+    assert all(np.array_equal(dataset.images(i), before[i]) for i in range(4))
 
 
-def test_an_unreadable_picture_is_replaced_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreadable_image_is_replaced_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = make_records(tmp_path, [(48, 64)] * 3)
-    dataset = DetectionDataset(records, Hyp(), SIZE, augment=True)
+    dataset = DetectionDataset(records, TrainRecipe(), SIZE, augment=True)
     records[2].path.unlink()
     sample = dataset[draw(2)]
     assert [failure.index for failure in sample.failures] == [2]
@@ -137,9 +137,9 @@ def test_an_unreadable_picture_is_replaced_in_training(tmp_path: Path, capsys: p
     assert any(f.index == 2 for f in dataset[draw(1, mosaic=True, epoch=1)].failures + dataset[draw(2, mosaic=True)].failures)
 
 
-def test_an_unreadable_picture_counts_as_missed_in_evaluation(tmp_path: Path) -> None:
+def test_an_unreadable_image_counts_as_missed_in_evaluation(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(48, 64)] * 2)
-    dataset = DetectionDataset(records, Hyp(), SIZE, augment=False)
+    dataset = DetectionDataset(records, TrainRecipe(), SIZE, augment=False)
     data = records[1].path.read_bytes()
     records[1].path.write_bytes(data[:-20])
     sample = dataset[draw(1)]
@@ -152,7 +152,7 @@ def test_an_unreadable_picture_counts_as_missed_in_evaluation(tmp_path: Path) ->
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
-    dataset = DetectionDataset(make_records(None, [(48, 64)] * 3), Hyp(), SIZE, augment=True)
+    dataset = DetectionDataset(make_records(None, [(48, 64)] * 3), TrainRecipe(), SIZE, augment=True)
     with pytest.raises(UserError, match="can be read"):
         dataset[draw(1, mosaic=True)]
 
@@ -160,19 +160,19 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
 def test_crowds_are_not_trained_on(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(48, 64)])
     records[0].crowd[:] = True
-    assert len(render(DetectionDataset(records, Hyp(), SIZE, augment=False)[draw(0)])[1]) == 0
+    assert len(render(DetectionDataset(records, TrainRecipe(), SIZE, augment=False)[draw(0)])[1]) == 0
 
 
-def test_a_picture_of_one_pixel(tmp_path: Path) -> None:
+def test_a_image_of_one_pixel(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(1, 1)])
     for augmented in (False, True):
-        sample = DetectionDataset(records, Hyp(), SIZE, augment=augmented)[draw(0, mosaic=augmented)]
+        sample = DetectionDataset(records, TrainRecipe(), SIZE, augment=augmented)[draw(0, mosaic=augmented)]
         assert render(sample)[0].shape == (SIZE, SIZE, 3)
 
 
-def test_a_picture_that_changed_its_size_still_fits(tmp_path: Path) -> None:
+def test_a_image_that_changed_its_size_still_fits(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(48, 64)])
     cv2.imwrite(str(records[0].path), np.zeros((90, 30, 3), np.uint8))
     for augmented in (True, False):
-        dataset = DetectionDataset(records, Hyp(), SIZE, augment=augmented)
+        dataset = DetectionDataset(records, TrainRecipe(), SIZE, augment=augmented)
         assert render(dataset[draw(0, shape=(32, 64))])[0].shape == (32, 64, 3)

@@ -28,7 +28,7 @@ from yolov9k.data.records import Fault, Split
 BOX = "0 0.5 0.5 0.2 0.4"
 
 
-def picture(path: Path, width: int = 40, height: int = 20, **options: Any) -> Path:
+def write_image(path: Path, width: int = 40, height: int = 20, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     Image.fromarray(pixels).save(path, **options)
@@ -38,7 +38,7 @@ def picture(path: Path, width: int = 40, height: int = 20, **options: Any) -> Pa
 def yolo(root: Path, labels: dict[str, str | None], names: str = "[cell, dust]") -> Path:
     """A YOLO dataset of one part with an image for each label text; None leaves the label file out."""
     for stem, text in labels.items():
-        picture(root / "images" / f"{stem}.jpg")
+        write_image(root / "images" / f"{stem}.jpg")
         if text is not None:
             (root / "labels").mkdir(exist_ok=True)
             (root / "labels" / f"{stem}.txt").write_text(text)
@@ -140,7 +140,7 @@ def test_yolo_label_without_image_is_told_and_lists_of_names_are_not_labels(tmp_
 
 
 def test_yolo_label_beside_the_image(tmp_path: Path) -> None:
-    picture(tmp_path / "train" / "a.png")
+    write_image(tmp_path / "train" / "a.png")
     (tmp_path / "train" / "a.txt").write_text(BOX)
     (tmp_path / "data.yaml").write_text("train: train\nnames: [cell]")
     assert load_split(tmp_path, "train").records[0].classes.tolist() == [0]
@@ -179,7 +179,7 @@ def test_checked_box_lies_in_the_image(box: tuple[float, float, float, float], u
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "tif"])
 def test_truncated_image_is_left_out_and_told(tmp_path: Path, suffix: str) -> None:
     path = yolo(tmp_path, {"a": BOX})
-    broken = picture(tmp_path / "images" / f"b.{suffix}", 64, 64)
+    broken = write_image(tmp_path / "images" / f"b.{suffix}", 64, 64)
     (tmp_path / "labels" / "b.txt").write_text(BOX)
     broken.write_bytes(broken.read_bytes()[:-20])
     split = load_split(path, "train")
@@ -198,7 +198,7 @@ def test_file_that_is_no_image(tmp_path: Path, content: bytes, words: str) -> No
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_bytes_behind_the_end_marker_do_no_harm(tmp_path: Path, suffix: str) -> None:
-    path = picture(tmp_path / f"a.{suffix}")
+    path = write_image(tmp_path / f"a.{suffix}")
     whole = path.read_bytes()
     path.write_bytes(whole + b"\0" * 100)
     assert probe.probe_image(path) == (20, 40, None)
@@ -207,7 +207,7 @@ def test_bytes_behind_the_end_marker_do_no_harm(tmp_path: Path, suffix: str) -> 
 
 
 def test_jpeg_lacking_only_its_end_marker(tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.jpg")
+    path = write_image(tmp_path / "a.jpg")
     path.write_bytes(path.read_bytes()[:-2])
     assert "end marker" in (probe.probe_image(path).fault or "")
 
@@ -217,7 +217,7 @@ def test_jpeg_lacking_only_its_end_marker(tmp_path: Path) -> None:
 def test_size_is_that_of_the_upright_image(tmp_path: Path, suffix: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = picture(tmp_path / f"a.{suffix}", exif=exif)
+    path = write_image(tmp_path / f"a.{suffix}", exif=exif)
     decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     assert decoded is not None
     assert probe.probe_image(path) == (*decoded.shape[:2], None)
@@ -226,7 +226,7 @@ def test_size_is_that_of_the_upright_image(tmp_path: Path, suffix: str, orientat
 def test_probe_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(probe, "_CACHE_FROM", 1)
-    path = picture(tmp_path / "a.png")
+    path = write_image(tmp_path / "a.png")
     cache = tmp_path / "cache" / "yolov9k" / "images.json"
     assert probe.probe_images([path]) == [(20, 40, None)]
     stored = json.loads(cache.read_bytes())
@@ -245,7 +245,7 @@ def test_probe_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def coco(root: Path, annotations: list[dict[str, Any]], name: str = "instances_val2017.json", **changes: Any) -> Path:
-    picture(root / "images" / "sub" / "a.jpg", 100, 50)
+    write_image(root / "images" / "sub" / "a.jpg", 100, 50)
     data: dict[str, Any] = {
         "images": [{"id": 42, "file_name": "sub/a.jpg", "height": 50, "width": 100}],
         "categories": [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}],
@@ -346,8 +346,8 @@ def test_coco_image_that_is_missing_or_of_another_size(tmp_path: Path) -> None:
     ],
 )
 def test_coco_layouts(tmp_path: Path, json_at: str, image_at: str) -> None:
-    picture(tmp_path / "root" / image_at)
-    decoy = picture(tmp_path / "root" / "train" / "a.jpg")
+    write_image(tmp_path / "root" / image_at)
+    decoy = write_image(tmp_path / "root" / "train" / "a.jpg")
     path = tmp_path / "root" / json_at
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "x"}]}))
@@ -399,7 +399,7 @@ OBJECT = "<object>\n<name>{}</name>\n<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax
 
 def voc(root: Path, objects: dict[str, str | None], lists: dict[str, str] | None = None) -> Path:
     for stem, body in objects.items():
-        picture(root / "JPEGImages" / f"{stem}.jpg", 100, 50)
+        write_image(root / "JPEGImages" / f"{stem}.jpg", 100, 50)
         (root / "Annotations").mkdir(exist_ok=True)
         if body is not None:
             text = f"<annotation>\n<size><width>100</width><height>50</height></size>\n{body}</annotation>"

@@ -1,4 +1,4 @@
-"""Reading pictures, and keeping them in memory."""
+"""Reading images, and keeping them in memory."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tests.data.test_dataset import make_records
 from tests.tolerances import JPEG_LEVELS
 from yolov9k.common.errors import UserError
 from yolov9k.data.cache import image_cache as cache
-from yolov9k.data.cache.image_cache import PictureCache, Reader, UnreadableImage, make_source, read_image
+from yolov9k.data.cache.image_cache import ImageCache, Reader, UnreadableImage, make_source, read_image
 from yolov9k.data.probe import probe_image
 
 
-def test_pictures_are_turned_as_exif_says(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (40, 20), "black")
-    picture.paste("white", (0, 0, 20, 20))
+def test_images_are_turned_as_exif_says(tmp_path: Path) -> None:
+    drawn = Image.new("RGB", (40, 20), "black")
+    drawn.paste("white", (0, 0, 20, 20))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by a quarter, clockwise
-    picture.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    drawn.save(tmp_path / "turned.jpg", exif=exif, quality=95)
     for reduce in (1, 2):
         image = read_image(tmp_path / "turned.jpg", reduce=reduce)
         assert image.shape == (40 // reduce, 20 // reduce, 3)
@@ -35,14 +35,14 @@ def test_pictures_are_turned_as_exif_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff", ".webp"])
 def test_every_orientation_of_every_format_is_read_upright(tmp_path: Path, suffix: str) -> None:
     """OpenCV 5 can turn TIFFs by a quarter from memory alone: imread fails on them. Names may be of any script."""
-    picture = Image.new("RGB", (40, 20), "black")
-    picture.paste("white", (0, 0, 20, 20))
-    picture.paste("red", (0, 0, 10, 10))
+    drawn = Image.new("RGB", (40, 20), "black")
+    drawn.paste("white", (0, 0, 20, 20))
+    drawn.paste("red", (0, 0, 10, 10))
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
         path = tmp_path / f"größe 鳥 {orientation}{suffix}"
-        picture.save(path, exif=exif, quality=95, **({"lossless": True} if suffix == ".webp" else {}))
+        drawn.save(path, exif=exif, quality=95, **({"lossless": True} if suffix == ".webp" else {}))
         image = read_image(path)
         with Image.open(path) as stored:
             wanted = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))[..., ::-1]
@@ -53,7 +53,7 @@ def test_every_orientation_of_every_format_is_read_upright(tmp_path: Path, suffi
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".jpg"])
-def test_grey_and_transparent_pictures_become_bgr(tmp_path: Path, suffix: str) -> None:
+def test_gray_and_transparent_images_become_bgr(tmp_path: Path, suffix: str) -> None:
     for mode in ("L", "RGB", "RGBA") if suffix == ".png" else ("L", "RGB"):
         Image.new(mode, (3, 2), 90 if mode == "L" else (90, 91, 92, 93)[: len(mode)]).save(tmp_path / f"{mode}{suffix}")
         image = read_image(tmp_path / f"{mode}{suffix}")
@@ -61,7 +61,7 @@ def test_grey_and_transparent_pictures_become_bgr(tmp_path: Path, suffix: str) -
         assert np.abs(image[0, 0].astype(int) - (90 if mode == "L" else (92, 91, 90))).max() <= JPEG_LEVELS
 
 
-def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
+def test_unreadable_images_are_named(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     for name in ("a.jpg", "a.png"):
         cv2.imwrite(str(tmp_path / name), noise)
@@ -72,7 +72,7 @@ def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(whole[:length])
             with pytest.raises(UnreadableImage, match=name):
                 read_image(tmp_path / name)
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "empty.jpg").write_bytes(b"")
     for name in ("text.jpg", "empty.jpg", "missing.jpg"):
         with pytest.raises(UnreadableImage, match=name):
@@ -103,13 +103,13 @@ def test_the_announced_size_is_the_size(h: int, w: int, size: int) -> None:
     assert max(shape) == size
 
 
-def test_memory_holds_the_same_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_holds_the_same_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = make_records(tmp_path, [(30, 40), (50, 20), (8, 8)])
     records[1].path.unlink()
     reader = Reader(records, 32, fast=True)
     source = make_source(reader, "ram")
-    assert isinstance(source, PictureCache)
-    assert "3 pictures at 32 px" in capsys.readouterr().err
+    assert isinstance(source, ImageCache)
+    assert "3 images at 32 px" in capsys.readouterr().err
     expected = reader(2)
     for record in records[::2]:
         record.path.unlink()  # no longer needed
@@ -129,7 +129,7 @@ def test_memory_is_one_mapping_for_all_forked_processes(tmp_path: Path) -> None:
             assert line.split()[1] == "r--s"  # shared, and nobody can write to it
             assert "memfd:yolov9k" in line
             return
-    raise AssertionError("the picture is not in a mapping")
+    raise AssertionError("the image is not in a mapping")
 
 
 def test_too_little_memory_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_too_little_memory_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
     assert make_source(reader, "ram") is reader
     assert "80%" in capsys.readouterr().err
     monkeypatch.setattr(cache, "available_memory", lambda: 4 * 32 * 32)
-    assert isinstance(make_source(reader, "ram"), PictureCache)
+    assert isinstance(make_source(reader, "ram"), ImageCache)
 
 
 def test_available_memory_is_read_from_the_system() -> None:

@@ -1,4 +1,4 @@
-"""The file of pictures behind `--cache disk`: what it holds after kills, damage, full disks and many processes at once."""
+"""The file of images behind `--cache disk`: what it holds after kills, damage, full disks and many processes at once."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from hypothesis import strategies as st
 
 from tests.data.test_dataset import draw, make_records
 from tests.support import shared
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.batch import collate
 from yolov9k.data.cache import image_cache as cache
-from yolov9k.data.cache.image_cache import PictureCache, PictureSource, Reader, UnreadableImage, make_source
-from yolov9k.data.cache.image_store import ENTRY, DamagedPicture, PictureStore, locked
+from yolov9k.data.cache.image_cache import ImageCache, ImageSource, Reader, UnreadableImage, make_source
+from yolov9k.data.cache.image_store import ENTRY, DamagedImage, ImageStore, locked
 from yolov9k.data.dataset import DetectionDataset
 from yolov9k.data.letterbox import Image
 from yolov9k.data.loader import make_loader
 from yolov9k.data.records import Record, Split
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = 160  # of the pictures in the cache
-PIXELS = SIZE * SIZE * 3 // 4 * 3  # bytes of one of them: BCCD's photographs are 480 x 640
+SIZE = 160  # of the images in the cache
+PIXELS = SIZE * SIZE * 3 // 4 * 3  # bytes of one of them: BCCD's images are 480 x 640
 IDENTITY = bytes(range(32))
 
 
@@ -47,7 +47,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class CountingReader(Reader):
-    """Notes which pictures are read from their files; may take its time."""
+    """Notes which images are read from their files; may take its time."""
 
     def __init__(self, records: list[Record], *, delay: float = 0) -> None:
         super().__init__(records, SIZE, fast=False)
@@ -60,8 +60,8 @@ class CountingReader(Reader):
         return super().__call__(index)
 
 
-def photographs(folder: Path, count: int) -> list[Record]:
-    """Copies of real photographs, in a folder of their own so that they may be changed."""
+def make_images(folder: Path, count: int) -> list[Record]:
+    """Copies of real images, in a folder of their own so that they may be changed."""
     records = make_records(None, [(480, 640)] * count)
     folder.mkdir(parents=True, exist_ok=True)
     for record, source in zip(records, sorted(shared("data/bccd/JPEGImages").iterdir()), strict=False):
@@ -72,11 +72,11 @@ def photographs(folder: Path, count: int) -> list[Record]:
 
 def the_file(home: Path) -> Path:
     """The only cache there is."""
-    (file,) = home.glob("*.pictures")
+    (file,) = home.glob("*.images")
     return file
 
 
-def digests(source: PictureSource, count: int) -> list[str]:
+def digests(source: ImageSource, count: int) -> list[str]:
     return [hashlib.sha256(source(index).tobytes()).hexdigest() for index in range(count)]
 
 
@@ -87,13 +87,13 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_real_photographs_are_read_once(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    records = photographs(tmp_path / "data", 12)
+def test_real_images_are_read_once(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = make_images(tmp_path / "data", 12)
     expected = digests(Reader(records, SIZE, fast=False), 12)
     first, second = CountingReader(records), CountingReader(records)
     source = make_source(first, "disk")
     told = capsys.readouterr().err
-    assert f"12 pictures at {SIZE} px, 1 MiB, 0 already there" in told
+    assert f"12 images at {SIZE} px, 1 MiB, 0 already there" in told
     assert str(the_file(home)) in told
     assert sorted(first.read) == list(range(12))
     assert digests(source, 12) == digests(make_source(second, "disk"), 12) == expected
@@ -105,8 +105,8 @@ def test_real_photographs_are_read_once(tmp_path: Path, home: Path, capsys: pyte
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == sorted(r.path.name for r in records)
 
 
-def test_pictures_are_views_that_cannot_be_written(tmp_path: Path) -> None:
-    source = make_source(CountingReader(photographs(tmp_path, 2)), "disk")
+def test_images_are_views_that_cannot_be_written(tmp_path: Path) -> None:
+    source = make_source(CountingReader(make_images(tmp_path, 2)), "disk")
     image = source(1)
     assert image.base is not None
     assert image.ctypes.data == source(1).ctypes.data
@@ -114,24 +114,24 @@ def test_pictures_are_views_that_cannot_be_written(tmp_path: Path) -> None:
         image[0, 0] = 0
 
 
-def test_what_tells_pictures_apart_gets_a_file_of_its_own(tmp_path: Path, home: Path) -> None:
+def test_what_tells_images_apart_gets_a_file_of_its_own(tmp_path: Path, home: Path) -> None:
     records = make_records(tmp_path / "data", [(30, 40), (50, 20)])
     ways = [(records, 32, True), (records, 32, False), (records, 64, True), (records[:1], 32, True), (records[::-1], 32, True)]
     for number, (some, size, fast) in enumerate(ways):
         reader = Reader(some, size, fast=fast)
         assert np.array_equal(make_source(reader, "disk")(0), reader(0))
-        assert len(list(home.glob("*.pictures"))) == number + 1
+        assert len(list(home.glob("*.images"))) == number + 1
 
 
 def test_the_space_that_all_caches_take_is_told(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home.mkdir(parents=True)
-    (home / "forgotten.pictures").write_bytes(bytes(5 << 20))
-    make_source(CountingReader(photographs(tmp_path / "data", 1)), "disk")
+    (home / "forgotten.images").write_bytes(bytes(5 << 20))
+    make_source(CountingReader(make_images(tmp_path / "data", 1)), "disk")
     assert "the caches in this folder take 5 MiB" in capsys.readouterr().err
 
 
-def test_only_changed_pictures_are_read_anew(tmp_path: Path, home: Path) -> None:
-    records = photographs(tmp_path / "data", 8)
+def test_only_changed_images_are_read_anew(tmp_path: Path, home: Path) -> None:
+    records = make_images(tmp_path / "data", 8)
     old = make_source(CountingReader(records), "disk")
     before = digests(old, 8)
     records[2].path.write_bytes(records[3].path.read_bytes())  # other content and length
@@ -144,11 +144,11 @@ def test_only_changed_pictures_are_read_anew(tmp_path: Path, home: Path) -> None
     assert digests(source, 6) == [*before[:2], before[3], *before[3:6]]
     with pytest.raises(UnreadableImage, match=records[6].path.name):
         source(6)
-    assert digests(old, 8) == before  # a process that uses the file sees no picture change
+    assert digests(old, 8) == before  # a process that uses the file sees no image change
 
 
 def test_a_file_that_is_mostly_out_of_date_is_replaced(tmp_path: Path, home: Path) -> None:
-    records = photographs(tmp_path / "data", 6)
+    records = make_images(tmp_path / "data", 6)
     old = make_source(CountingReader(records), "disk")
     before, size = digests(old, 6), the_file(home).stat().st_size
     for turn in range(1, 5):  # again and again: it does not grow for ever
@@ -159,8 +159,8 @@ def test_a_file_that_is_mostly_out_of_date_is_replaced(tmp_path: Path, home: Pat
     assert digests(old, 6) == before  # still mapped, though its name is gone
 
 
-def test_unreadable_pictures_are_left_to_the_reader(tmp_path: Path) -> None:
-    records = photographs(tmp_path / "data", 3)
+def test_unreadable_images_are_left_to_the_reader(tmp_path: Path) -> None:
+    records = make_images(tmp_path / "data", 3)
     records[1].path.write_bytes(records[1].path.read_bytes()[:5000])
     for _ in range(2):
         source = make_source(CountingReader(records), "disk")
@@ -170,13 +170,13 @@ def test_unreadable_pictures_are_left_to_the_reader(tmp_path: Path) -> None:
 
 
 BUILD = """
-reader = CountingReader(photographs_in(sys.argv[1]), delay=float(sys.argv[2]))
+reader = CountingReader(records_in(sys.argv[1]), delay=float(sys.argv[2]))
 source = make_source(reader, "disk")
 print(len(reader.read), *digests(source, len(reader.records)))
 """
 
 
-def photographs_in(folder: str) -> list[Record]:
+def records_in(folder: str) -> list[Record]:
     paths = sorted(Path(folder).iterdir())
     records = make_records(None, [(480, 640)] * len(paths))
     for record, path in zip(records, paths, strict=True):
@@ -185,10 +185,10 @@ def photographs_in(folder: str) -> list[Record]:
 
 
 def test_a_kill_half_way_costs_only_the_rest(tmp_path: Path, home: Path) -> None:
-    records = photographs(tmp_path / "data", 60)
+    records = make_images(tmp_path / "data", 60)
     process = python(BUILD, tmp_path / "data", 0.1)
     deadline = time.monotonic() + 120
-    while sum(file.stat().st_size for file in home.glob("*.pictures")) < 20 * PIXELS:
+    while sum(file.stat().st_size for file in home.glob("*.images")) < 20 * PIXELS:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -206,7 +206,7 @@ def test_a_kill_half_way_costs_only_the_rest(tmp_path: Path, home: Path) -> None
 
 
 def test_processes_that_build_at_once_share_the_work(tmp_path: Path, home: Path) -> None:
-    records = photographs(tmp_path / "data", 24)
+    records = make_images(tmp_path / "data", 24)
     processes = [python(BUILD, tmp_path / "data", 0.05) for _ in range(2)]
     outputs = [process.communicate(timeout=120) for process in processes]
     expected = digests(Reader(records, SIZE, fast=False), 24)
@@ -217,7 +217,7 @@ def test_processes_that_build_at_once_share_the_work(tmp_path: Path, home: Path)
 
 
 def test_who_waits_is_told_for_what(tmp_path: Path, home: Path) -> None:
-    records = photographs(tmp_path / "data", 2)
+    records = make_images(tmp_path / "data", 2)
     make_source(CountingReader(records), "disk")
     with locked(the_file(home), lambda: None):
         process = python(BUILD, tmp_path / "data", 0)
@@ -232,7 +232,7 @@ def test_who_waits_is_told_for_what(tmp_path: Path, home: Path) -> None:
 
 def test_threads_of_a_build_may_be_interrupted(tmp_path: Path) -> None:
     """Ctrl-C: what was read is kept."""
-    records = photographs(tmp_path / "data", 40)
+    records = make_images(tmp_path / "data", 40)
 
     class Interrupted(CountingReader):
         def __call__(self, index: int) -> Image:
@@ -249,7 +249,7 @@ def test_threads_of_a_build_may_be_interrupted(tmp_path: Path) -> None:
 
 
 def test_a_flipped_byte_is_found_once_and_mended(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    records = photographs(tmp_path / "data", 3)
+    records = make_images(tmp_path / "data", 3)
     expected = digests(make_source(CountingReader(records), "disk"), 3)
     data = bytearray(the_file(home).read_bytes())
     data[-1] ^= 1
@@ -264,17 +264,17 @@ def test_a_flipped_byte_is_found_once_and_mended(tmp_path: Path, home: Path, cap
 
 
 def test_forked_processes_find_damage_once(tmp_path: Path, home: Path) -> None:
-    records = photographs(tmp_path / "data", 2)
+    records = make_images(tmp_path / "data", 2)
     make_source(CountingReader(records), "disk")
     with the_file(home).open("r+b") as file:
         file.seek(-PIXELS, os.SEEK_END)
         file.write(b"damaged")
     reader = CountingReader(records)
     source = make_source(reader, "disk")
-    assert isinstance(source, PictureCache)
+    assert isinstance(source, ImageCache)
 
     def worker() -> None:
-        with contextlib.suppress(DamagedPicture):
+        with contextlib.suppress(DamagedImage):
             for index in range(2):
                 source.store.get(index)
             os._exit(0)
@@ -291,11 +291,11 @@ def test_forked_processes_find_damage_once(tmp_path: Path, home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[Image]]:
-    """A small store's file and its pictures, of random pixels; each takes less than the others together."""
+    """A small store's file and its images, of random pixels; each takes less than the others together."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*shape, 3)).astype(np.uint8) for shape in ((2, 3), (3, 2), (3, 3))]
     path = tmp_path_factory.mktemp("store") / "store"
-    store = PictureStore.at(path, IDENTITY, stamps(3))
+    store = ImageStore.at(path, IDENTITY, stamps(3))
     for index, image in enumerate(images):
         store.put(index, image)
     return path.read_bytes(), images
@@ -306,16 +306,16 @@ def stamps(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
 
 
 def check(data: bytes, images: list[Image], identity: bytes = IDENTITY) -> int:
-    """Open a store of this content: each picture that it gives must be right. Returns how many it gives."""
+    """Open a store of this content: each image that it gives must be right. Returns how many it gives."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "store")
         path.write_bytes(data)
-        store = PictureStore.at(path, identity, stamps(3))
+        store = ImageStore.at(path, identity, stamps(3))
         missing = store.missing.tolist()
         store.seal()
         count = 0
         for index, image in enumerate(images):
-            with contextlib.suppress(DamagedPicture):
+            with contextlib.suppress(DamagedImage):
                 found = store.get(index)
                 assert (found is None) >= (index in missing)
                 if found is not None:
@@ -326,7 +326,7 @@ def check(data: bytes, images: list[Image], identity: bytes = IDENTITY) -> int:
 
 @settings(deadline=None, max_examples=300)
 @given(st.data())
-def test_no_damage_gives_a_wrong_picture(sound: tuple[bytes, list[Image]], data: st.DataObject) -> None:
+def test_no_damage_gives_a_wrong_image(sound: tuple[bytes, list[Image]], data: st.DataObject) -> None:
     whole, images = sound
     place, wrong = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(1, 255))
     damaged = bytearray(whole)
@@ -336,7 +336,7 @@ def test_no_damage_gives_a_wrong_picture(sound: tuple[bytes, list[Image]], data:
 
 @settings(deadline=None)
 @given(st.data())
-def test_a_cut_costs_the_pictures_beyond_it(sound: tuple[bytes, list[Image]], data: st.DataObject) -> None:
+def test_a_cut_costs_the_images_beyond_it(sound: tuple[bytes, list[Image]], data: st.DataObject) -> None:
     whole, images = sound
     length = data.draw(st.integers(0, len(whole)))
     lengths = np.cumsum([image.nbytes for image in images])
@@ -358,17 +358,17 @@ def test_files_that_are_no_caches_are_replaced(sound: tuple[bytes, list[Image]],
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=30), st.booleans(), st.randoms())
-def test_threads_put_pictures_of_any_shape(shapes: list[tuple[int, int]], memory: bool, random: object) -> None:
+def test_threads_put_images_of_any_shape(shapes: list[tuple[int, int]], memory: bool, random: object) -> None:
     rng = np.random.default_rng(len(shapes))
     images = [rng.integers(0, 256, (w, h, 3)).astype(np.uint8).swapaxes(0, 1) for h, w in shapes]  # non-contiguous
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "store")
         put = stamps(len(images))
-        store = PictureStore.in_memory(put) if memory else PictureStore.at(path, IDENTITY, put)
+        store = ImageStore.in_memory(put) if memory else ImageStore.at(path, IDENTITY, put)
         assert store.missing.tolist() == list(range(len(images)))
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(store.put, range(len(images)), images))
-        stores = [store] if memory else [store, PictureStore.at(path, IDENTITY, put)]
+        stores = [store] if memory else [store, ImageStore.at(path, IDENTITY, put)]
         for opened in stores:
             opened.seal()
             assert not len(opened.missing)
@@ -394,19 +394,19 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 def test_too_small_a_disk_is_told_beforehand(tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reader = CountingReader(photographs(tmp_path / "data", 40))
+    reader = CountingReader(make_images(tmp_path / "data", 40))
     assert make_source(reader, "disk") is reader
     assert reader.read == []
     told = capsys.readouterr().err
-    assert "40 pictures at 160 px, 2 MiB" in told
+    assert "40 images at 160 px, 2 MiB" in told
     assert "more than 90% of what is free" in told
-    assert list(small_disk.rglob("*.pictures")) == []
+    assert list(small_disk.rglob("*.images")) == []
 
 
 def test_a_disk_that_fills_up_is_told_and_given_back(
     tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    records = photographs(tmp_path / "data", 12)
+    records = make_images(tmp_path / "data", 12)
     filler = small_disk / "filler"
 
     class Filling(CountingReader):  # another program takes the disk while the cache is built
@@ -419,13 +419,13 @@ def test_a_disk_that_fills_up_is_told_and_given_back(
     assert make_source(reader, "disk") is reader
     told = capsys.readouterr().err
     assert told.count("No space left on device") == 1
-    assert list(small_disk.rglob("*.pictures")) == []
+    assert list(small_disk.rglob("*.images")) == []
     filler.unlink()
     assert make_source(CountingReader(records[:6]), "disk")(5).shape == (120, 160, 3)
 
 
 def test_a_full_disk_keeps_what_was_there_before(tmp_path: Path, small_disk: Path) -> None:
-    records = photographs(tmp_path / "data", 6)
+    records = make_images(tmp_path / "data", 6)
     before = digests(make_source(CountingReader(records), "disk"), 6)
     os.utime(records[1].path, ns=(1, 1))
     fill_the_disk(small_disk / "filler")
@@ -440,7 +440,7 @@ def test_a_full_disk_keeps_what_was_there_before(tmp_path: Path, small_disk: Pat
 def test_a_limit_of_file_size_is_told_and_nothing_is_left(
     tmp_path: Path, home: Path, place: str, limit: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reader = CountingReader(photographs(tmp_path / "data", 12))
+    reader = CountingReader(make_images(tmp_path / "data", 12))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
@@ -450,11 +450,11 @@ def test_a_limit_of_file_size_is_told_and_nothing_is_left(
     told = capsys.readouterr().err
     assert told.count("File too large") == 1
     assert "reading from files" in told
-    assert list(home.rglob("*.pictures")) == []
+    assert list(home.rglob("*.images")) == []
 
 
 def test_permission_denied_is_told(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reader = CountingReader(photographs(tmp_path / "data", 1))
+    reader = CountingReader(make_images(tmp_path / "data", 1))
     home.mkdir(parents=True)
     home.chmod(0o555)
     root = os.geteuid() == 0
@@ -482,7 +482,7 @@ def test_a_folder_that_cannot_be_made_is_told(
 
 
 def test_too_little_disk_leaves_a_started_cache_in_use(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = photographs(tmp_path / "data", 4)
+    records = make_images(tmp_path / "data", 4)
     make_source(CountingReader(records), "disk")
     os.utime(records[1].path, ns=(1, 1))
     monkeypatch.setattr(cache, "DISK_SHARE", 0.0)
@@ -496,10 +496,10 @@ def test_too_little_disk_leaves_a_started_cache_in_use(tmp_path: Path, home: Pat
 def test_no_sample_writes_to_the_cache(tmp_path: Path, place: str) -> None:
     """Views are read-only, so that a step which writes would raise: none does, also where no augmentation is drawn."""
     records = make_records(tmp_path / "data", [(64, 64), (40, 64), (64, 30), (32, 32)])
-    still = Hyp().override(hsv_h=0, hsv_s=0, hsv_v=0, translate=0, scale=0, fliplr=0, mosaic=0)
-    for hyp in (still, Hyp().override(mixup=1, copy_paste=1, mosaic=1)):
+    still = TrainRecipe().override(hsv_h=0, hsv_s=0, hsv_v=0, translate=0, scale=0, fliplr=0, mosaic=0)
+    for recipe in (still, TrainRecipe().override(mixup=1, copy_paste=1, mosaic=1)):
         for augmented in (False, True):
-            plain, cached = (DetectionDataset(records, hyp, 64, augment=augmented, cache=c) for c in (None, place))
+            plain, cached = (DetectionDataset(records, recipe, 64, augment=augmented, cache=c) for c in (None, place))
             for index in range(4):
                 a, b = (d[draw(index, mosaic=augmented, shape=(64, 64))] for d in (plain, cached))
                 assert torch.equal(collate([a]).images, collate([b]).images)
@@ -510,7 +510,9 @@ def test_forked_workers_make_the_same_batches_from_a_file(tmp_path: Path) -> Non
     split = Split("train", list("abcde"), [1, 2, 3, 4, 5], make_records(tmp_path / "data", shapes))
     for _ in range(2):  # made, then found
         kinds = [(None, 0), ("disk", 2)]
-        plain, cached = (make_loader(split, Hyp(), img_size=64, batch=2, augment=True, workers=w, cache=c) for c, w in kinds)
+        plain, cached = (
+            make_loader(split, TrainRecipe(), img_size=64, batch=2, augment=True, workers=w, cache=c) for c, w in kinds
+        )
         pairs = list(zip(plain, cached, strict=True))
         assert len(pairs) == 3
         assert all(torch.equal(a.images, b.images) and torch.equal(a.boxes, b.boxes) for a, b in pairs)

@@ -16,7 +16,7 @@ sides = st.integers(1, 300)
 
 @settings(max_examples=80, deadline=None)
 @given(sides, sides, st.sampled_from([64, 96, 160]), st.sampled_from([64, 128]), st.booleans())
-def test_a_letterboxed_picture_lies_centred_in_grey(h: int, w: int, height: int, width: int, scaleup: bool) -> None:
+def test_a_letterboxed_image_lies_centerd_in_gray(h: int, w: int, height: int, width: int, scaleup: bool) -> None:
     image = np.full((h, w, 3), 255, np.uint8)
     boxed, gain, (left, top) = letterbox(image, (height, width), scaleup=scaleup)
     assert boxed.shape == (height, width, 3)
@@ -36,7 +36,7 @@ def test_a_letterboxed_picture_lies_centred_in_grey(h: int, w: int, height: int,
 
 @settings(max_examples=80, deadline=None)
 @given(sides, sides, st.lists(st.floats(0, 1), min_size=4, max_size=4))
-def test_boxes_come_back_to_the_original_picture(h: int, w: int, corners: list[float]) -> None:
+def test_boxes_come_back_to_the_original_image(h: int, w: int, corners: list[float]) -> None:
     x1, x2, y1, y2 = (*sorted(corners[:2]), *sorted(corners[2:]))
     box = torch.tensor([[x1 * w, y1 * h, x2 * w, y2 * h]], dtype=torch.float64)
     _, gain, pad = letterbox(np.zeros((h, w, 3), np.uint8), (128, 160))
@@ -46,7 +46,7 @@ def test_boxes_come_back_to_the_original_picture(h: int, w: int, corners: list[f
     assert torch.allclose(batched.double(), box, atol=PIXEL_ROUNDING)
 
 
-def test_several_pictures_at_once_are_each_alone() -> None:
+def test_several_images_at_once_are_each_alone() -> None:
     boxes, scale = torch.rand(3, 5, 4) * 200 - 20, torch.tensor([0.5, 1.3, 2.0])
     pad, sizes = torch.rand(3, 2) * 9, [(50, 100), (120, 31), (64, 64)]
     padding, size = (torch.as_tensor(t, dtype=torch.float32).T.reshape(2, 3, 1, 1) for t in (pad, sizes))
@@ -64,13 +64,13 @@ def test_the_drawn_object_comes_back_to_its_place() -> None:
     assert map_to_image(seen, gain, pad, (480, 640)).tolist() == [[320, 120, 480, 240]]
 
 
-def test_boxes_are_clipped_to_the_original_picture() -> None:
+def test_boxes_are_clipped_to_the_original_image() -> None:
     boxes = torch.tensor([[-10.0, 5.0, 500.0, 400.0]])
     assert map_to_image(boxes, 2.0, (4, 7), (50, 100)).tolist() == [[0, 0, 100, 50]]
     assert boxes.tolist() == [[-10, 5, 500, 400]]  # the input is left alone
 
 
-def test_a_picture_that_fits_is_not_copied() -> None:
+def test_a_image_that_fits_is_not_copied() -> None:
     image = np.zeros((64, 96, 3), np.uint8)
     boxed, gain, pad = letterbox(image, (64, 96))
     assert boxed is image
@@ -85,7 +85,7 @@ def test_with_a_stride_only_as_much_is_padded_as_needed() -> None:
     assert letterbox(np.zeros((30, 20, 3), np.uint8), (640, 640), scaleup=False, stride=32)[0].shape == (32, 32, 3)
 
 
-def test_an_empty_picture_is_refused() -> None:
+def test_an_empty_image_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         letterbox(np.zeros((0, 5, 3), np.uint8), (64, 64))
 

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.data.test_dataset import make_split
 from tests.support import shared
 from yolov9k.common.errors import UserError
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import Batch, make_loader
 from yolov9k.data.records import Split
@@ -34,8 +34,8 @@ def equal(first: Batch, second: Batch) -> bool:
 
 
 def test_batches_do_not_depend_on_the_workers(split: Split) -> None:
-    alone = make_loader(split, Hyp(), img_size=64, batch=3, augment=True, workers=0, epochs=20, seed=5)
-    helped = make_loader(split, Hyp(), img_size=64, batch=3, augment=True, workers=2, epochs=20, seed=5)
+    alone = make_loader(split, TrainRecipe(), img_size=64, batch=3, augment=True, workers=0, epochs=20, seed=5)
+    helped = make_loader(split, TrainRecipe(), img_size=64, batch=3, augment=True, workers=2, epochs=20, seed=5)
     epochs = {}
     for epoch in (0, 3, 19):
         alone.set_epoch(epoch)
@@ -60,12 +60,14 @@ def test_batches_do_not_depend_on_the_workers(split: Split) -> None:
 
 
 def test_seeds_differ(split: Split) -> None:
-    one, two = (next(iter(make_loader(split, Hyp(), img_size=64, batch=7, augment=True, workers=0, seed=s))) for s in (1, 2))
+    one, two = (
+        next(iter(make_loader(split, TrainRecipe(), img_size=64, batch=7, augment=True, workers=0, seed=s))) for s in (1, 2)
+    )
     assert not torch.equal(one.images, two.images)
 
 
-def test_a_batch_holds_pictures_and_padded_boxes(split: Split) -> None:
-    batch = next(iter(make_loader(split, Hyp(), img_size=64, batch=4, augment=False, workers=0)))
+def test_a_batch_holds_images_and_padded_boxes(split: Split) -> None:
+    batch = next(iter(make_loader(split, TrainRecipe(), img_size=64, batch=4, augment=False, workers=0)))
     assert batch.images.shape == (4, 3, 64, 64)
     assert batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous()
@@ -87,7 +89,7 @@ def test_a_batch_holds_pictures_and_padded_boxes(split: Split) -> None:
 def test_images_are_rgb(tmp_path: Path) -> None:
     split = make_split(tmp_path, [(32, 32)])
     Image.new("RGB", (32, 32), (200, 100, 50)).save(split.records[0].path)
-    batch = next(iter(make_loader(split, Hyp(), img_size=32, batch=1, augment=False, workers=0)))
+    batch = next(iter(make_loader(split, TrainRecipe(), img_size=32, batch=1, augment=False, workers=0)))
     assert batch.images[0, :, 5, 5].tolist() == [200, 100, 50]
 
 
@@ -95,14 +97,14 @@ def test_no_object_at_all_still_gives_a_row(tmp_path: Path) -> None:
     split = make_split(tmp_path, SHAPES)
     split.records = [split.records[3]]  # the one without labels
     for augment in (True, False):
-        loader = make_loader(split, Hyp(), img_size=64, batch=16, augment=augment, workers=0, epochs=99)
+        loader = make_loader(split, TrainRecipe(), img_size=64, batch=16, augment=augment, workers=0, epochs=99)
         (batch,) = loader
         assert batch.boxes.shape == (1, 1, 5)
         assert batch.counts.tolist() == [0]
 
 
 def test_rectangular_batches_are_sorted_and_small(split: Split) -> None:
-    loader = make_loader(split, Hyp(), img_size=64, batch=2, augment=False, rect=True, workers=0, stride=32)
+    loader = make_loader(split, TrainRecipe(), img_size=64, batch=2, augment=False, rect=True, workers=0, stride=32)
     batches = list(loader)
     assert [b.indices for b in batches] == [[4, 0], [2, 3], [5, 1], [6]]
     assert [tuple(b.images.shape[2:]) for b in batches] == [(64, 96), (96, 96), (96, 96), (96, 64)]
@@ -111,13 +113,13 @@ def test_rectangular_batches_are_sorted_and_small(split: Split) -> None:
             record = split.records[index]
             if batch.counts[row]:
                 height, width = batch.images.shape[2:]
-                centre = batch.boxes[row, 0, 1:3] * torch.tensor([width, height])
+                center = batch.boxes[row, 0, 1:3] * torch.tensor([width, height])
                 middle = torch.tensor([record.width, record.height]) / 2 * batch.scale[row] + batch.pad[row]
-                assert torch.allclose(centre, middle, atol=1.0)
+                assert torch.allclose(center, middle, atol=1.0)
 
 
 def test_rectangular_training_shuffles_batches_only(split: Split) -> None:
-    loader = make_loader(split, Hyp(), img_size=64, batch=2, augment=True, rect=True, workers=0, epochs=99)
+    loader = make_loader(split, TrainRecipe(), img_size=64, batch=2, augment=True, rect=True, workers=0, epochs=99)
     orders = []
     for epoch in range(6):
         loader.set_epoch(epoch)
@@ -131,14 +133,14 @@ def test_rectangular_training_shuffles_batches_only(split: Split) -> None:
 
 
 def test_mosaic_ends_before_the_last_epochs(split: Split) -> None:
-    loader = make_loader(split, Hyp(), img_size=64, batch=2, augment=True, workers=0, epochs=20, close_mosaic=5)
+    loader = make_loader(split, TrainRecipe(), img_size=64, batch=2, augment=True, workers=0, epochs=20, close_mosaic=5)
     for epoch, expected in ((0, True), (14, True), (15, False), (19, False)):
         loader.set_epoch(epoch)
         assert {d.mosaic for b in loader.sampler for d in b} == {expected}
 
 
 def test_multi_scale_gives_each_batch_a_size(split: Split) -> None:
-    loader = make_loader(split, Hyp(), img_size=128, batch=1, augment=True, workers=0, multi_scale=True, epochs=99)
+    loader = make_loader(split, TrainRecipe(), img_size=128, batch=1, augment=True, workers=0, multi_scale=True, epochs=99)
     sizes = set()
     for epoch in range(8):
         loader.set_epoch(epoch)
@@ -150,13 +152,13 @@ def test_multi_scale_gives_each_batch_a_size(split: Split) -> None:
     for batch, output in zip(loader, expected, strict=True):
         assert tuple(batch.images.shape[2:]) == output
         assert batch.boxes[..., 1:].max() <= 1
-    plain = make_loader(split, Hyp(), img_size=128, batch=1, augment=False, workers=0, multi_scale=True)
+    plain = make_loader(split, TrainRecipe(), img_size=128, batch=1, augment=False, workers=0, multi_scale=True)
     assert {tuple(b.images.shape[2:]) for b in plain} == {(128, 128)}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_pictures_are_counted_and_named_once(split: Split, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
-    loader = make_loader(split, Hyp(), img_size=64, batch=2, augment=True, workers=workers, epochs=99)
+def test_unreadable_images_are_counted_and_named_once(split: Split, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
+    loader = make_loader(split, TrainRecipe(), img_size=64, batch=2, augment=True, workers=workers, epochs=99)
     split.records[2].path.unlink()
     for epoch in range(2):
         loader.set_epoch(epoch)
@@ -170,7 +172,7 @@ def test_unreadable_pictures_are_counted_and_named_once(split: Split, workers: i
 def test_nothing_readable_ends_with_one_line(split: Split, workers: int) -> None:
     for record in split.records:
         record.path.unlink()
-    loader = make_loader(split, Hyp(), img_size=64, batch=2, augment=True, workers=workers)
+    loader = make_loader(split, TrainRecipe(), img_size=64, batch=2, augment=True, workers=workers)
     with pytest.raises(UserError, match="can be read") as caught:
         list(loader)
     assert "\n" not in str(caught.value)
@@ -178,8 +180,8 @@ def test_nothing_readable_ends_with_one_line(split: Split, workers: int) -> None
 
 
 def test_the_memory_cache_serves_forked_workers(split: Split) -> None:
-    cached = make_loader(split, Hyp(), img_size=64, batch=3, augment=True, workers=2, epochs=99, cache="ram")
-    plain = make_loader(split, Hyp(), img_size=64, batch=3, augment=True, workers=0, epochs=99)
+    cached = make_loader(split, TrainRecipe(), img_size=64, batch=3, augment=True, workers=2, epochs=99, cache="ram")
+    plain = make_loader(split, TrainRecipe(), img_size=64, batch=3, augment=True, workers=0, epochs=99)
     expected = list(plain)
     cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 2)  # OpenCV's threads exist when the workers fork
     for record in split.records:
@@ -194,20 +196,20 @@ def test_the_memory_cache_serves_forked_workers(split: Split) -> None:
 )
 def test_bad_settings_are_refused(split: Split, change: dict[str, int], match: str) -> None:
     with pytest.raises(UserError, match=match):
-        make_loader(split, Hyp(), **{"img_size": 64, "batch": 2, "augment": True, "workers": 0, **change})  # type: ignore[arg-type]
+        make_loader(split, TrainRecipe(), **{"img_size": 64, "batch": 2, "augment": True, "workers": 0, **change})  # type: ignore[arg-type]
 
 
 def test_an_empty_split_is_refused(split: Split) -> None:
     split.records = []
-    with pytest.raises(UserError, match="no pictures"):
-        make_loader(split, Hyp(), img_size=64, batch=2, augment=True)
+    with pytest.raises(UserError, match="no images"):
+        make_loader(split, TrainRecipe(), img_size=64, batch=2, augment=True)
 
 
 @pytest.mark.parametrize("name", ["data/bccd", "data/coco-demo"])
 def test_real_data_flows(name: str) -> None:
     split = load_split(shared(name), "train")
     split.records = split.records[:12]
-    loader = make_loader(split, Hyp(), img_size=160, batch=8, augment=True, workers=0, epochs=99)
+    loader = make_loader(split, TrainRecipe(), img_size=160, batch=8, augment=True, workers=0, epochs=99)
     counts = 0
     for batch in loader:
         assert batch.images.shape[1:] == (3, 160, 160)

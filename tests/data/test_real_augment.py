@@ -1,4 +1,4 @@
-"""Real photographs: the fused pass against OpenCV's five, the device's batches against the workers'."""
+"""Real images: the fused pass against OpenCV's five, the device's batches against the workers'."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.augment_cases import render
 from tests.data.test_loader import equal
 from tests.support import shared
 from tests.tolerances import HSV_LEVELS, OPENCV_BOXES, OPENCV_LEVELS, OPENCV_MEAN
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data import augment
 from yolov9k.data.augment import View
 from yolov9k.data.cache.image_cache import Reader
@@ -24,34 +24,34 @@ from yolov9k.data.records import Split
 
 SIZE = 320
 SOURCES = ["data/coco-demo", "data/bccd"]
-HYPS = {
-    "default": Hyp().override(mixup=0.5),
-    "restless": Hyp().override(degrees=20, shear=8, perspective=0.0005, flipud=0.5, mixup=0.5, copy_paste=0.8),
+RECIPES = {
+    "default": TrainRecipe().override(mixup=0.5),
+    "restless": TrainRecipe().override(degrees=20, shear=8, perspective=0.0005, flipud=0.5, mixup=0.5, copy_paste=0.8),
 }
 
 
-def photographs(name: str) -> Split:
+def real_split(name: str) -> Split:
     split = load_split(shared(name), "train")
     split.records = split.records[:12]
     return split
 
 
-@pytest.mark.parametrize("hyp", HYPS)
+@pytest.mark.parametrize("hyp", RECIPES)
 @pytest.mark.parametrize("name", SOURCES)
-def test_pictures_and_boxes_are_opencvs(name: str, hyp: str) -> None:
-    """Colours aside, which follow. OpenCV blends the same neighbours; positions and weights are rounded on their own grids."""
-    split = photographs(name)
-    dataset = DetectionDataset(split.records, HYPS[hyp], SIZE, augment=True)
+def test_images_and_boxes_are_opencvs(name: str, hyp: str) -> None:
+    """Colors aside, which follow. OpenCV blends the same neighbors; positions and weights are rounded on their own grids."""
+    split = real_split(name)
+    dataset = DetectionDataset(split.records, RECIPES[hyp], SIZE, augment=True)
     reader = Reader(split.records, SIZE, fast=True)
     images = [reader(i) for i in range(len(split.records))]
     tiles = [(i, Labels.of_records([r], [(*i.shape[1::-1], 0, 0)])) for i, r in zip(images, split.records, strict=True)]
     objects = 0
     for seed in range(12):
-        recipe = augment.draw(np.random.default_rng(seed), HYPS[hyp], seed % len(tiles), len(tiles), mosaic=True)
-        views = dataset.apply(recipe, seed, (SIZE, SIZE), [])
-        share, plain = (recipe.mix if len(views) > 1 else 1.0), (1.0, 1.0, 1.0)
+        params = augment.draw(np.random.default_rng(seed), RECIPES[hyp], seed % len(tiles), len(tiles), mosaic=True)
+        views = dataset.apply(params, seed, (SIZE, SIZE), [])
+        share, plain = (params.mix if len(views) > 1 else 1.0), (1.0, 1.0, 1.0)
         found, classes, boxes = render(Sample(views, share, plain, 0, (SIZE, SIZE), (SIZE, SIZE)))
-        still = augment.Recipe(recipe.mosaics, recipe.mix, recipe.warp, plain, recipe.across, recipe.upside)
+        still = augment.AugmentParams(params.mosaics, params.mix, params.warp, plain, params.flip_lr, params.flip_ud)
         wanted, labels = opencv_input.apply(still, tiles, SIZE)
         off = np.abs(found.astype(int) - wanted)
         assert off.mean() <= OPENCV_MEAN
@@ -63,18 +63,18 @@ def test_pictures_and_boxes_are_opencvs(name: str, hyp: str) -> None:
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_colours_of_photographs_are_opencvs(name: str) -> None:
-    """Of the very same pixels: a photograph as it is, by drawn gains."""
+def test_colors_of_images_are_opencvs(name: str) -> None:
+    """Of the very same pixels: an image as it is, by drawn gains."""
     rng = np.random.default_rng(1)
-    split = photographs(name)
+    split = real_split(name)
     reader = Reader(split.records, SIZE, fast=True)
     for index in range(4):
         image = reader(index)
         shape = (image.shape[0], image.shape[1])
-        gains = augment.draw(rng, Hyp(), 0, 1, mosaic=False).gains
+        gains = augment.draw(rng, TrainRecipe(), 0, 1, mosaic=False).gains
         canvas = augment.Canvas(shape, (augment.Layer(image, 0, 0),), Labels.empty())
         found = render(Sample((View(canvas, np.eye(3)),), 1.0, gains, 0, shape, shape))[0]
-        off = np.abs(found.astype(int) - opencv_input.recolour(image, gains))
+        off = np.abs(found.astype(int) - opencv_input.recolor(image, gains))
         assert off.max() <= HSV_LEVELS
 
 
@@ -85,8 +85,8 @@ def test_a_device_makes_the_very_same_batches(name: str, kind: str) -> None:
         "img_size": 96, "batch": 4, "augment": kind != "evaluation", "rect": kind == "rectangular",
         "multi_scale": kind == "scaled", "epochs": 99, "seed": 3,
     }  # fmt: skip
-    worker = make_loader(photographs(name), HYPS["default"], workers=0, **options)  # type: ignore[arg-type]
-    device = make_loader(photographs(name), HYPS["default"], workers=2, augment_on="cpu", **options)  # type: ignore[arg-type]
+    worker = make_loader(real_split(name), RECIPES["default"], workers=0, **options)  # type: ignore[arg-type]
+    device = make_loader(real_split(name), RECIPES["default"], workers=2, augment_on="cpu", **options)  # type: ignore[arg-type]
     made, raw = list(worker), list(device.raw())
     assert len(made) == 3
     assert all(equal(a, b) for a, b in zip(made, device, strict=True))
@@ -102,18 +102,18 @@ def test_a_device_makes_the_very_same_batches(name: str, kind: str) -> None:
 
 
 def test_only_what_is_seen_is_packed() -> None:
-    """Cropping to the view changes no byte of the picture and leaves most of a mosaic's pixels behind."""
-    split = photographs("data/coco-demo")
-    dataset = DetectionDataset(split.records, Hyp(), SIZE, augment=True)
+    """Cropping to the view changes no byte of the image and leaves most of a mosaic's pixels behind."""
+    split = real_split("data/coco-demo")
+    dataset = DetectionDataset(split.records, TrainRecipe(), SIZE, augment=True)
     for seed in range(8):
-        recipe = augment.draw(np.random.default_rng(seed), HYPS["restless"], 0, len(dataset), mosaic=True)
-        view = dataset.apply(recipe, 0, (SIZE, SIZE), [])[0]
+        params = augment.draw(np.random.default_rng(seed), RECIPES["restless"], 0, len(dataset), mosaic=True)
+        view = dataset.apply(params, 0, (SIZE, SIZE), [])[0]
         inverse = view.inverse((SIZE, SIZE), (SIZE, SIZE))
         seen = view.seen(inverse, (SIZE, SIZE))
         assert sum(layer.image.size for layer in seen) <= sum(layer.image.size for layer in view.canvas.layers)
-        sample = Sample((view,), 1.0, recipe.gains, 0, (SIZE, SIZE), (SIZE, SIZE))
+        sample = Sample((view,), 1.0, params.gains, 0, (SIZE, SIZE), (SIZE, SIZE))
         cropped = render(sample)[0]
-        whole = render(Sample((_Uncropped(view.canvas, view.matrix),), 1.0, recipe.gains, 0, (SIZE, SIZE), (SIZE, SIZE)))[0]
+        whole = render(Sample((_Uncropped(view.canvas, view.matrix),), 1.0, params.gains, 0, (SIZE, SIZE), (SIZE, SIZE)))[0]
         assert np.array_equal(cropped, whole)
 
 
@@ -125,11 +125,11 @@ class _Uncropped(View):
 def test_a_view_without_rotation_stays_upright_to_the_bit() -> None:
     """The host's fast path, same columns in all rows, asks for exact zeros."""
     for seed in range(50):
-        recipe = augment.draw(np.random.default_rng(seed), Hyp(), 0, 4, mosaic=True)
+        params = augment.draw(np.random.default_rng(seed), TrainRecipe(), 0, 4, mosaic=True)
         shape = (SIZE, SIZE)
-        flips = augment.mirror(shape, across=recipe.across, upside=recipe.upside)
+        flips = augment.mirror(shape, flip_lr=params.flip_lr, flip_ud=params.flip_ud)
         canvas = augment.Canvas((2 * SIZE, 2 * SIZE), (), Labels.empty())
-        view = View(canvas, flips @ recipe.mosaics[0].warp.matrix(canvas.shape, shape))
+        view = View(canvas, flips @ params.mosaics[0].warp.matrix(canvas.shape, shape))
         inverse = view.inverse(shape, (SIZE + 32, SIZE - 32))
         assert inverse[0, 1] == inverse[1, 0] == inverse[2, 0] == inverse[2, 1] == 0
         assert inverse[2, 2] == 1

@@ -1,4 +1,4 @@
-"""Real photographs and real clips through the command line: training, validation, prediction."""
+"""Real images and real clips through the command line: training, validation, prediction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def frames(path: Path) -> int:
     return count
 
 
-def test_coco_photographs_train_and_both_clips_are_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coco_images_train_and_both_clips_are_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, clips = shared("data/coco-demo"), shared("data/video")
     monkeypatch.chdir(tmp_path)
     common = ["--data", data, "--img", 64, "--batch", 9, "--device", "cpu", "--workers", 1]

@@ -39,7 +39,7 @@ def test_layout_and_labels(tmp_path: Path) -> None:
             np.testing.assert_allclose(corners, scene.boxes, atol=1e-3)  # six digits in the file
 
 
-def test_same_seed_same_bytes_and_another_seed_other_pictures(tmp_path: Path) -> None:
+def test_same_seed_same_bytes_and_another_seed_other_images(tmp_path: Path) -> None:
     first, second, other = (
         contents(synthetic.generate(tmp_path / name, train=4, val=2, size=64, seed=seed).parent)
         for name, seed in (("a", 5), ("b", 5), ("c", 6))
@@ -97,7 +97,7 @@ def test_numbers_out_of_range_are_named(tmp_path: Path, wrong: dict[str, int]) -
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**31), st.integers(32, 160))
-def test_scenes_hold_one_to_four_boxes_inside_the_picture(seed: int, size: int) -> None:
+def test_scenes_hold_one_to_four_boxes_inside_the_image(seed: int, size: int) -> None:
     scene = synthetic.draw_scene((seed, 0, 0), size)
     assert scene.image.shape == (size, size, 3)
     assert scene.image.dtype == np.uint8

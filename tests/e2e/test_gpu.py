@@ -1,4 +1,4 @@
-"""What only a GPU can show: captures in CUDA graphs, no synchronisation, memory, the same result every time."""
+"""What only a GPU can show: captures in CUDA graphs, no synchronization, memory, the same result every time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.ops.test_simt import assign_cases, crowded_cases, expected, nms_cases
 from tests.support import assign_case, nms_prediction
 from tests.tolerances import AVERAGE_PRECISION, CAPTURED
 from yolov9k import create_model, native
-from yolov9k.common.host_copy import HandOver
+from yolov9k.common.host_copy import AsyncHostCopy
 from yolov9k.common.timing import Clock
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.loader import make_loader
 from yolov9k.engine import TrainStep
 from yolov9k.engine.evaluate import validator
@@ -110,9 +110,11 @@ def test_other_streams_and_devices_arguments() -> None:
 def training(mode: str, amp: str, backend: str = "auto") -> tuple[TrainStep, list[tuple[Tensor, Tensor, Tensor]]]:
     """A step of yolov9-t, two batches to an update, and twelve batches of two sizes, one of them crowded."""
     torch.manual_seed(0)
-    hyp = Hyp(nominal_batch=4, warmup_epochs=0.0)
+    recipe = TrainRecipe(nominal_batch=4, warmup_epochs=0.0)
     model = create_model("yolov9-t", 3).cuda().train().use(backend)
-    step = TrainStep(model, make_criterion(model, hyp), hyp, mode, batch=2, schedule=Schedule(hyp, 2, 100, 10), amp=amp)
+    step = TrainStep(
+        model, make_criterion(model, recipe), recipe, mode, batch=2, schedule=Schedule(recipe, 2, 100, 10), amp=amp
+    )
     work = []
     for i in range(24):
         boxes = torch.rand(2, 40 if i == 20 else 5, 5) * 0.4 + 0.3
@@ -169,11 +171,11 @@ def test_validation_never_waits_but_for_the_hand_over(
 ) -> None:
     """While batches are worked on; and its figures are the CPU's, from memory that the host may still be reading."""
     torch.manual_seed(0)
-    split, hyp = synthetic_samples.split(tmp_path), Hyp()
+    split, recipe = synthetic_samples.split(tmp_path), TrainRecipe()
     model = create_model("yolov9-t", 2)
     model.names = split.names
-    loader = make_loader(split, hyp, img_size=128, batch=1, augment=False, rect=True, workers=0)
-    options: dict[str, Any] = {"criterion": make_criterion(model, hyp) if with_loss else None, "progress": False}
+    loader = make_loader(split, recipe, img_size=128, batch=1, augment=False, rect=True, workers=0)
+    options: dict[str, Any] = {"criterion": make_criterion(model, recipe) if with_loss else None, "progress": False}
     wanted = validator.validate(model, loader, split=split, **options)
     validator.validate(model.cuda(), loader, split=split, amp=amp, **options)  # tuned, compiled
     over = validator._Run.over
@@ -197,12 +199,12 @@ def test_validation_never_waits_but_for_the_hand_over(
 def test_hand_over_gives_what_was_computed_not_what_came_after() -> None:
     """The device is kept busy: copies are asked for long before their values exist."""
     taken: list[tuple[int, list[float]]] = []
-    hand_over = HandOver(lambda item, tensor: taken.append((item, tensor.tolist())), torch.device("cuda"))
+    host_copy = AsyncHostCopy(lambda item, tensor: taken.append((item, tensor.tolist())), torch.device("cuda"))
     for number in range(6):
         torch.cuda._sleep(10_000_000)
-        hand_over.give(number, torch.full((3,), float(number), device="cuda"))
+        host_copy.give(number, torch.full((3,), float(number), device="cuda"))
         assert len(taken) == number  # the last one is still on its way
-    hand_over.finish()
+    host_copy.finish()
     assert taken == [(number, [float(number)] * 3) for number in range(6)]
 
 

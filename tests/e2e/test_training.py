@@ -23,7 +23,7 @@ from tests.support import little_model
 from tests.tolerances import RESUMED
 from yolov9k import load
 from yolov9k.common.errors import UserError
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.cache import nvjpeg
 from yolov9k.data.config import load_split
@@ -43,10 +43,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plain_options(scenes: Path, folder: Path) -> dict[str, Any]:
     """Two epochs of gelan-t on the scenes, into `folder`."""
-    hyp = folder / "hyp.yaml"
-    hyp.write_text(yaml.safe_dump(HYP))
+    recipe = folder / "hyp.yaml"
+    recipe.write_text(yaml.safe_dump(HYP))
     return {
-        "data": str(scenes), "cfg": "gelan-t", "img": 64, "batch": 4, "epochs": 2, "hyp": str(hyp), "device": "cpu",
+        "data": str(scenes), "cfg": "gelan-t", "img": 64, "batch": 4, "epochs": 2, "hyp": str(recipe), "device": "cpu",
         "workers": 0, "project": str(folder / "runs"), "name": "exp", "close_mosaic": 0,
     }  # fmt: skip
 
@@ -79,7 +79,7 @@ def rows(directory: Path) -> list[dict[str, str]]:
 
 
 def test_schedule_is_the_papers() -> None:
-    schedule = Schedule(Hyp(), batch=16, iterations_per_epoch=1000, epochs=500)
+    schedule = Schedule(TrainRecipe(), batch=16, iterations_per_epoch=1000, epochs=500)
     assert schedule.warmup == 3000
     assert schedule.accumulate == 4
     first, middle, late = schedule.at(0), schedule.at(1500), schedule.at(499 * 1000)
@@ -94,11 +94,11 @@ def test_schedule_is_the_papers() -> None:
 
 
 def test_warm_up_lasts_at_least_a_hundred_iterations() -> None:
-    assert Schedule(Hyp(), 16, 5, 500).warmup == 100
-    assert Schedule(Hyp(warmup_epochs=0.0), 16, 5, 500).warmup == 0
+    assert Schedule(TrainRecipe(), 16, 5, 500).warmup == 100
+    assert Schedule(TrainRecipe(warmup_epochs=0.0), 16, 5, 500).warmup == 0
 
 
-def test_a_run_leaves_weights_figures_and_pictures(straight: tuple[Trainer, ValidationResult]) -> None:
+def test_a_run_leaves_weights_figures_and_images(straight: tuple[Trainer, ValidationResult]) -> None:
     run, result = straight
     lines = rows(run.directory)
     assert tuple(lines[0]) == COLUMNS
@@ -141,7 +141,7 @@ def test_nothing_to_resume_is_said(straight: tuple[Trainer, ValidationResult], t
     run, _ = straight
     with pytest.raises(UserError, match=r"its 2 epochs are done, nothing to resume"):
         Trainer.resume(run.directory / "weights" / "last.pt")
-    with pytest.raises(UserError, match=r"best\.pt: holds no optimiser state"):
+    with pytest.raises(UserError, match=r"best\.pt: holds no optimizer state"):
         Trainer.resume(run.directory / "weights" / "best.pt")
     with pytest.raises(UserError, match=r"no run with weights/last\.pt"):
         latest_checkpoint(tmp_path / "nowhere")
@@ -179,14 +179,14 @@ def test_options_train(little: dict[str, Any], changes: dict[str, Any]) -> None:
     assert kept == {"best.pt", "last.pt", *(["epoch1.pt"] if changes.get("save_period") else [])}
 
 
-def test_pictures_with_few_objects_are_left_out(options: dict[str, Any]) -> None:
+def test_images_with_few_objects_are_left_out(options: dict[str, Any]) -> None:
     counts = [len(record.classes) for record in load_split(options["data"], "train").records]
     least = max(counts)
     assert least > min(counts)
     run = trainer(options, min_items=least)
     assert [len(record.classes) for record in run.train_split.records] == [n for n in counts if n == least]
     assert len(run.val_split.records) == len(load_split(options["data"], "val").records)
-    with pytest.raises(UserError, match=rf"--min-items 99: none of {len(counts)} training pictures has as many"):
+    with pytest.raises(UserError, match=rf"--min-items 99: none of {len(counts)} training images has as many"):
         trainer(options, min_items=99)
 
 
@@ -203,8 +203,8 @@ def test_frozen_layers_keep_their_weights(options: dict[str, Any], little: dict[
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 2), (0, 3)])
 def test_patience_stops_early(little: dict[str, Any], patience: int, epochs: int) -> None:
-    hyp = Path(little["hyp"])
-    hyp.write_text(yaml.safe_dump({**HYP, "lr0": 1e-9, "warmup_bias_lr": 0.0}))
+    recipe = Path(little["hyp"])
+    recipe.write_text(yaml.safe_dump({**HYP, "lr0": 1e-9, "warmup_bias_lr": 0.0}))
     run = trainer(little, epochs=3, patience=patience)
     run.fit()
     assert len(rows(run.directory)) == epochs
@@ -225,7 +225,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(little: dict[str, Any]) -> None
     with torch.no_grad():
         run.model.model[0].conv.weight.fill_(math.nan)  # type: ignore[union-attr]
     message = (
-        r"the loss was not finite for 10 iterations in a row; the model's model\.0\.conv\.weight is not finite; pictures "
+        r"the loss was not finite for 10 iterations in a row; the model's model\.0\.conv\.weight is not finite; images "
         r"\d+\.jpg, .*; lower lr0 \(0\.01\) or train with --amp off; .*last\.pt is the last good state"
     )
     with pytest.raises(UserError, match=message):
@@ -295,7 +295,7 @@ def test_run_directories_are_numbered(tmp_path: Path) -> None:
     assert make_run_directory(tmp_path, "exp", exist_ok=True).name == "exp"
 
 
-def test_picture_size_is_rounded_and_said(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_image_size_is_rounded_and_said(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert trainer(options, img=60).options.img == 64
     assert "--img 60 is no multiple of 32; 64 is used" in capsys.readouterr().err
 
@@ -309,12 +309,12 @@ def test_a_damaged_layer_table_is_named(options: dict[str, Any], tmp_path: Path)
 
 def test_train_and_val_of_other_classes_are_refused_in_one_line(options: dict[str, Any], tmp_path: Path) -> None:
     """COCO files carry their own classes, each part its own."""
-    picture = tmp_path / "a.png"
-    Image.new("RGB", (32, 32)).save(picture)
+    image = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
     for part, names in (("train", ["cat", "dog"]), ("val", ["dog", "cat"])):
         categories = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
         box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 16, 16]}
-        entry = {"id": 1, "file_name": picture.name, "width": 32, "height": 32}
+        entry = {"id": 1, "file_name": image.name, "width": 32, "height": 32}
         content = {"images": [entry], "annotations": [box], "categories": categories}
         (tmp_path / f"{part}.json").write_text(json.dumps(content))
     data = tmp_path / "data.yaml"
@@ -342,7 +342,7 @@ def test_faulty_labels_are_counted_and_strict_refuses_them(
     label = sorted((data.parent / "labels" / "train").glob("*.txt"))[0]
     label.write_text(label.read_text() + "9 0.5 0.5 0.1 0.1\n")
     trainer(options, data=str(data))
-    assert "train: 1 faulty labels or pictures are left out" in capsys.readouterr().err
+    assert "train: 1 faulty labels or images are left out" in capsys.readouterr().err
     with pytest.raises(UserError, match=label.name):
         trainer(options, data=str(data), strict=True)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine.test_step import BOXES, COUNTS, pictures, tiny  # noqa: F401  (a fixture)
+from tests.engine.test_step import BOXES, COUNTS, random_images, tiny  # noqa: F401  (a fixture)
 from tests.tolerances import STEP_BY_HAND
 from yolov9k import create_model
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.flat_storage import ALIGN, FlatStorage
 from yolov9k.engine.train.reference_step import ReferenceStep, make_optimizer
 from yolov9k.losses import DetectionLoss
@@ -35,9 +35,9 @@ def test_the_model_is_unchanged_but_lies_in_one_place(tiny: YOLOv9) -> None:  # 
         assert torch.equal(value, before[key]), key
 
 
-def test_groups_are_the_optimisers() -> None:
+def test_groups_are_the_optimizers() -> None:
     model = create_model("yolov9-t", 3)
-    sizes = [len(group["params"]) for group in make_optimizer(model, Hyp(), 5e-4).param_groups]
+    sizes = [len(group["params"]) for group in make_optimizer(model, TrainRecipe(), 5e-4).param_groups]
     assert FlatStorage(model).sizes() == sizes
 
 
@@ -52,7 +52,7 @@ def test_a_frozen_parameter_is_only_averaged(tiny: YOLOv9) -> None:  # noqa: F81
 def test_gradients_are_added_to_the_storage_and_let_go(tiny: YOLOv9) -> None:  # noqa: F811
     flat = FlatStorage(tiny)
     for _ in range(2):
-        DetectionLoss(2)(tiny.eval().branches(pictures(0)), (BOXES.double(), COUNTS))[0].backward()
+        DetectionLoss(2)(tiny.eval().branches(random_images(0)), (BOXES.double(), COUNTS))[0].backward()
         own = {key: p.grad.clone() for key, p in tiny.named_parameters() if p.grad is not None}
         flat.gather()
         assert all(p.grad is None for p in tiny.parameters())
@@ -64,19 +64,19 @@ def test_gradients_are_added_to_the_storage_and_let_go(tiny: YOLOv9) -> None:  #
 
 
 def test_steps_are_the_training_steps(tiny: YOLOv9) -> None:  # noqa: F811
-    """Four steps over flat storage against torch's optimiser, clip and average over the tensors."""
-    hyp, other = Hyp(), copy.deepcopy(tiny)
-    step = ReferenceStep(other, DetectionLoss(2), hyp, batch=64)
+    """Four steps over flat storage against torch's optimizer, clip and average over the tensors."""
+    recipe, other = TrainRecipe(), copy.deepcopy(tiny)
+    step = ReferenceStep(other, DetectionLoss(2), recipe, batch=64)
     flat, criterion = FlatStorage(tiny), DetectionLoss(2)
     state = torch.zeros(STATE, dtype=torch.float64)
     state[SCALE] = 1.0
     told = Settings(
-        (hyp.lr0,) * 3, (0.0, hyp.weight_decay, 0.0), hyp.momentum, hyp.clip_norm, hyp.ema_decay, hyp.ema_tau
+        (recipe.lr0,) * 3, (0.0, recipe.weight_decay, 0.0), recipe.momentum, recipe.clip_norm, recipe.ema_decay, recipe.ema_tau
     )  # fmt: skip
     values = torch.tensor(told.values(), dtype=torch.float64)
     for seed in range(4):
-        step(pictures(seed), BOXES.double(), COUNTS)
-        criterion(tiny(pictures(seed)), (BOXES.double(), COUNTS))[0].backward()
+        step(random_images(seed), BOXES.double(), COUNTS)
+        criterion(tiny(random_images(seed)), (BOXES.double(), COUNTS))[0].backward()
         flat.gather()
         sgd_ema(flat.values, flat.grads, flat.momentum, flat.ema, None, values, flat.ends, state)
         flat.copy_counts()

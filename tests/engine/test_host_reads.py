@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.test_step import BOXES, COUNTS, pictures, tiny  # noqa: F401  (a fixture)
+from tests.engine.test_step import BOXES, COUNTS, random_images, tiny  # noqa: F401  (a fixture)
 from tests.host_reads import HostRead, forbidden_host_reads
 from tests.support import wide_tiles
 from yolov9k import create_model
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine import TrainStep
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.losses import DetectionLoss
@@ -59,15 +59,15 @@ def test_a_step_reads_nothing(
         if os.environ.get("TRITON_INTERPRET") != "1":
             pytest.skip("Triton serves tensors of the processor in its interpreter alone; test_gpu forbids reads there")
         wide_tiles(monkeypatch)
-    hyp = Hyp(nominal_batch=4, warmup_epochs=0.0)
+    recipe = TrainRecipe(nominal_batch=4, warmup_epochs=0.0)
     model = tiny.float().use(backend)
-    schedule = Schedule(hyp, 2, 10, 10)
-    step = TrainStep(model, DetectionLoss(2, backend=backend), hyp, "eager", batch=2, schedule=schedule, amp=amp)
-    step(pictures(0).float(), BOXES, COUNTS)  # plans are made, settings are told
-    step(pictures(1).float(), BOXES, COUNTS)
+    schedule = Schedule(recipe, 2, 10, 10)
+    step = TrainStep(model, DetectionLoss(2, backend=backend), recipe, "eager", batch=2, schedule=schedule, amp=amp)
+    step(random_images(0).float(), BOXES, COUNTS)  # plans are made, settings are told
+    step(random_images(1).float(), BOXES, COUNTS)
     with forbidden_host_reads():
         for seed in (2, 3):
-            parts = step((pictures(seed) * 255).byte(), BOXES, COUNTS)
+            parts = step((random_images(seed) * 255).byte(), BOXES, COUNTS)
     assert parts.isfinite().all()
     assert step.updates + step.skipped == 2  # fp16's loss scale may be found too large
 
@@ -75,7 +75,7 @@ def test_a_step_reads_nothing(
 @pytest.mark.parametrize("name", ["yolov9-t", "gelan-t"])
 def test_a_whole_models_step_reads_nothing(name: str) -> None:
     model = create_model(name, 3).train()
-    step = TrainStep(model, DetectionLoss(3), Hyp(), "eager", amp="bf16")
+    step = TrainStep(model, DetectionLoss(3), TrainRecipe(), "eager", amp="bf16")
     with forbidden_host_reads():
         step(torch.rand(2, 3, 64, 64), BOXES, COUNTS)
         step(torch.rand(2, 3, 64, 64) * math.nan, torch.zeros(2, 0, 5), torch.zeros(2, dtype=torch.int64))
@@ -90,6 +90,6 @@ def test_a_step_that_reads_is_caught(tiny: YOLOv9) -> None:  # noqa: F811
             parts = super().backward(branches, targets, scale)  # type: ignore[arg-type]
             return parts if parts.isfinite().all() else torch.zeros_like(parts)
 
-    step = TrainStep(tiny, Reading(2), Hyp(), "eager")
+    step = TrainStep(tiny, Reading(2), TrainRecipe(), "eager")
     with pytest.raises(HostRead), forbidden_host_reads():
-        step(pictures(0), BOXES.double(), COUNTS)
+        step(random_images(0), BOXES.double(), COUNTS)

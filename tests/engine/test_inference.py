@@ -13,9 +13,9 @@ from torch import Tensor
 from tests.support import shared
 from tests.tolerances import FUSED
 from yolov9k import create_model
-from yolov9k.common.host_copy import HandOver
+from yolov9k.common.host_copy import AsyncHostCopy
 from yolov9k.common.timing import Clock
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import make_loader
 from yolov9k.engine.inference import detect, exact, inference_form
@@ -105,9 +105,9 @@ def test_what_makes_an_image_broken() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("amp", [None, torch.bfloat16])
-def test_real_pictures_have_the_detections_of_the_full_decode(model: YOLOv9, backend: str, amp: torch.dtype | None) -> None:
+def test_real_images_have_the_detections_of_the_full_decode(model: YOLOv9, backend: str, amp: torch.dtype | None) -> None:
     split = load_split(shared("data/bccd"), "val")
-    loader = make_loader(split, Hyp(), img_size=96, batch=3, augment=False, rect=True, workers=0)
+    loader = make_loader(split, TrainRecipe(), img_size=96, batch=3, augment=False, rect=True, workers=0)
     ready = inference_form(model, CPU)
     images = next(iter(loader)).images
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=amp is not None):
@@ -143,13 +143,13 @@ def test_the_form_for_inference_gives_the_models_maps(model: YOLOv9, lean: bool)
 @pytest.mark.parametrize(("slots", "lag"), [(None, 0), (0, 0), (1, 1), (2, 2)])
 def test_hand_over_keeps_the_order_and_lags_by_its_slots(slots: int | None, lag: int) -> None:
     taken: list[tuple[int, float]] = []
-    hand_over = HandOver(lambda item, first, second: taken.append((item, float(first + second))), CPU, slots)
+    host_copy = AsyncHostCopy(lambda item, first, second: taken.append((item, float(first + second))), CPU, slots)
     for number in range(5):
-        hand_over.give(number, torch.tensor(float(number)), torch.tensor(10.0))
+        host_copy.give(number, torch.tensor(float(number)), torch.tensor(10.0))
         assert len(taken) == max(number + 1 - lag, 0)
-    hand_over.finish()
+    host_copy.finish()
     assert taken == [(number, number + 10.0) for number in range(5)]
-    hand_over.finish()
+    host_copy.finish()
     assert len(taken) == 5
 
 
@@ -157,10 +157,10 @@ def test_what_the_host_raises_comes_out() -> None:
     def fail(_: object, tensor: Tensor) -> None:
         raise ValueError(f"item {int(tensor)}")
 
-    hand_over = HandOver(fail, CPU, slots=1)
-    hand_over.give(None, torch.tensor(7))
+    host_copy = AsyncHostCopy(fail, CPU, slots=1)
+    host_copy.give(None, torch.tensor(7))
     with pytest.raises(ValueError, match="item 7"):
-        hand_over.finish()
+        host_copy.finish()
 
 
 def test_clock_adds_up_phases() -> None:

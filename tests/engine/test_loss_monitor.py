@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.test_step import BOXES, COUNTS, pictures, tiny  # noqa: F401  (a fixture)
+from tests.engine.test_step import BOXES, COUNTS, random_images, tiny  # noqa: F401  (a fixture)
 from yolov9k.common.errors import UserError
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import Batch, make_loader
 from yolov9k.data.synthetic import generate
 from yolov9k.engine import TrainStep
-from yolov9k.engine.train.loss_monitor import Watch, find_fault
+from yolov9k.engine.train.loss_monitor import LossMonitor, find_fault
 from yolov9k.engine.train.prefetch import feed
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9
@@ -30,11 +30,11 @@ def batch(images: Tensor, indices: tuple[int, ...] = (3, 5)) -> Batch:
     return Batch(images, BOXES, COUNTS, list(indices), torch.ones(2), torch.zeros(2, 2))
 
 
-def watch(model: YOLOv9, limit: int = 3, **changes: Any) -> Watch:
-    return Watch(TrainStep(model, DetectionLoss(2), Hyp(), "eager", **changes), RECORDS, limit, Path("last.pt"))
+def watch(model: YOLOv9, limit: int = 3, **changes: Any) -> LossMonitor:
+    return LossMonitor(TrainStep(model, DetectionLoss(2), TrainRecipe(), "eager", **changes), RECORDS, limit, Path("last.pt"))
 
 
-def do(watch: Watch, images: Tensor) -> Tensor:
+def do(watch: LossMonitor, images: Tensor) -> Tensor:
     given = batch(images)
     parts = watch.step(given.images, given.boxes.to(images.dtype), given.counts)
     watch.add(parts, given)
@@ -44,28 +44,28 @@ def do(watch: Watch, images: Tensor) -> Tensor:
 def test_means_are_those_of_the_finite_steps(tiny: YOLOv9, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
     seen = watch(tiny)
     assert all(map(math.isnan, seen.means))
-    parts = [do(seen, pictures(0)), do(seen, pictures(1) * math.nan), do(seen, pictures(2))]
+    parts = [do(seen, random_images(0)), do(seen, random_images(1) * math.nan), do(seen, random_images(2))]
     seen.finish()
     wanted = ((parts[0].float() + parts[2].float()) / 2).tolist()
     assert seen.means == pytest.approx(wanted)
     assert seen.in_a_row == 0
     printed = capsys.readouterr().err
-    assert "the loss is not finite at iteration 2 (pictures 3.jpg, 5.jpg); the step is skipped" in printed
+    assert "the loss is not finite at iteration 2 (images 3.jpg, 5.jpg); the step is skipped" in printed
     assert printed.count("not finite") == 1
     seen.start()
     assert all(map(math.isnan, seen.means))
 
 
-def test_too_many_in_a_row_end_the_run_with_the_pictures_and_the_place(tiny: YOLOv9) -> None:  # noqa: F811
+def test_too_many_in_a_row_end_the_run_with_the_images_and_the_place(tiny: YOLOv9) -> None:  # noqa: F811
     seen = watch(tiny, limit=2)
-    do(seen, pictures(0) * math.nan)
-    do(seen, pictures(0))
-    do(seen, pictures(0) * math.nan)
+    do(seen, random_images(0) * math.nan)
+    do(seen, random_images(0))
+    do(seen, random_images(0) * math.nan)
     with pytest.raises(UserError) as caught:
-        do(seen, pictures(0) * math.nan)
+        do(seen, random_images(0) * math.nan)
     message = str(caught.value)
-    assert message.startswith("the loss was not finite for 2 iterations in a row; the pictures are not finite; ")
-    assert "pictures 3.jpg, 5.jpg; lower lr0 (0.01) or train with --amp off; last.pt is the last good state" in message
+    assert message.startswith("the loss was not finite for 2 iterations in a row; the images are not finite; ")
+    assert "images 3.jpg, 5.jpg; lower lr0 (0.01) or train with --amp off; last.pt is the last good state" in message
     assert "\n" not in message
 
 
@@ -74,7 +74,7 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_loss(tiny: YOLOv9) -> None
     tiny.model[3].conv.weight.register_hook(lambda grad: grad * math.inf)  # type: ignore[union-attr]
     seen = watch(tiny, limit=1)
     with pytest.raises(UserError, match="the gradient was not finite for 1 iterations in a row"):
-        do(seen, pictures(0))
+        do(seen, random_images(0))
     assert seen.step.skipped == 1
 
 
@@ -82,13 +82,13 @@ def test_fp16_may_look_for_its_loss_scale(tiny: YOLOv9, capsys: pytest.CaptureFi
     """The first scale overflows in half precision until it has been halved often enough; that is no fault."""
     seen = watch(tiny.float(), limit=1, amp="fp16")
     seen.step.state[3] = 2.0**40
-    do(seen, pictures(0).float())
+    do(seen, random_images(0).float())
     assert seen.skipped == seen.step.skipped == 1
     assert capsys.readouterr().err == ""
     seen.step.state[3] = 0.5  # a scale below 1 is past settling
     tiny.model[3].conv.weight.register_hook(lambda grad: grad * math.inf)  # type: ignore[union-attr]
     with pytest.raises(UserError, match="gradient was not finite"):
-        do(seen, pictures(0).float())
+        do(seen, random_images(0).float())
 
 
 def fault(step: TrainStep, images: Tensor) -> str:
@@ -96,31 +96,31 @@ def fault(step: TrainStep, images: Tensor) -> str:
 
 
 def test_the_fault_is_found(tiny: YOLOv9) -> None:  # noqa: F811
-    step = TrainStep(tiny, DetectionLoss(2), Hyp(), "eager")
+    step = TrainStep(tiny, DetectionLoss(2), TrainRecipe(), "eager")
     before = {key: value.clone() for key, value in tiny.state_dict().items()}
-    assert fault(step, pictures(0)) == "done anew, the last batch is finite"
-    assert fault(step, pictures(0) * math.inf) == "the pictures are not finite"
+    assert fault(step, random_images(0)) == "done anew, the last batch is finite"
+    assert fault(step, random_images(0) * math.inf) == "the images are not finite"
     with torch.no_grad():
         tiny.model[2].bn.weight.fill_(1e308)  # type: ignore[union-attr]
-    assert fault(step, pictures(0)).startswith("model.2") and fault(step, pictures(0)).endswith(  # noqa: PT018
+    assert fault(step, random_images(0)).startswith("model.2") and fault(step, random_images(0)).endswith(  # noqa: PT018
         "is the first layer whose output is not finite"
     )
     with torch.no_grad():
         tiny.model[2].bn.weight.copy_(before["model.2.bn.weight"])
         tiny.model[1].bn.running_mean[0] = math.nan  # type: ignore[index,union-attr]
-    assert fault(step, pictures(0)) == "the model's model.1.bn.running_mean is not finite"
+    assert fault(step, random_images(0)) == "the model's model.1.bn.running_mean is not finite"
     with torch.no_grad():
         tiny.model[1].bn.running_mean.copy_(before["model.1.bn.running_mean"])  # type: ignore[union-attr]
     assert all(torch.equal(value, before[key]) for key, value in tiny.state_dict().items())  # looking changes nothing
 
 
 def test_running_statistics_survive_a_broken_batch(tiny: YOLOv9) -> None:  # noqa: F811
-    step = TrainStep(tiny, DetectionLoss(2), Hyp(), "eager")
-    step(pictures(0), BOXES.double(), COUNTS)
+    step = TrainStep(tiny, DetectionLoss(2), TrainRecipe(), "eager")
+    step(random_images(0), BOXES.double(), COUNTS)
     before = {key: value.clone() for key, value in tiny.state_dict().items() if "running" in key}
-    step(pictures(1) * math.nan, BOXES.double(), COUNTS)
+    step(random_images(1) * math.nan, BOXES.double(), COUNTS)
     assert all(torch.equal(tiny.state_dict()[key], value) for key, value in before.items())
-    assert step(pictures(2), BOXES.double(), COUNTS).isfinite().all()
+    assert step(random_images(2), BOXES.double(), COUNTS).isfinite().all()
     assert all(value.isfinite().all() for value in step.ema.state_dict().values())
 
 
@@ -129,7 +129,7 @@ def test_every_batch_is_fed_once_in_order(where: str, tmp_path: Path) -> None:
     data = generate(tmp_path / "data", train=6, val=2, size=64)
     split = load_split(str(data), "train")
     options = {"img_size": 64, "batch": 4, "augment": True, "workers": 0}
-    loaders = [make_loader(split, Hyp(), augment_on=on, **options) for on in ("worker", where)]
+    loaders = [make_loader(split, TrainRecipe(), augment_on=on, **options) for on in ("worker", where)]
     wanted, fed = list(loaders[0]), list(feed(loaders[1], torch.device("cpu")))
     assert [batch.indices for batch in fed] == [batch.indices for batch in wanted]
     for one, other in zip(fed, wanted, strict=True):

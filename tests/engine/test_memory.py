@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.support import little_model
 from yolov9k.common.errors import UserError
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train import memory
 from yolov9k.engine.train.memory import (
     batch_sizes,
@@ -39,14 +39,14 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def small() -> tuple[YOLOv9, DetectionLoss]:
     model = create_model("gelan-t", 3)
-    return model, make_criterion(model, Hyp())
+    return model, make_criterion(model, TrainRecipe())
 
 
 @pytest.fixture(scope="module")
 def little(tmp_path_factory: pytest.TempPathFactory) -> tuple[YOLOv9, DetectionLoss]:
     """Where the count is needed, again and again, and the model does not matter."""
     model = create_model(little_model(tmp_path_factory.mktemp("model")), 3)
-    return model, make_criterion(model, Hyp())
+    return model, make_criterion(model, TrainRecipe())
 
 
 @pytest.fixture
@@ -82,10 +82,10 @@ def test_what_is_counted_on_shapes_is_what_real_tensors_take(small: tuple[YOLOv9
             storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    picture = torch.rand(2, 3, 64, 64)
+    image = torch.rand(2, 3, 64, 64)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        maps = [level for branch in model.train()(picture) for level in branch]
-    storages.pop(picture.untyped_storage().data_ptr())
+        maps = [level for branch in model.train()(image) for level in branch]
+    storages.pop(image.untyped_storage().data_ptr())
     outputs = sum(level.untyped_storage().nbytes() for level in maps)
     # Counted beside: mean and reciprocal deviation of each BatchNorm, BatchNorm's own copies, never a whole map.
     assert sum(storages.values()) <= counted.saved <= 1.1 * (sum(storages.values()) + outputs)
@@ -141,7 +141,7 @@ def test_batches_accumulate_to_the_nominal_one(nominal: int, most: int, wanted: 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 50), st.integers(0, 20), st.integers(1, 1000), st.integers(1, 64), st.integers(1, 80))
 def test_the_largest_that_fits_is_found(fixed: int, image: int, room: int, most: int, wall: int) -> None:
-    """Bytes on a line; beyond `wall` pictures the allocator refuses, whatever the line says."""
+    """Bytes on a line; beyond `wall` images the allocator refuses, whatever the line says."""
     sizes = batch_sizes(64, most)
 
     def needs(batch: int) -> int:
@@ -170,16 +170,16 @@ def test_pick_on_a_cpu_keeps_within_the_room(little: tuple[YOLOv9, DetectionLoss
     cost = footprint(model, criterion, 128)
     for room in (cost.total(6), cost.total(20)):
         monkeypatch.setattr(memory, "free_memory", lambda device, room=room: room + 1)
-        picked = pick_batch(model, criterion, Hyp(), 128, CPU, share=1.0)
+        picked = pick_batch(model, criterion, TrainRecipe(), 128, CPU, share=1.0)
         assert picked.batch == (6 if room == cost.total(6) else 20)
-        assert f"--batch auto: {picked.batch} pictures of 128 px, estimated: " in picked.reason
+        assert f"--batch auto: {picked.batch} images of 128 px, estimated: " in picked.reason
     monkeypatch.setattr(memory, "free_memory", lambda device: 10**15)
-    assert "more would exceed the recipe's 64 pictures a step" in pick_batch(model, criterion, Hyp(), 64, CPU).reason
-    few = pick_batch(model, criterion, Hyp(), 64, CPU, pictures=9)
+    assert "more would exceed the recipe's 64 images a step" in pick_batch(model, criterion, TrainRecipe(), 64, CPU).reason
+    few = pick_batch(model, criterion, TrainRecipe(), 64, CPU, images=9)
     assert few.batch == 8
     monkeypatch.setattr(memory, "free_memory", lambda device: cost.states)
-    with pytest.raises(UserError, match=r"not even 1 pictures of 128 px fit in .*give a smaller --img"):
-        pick_batch(model, criterion, Hyp(), 128, CPU)
+    with pytest.raises(UserError, match=r"not even 1 images of 128 px fit in .*give a smaller --img"):
+        pick_batch(model, criterion, TrainRecipe(), 128, CPU)
 
 
 def test_free_memory_of_this_machine_and_of_its_limits(tmp_path: Path) -> None:
@@ -207,14 +207,14 @@ from pathlib import Path
 from yolov9k.engine import TrainStep
 from yolov9k.engine.train.memory import explain_out_of_memory, is_out_of_memory, synthetic_batch
 from yolov9k.engine.train.trainer import make_criterion
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.models import create_model
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
 model = create_model(sys.argv[1], 3).train()
-criterion = make_criterion(model, Hyp())
-step = TrainStep(model, criterion, Hyp())
+criterion = make_criterion(model, TrainRecipe())
+step = TrainStep(model, criterion, TrainRecipe())
 step(*synthetic_batch(2, 64, 3, torch.device("cpu")))
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000,) * 2)
@@ -240,8 +240,8 @@ def test_a_step_that_runs_out_of_memory_says_what_fits(tmp_path: Path) -> None:
     message, last = done.stdout.strip().splitlines()
     assert last == "fits"
     for text in (
-        "out of memory: a step of 64 pictures of 512 px on cpu takes weights ", "gradients ", "momentum ", "moving average ",
-        "activations about ", " a picture", "Try --batch ", "--checkpoint (one more forward a step", "--img 384",
+        "out of memory: a step of 64 images of 512 px on cpu takes weights ", "gradients ", "momentum ", "moving average ",
+        "activations about ", " an image", "Try --batch ", "--checkpoint (one more forward a step", "--img 384",
         "DefaultCPUAllocator: can't allocate memory",
     ):  # fmt: skip
         assert text in message
@@ -259,9 +259,9 @@ def test_what_was_tried_already_is_not_advised_again(little: tuple[YOLOv9, Detec
 
 @pytest.mark.parametrize(("batch", "accumulate"), [(1, 3), (16, 3), (32, 2), (64, 1), (40, 2)])
 def test_a_trial_has_every_kind_of_step_that_a_run_has(batch: int, accumulate: int) -> None:
-    hyp, schedule = trial_schedule(Hyp(), batch)
+    recipe, schedule = trial_schedule(TrainRecipe(), batch)
     sizes = trial_sizes(batch, schedule)
     assert [schedule.at(i).accumulate for i in range(len(sizes))] == [accumulate] * len(sizes)
     assert sizes[-1] == max(batch - 1, 1)
     assert sizes.count(batch) >= 3 * accumulate
-    assert (hyp.warmup_epochs, Hyp().nominal_batch) == (0.0, 64)
+    assert (recipe.warmup_epochs, TrainRecipe().nominal_batch) == (0.0, 64)

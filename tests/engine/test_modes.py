@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.test_step import BOXES, COUNTS, pictures, tiny  # noqa: F401  (a fixture)
+from tests.engine.test_step import BOXES, COUNTS, random_images, tiny  # noqa: F401  (a fixture)
 from tests.tolerances import STEP_BY_HAND
 from yolov9k.common.errors import UserError
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine import TrainStep
 from yolov9k.engine.train.cuda_graphs import FIRST_CAPACITY, WARM_UP, Graphs, NotRecorded, Recording, capacity
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9
 
-HYP = Hyp(nominal_batch=4, warmup_epochs=0.0)
+HYP = TrainRecipe(nominal_batch=4, warmup_epochs=0.0)
 Case = tuple[Tensor, Tensor, Tensor]
 
 
@@ -45,7 +45,7 @@ class Repeater:
 
 
 def batches(count: int, sizes: tuple[int, ...] = (64,), crowd: dict[int, int] | None = None) -> list[Case]:
-    """Batches of pictures of `sizes` in turn; `crowd` gives a batch so many boxes a picture."""
+    """Batches of images of `sizes` in turn; `crowd` gives a batch so many boxes an image."""
     made = []
     for i in range(count):
         side = sizes[i % len(sizes)]
@@ -78,7 +78,7 @@ def assert_same(one: TrainStep, other: TrainStep, exact: bool = True) -> None:
 
 
 def test_recorded_steps_are_the_eager_ones(tiny: YOLOv9) -> None:  # noqa: F811
-    """Two steps to an update; two sizes of picture; a crowd that outgrows the boxes' room, and fewer boxes after it."""
+    """Two steps to an update; two sizes of image; a crowd that outgrows the boxes' room, and fewer boxes after it."""
     lines: list[str] = []
     eager, (captured, recorder) = build(tiny), recorded(tiny, lines.append)
     work = batches(24, sizes=(64, 64, 96, 96), crowd={14: FIRST_CAPACITY + 1, 18: 3})
@@ -171,7 +171,7 @@ def test_modes_that_cannot_be_are_refused(tiny: YOLOv9) -> None:  # noqa: F811
 
 def test_a_batch_that_does_not_fit_is_named(tiny: YOLOv9) -> None:  # noqa: F811
     step = build(tiny)
-    x = pictures(0)
+    x = random_images(0)
     with pytest.raises(ValueError, match=r"TrainStep: boxes must have shape \[2, \*, 5\], got \[2, 1, 6\]"):
         step(x, torch.zeros(2, 1, 6), COUNTS)
     with pytest.raises(ValueError, match=r"TrainStep: counts must have shape \[2\], got \[3\]"):

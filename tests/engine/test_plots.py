@@ -1,4 +1,4 @@
-"""Plots and drawing: every picture is written, holds what it should, and never needs pyplot."""
+"""Plots and drawing: every image is written, holds what it should, and never needs pyplot."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ COLUMNS = (
 
 
 def written(path: Path) -> np.ndarray:
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    assert len(np.unique(picture.astype(np.int32) @ (1 << 16, 1 << 8, 1))) > 10  # colours as numbers: rows sort slowly
-    return picture
+    image = cv2.imread(str(path))
+    assert image is not None
+    assert len(np.unique(image.astype(np.int32) @ (1 << 16, 1 << 8, 1))) > 10  # colors as numbers: rows sort slowly
+    return image
 
 
 def metrics_of(folder: Path, classes: int = 2) -> Metrics:
@@ -82,7 +82,7 @@ def test_plots_of_nothing(tmp_path: Path) -> None:
     plots.plot_curves(metrics, tmp_path)
     plots.plot_confusion(metrics, tmp_path / "confusion_matrix.png")
     split = synthetic_samples.split(tmp_path)
-    split.records = split.records[2:3]  # the picture without objects
+    split.records = split.records[2:3]  # the image without objects
     plots.plot_labels(split, tmp_path / "labels.png")
     for name in ("PR_curve.png", "F1_curve.png", "confusion_matrix.png", "labels.png"):
         written(tmp_path / name)
@@ -120,15 +120,15 @@ def test_batch_mosaic_shows_each_box(tmp_path: Path) -> None:
     boxes[:, 0] = torch.tensor([1, 0.5, 0.5, 0.4, 0.2])
     counts = torch.tensor([1, 1, 0, 1, 1])
     plots.plot_batch(images, boxes, counts, ["a", "b"], tmp_path / "t" / "train_batch0.png")
-    picture = cv2.imread(str(tmp_path / "t" / "train_batch0.png"))
-    assert picture.shape == (800, 900, 3)
-    colour = np.array(class_color(1))
-    tiles = [picture[400 * (i // 3) : 400 * (i // 3) + 400, 300 * (i % 3) : 300 * (i % 3) + 300] for i in range(6)]
-    edges = [bool((tile[160, 100:200] == colour).all()) for tile in tiles]  # top edge: y = .4 * 400, x = .3 .. .7
+    image = cv2.imread(str(tmp_path / "t" / "train_batch0.png"))
+    assert image.shape == (800, 900, 3)
+    color = np.array(class_color(1))
+    tiles = [image[400 * (i // 3) : 400 * (i // 3) + 400, 300 * (i % 3) : 300 * (i % 3) + 300] for i in range(6)]
+    edges = [bool((tile[160, 100:200] == color).all()) for tile in tiles]  # top edge: y = .4 * 400, x = .3 .. .7
     assert edges == [True, True, False, True, True, False]
 
 
-def test_small_pictures_are_enlarged_in_mosaics(tmp_path: Path) -> None:
+def test_small_images_are_enlarged_in_mosaics(tmp_path: Path) -> None:
     images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     plots.plot_batch(images, torch.zeros(1, 1, 5), torch.tensor([1]), ["a"], tmp_path / "b.png")
     assert cv2.imread(str(tmp_path / "b.png")).shape == (384, 384, 3)
@@ -136,15 +136,15 @@ def test_small_pictures_are_enlarged_in_mosaics(tmp_path: Path) -> None:
 
 def test_mosaic_keeps_to_its_limit() -> None:
     tiles = [np.full((640, 512, 3), value, np.uint8) for value in (10, 200, 30, 40)]
-    picture = mosaic(tiles, columns=4, limit=1024)
-    assert picture.shape == (320, 1024, 3)
-    assert picture[100, 300].tolist() == [200] * 3
+    image = mosaic(tiles, columns=4, limit=1024)
+    assert image.shape == (320, 1024, 3)
+    assert image[100, 300].tolist() == [200] * 3
 
 
-def test_colours_are_distinct_and_fixed() -> None:
-    colours = np.array([class_color(index) for index in range(80)], float)
+def test_colors_are_distinct_and_fixed() -> None:
+    colors = np.array([class_color(index) for index in range(80)], float)
     assert class_color(0) == class_color(0)
-    apart = np.abs(colours[:, None] - colours).sum(-1) + 1000 * np.eye(80)
+    apart = np.abs(colors[:, None] - colors).sum(-1) + 1000 * np.eye(80)
     assert apart[:20, :20].min() > 60
     assert apart.min() > 10
     assert text_color((255, 255, 255)) == (0, 0, 0)
@@ -156,7 +156,7 @@ coordinate = st.floats(-500, 500, width=32) | st.sampled_from([float("nan"), flo
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.lists(st.tuples(*[coordinate] * 4), max_size=4))
-def test_any_box_on_any_picture(height: int, width: int, boxes: list[tuple[float, ...]]) -> None:
+def test_any_box_on_any_image(height: int, width: int, boxes: list[tuple[float, ...]]) -> None:
     image = np.zeros((height, width, 3), np.uint8)
     table = np.array(boxes, np.float32).reshape(-1, 4)
     drawn = draw_boxes(image, table, np.arange(len(table)) + 70, ["only"], np.full(len(table), 0.5))
@@ -170,6 +170,6 @@ def test_labels_can_be_hidden() -> None:
         draw_boxes(np.zeros((240, 240, 3), np.uint8), boxes, classes, ["cat"], scores, labels=labels, confidences=score)
         for labels, score in [(True, True), (True, False), (False, True), (False, False)]
     ]
-    painted = [int((picture > 0).any(-1).sum()) for picture in drawn]
+    painted = [int((image > 0).any(-1).sum()) for image in drawn]
     assert painted[0] > max(painted[1:3])
     assert painted[3] < min(painted[:3])

@@ -1,4 +1,4 @@
-"""Prediction: sources, coordinates in the original picture, and the files that are written."""
+"""Prediction: sources, coordinates in the original image, and the files that are written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from yolov9k.engine.predict.sources import open_source, read_image, video_frames
 from yolov9k.engine.predict.writers import predict_to_folder
 
 
-def picture(path: Path, rectangles: list[tuple[int, int, int, int, int]] | None = None) -> Path:
+def write_image(path: Path, rectangles: list[tuple[int, int, int, int, int]] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), synthetic_samples.paint((120, 200), rectangles or [(0, 40, 20, 140, 100)]))
     return path
@@ -43,8 +43,8 @@ def model() -> yolov9k.YOLOv9:
 
 
 @pytest.fixture
-def colours() -> Predictor:
-    return Predictor(synthetic_samples.ColourDetector(), img_size=320, device="cpu")
+def colors() -> Predictor:
+    return Predictor(synthetic_samples.ColorDetector(), img_size=320, device="cpu")
 
 
 # --- sources
@@ -52,8 +52,8 @@ def colours() -> Predictor:
 
 def test_folder_glob_list_and_file_find_the_same(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", "deep/c.png"):
-        picture(tmp_path / name)
-    (tmp_path / "notes.md").write_text("no picture")
+        write_image(tmp_path / name)
+    (tmp_path / "notes.md").write_text("no image")
     (tmp_path / "list.txt").write_text(f"a.jpg\n\n{tmp_path / 'deep' / 'c.png'}\n")
     names = lambda source: [path.name for path in open_source(source).paths]  # noqa: E731
     assert names(tmp_path) == ["a.jpg", "b.PNG"]
@@ -65,15 +65,15 @@ def test_folder_glob_list_and_file_find_the_same(tmp_path: Path) -> None:
 
 
 def test_file_with_a_name_like_a_pattern(tmp_path: Path) -> None:
-    assert len(open_source(picture(tmp_path / "cell [1].png"))) == 1
+    assert len(open_source(write_image(tmp_path / "cell [1].png"))) == 1
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda d: d / "nowhere.jpg", r"nowhere\.jpg: no such file"),
-        (lambda d: d / "*.jpg", "no picture or video matches"),
-        (lambda d: d / "empty", "the folder has no picture or video"),
+        (lambda d: d / "*.jpg", "no image or video matches"),
+        (lambda d: d / "empty", "the folder has no image or video"),
         (lambda d: d / "table.csv", r"'\.csv' is no known format"),
         (lambda d: d / "list.txt", r"list\.txt:2: no such file .*gone\.png"),
         (lambda d: "rtsp://host/1", "streams are not supported"),
@@ -83,26 +83,26 @@ def test_file_with_a_name_like_a_pattern(tmp_path: Path) -> None:
 def test_nothing_to_read(tmp_path: Path, make, message: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "table.csv").write_text("1,2")
-    picture(tmp_path / "here.png")
+    write_image(tmp_path / "here.png")
     (tmp_path / "list.txt").write_text("here.png\ngone.png\n")
     with pytest.raises(UserError, match=message):
         open_source(make(tmp_path))
 
 
-def test_unreadable_picture_alone_is_an_error_among_others_a_warning(
-    tmp_path: Path, colours: Predictor, capfd: pytest.CaptureFixture[str]
+def test_unreadable_image_alone_is_an_error_among_others_a_warning(
+    tmp_path: Path, colors: Predictor, capfd: pytest.CaptureFixture[str]
 ) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 no jpeg")
-    with pytest.raises(UserError, match=r"broken\.jpg: not a readable picture \(10 bytes\)"):
-        list(colours(broken))
+    with pytest.raises(UserError, match=r"broken\.jpg: not a readable image \(10 bytes\)"):
+        list(colors(broken))
     (tmp_path / "zero.png").touch()
     with pytest.raises(UserError, match="none of the 2 files"):
-        list(colours(tmp_path))
-    picture(tmp_path / "good.png")
-    summary = predict_to_folder(colours, tmp_path, tmp_path / "out", progress=False)
+        list(colors(tmp_path))
+    write_image(tmp_path / "good.png")
+    summary = predict_to_folder(colors, tmp_path, tmp_path / "out", progress=False)
     assert (summary.images, [path.name for path in summary.skipped]) == (1, ["broken.jpg", "zero.png"])
-    assert "broken.jpg: not a readable picture" in capfd.readouterr().err
+    assert "broken.jpg: not a readable image" in capfd.readouterr().err
 
 
 def test_corrupt_video(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -116,9 +116,9 @@ def test_corrupt_video(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
         list(open_source(tmp_path / "cut.mp4"))
 
 
-def test_picture_is_turned_upright(tmp_path: Path) -> None:
+def test_image_is_turned_upright(tmp_path: Path) -> None:
     """EXIF orientation 6 (turn by 90 degrees): 120 x 200 stored is 200 x 120 seen."""
-    content = picture(tmp_path / "plain.jpg").read_bytes()
+    content = write_image(tmp_path / "plain.jpg").read_bytes()
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     turned = tmp_path / "turned.jpg"
     turned.write_bytes(content[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + content[2:])
@@ -126,10 +126,10 @@ def test_picture_is_turned_upright(tmp_path: Path) -> None:
     assert read_image(turned).shape == (200, 120, 3)
 
 
-def test_grey_and_alpha_become_colour(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "grey.png"), np.full((8, 9), 77, np.uint16))
+def test_gray_and_alpha_become_color(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "gray.png"), np.full((8, 9), 77, np.uint16))
     cv2.imwrite(str(tmp_path / "alpha.png"), np.full((8, 9, 4), 77, np.uint8))
-    for name in ("grey.png", "alpha.png"):
+    for name in ("gray.png", "alpha.png"):
         image = read_image(tmp_path / name)
         assert (image.shape, image.dtype) == ((8, 9, 3), np.uint8)
 
@@ -146,10 +146,10 @@ def test_real_video_frames() -> None:
 
 
 @pytest.mark.parametrize("size", [(120, 200), (331, 97), (64, 1000), (700, 900)])
-def test_boxes_are_in_original_pixels(colours: Predictor, size: tuple[int, int]) -> None:
+def test_boxes_are_in_original_pixels(colors: Predictor, size: tuple[int, int]) -> None:
     height, width = size
     box = (width // 4, height // 4, width // 4 + width // 2, height // 4 + height // 2)
-    (result,) = colours(synthetic_samples.paint(size, [(1, *box)]))
+    (result,) = colors(synthetic_samples.paint(size, [(1, *box)]))
     np.testing.assert_allclose(result.boxes, [box], atol=1 + max(size) / 320)
     assert result.classes.tolist() == [1]
     assert result.names[1] == "blue"
@@ -164,9 +164,9 @@ def test_network_input_is_rectangular(model: yolov9k.YOLOv9) -> None:
     assert shapes == [(1, 3, 32, 128), (1, 3, 128, 128)]
 
 
-def test_texts_and_json(colours: Predictor, tmp_path: Path) -> None:
-    path = picture(tmp_path / "p.png", [(0, 40, 20, 140, 100)])
-    (result,) = colours(path)
+def test_texts_and_json(colors: Predictor, tmp_path: Path) -> None:
+    path = write_image(tmp_path / "p.png", [(0, 40, 20, 140, 100)])
+    (result,) = colors(path)
     index, *values = result.to_yolo_text(conf=True).split()
     assert index == "0"
     assert [float(v) for v in values] == pytest.approx([0.45, 0.5, 0.5, 80 / 120, 0.9], abs=0.01)
@@ -197,7 +197,7 @@ def test_a_real_model_is_left_alone_and_lean_for_inference(model: yolov9k.YOLOv9
     assert result.scores[0] == pytest.approx(float(raw[0, 4:].max()), rel=1e-3)
 
 
-def test_batches_give_what_single_pictures_give(model: yolov9k.YOLOv9) -> None:
+def test_batches_give_what_single_images_give(model: yolov9k.YOLOv9) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, shape, np.uint8) for shape in [(64, 64, 3)] * 3 + [(32, 64, 3)] + [(64, 64, 3)]]
     one, three = (Predictor(model, 64, conf=0.0, max_det=9, device="cpu", batch=n) for n in (1, 3))
@@ -208,10 +208,10 @@ def test_batches_give_what_single_pictures_give(model: yolov9k.YOLOv9) -> None:
     assert three.speed.inference > 0
 
 
-def test_class_filter(colours: Predictor) -> None:
+def test_class_filter(colors: Predictor) -> None:
     both = synthetic_samples.paint((160, 320), [(0, 10, 10, 90, 90), (1, 150, 10, 250, 120)])
     for chosen, expected in [(None, [0, 1]), ([1], [1]), (["red"], [0]), (["0", "blue"], [0, 1])]:
-        predictor = Predictor(synthetic_samples.ColourDetector(), 320, classes=chosen, device="cpu")
+        predictor = Predictor(synthetic_samples.ColorDetector(), 320, classes=chosen, device="cpu")
         assert sorted(next(predictor(both)).classes.tolist()) == expected
 
 
@@ -230,10 +230,10 @@ def test_class_filter(colours: Predictor) -> None:
 )
 def test_options_are_checked(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Predictor(synthetic_samples.ColourDetector(), **{"device": "cpu", **options})
+        Predictor(synthetic_samples.ColorDetector(), **{"device": "cpu", **options})
 
 
-def test_arrays_are_checked(colours: Predictor) -> None:
+def test_arrays_are_checked(colors: Predictor) -> None:
     for bad, message in [
         (np.zeros((4, 4), np.uint8), "got uint8"),
         ([np.zeros((4, 4, 3), np.float32)], r"got float32 \[4, 4, 3\]"),
@@ -241,25 +241,25 @@ def test_arrays_are_checked(colours: Predictor) -> None:
         (["a.jpg"], "got str"),
     ]:
         with pytest.raises(UserError, match=message):
-            list(colours(bad))
+            list(colors(bad))
 
 
 def test_size_is_rounded_up_and_said(capfd: pytest.CaptureFixture[str]) -> None:
-    assert Predictor(synthetic_samples.ColourDetector(), img_size=100, device="cpu").img_size == 128
+    assert Predictor(synthetic_samples.ColorDetector(), img_size=100, device="cpu").img_size == 128
     assert "--img 100 is no multiple of 32; 128 is used" in capfd.readouterr().err
 
 
 # --- files
 
 
-def test_nothing_overwrites_anything(tmp_path: Path, colours: Predictor) -> None:
+def test_nothing_overwrites_anything(tmp_path: Path, colors: Predictor) -> None:
     for name in ("x/a.png", "y/a.png", "y/a.jpg", "y/A.png"):
-        picture(tmp_path / name)
+        write_image(tmp_path / name)
     clip(tmp_path / "y" / "a.mp4", frames=2)
-    picture(tmp_path / "y" / "a_4_0.png")
+    write_image(tmp_path / "y" / "a_4_0.png")
     out = tmp_path / "out"
     source = str(tmp_path / "[xy]" / "*.*")
-    summary = predict_to_folder(colours, source, out, save_txt=True, save_json=True, progress=False)
+    summary = predict_to_folder(colors, source, out, save_txt=True, save_json=True, progress=False)
     assert (summary.images, summary.videos, summary.frames) == (5, 1, 7)
     written = [p.name for p in out.iterdir() if p.is_file()]
     assert len({name.lower() for name in written}) == 6 + 1  # and predictions.json
@@ -270,45 +270,45 @@ def test_nothing_overwrites_anything(tmp_path: Path, colours: Predictor) -> None
     assert len(json.loads((out / "predictions.json").read_text())) == 7
 
 
-def test_video_keeps_its_frames_and_size(tmp_path: Path, colours: Predictor) -> None:
+def test_video_keeps_its_frames_and_size(tmp_path: Path, colors: Predictor) -> None:
     source, out = clip(tmp_path / "moving.mp4"), tmp_path / "out"
-    summary = predict_to_folder(colours, source, out, save_txt=True, save_conf=True, save_json=True, progress=False)
+    summary = predict_to_folder(colors, source, out, save_txt=True, save_conf=True, save_json=True, progress=False)
     assert [path.name for path in summary.files] == ["moving.mp4"]
     frames = list(video_frames(out / "moving.mp4"))
     assert (len(frames), frames[0].image.shape, frames[0].fps) == (5, (192, 320, 3), pytest.approx(12.0))
     labels = sorted((out / "labels").iterdir())
     assert [path.name for path in labels] == [f"moving_{index}.txt" for index in range(5)]
-    centres = [float(path.read_text().split()[1]) * 320 for path in labels]
-    assert centres == pytest.approx([70, 90, 110, 130, 150], abs=3)
+    centers = [float(path.read_text().split()[1]) * 320 for path in labels]
+    assert centers == pytest.approx([70, 90, 110, 130, 150], abs=3)
     assert [row["frame"] for row in json.loads((out / "predictions.json").read_text())] == list(range(5))
     assert {path.name for path in out.iterdir()} == {"moving.mp4", "labels", "predictions.json"}
 
 
-def test_pictures_under_their_names(tmp_path: Path, colours: Predictor) -> None:
+def test_images_under_their_names(tmp_path: Path, colors: Predictor) -> None:
     for name in ("one.bmp", "two.png", "three.webp"):
-        picture(tmp_path / "in" / name)
-    picture(tmp_path / "in" / "four.ppm")  # a format of bare pixels: annotated as PNG
+        write_image(tmp_path / "in" / name)
+    write_image(tmp_path / "in" / "four.ppm")  # a format of bare pixels: annotated as PNG
     out = tmp_path / "out"
-    predict_to_folder(colours, tmp_path / "in", out, progress=False)
+    predict_to_folder(colors, tmp_path / "in", out, progress=False)
     assert {path.name for path in out.iterdir()} == {"one.bmp", "two.png", "three.webp", "four.png"}
     drawn = read_image(out / "two.png")
     assert drawn.shape == (120, 200, 3)
     assert (drawn != read_image(tmp_path / "in" / "two.png")).any()
 
 
-def test_texts_alone(tmp_path: Path, colours: Predictor) -> None:
-    picture(tmp_path / "in" / "full.png")
+def test_texts_alone(tmp_path: Path, colors: Predictor) -> None:
+    write_image(tmp_path / "in" / "full.png")
     cv2.imwrite(str(tmp_path / "in" / "void.png"), np.zeros((50, 60, 3), np.uint8))
     out = tmp_path / "out"
-    predict_to_folder(colours, tmp_path / "in", out, save_image=False, save_txt=True, progress=False)
+    predict_to_folder(colors, tmp_path / "in", out, save_image=False, save_txt=True, progress=False)
     assert [path.name for path in out.iterdir()] == ["labels"]
     assert (out / "labels" / "void.txt").read_text() == ""
     assert (out / "labels" / "full.txt").read_text().startswith("0 0.4")
 
 
-def test_an_interruption_leaves_complete_files(tmp_path: Path, colours: Predictor) -> None:
+def test_an_interruption_leaves_complete_files(tmp_path: Path, colors: Predictor) -> None:
     source = open_source(clip(tmp_path / "moving.mp4"))
-    draw, seen = colours._run, []
+    draw, seen = colors._run, []
 
     def stop_at_third(frames: list) -> list:
         seen.append(frames)
@@ -316,14 +316,14 @@ def test_an_interruption_leaves_complete_files(tmp_path: Path, colours: Predicto
             raise KeyboardInterrupt
         return draw(frames)
 
-    colours._run = stop_at_third  # the user's Ctrl-C
+    colors._run = stop_at_third  # the user's Ctrl-C
     with pytest.raises(KeyboardInterrupt):
-        predict_to_folder(colours, source, tmp_path / "out", save_json=True, progress=False)
+        predict_to_folder(colors, source, tmp_path / "out", save_json=True, progress=False)
     assert len(list(video_frames(tmp_path / "out" / "moving.mp4"))) == 2
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 2
 
 
-def test_real_photographs_and_video(tmp_path: Path, model: yolov9k.YOLOv9) -> None:
+def test_real_images_and_video(tmp_path: Path, model: yolov9k.YOLOv9) -> None:
     predictor = Predictor(model, img_size=96, conf=1e-4, max_det=5, device="cpu")
     images = shared("data/coco-demo/images")
     summary = predict_to_folder(predictor, images, tmp_path / "a", save_txt=True, progress=False)

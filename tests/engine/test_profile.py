@@ -47,14 +47,14 @@ def test_parts_add_up_and_files_open(cfg: str, tmp_path: Path) -> None:
     assert all(report.parts[part] > 0 for part in PARTS)
     assert sum(report.stages.values()) <= report.parts["forward"]
     assert {"backbone 2", "backbone 32", "head"} <= set(report.stages)
-    assert (report.data, report.mode, report.synchronisations) == (None, "eager", 0)
+    assert (report.data, report.mode, report.synchronizations) == (None, "eager", 0)
     assert report.launches > 100
     assert json.loads((run / "profile.json").read_text())["parts"] == report.parts
     names = {event.get("name") for event in json.loads((run / "trace.json").read_text())["traceEvents"]}
     assert {f"step/{part}" for part in PARTS} <= names
-    with Image.open(run / "profile.png") as picture:
-        assert picture.format == "PNG"
-        assert min(picture.size) > 300
+    with Image.open(run / "profile.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 300
     text = console.export_text()
     assert all(word in text for word in (*PARTS, "idle", "backbone 8", "floor, ms", "images/s", "peak memory", str(run)))
 
@@ -91,7 +91,7 @@ def test_floors_are_the_counts_over_the_rates(monkeypatch: pytest.MonkeyPatch) -
     for part in ("forward", "backward"):
         assert times[part] == pytest.approx(1000 * sum(costs[part].bytes.values()) / 1e12)
     assert floors.network_bytes == sum(sum(cost.bytes.values()) for cost in costs.values())
-    anchors = 2 * 2 * (8 * 8 + 4 * 4 + 2 * 2)  # pictures, branches
+    anchors = 2 * 2 * (8 * 8 + 4 * 4 + 2 * 2)  # images, branches
     assert times["loss"] == pytest.approx(1000 * 2 * anchors * 144 * 2 / 1e12)
     floors.rates = {"copy": 1e30, "matrix": 1e12}
     flops = 16.3e9 * 2 * (64 / 640) ** 2  # facts: sizes
@@ -121,5 +121,5 @@ def test_wrong_wishes_are_one_line(cfg: str, tmp_path: Path, changes: dict[str, 
 
 def test_a_batch_beyond_the_data_is_refused(cfg: str, tmp_path: Path) -> None:
     data = generate(tmp_path / "data", train=2, val=2, size=64)
-    with pytest.raises(UserError, match=r"--batch 4: .* has only 2 training pictures"):
+    with pytest.raises(UserError, match=r"--batch 4: .* has only 2 training images"):
         measured(cfg, tmp_path / "runs", data=str(data), batch=4, workers=0)

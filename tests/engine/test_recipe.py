@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolov9k.common.errors import UserError
-from yolov9k.config.recipe import PRESETS, Hyp, load_hyp
+from yolov9k.config.recipe import PRESETS, TrainRecipe, load_recipe
 
 # Every key of a published file, with values that are not our defaults.
 PUBLISHED = {
@@ -34,7 +34,7 @@ def write(folder: Path, text: str) -> Path:
 
 def fault(path: Path) -> str:
     with pytest.raises(UserError) as caught:
-        load_hyp(path)
+        load_recipe(path)
     message = str(caught.value)
     assert str(path) in message
     assert "\n" not in message
@@ -42,25 +42,25 @@ def fault(path: Path) -> str:
 
 
 def test_a_published_file_is_read_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = asdict(load_hyp(write(tmp_path, yaml.safe_dump(PUBLISHED))))
+    found = asdict(load_recipe(write(tmp_path, yaml.safe_dump(PUBLISHED))))
     taken = {key: value for key, value in PUBLISHED.items() if key not in WITHOUT_EFFECT}
     assert {key: found[key] for key in taken} == taken
     assert {key: found[key] for key in found.keys() - taken} == {
-        key: value for key, value in asdict(Hyp()).items() if key not in taken
+        key: value for key, value in asdict(TrainRecipe()).items() if key not in taken
     }
     assert capsys.readouterr().err == ""
 
 
 def test_a_key_that_asks_for_what_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, "fl_gamma: 1.5\nanchors: 3\n")
-    assert load_hyp(path) == Hyp()
+    assert load_recipe(path) == TrainRecipe()
     assert f"{path}: fl_gamma=1.5 has no effect" in " ".join(capsys.readouterr().err.split())
 
 
 def test_keys_left_out_keep_the_papers_values(tmp_path: Path) -> None:
-    assert load_hyp(write(tmp_path, "box: 1")) == Hyp(box=1.0)
-    assert load_hyp() == load_hyp("default") == Hyp()
-    assert (Hyp().box, Hyp().cls, Hyp().dfl, Hyp().auxiliary) == (7.5, 0.5, 1.5, 0.25)
+    assert load_recipe(write(tmp_path, "box: 1")) == TrainRecipe(box=1.0)
+    assert load_recipe() == load_recipe("default") == TrainRecipe()
+    assert (TrainRecipe().box, TrainRecipe().cls, TrainRecipe().dfl, TrainRecipe().auxiliary) == (7.5, 0.5, 1.5, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_keys_left_out_keep_the_papers_values(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path, text: str, key: str, expected: float) -> None:
-    value = getattr(load_hyp(write(tmp_path, text)), key)
+    value = getattr(load_recipe(write(tmp_path, text)), key)
     assert value == expected
-    assert type(value) is type(getattr(Hyp(), key))
+    assert type(value) is type(getattr(TrainRecipe(), key))
 
 
 @pytest.mark.parametrize(
@@ -124,20 +124,20 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_every_preset_loads_and_changes_just_what_it_states(name: str) -> None:
     stated = yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
-    assert asdict(load_hyp(name)) == {**asdict(Hyp()), **stated}
-    assert load_hyp(name) != Hyp()
+    assert asdict(load_recipe(name)) == {**asdict(TrainRecipe()), **stated}
+    assert load_recipe(name) != TrainRecipe()
 
 
 def test_override_is_checked_as_a_file_is() -> None:
-    assert Hyp().override(label_smoothing="0.1", tal_topk=5) == Hyp(label_smoothing=0.1, tal_topk=5)
-    assert Hyp().override() == Hyp()
+    assert TrainRecipe().override(label_smoothing="0.1", tal_topk=5) == TrainRecipe(label_smoothing=0.1, tal_topk=5)
+    assert TrainRecipe().override() == TrainRecipe()
     with pytest.raises(UserError, match=r"override: label_smoothing is 1, expected float from 0 to 0\.999"):
-        Hyp().override(label_smoothing=1)
+        TrainRecipe().override(label_smoothing=1)
     with pytest.raises(UserError, match="override: unknown hyper-parameter 'labelsmoothing'; did you mean 'label_smoothing'"):
-        Hyp().override(labelsmoothing=0.1)
+        TrainRecipe().override(labelsmoothing=0.1)
 
 
-KEYS = [field.name for field in fields(Hyp)]
+KEYS = [field.name for field in fields(TrainRecipe)]
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
@@ -147,7 +147,7 @@ KEYS = [field.name for field in fields(Hyp)]
 )
 def test_any_value_is_taken_as_a_finite_number_or_refused(key: str, value: Any) -> None:
     try:
-        taken = getattr(Hyp().override(**{key: value}), key)
+        taken = getattr(TrainRecipe().override(**{key: value}), key)
     except UserError:
         return
     assert math.isfinite(taken)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.support import fill, golden_weights, shared
 from tests.tolerances import ACCUMULATED, ROUNDING_CLOUD, STEP_BY_HAND, TRAJECTORY
 from yolov9k import create_model
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine import TrainStep
 from yolov9k.engine.train.reference_step import ModelEMA, make_optimizer, set_phase
 from yolov9k.engine.train.schedule import Schedule, settings
@@ -48,7 +48,7 @@ def tiny(tmp_path: Path) -> YOLOv9:
     return create_model(str(path), 2).double().train()
 
 
-def pictures(seed: int, batch: int = 2) -> Tensor:
+def random_images(seed: int, batch: int = 2) -> Tensor:
     return torch.rand(batch, 3, 64, 64, generator=torch.Generator().manual_seed(seed)).double()
 
 
@@ -74,7 +74,7 @@ def kinds(model: nn.Module) -> dict[str, str]:
     return found
 
 
-# --- the optimiser's groups -------------------------------------------------------------------------------------------
+# --- the optimizer's groups -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["yolov9-t", "gelan-t"])
@@ -83,7 +83,7 @@ def test_groups_are_the_published_ones(name: str) -> None:
     groups = np.load(shared(f"golden/training/trajectory_{name}.npz"))["param_groups_n_wd_momentum_nesterov"]
     model = create_model(name, 3)
     constants = sum(key.rpartition(".conv.")[0].rpartition(".")[2].startswith("dfl") for key in model.state_dict())
-    optimizer = make_optimizer(model, Hyp(), 5e-4)
+    optimizer = make_optimizer(model, TrainRecipe(), 5e-4)
     found = [(len(g["params"]), g["weight_decay"], g["momentum"], float(g["nesterov"])) for g in optimizer.param_groups]
     wanted = [(int(size) - constants * (i == 1), *rest) for i, (size, *rest) in enumerate(groups.tolist())]
     assert found == wanted
@@ -92,7 +92,7 @@ def test_groups_are_the_published_ones(name: str) -> None:
 
 def test_every_learning_parameter_is_in_its_group_once(tiny: YOLOv9) -> None:
     names = {id(parameter): key for key, parameter in tiny.named_parameters()}
-    optimizer = make_optimizer(tiny, Hyp(), 5e-4)
+    optimizer = make_optimizer(tiny, TrainRecipe(), 5e-4)
     found = [(names[id(p)], group["name"]) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(found) == sorted(kinds(tiny).items())
 
@@ -100,16 +100,16 @@ def test_every_learning_parameter_is_in_its_group_once(tiny: YOLOv9) -> None:
 def test_frozen_parameters_are_in_no_group(tiny: YOLOv9) -> None:
     everything = len(kinds(tiny))
     tiny.model[0].requires_grad_(False)
-    optimizer = make_optimizer(tiny, Hyp(), 5e-4)
+    optimizer = make_optimizer(tiny, TrainRecipe(), 5e-4)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == everything - 3
 
 
 @pytest.mark.parametrize(("batch", "accumulate"), [(4, 16), (16, 4), (24, 3), (48, 1), (64, 1), (128, 1)])
 def test_decay_scales_with_what_a_step_sees(tiny: YOLOv9, batch: int, accumulate: int) -> None:
-    schedule = Schedule(Hyp(), batch, 100, 10)
-    step = TrainStep(tiny, DetectionLoss(2), Hyp(), batch=batch, schedule=schedule)
+    schedule = Schedule(TrainRecipe(), batch, 100, 10)
+    step = TrainStep(tiny, DetectionLoss(2), TrainRecipe(), batch=batch, schedule=schedule)
     assert schedule.accumulate == accumulate
-    told = settings(schedule.at(0), Hyp(), step.weight_decay, fp16=False)
+    told = settings(schedule.at(0), TrainRecipe(), step.weight_decay, fp16=False)
     assert told.decay == (0.0, pytest.approx(5e-4 * batch * accumulate / 64), 0.0)
 
 
@@ -118,8 +118,8 @@ def test_decay_scales_with_what_a_step_sees(tiny: YOLOv9, batch: int, accumulate
 
 def test_warm_up_meets_the_schedule_at_its_end() -> None:
     """One step before, all but a share of 1 / warm-up; from there on the plain values, in every group."""
-    hyp = Hyp()
-    schedule = Schedule(hyp, batch=16, iterations_per_epoch=50, epochs=10)
+    recipe = TrainRecipe()
+    schedule = Schedule(recipe, batch=16, iterations_per_epoch=50, epochs=10)
     assert schedule.warmup == 150
     before, after = schedule.at(149), schedule.at(150)
     lr = 0.01 * (1 - 2 / 10 * 0.99)
@@ -131,15 +131,15 @@ def test_warm_up_meets_the_schedule_at_its_end() -> None:
 
 
 def test_accumulation_rises_without_a_step_back() -> None:
-    schedule = Schedule(Hyp(), batch=8, iterations_per_epoch=100, epochs=10)
+    schedule = Schedule(TrainRecipe(), batch=8, iterations_per_epoch=100, epochs=10)
     counts = [schedule.at(i).accumulate for i in range(400)]
     assert counts == sorted(counts)
     assert (counts[0], counts[-1]) == (1, 8)
 
 
 def test_a_phase_reaches_every_group(tiny: YOLOv9) -> None:
-    schedule = Schedule(Hyp(), 64, 100, 10)
-    optimizer = make_optimizer(tiny, Hyp(), 5e-4)
+    schedule = Schedule(TrainRecipe(), 64, 100, 10)
+    optimizer = make_optimizer(tiny, TrainRecipe(), 5e-4)
     phase = schedule.at(150)
     set_phase(optimizer, phase)
     rates = {group["name"]: (group["lr"], group["momentum"]) for group in optimizer.param_groups}
@@ -150,8 +150,8 @@ def test_a_phase_reaches_every_group(tiny: YOLOv9) -> None:
 
 
 def test_the_papers_clip_and_average_are_the_defaults() -> None:
-    hyp = Hyp()
-    assert (hyp.clip_norm, hyp.ema_decay, hyp.ema_tau, hyp.nominal_batch) == (10.0, 0.9999, 2000.0, 64)
+    recipe = TrainRecipe()
+    assert (recipe.clip_norm, recipe.ema_decay, recipe.ema_tau, recipe.nominal_batch) == (10.0, 0.9999, 2000.0, 64)
 
 
 # --- a step by hand ---------------------------------------------------------------------------------------------------
@@ -160,14 +160,14 @@ def test_the_papers_clip_and_average_are_the_defaults() -> None:
 @pytest.mark.parametrize("clip", [0.5, 1e6], ids=["clipped", "unclipped"])
 def test_steps_equal_the_arithmetic_by_hand(tiny: YOLOv9, clip: float) -> None:
     """Warm-up's rates, clip, decay, Nesterov momentum and the moving average of three steps, in numpy."""
-    hyp = Hyp(clip_norm=clip, ema_decay=0.9, ema_tau=3.0)
+    recipe = TrainRecipe(clip_norm=clip, ema_decay=0.9, ema_tau=3.0)
     twin = copy.deepcopy(tiny)
-    step = TrainStep(tiny, DetectionLoss(2), hyp, batch=64, schedule=Schedule(hyp, 64, 1, 10), channels_last=False)
+    step = TrainStep(tiny, DetectionLoss(2), recipe, batch=64, schedule=Schedule(recipe, 64, 1, 10), channels_last=False)
     kind = kinds(twin)
     average = values(twin)
     buffers: dict[str, np.ndarray] = {}
     for i in range(3):
-        gradient = gradients(twin, pictures(i))
+        gradient = gradients(twin, random_images(i))
         norm = math.sqrt(sum(float((g**2).sum()) for g in gradient.values()))
         weights = values(twin)
         lr, bias_lr, momentum = rates_by_hand(i)
@@ -181,7 +181,7 @@ def test_steps_equal_the_arithmetic_by_hand(tiny: YOLOv9, clip: float) -> None:
             key: average[key] * decay + value * (1 - decay) if value.dtype.kind == "f" else value
             for key, value in weights.items()
         }
-        step(pictures(i), BOXES.double(), COUNTS)
+        step(random_images(i), BOXES.double(), COUNTS)
         assert float(step.grad_norm) == pytest.approx(norm, rel=STEP_BY_HAND["rtol"])
         assert (norm > clip) == (clip == 0.5)
         for model, wanted in ((step.model, weights), (step.ema, average)):
@@ -199,15 +199,15 @@ def rates_by_hand(iteration: int) -> tuple[float, float, float]:
 
 
 def test_without_a_schedule_the_rates_are_those_of_hyp(tiny: YOLOv9) -> None:
-    hyp = Hyp(lr0=0.02, momentum=0.5)
-    step = TrainStep(tiny, DetectionLoss(2), hyp)
-    step(pictures(0), BOXES.double(), COUNTS)
+    recipe = TrainRecipe(lr0=0.02, momentum=0.5)
+    step = TrainStep(tiny, DetectionLoss(2), recipe)
+    step(random_images(0), BOXES.double(), COUNTS)
     assert (step.phase.lr, step.phase.bias_lr, step.phase.momentum) == (0.02, 0.02, 0.5)
     assert step.updates == 1
 
 
 def test_the_average_follows_slowly_and_counts_its_updates(tiny: YOLOv9) -> None:
-    average = ModelEMA(tiny, Hyp(), updates=1999)
+    average = ModelEMA(tiny, TrainRecipe(), updates=1999)
     before = average.model.state_dict()["model.0.conv.weight"].clone()
     with torch.no_grad():
         tiny.get_parameter("model.0.conv.weight").add_(1.0)
@@ -220,20 +220,20 @@ def test_the_average_follows_slowly_and_counts_its_updates(tiny: YOLOv9) -> None
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tiny: YOLOv9) -> None:
-    step = TrainStep(tiny, DetectionLoss(2), Hyp())
+    step = TrainStep(tiny, DetectionLoss(2), TrainRecipe())
     parameters = {key: value.detach().clone() for key, value in tiny.named_parameters()}
-    step(pictures(0) * math.nan, BOXES.double(), COUNTS)
+    step(random_images(0) * math.nan, BOXES.double(), COUNTS)
     assert (step.skipped, step.updates) == (1, 0)
     assert all(torch.equal(value, parameters[key]) for key, value in tiny.named_parameters())
     assert all(parameter.grad is None for parameter in tiny.parameters())
 
 
-def test_bytes_are_pictures_of_0_to_1(tiny: YOLOv9) -> None:
+def test_bytes_are_images_of_0_to_1(tiny: YOLOv9) -> None:
     tiny.float()
     twin = copy.deepcopy(tiny)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     parts = [
-        TrainStep(model, DetectionLoss(2), Hyp())(x, BOXES, COUNTS)
+        TrainStep(model, DetectionLoss(2), TrainRecipe())(x, BOXES, COUNTS)
         for model, x in ((tiny, images), (twin, images.float() / 255))
     ]
     assert torch.equal(*parts)
@@ -241,8 +241,8 @@ def test_bytes_are_pictures_of_0_to_1(tiny: YOLOv9) -> None:
 
 def test_bfloat16_keeps_float32_weights(tiny: YOLOv9) -> None:
     tiny.float()
-    step = TrainStep(tiny, DetectionLoss(2), Hyp(), amp="bf16")
-    parts = step(pictures(0).float(), BOXES, COUNTS)
+    step = TrainStep(tiny, DetectionLoss(2), TrainRecipe(), amp="bf16")
+    parts = step(random_images(0).float(), BOXES, COUNTS)
     assert parts.dtype == torch.float32
     assert {parameter.dtype for parameter in tiny.parameters()} == {torch.float32}
     assert (step.updates, step.skipped) == (1, 0)
@@ -263,15 +263,15 @@ def test_two_half_batches_are_one_batch_where_batchnorm_is_frozen(tiny: YOLOv9) 
     freeze_batchnorm(tiny)
     whole = copy.deepcopy(tiny)
     start = values(tiny)
-    hyp = Hyp(nominal_batch=4, warmup_epochs=0.0)
-    halves = TrainStep(tiny, DetectionLoss(2), hyp, batch=2, schedule=Schedule(hyp, 2, 10, 10))
-    once = TrainStep(whole, DetectionLoss(2), hyp, batch=4, schedule=Schedule(hyp, 4, 10, 10))
+    recipe = TrainRecipe(nominal_batch=4, warmup_epochs=0.0)
+    halves = TrainStep(tiny, DetectionLoss(2), recipe, batch=2, schedule=Schedule(recipe, 2, 10, 10))
+    once = TrainStep(whole, DetectionLoss(2), recipe, batch=4, schedule=Schedule(recipe, 4, 10, 10))
     assert (halves.phase.accumulate, once.phase.accumulate) == (2, 1)
-    halves(pictures(0), BOXES.double(), COUNTS)
+    halves(random_images(0), BOXES.double(), COUNTS)
     assert halves.updates == 0
     assert all(np.array_equal(value, start[key]) for key, value in values(tiny).items())
-    halves(pictures(0), BOXES.double(), COUNTS)
-    once(pictures(0).repeat(2, 1, 1, 1), BOXES.double().repeat(2, 1, 1), COUNTS.repeat(2))
+    halves(random_images(0), BOXES.double(), COUNTS)
+    once(random_images(0).repeat(2, 1, 1, 1), BOXES.double().repeat(2, 1, 1), COUNTS.repeat(2))
     assert halves.updates == once.updates == 1
     assert float(halves.grad_norm) == pytest.approx(float(once.grad_norm), rel=ACCUMULATED["rtol"])
     for key, value in values(tiny).items():
@@ -281,11 +281,11 @@ def test_two_half_batches_are_one_batch_where_batchnorm_is_frozen(tiny: YOLOv9) 
 def test_unlike_batches_add_their_gradients(tiny: YOLOv9) -> None:
     freeze_batchnorm(tiny)
     twin = copy.deepcopy(tiny)
-    hyp = Hyp(nominal_batch=4, warmup_epochs=0.0)
-    step = TrainStep(tiny, DetectionLoss(2), hyp, batch=2, schedule=Schedule(hyp, 2, 10, 10))
-    each = [gradients(twin, pictures(seed)) for seed in (0, 1)]
+    recipe = TrainRecipe(nominal_batch=4, warmup_epochs=0.0)
+    step = TrainStep(tiny, DetectionLoss(2), recipe, batch=2, schedule=Schedule(recipe, 2, 10, 10))
+    each = [gradients(twin, random_images(seed)) for seed in (0, 1)]
     for seed in (0, 1):
-        step(pictures(seed), BOXES.double(), COUNTS)
+        step(random_images(seed), BOXES.double(), COUNTS)
     norm = math.sqrt(sum(float(((each[0][key] + each[1][key]) ** 2).sum()) for key in each[0]))
     assert float(step.grad_norm) == pytest.approx(norm, rel=ACCUMULATED["rtol"])
 
@@ -300,7 +300,7 @@ def trajectory(name: str, seed: int, dtype: torch.dtype, nudged: bool = False) -
         with torch.no_grad():
             weight = model.get_parameter("model.0.conv.weight").view(-1)
             weight[0] = torch.nextafter(weight[0], torch.tensor(math.inf))
-    step = TrainStep(model.to(dtype).train(), DetectionLoss(3), Hyp(), "eager", channels_last=False)
+    step = TrainStep(model.to(dtype).train(), DetectionLoss(3), TrainRecipe(), "eager", channels_last=False)
     losses = []
     for s in range(4):
         x = torch.from_numpy(golden_weights().image((4, 3, 128, 128), seed + s)).to(dtype)

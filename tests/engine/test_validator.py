@@ -1,4 +1,4 @@
-"""Validation end to end: mapping to original pixels, the real loss, modes, pictures and JSON."""
+"""Validation end to end: mapping to original pixels, the real loss, modes, images and JSON."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.host_reads import HostRead, forbidden_host_reads
 from tests.support import shared
 from tests.tolerances import FUSED, JSON_BOX, JSON_SCORE
 from yolov9k.common.errors import UserError
-from yolov9k.common.host_copy import HandOver
-from yolov9k.config.recipe import Hyp
+from yolov9k.common.host_copy import AsyncHostCopy
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.letterbox import map_to_image
 from yolov9k.data.loader import Batch, Loader, make_loader
 from yolov9k.data.records import Split
@@ -34,7 +34,7 @@ from yolov9k.ops import batched_nms
 
 
 def loader_of(split: Split, img_size: int = 128, batch: int = 2, rect: bool = True) -> Loader:
-    return make_loader(split, Hyp(), img_size=img_size, batch=batch, augment=False, rect=rect, workers=0)
+    return make_loader(split, TrainRecipe(), img_size=img_size, batch=batch, augment=False, rect=rect, workers=0)
 
 
 def tiny(split: Split, name: str = "gelan-t") -> yolov9k.YOLOv9:
@@ -57,9 +57,9 @@ def split(tmp_path: Path) -> Split:
 
 @pytest.mark.parametrize("rect", [False, True])
 def test_detections_land_on_the_original_pixels(split: Split, tmp_path: Path, rect: bool) -> None:
-    """Wide, tall, small and large pictures: who is right in the letterboxed picture is right in the original."""
+    """Wide, tall, small and large images: who is right in the letterboxed image is right in the original."""
     path, loader = tmp_path / "r.json", loader_of(split, 320, 3, rect)
-    result = validate(synthetic_samples.ColourDetector(), loader, split=split, save_json=path, progress=False)
+    result = validate(synthetic_samples.ColorDetector(), loader, split=split, save_json=path, progress=False)
     assert result.metrics.ap75 == 1.0
     assert result.metrics.ap > 0.9
     np.testing.assert_array_equal(result.metrics.confusion, np.diag([3, 2, 0]))
@@ -83,7 +83,7 @@ def test_loss_is_that_of_the_raw_maps(split: Split) -> None:
 def plain(
     model: yolov9k.YOLOv9, loader: Loader, split: Split, criterion: DetectionLoss | None = None
 ) -> tuple[CocoEvaluator, torch.Tensor]:
-    """Validation as it is defined: the model itself, every branch, every anchor decoded, picture by picture."""
+    """Validation as it is defined: the model itself, every branch, every anchor decoded, image by image."""
     evaluator, total = CocoEvaluator(split.names, split.category_ids, split.records), torch.zeros(3)
     weight = next(model.parameters())
     with torch.no_grad():
@@ -137,7 +137,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> None:
     over = validator._Run.over
 
     def watched(run: Any, *arguments: Any) -> None:
-        with forbidden_host_reads(HandOver._take):
+        with forbidden_host_reads(AsyncHostCopy._take):
             over(run, *arguments)
 
     monkeypatch.setattr(validator._Run, "over", watched)
@@ -236,15 +236,15 @@ def test_single_class_counts_any_class(split: Split) -> None:
     """Red and blue become one: a detector of two classes is right about every object."""
     one = one_class(split)
     options = {"single_cls": True, "criterion": DetectionLoss(2)}
-    result = validate(synthetic_samples.ColourDetector(), loader_of(one, 320), split=one, progress=False, **options)
+    result = validate(synthetic_samples.ColorDetector(), loader_of(one, 320), split=one, progress=False, **options)
     assert result.losses is None
     assert result.metrics.ap75 == 1.0
     assert len(result.metrics.per_class) == 1
 
 
-def test_pictures_and_table(split: Split, tmp_path: Path) -> None:
+def test_images_and_table(split: Split, tmp_path: Path) -> None:
     out = tmp_path / "plots"
-    result = validate(synthetic_samples.ColourDetector(), loader_of(split, 320), split=split, plots_dir=out, progress=False)
+    result = validate(synthetic_samples.ColorDetector(), loader_of(split, 320), split=split, plots_dir=out, progress=False)
     names = {path.name for path in out.iterdir()}
     assert names == {
         "PR_curve.png", "F1_curve.png", "confusion_matrix.png", "val_batch0_labels.png", "val_batch0_pred.png",
@@ -258,7 +258,7 @@ def test_pictures_and_table(split: Split, tmp_path: Path) -> None:
         assert text in stream.getvalue()
 
 
-def test_real_photographs() -> None:
+def test_real_images() -> None:
     from yolov9k.data.config import load_split
 
     split = load_split(shared("data/coco-demo"), "val")

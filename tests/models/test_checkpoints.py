@@ -40,7 +40,7 @@ head:
 """
 
 
-def randomised(model: YOLOv9) -> YOLOv9:
+def randomized(model: YOLOv9) -> YOLOv9:
     """Every tensor away from its start, the bins aside."""
     generator = torch.Generator().manual_seed(5)
     for key, tensor in model.state_dict().items():
@@ -54,11 +54,11 @@ def randomised(model: YOLOv9) -> YOLOv9:
 def tiny(tmp_path: Path) -> YOLOv9:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
-    return randomised(create_model(path, 3))
+    return randomized(create_model(path, 3))
 
 
 def t_model(classes: int = 3, width: int | None = None) -> YOLOv9:
-    return randomised(YOLOv9(load_spec("gelan-t"), classes, class_widths=[width] if width else None))
+    return randomized(YOLOv9(load_spec("gelan-t"), classes, class_widths=[width] if width else None))
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

@@ -15,7 +15,7 @@ from tests.support import little_model
 from tests.tolerances import FLOAT64_LOOPS
 from yolov9k.models import YOLOv9, create_model
 from yolov9k.models.recompute import recomputed, untouched_statistics
-from yolov9k.models.spec import PICTURE, load_spec
+from yolov9k.models.spec import IMAGE, load_spec
 from yolov9k.models.tables import NAMES
 
 
@@ -50,7 +50,7 @@ def test_stages_are_all_layers_in_order_and_name_what_crosses(name: str, main_on
     head = spec.main_sources() if main_only else spec.layers[-1].sources
     layers = [n for stage in stages for n in stage.layers]
     assert layers == sorted(spec.needed(head))
-    known = {PICTURE}
+    known = {IMAGE}
     for stage in stages:
         assert set(stage.reads) <= known
         inside = {*stage.reads, *stage.layers}

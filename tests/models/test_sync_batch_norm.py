@@ -10,8 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from tests.ops.test_planned import as_triton, randomised, use_plain_kernels
-from tests.tolerances import SYNCHRONISED
+from tests.ops.test_planned import as_triton, randomized, use_plain_kernels
+from tests.tolerances import SYNCHRONIZED
 from yolov9k.models import blocks
 from yolov9k.models.planned import Block
 
@@ -19,9 +19,9 @@ WORLD = 2
 
 
 def block_and_batch() -> tuple[Block, Tensor, Tensor]:
-    block = randomised(lambda: blocks.RepNCSPELAN4(4, 6, 8, 4), True)
+    block = randomized(lambda: blocks.RepNCSPELAN4(4, 6, 8, 4), True)
     generator = torch.Generator().manual_seed(3)
-    x = torch.randn(3, 4, 5, 4, generator=generator, dtype=torch.float64)  # two pictures for one process, one for the other
+    x = torch.randn(3, 4, 5, 4, generator=generator, dtype=torch.float64)  # two images for one process, one for the other
     return block, x, torch.randn(3, 6, 5, 4, generator=generator, dtype=torch.float64)
 
 
@@ -49,9 +49,9 @@ def test_two_processes_are_one_batch(tmp_path: Path) -> None:
     twin, leaf = copy.deepcopy(block), x.clone().requires_grad_()
     y = twin.compose(leaf)
     y.backward(cotangent)
-    torch.testing.assert_close(torch.cat([part[0] for part in parts]), y.detach(), **SYNCHRONISED)
-    torch.testing.assert_close(torch.cat([part[1] for part in parts]), leaf.grad, **SYNCHRONISED)
+    torch.testing.assert_close(torch.cat([part[0] for part in parts]), y.detach(), **SYNCHRONIZED)
+    torch.testing.assert_close(torch.cat([part[1] for part in parts]), leaf.grad, **SYNCHRONIZED)
     for name, parameter in twin.named_parameters():  # each process has its own share, which DistributedDataParallel adds
-        torch.testing.assert_close(sum(part[2][name] for part in parts), parameter.grad, **SYNCHRONISED)
+        torch.testing.assert_close(sum(part[2][name] for part in parts), parameter.grad, **SYNCHRONIZED)
     for part in parts:
-        torch.testing.assert_close(part[3], dict(twin.state_dict()), **SYNCHRONISED)
+        torch.testing.assert_close(part[3], dict(twin.state_dict()), **SYNCHRONIZED)

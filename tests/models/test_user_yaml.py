@@ -14,7 +14,7 @@ from torch import nn
 from tests.tolerances import FUSED, LEAN
 from yolov9k import create_model
 from yolov9k.common.errors import UserError
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.trainer import make_criterion
 from yolov9k.models import YOLOv9
 from yolov9k.models.blocks import Conv, RepConvN
@@ -92,7 +92,7 @@ def write(tmp_path: Path) -> Write:
     return written
 
 
-def randomised(model: YOLOv9) -> YOLOv9:
+def randomized(model: YOLOv9) -> YOLOv9:
     """Running statistics and biases away from their start, so that folding and dropping could go wrong."""
     generator = torch.Generator().manual_seed(3)
     for module in model.modules():
@@ -174,7 +174,7 @@ def test_activation_is_replaced_everywhere(write: Write, text: str, kind: type[n
     assert len(acts) > 20
     assert {type(act) for act in acts} == {kind}
     assert {getattr(act, "negative_slope", None) for act in acts} == {slope}
-    total, _ = make_criterion(model, Hyp())(model.train()(torch.rand(2, 3, 64, 64)), torch.zeros(0, 6))
+    total, _ = make_criterion(model, TrainRecipe())(model.train()(torch.rand(2, 3, 64, 64)), torch.zeros(0, 6))
     total.backward()
     assert model.model[0].conv.weight.grad.isfinite().all()
 
@@ -310,7 +310,7 @@ def test_every_head_trains_with_the_loss(write: Write, head: str) -> None:
         [(2, 67, 8, 8), (2, 67, 4, 4), (2, 67, 2, 2)]
     ] * HEADS[head]
     targets = torch.tensor([[0, 1, 0.5, 0.5, 0.4, 0.6], [1, 2, 0.3, 0.6, 0.2, 0.2]])
-    total, parts = make_criterion(model, Hyp())(branches, targets)
+    total, parts = make_criterion(model, TrainRecipe())(branches, targets)
     total.backward()
     assert float(parts.min()) > 0
     silent = [name for name, p in model.model[-1].named_parameters() if p.requires_grad and p.grad is None]
@@ -319,7 +319,7 @@ def test_every_head_trains_with_the_loss(write: Write, head: str) -> None:
     assert model.head.towers(0)[0][0][1].conv.groups == groups
 
 
-# Main branch 3, 9, 6 unless said; auxiliary layers before, between and after, fed by the picture, by each other, by
+# Main branch 3, 9, 6 unless said; auxiliary layers before, between and after, fed by the image, by each other, by
 # CBLinear, and by layers of the main branch. Each: rows of the backbone and head, and the numbers that must go.
 UNUSUAL: dict[str, tuple[list[Row], list[Row], set[int]]] = {
     "before the backbone": (
@@ -397,7 +397,7 @@ UNUSUAL: dict[str, tuple[list[Row], list[Row], set[int]]] = {
 def test_lean_drops_what_the_main_branch_does_not_read_and_nothing_else(write: Write, case: str) -> None:
     torch.manual_seed(1)
     backbone, head, gone = UNUSUAL[case]
-    model = randomised(create_model(write(backbone=backbone, head=head)))
+    model = randomized(create_model(write(backbone=backbone, head=head)))
     lean = model.to_lean()
     kept = [layer.module for i, layer in enumerate(model.spec.layers[:-1]) if i not in gone]
     assert [layer.module for layer in lean.spec.layers[:-1]] == kept
@@ -416,7 +416,7 @@ def test_lean_drops_what_the_main_branch_does_not_read_and_nothing_else(write: W
 def test_fused_equals_unfused(write: Write, case: str, activation: str | None) -> None:
     torch.manual_seed(2)
     backbone, head, _ = UNUSUAL[case]
-    model = randomised(create_model(write(backbone=backbone, head=head, activation=activation))).double()
+    model = randomized(create_model(write(backbone=backbone, head=head, activation=activation))).double()
     x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         wanted = model(x)

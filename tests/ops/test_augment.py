@@ -27,7 +27,7 @@ seeds = st.integers(0, 2**31)
 
 
 def canvas(case: AugmentCase, layers: list[list[int]], x: int, y: int) -> list[int]:
-    """The colour at a whole pixel of the canvas."""
+    """The color at a whole pixel of the canvas."""
     for start, height, width, left, top, mask, stride, mask_stride in reversed(layers):
         inside = 0 <= x - left < width and 0 <= y - top < height
         if inside and (mask < 0 or case.pixels[mask + (y - top) * mask_stride + x - left]):
@@ -47,8 +47,8 @@ def seen(case: AugmentCase, sample: int, view: int, x: int, y: int) -> list[int]
     total = [0, 0, 0]
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
         weight = (right if dx else 2048 - right) * (below if dy else 2048 - below)
-        colour = canvas(case, case.layers[first:last].tolist(), column + dx, row + dy)
-        total = [t + weight * c for t, c in zip(total, colour, strict=True)]
+        color = canvas(case, case.layers[first:last].tolist(), column + dx, row + dy)
+        total = [t + weight * c for t, c in zip(total, color, strict=True)]
     return [(t + 2**21) >> 22 for t in total]
 
 
@@ -89,7 +89,7 @@ def test_backends_equal_the_reference(
 
 
 def one(image: np.ndarray, matrix: Tensor | None = None, gains: tuple[float, ...] = (1, 1, 1), **options: Any) -> np.ndarray:
-    """One opaque picture at the origin, uint8 BGR [h, w, 3], seen through a matrix; the same form."""
+    """One opaque image at the origin, uint8 BGR [h, w, 3], seen through a matrix; the same form."""
     height, width = image.shape[:2]
     view = torch.eye(3) if matrix is None else matrix
     case = AugmentCase(
@@ -105,7 +105,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-def test_colours_are_opencvs_within_a_level() -> None:
+def test_colors_are_opencvs_within_a_level() -> None:
     """Every hue, saturation and value, by random gains: tables of 256 levels between OpenCV's two conversions."""
     rng = np.random.default_rng(0)
     for _ in range(8):
@@ -119,7 +119,7 @@ def test_colours_are_opencvs_within_a_level() -> None:
         assert np.abs(one(image, gains=tuple(gains)).astype(int) - wanted).max() <= HSV_LEVELS
 
 
-def test_colours_become_opencvs_hsv_to_the_bit() -> None:
+def test_colors_become_opencvs_hsv_to_the_bit() -> None:
     blue, green, red = np.meshgrid(np.arange(256), np.arange(256), np.arange(0, 256, 3), indexing="ij")
     image = np.stack([blue, green, red], -1).reshape(-1, 1, 3).astype(np.uint8)
     found = torch.stack(reference.to_hsv(torch.from_numpy(image.astype(np.int64))), -1)
@@ -137,17 +137,17 @@ def test_every_hue_is_rounded_to_the_exact_value() -> None:
     assert np.abs(found.numpy() - wanted).max() <= HSV_LEVELS
 
 
-def test_gains_of_one_change_no_colour_and_others_reach_every_one() -> None:
+def test_gains_of_one_change_no_color_and_others_reach_every_one() -> None:
     image = noise(40, 50)
     assert np.array_equal(one(image), image)
-    colours = np.stack(np.meshgrid(*[np.arange(0, 256, 5)] * 3, indexing="ij"), -1).reshape(52, -1, 3).astype(np.uint8)
+    colors = np.stack(np.meshgrid(*[np.arange(0, 256, 5)] * 3, indexing="ij"), -1).reshape(52, -1, 3).astype(np.uint8)
     for gains in ((1, 1, 0.99999), (1.0001, 1, 1), (0, 0, 0), (2, 2, 2), (1.013, 0.4, 1.37)):
-        one(colours, gains=gains)  # compares the backends
+        one(colors, gains=gains)  # compares the backends
     assert not one(image, gains=(1, 1, 0)).any()
     assert np.array_equal(one(image, gains=(9, -1, 2)), one(image, gains=(2, 0, 2)))  # cut off
 
 
-def test_a_still_view_is_the_picture_in_rgb_and_grey_lies_around_it() -> None:
+def test_a_still_view_is_the_image_in_rgb_and_gray_lies_around_it() -> None:
     image = noise(20, 30)
     found = one(image, size=(24, 33))
     assert np.array_equal(found[:20, :30], image)
@@ -155,7 +155,7 @@ def test_a_still_view_is_the_picture_in_rgb_and_grey_lies_around_it() -> None:
     assert (found[:, 30:] == 114).all()
 
 
-def test_a_half_pixel_blends_neighbours_and_the_border_with_grey() -> None:
+def test_a_half_pixel_blends_neighbors_and_the_border_with_gray() -> None:
     image = np.array([[[0, 0, 0], [100, 100, 100]]], np.uint8)
     shift = torch.tensor([[1.0, 0, -0.5], [0, 1, 0], [0, 0, 1]])
     assert one(image, shift, size=(1, 4))[0, :, 0].tolist() == [57, 50, 107, 114]
@@ -184,7 +184,7 @@ def test_masks_and_order_decide_what_is_seen() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0, 1e30, -1e30])
-def test_views_of_nowhere_are_grey(value: float) -> None:
+def test_views_of_nowhere_are_gray(value: float) -> None:
     for place in range(9):
         matrix = torch.eye(3)
         matrix.view(-1)[place] = value
@@ -193,7 +193,7 @@ def test_views_of_nowhere_are_grey(value: float) -> None:
     assert (one(noise(6, 9), torch.tensor([[1.0, 0, value or 99], [0, 1, 0], [0, 0, 1]])) == 114).all()
 
 
-def test_nothing_makes_grey_or_nothing() -> None:
+def test_nothing_makes_gray_or_nothing() -> None:
     none = augment_case(0, images=0)
     assert augment(*none).shape == (0, 3, 23, 37)
     bare = augment_case(1, images=2, most=0)

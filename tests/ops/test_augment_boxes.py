@@ -93,7 +93,7 @@ def test_backends_equal_the_reference(seed: int, images: int, kind: str, most: i
 
 
 def boxes_of(corners: list[list[float]], least: list[float], matrix: Tensor | None = None) -> BoxesCase:
-    """Boxes (corners) of one view of a picture of 100 x 100."""
+    """Boxes (corners) of one view of an image of 100 x 100."""
     boxes, shares = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4), torch.tensor(least, dtype=torch.float32)
     n = len(boxes)
     view = (torch.eye(3) if matrix is None else matrix).expand(1, 2, 3, 3).contiguous()
@@ -135,7 +135,7 @@ def test_what_is_not_finite_is_never_kept() -> None:
         assert augment_boxes(*boxes_of([[0, 0, 50, 50]], [-1.0], torch.full((3, 3), value)), 1).counts == 0
 
 
-def test_no_object_no_point_no_picture() -> None:
+def test_no_object_no_point_no_image() -> None:
     none = boxes_of([], [])
     assert augment_boxes(*none, 1).boxes.tolist() == [[[0, 0, 0, 0, 0]]]
     assert augment_boxes(*none, 0).boxes.shape == (1, 0, 5)

@@ -35,7 +35,7 @@ def modules(c1: int, c2: int, k: int = 3, s: int = 1, g: int = 1, dtype: torch.d
     return conv.to(dtype), bn.to(dtype)
 
 
-def picture(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
+def random_input(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
@@ -58,7 +58,7 @@ def value_and_gradients(
     """The result, then the gradients of x, weight, gamma and beta under a random cotangent."""
     x = x.detach().requires_grad_()
     y = function(x, conv, bn, activation)
-    cotangent = picture(*y.shape, seed=2, dtype=y.dtype)
+    cotangent = random_input(*y.shape, seed=2, dtype=y.dtype)
     gradients = torch.autograd.grad(y, (x, conv.weight, bn.weight, bn.bias), cotangent)
     return [y.detach(), *gradients]
 
@@ -76,7 +76,7 @@ def test_equals_the_reference_in_value_and_gradients(
     assume(not training or batch * -(-height // s) * -(-width // s) > 1)
     conv, bn = modules(c1 * g, c2 * g, k, s, g, seed=seed)
     bn.train(training)
-    x = picture(batch, c1 * g, height, width, seed=seed + 1)
+    x = random_input(batch, c1 * g, height, width, seed=seed + 1)
     ours = value_and_gradients(conv_bn_silu, x, conv, bn, activation)
     wanted = value_and_gradients(by_reference, x, conv, bn, activation)
     for found, want in zip(ours, wanted, strict=True):
@@ -89,7 +89,7 @@ def test_reference_and_inference_have_the_numeric_gradient(training: bool, activ
     """The operator's training gradient is checked so in test_models."""
     conv, bn = modules(4, 2, 3, 2, 2)
     bn.train(training)
-    inputs = [picture(2, 4, 3, 3).requires_grad_(), conv.weight, bn.weight, bn.bias]
+    inputs = [random_input(2, 4, 3, 3).requires_grad_(), conv.weight, bn.weight, bn.bias]
     mean, var = (None, None) if training else (bn.running_mean, bn.running_var)
 
     def through_reference(*tensors: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def test_running_statistics_are_torchs_after_two_steps(dtype: torch.dtype, toler
     conv, bn = modules(3, 5, dtype=dtype)
     twin = copy.deepcopy(bn)
     for seed in (1, 2):
-        x = picture(2, 3, 4, 3, seed=seed, dtype=dtype)
+        x = random_input(2, 3, 4, 3, seed=seed, dtype=dtype)
         conv_bn_silu(x, conv, bn)
         by_torch(x, conv, twin)
     assert bn.num_batches_tracked is not None
@@ -118,11 +118,11 @@ def test_running_statistics_are_torchs_after_two_steps(dtype: torch.dtype, toler
 def test_inference_leaves_the_statistics_alone() -> None:
     conv, bn = modules(3, 5)
     before = copy.deepcopy(bn.state_dict())
-    conv_bn_silu(picture(2, 3, 4, 4), conv, bn.eval())
+    conv_bn_silu(random_input(2, 3, 4, 4), conv, bn.eval())
     torch.testing.assert_close(bn.state_dict(), before, rtol=0, atol=0)
 
 
-def test_a_constant_picture_keeps_the_running_variance_at_or_above_zero() -> None:
+def test_a_constant_image_keeps_the_running_variance_at_or_above_zero() -> None:
     conv, bn = modules(2, 3, 1, dtype=torch.float32)
     bn.momentum = 1.0
     y = conv_bn_silu(torch.full((2, 2, 4, 4), 7.0), conv, bn)
@@ -145,14 +145,14 @@ def test_bfloat16_is_as_good_as_torchs_own(training: bool, mixed: bool) -> None:
     """Also with BatchNorm's parameters in float32, as under autocast."""
     conv, bn = modules(8, 8, dtype=torch.bfloat16)
     bn = bn.train(training).to(torch.float32 if mixed else torch.bfloat16)
-    x = picture(3, 8, 9, 7, dtype=torch.bfloat16)
+    x = random_input(3, 8, 9, 7, dtype=torch.bfloat16)
     ours, measure = (error_to_float64(f, x, conv, bn) for f in (conv_bn_silu, by_torch))
     assert all(error <= 2 * own for error, own in zip(ours, measure, strict=True)), (ours, measure)
 
 
 def test_a_large_mean_costs_no_more_than_in_torch() -> None:
     conv, bn = modules(4, 4, 1, dtype=torch.float32)
-    x = picture(4, 4, 8, 8, dtype=torch.float32) + 1e3
+    x = random_input(4, 4, 8, 8, dtype=torch.float32) + 1e3
     ours, measure = (error_to_float64(f, x, conv, bn) for f in (conv_bn_silu, by_torch))
     assert all(error <= 2 * own for error, own in zip(ours, measure, strict=True)), (ours, measure)
     twin = copy.deepcopy(bn)
@@ -163,7 +163,7 @@ def test_a_large_mean_costs_no_more_than_in_torch() -> None:
 
 def test_autocast_gives_its_dtype_and_float32_gradients() -> None:
     conv, bn = modules(4, 6, dtype=torch.float32)
-    x = picture(2, 4, 5, 5, dtype=torch.float32)
+    x = random_input(2, 4, 5, 5, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         found = value_and_gradients(conv_bn_silu, x, conv, copy.deepcopy(bn))
         wanted = value_and_gradients(by_torch, x, conv, copy.deepcopy(bn))
@@ -178,7 +178,7 @@ def test_autocast_gives_its_dtype_and_float32_gradients() -> None:
 def test_layout_changes_nothing_but_the_layout(training: bool) -> None:
     conv, bn = modules(4, 6, 3, 2)
     bn.train(training)
-    x = picture(2, 4, 6, 5)
+    x = random_input(2, 4, 6, 5)
     wanted = value_and_gradients(conv_bn_silu, x, conv, bn)
     last = x.contiguous(memory_format=torch.channels_last)
     layouts = (last, x.transpose(2, 3).contiguous().transpose(2, 3), torch.stack((x, x), -1)[..., 0])
@@ -192,17 +192,17 @@ def test_layout_changes_nothing_but_the_layout(training: bool) -> None:
 def test_an_expanded_cotangent_is_served() -> None:
     """`sum` hands back one number, expanded with stride 0."""
     conv, bn = modules(4, 6)
-    x, twin = picture(2, 4, 5, 5).requires_grad_(), picture(2, 4, 5, 5).requires_grad_()
+    x, twin = random_input(2, 4, 5, 5).requires_grad_(), random_input(2, 4, 5, 5).requires_grad_()
     conv_bn_silu(x, conv, bn).sum().backward()
     by_reference(twin, conv, bn).sum().backward()
     torch.testing.assert_close(x.grad, twin.grad, **FLOAT64_LOOPS)
 
 
-def test_a_picture_that_needs_no_gradient_gets_none() -> None:
+def test_a_image_that_needs_no_gradient_gets_none() -> None:
     conv, bn = modules(3, 4)
-    x = picture(2, 3, 5, 5)
+    x = random_input(2, 3, 5, 5)
     wanted = value_and_gradients(conv_bn_silu, x, conv, bn)
-    cotangent = picture(*wanted[0].shape, seed=2)
+    cotangent = random_input(*wanted[0].shape, seed=2)
     conv_bn_silu(x, conv, bn).backward(cotangent)
     assert x.grad is None
     for parameter, want in zip((conv.weight, bn.weight, bn.bias), wanted[2:], strict=True):
@@ -212,13 +212,13 @@ def test_a_picture_that_needs_no_gradient_gets_none() -> None:
 def test_no_gradient_is_kept_where_none_is_asked_for() -> None:
     conv, bn = modules(3, 4)
     with torch.no_grad():
-        assert not conv_bn_silu(picture(2, 3, 5, 5), conv, bn).requires_grad
+        assert not conv_bn_silu(random_input(2, 3, 5, 5), conv, bn).requires_grad
 
 
 @pytest.mark.parametrize("activation", [True, False])
 def test_a_second_derivative_is_refused_and_not_wrong(activation: bool) -> None:
     conv, bn = modules(3, 4)
-    x = picture(2, 3, 5, 5).requires_grad_()
+    x = random_input(2, 3, 5, 5).requires_grad_()
     y = conv_bn_silu(x, conv, bn, activation)
     with pytest.raises(RuntimeError, match="conv_bn_silu: has no second derivative"):
         torch.autograd.grad(y.square().sum(), x, create_graph=True)
@@ -226,7 +226,7 @@ def test_a_second_derivative_is_refused_and_not_wrong(activation: bool) -> None:
 
 def test_an_empty_batch_passes_in_inference_with_gradients_of_zero() -> None:
     conv, bn = modules(3, 4, 3, 2)
-    y, grad_x, *gradients = value_and_gradients(conv_bn_silu, picture(0, 3, 8, 6), conv, bn.eval())
+    y, grad_x, *gradients = value_and_gradients(conv_bn_silu, random_input(0, 3, 8, 6), conv, bn.eval())
     assert (y.shape, grad_x.shape) == ((0, 4, 4, 3), (0, 3, 8, 6))
     assert all(not gradient.any() for gradient in gradients)
 
@@ -236,7 +236,7 @@ def test_training_on_one_value_a_channel_is_refused(shape: tuple[int, ...]) -> N
     conv, bn = modules(3, 4, 3, 2)
     before = copy.deepcopy(bn.state_dict())
     with pytest.raises(ValueError, match="conv_bn_silu: training needs more than one value per channel, got"):
-        conv_bn_silu(picture(*shape), conv, bn)
+        conv_bn_silu(random_input(*shape), conv, bn)
     torch.testing.assert_close(bn.state_dict(), before, rtol=0, atol=0)
 
 
@@ -269,7 +269,7 @@ def test_wrong_arguments_are_named(changes: dict[str, Any], error: type[Exceptio
 def test_the_registration_is_sound(training: bool) -> None:
     conv, bn = modules(4, 6, 3, 2, 2, dtype=torch.float32)
     statistics = (None, None) if training else (bn.running_mean, bn.running_var)
-    x = picture(2, 4, 5, 6, dtype=torch.float32)
+    x = random_input(2, 4, 5, 6, dtype=torch.float32)
     options = (*statistics, 2, 1, 2, 1e-3, True)
     forward = (x.clone().requires_grad_(), conv.weight, bn.weight, bn.bias, *options)
     torch.library.opcheck(torch.ops.yolov9k.conv_bn_silu.default, forward)
@@ -285,7 +285,7 @@ def test_the_registration_is_sound(training: bool) -> None:
 
 def test_fake_tensors_have_the_real_ones_form() -> None:
     conv, bn = modules(4, 6, 3, 2, dtype=torch.float32)
-    x = picture(2, 4, 7, 5, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
+    x = random_input(2, 4, 7, 5, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
     real = conv_bn_silu(x, conv, bn)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake = conv_bn_silu(mode.from_tensor(x), conv, bn.eval())
@@ -297,7 +297,7 @@ def test_compiles_into_one_graph_with_the_same_results(training: bool) -> None:
     conv, bn = modules(4, 6, 3, 2)
     bn.train(training)
     twin = copy.deepcopy(bn)
-    x = picture(2, 4, 5, 6)
+    x = random_input(2, 4, 5, 6)
     torch._dynamo.reset()
     compiled = torch.compile(conv_bn_silu, backend="aot_eager", fullgraph=True)
     found, wanted = value_and_gradients(compiled, x, conv, bn), value_and_gradients(conv_bn_silu, x, conv, twin)

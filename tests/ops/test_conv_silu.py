@@ -75,7 +75,7 @@ def test_the_reference_has_gradients() -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_every_backend_writes_into_a_slice_of_channels(backend: str, kernel: int) -> None:
-    """Its neighbours stay as they were."""
+    """Its neighbors stay as they were."""
     x, weight, bias = case(8, 12, kernel, 1)
     wide = torch.full((2, 20, 5, 6), 7.0, device=DEVICE).contiguous(memory_format=torch.channels_last)
     residual = draw((2, 12, 5, 6), 4)

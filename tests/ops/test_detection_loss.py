@@ -30,7 +30,7 @@ Branch = list[Tensor]
 
 
 def branch(seed: int, batch: int = 2, classes: int = CLASSES, side: int = 4, dtype: torch.dtype = torch.float64) -> Branch:
-    """Raw maps of two levels of a picture of 8 * side pixels."""
+    """Raw maps of two levels of an image of 8 * side pixels."""
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, 4 * BINS + classes)
     return [torch.randn(*shape, n, n, generator=generator, dtype=torch.float64).to(dtype) for n in (side, side // 2)]
@@ -126,7 +126,7 @@ def test_one_box_equals_the_definition_by_hand(
     torch.testing.assert_close(found, torch.from_numpy(wanted), **FLOAT64_LOOPS)
 
 
-def test_smoothed_empty_picture_by_hand() -> None:
+def test_smoothed_empty_image_by_hand() -> None:
     """No box: the class loss alone, every target 0.5 * smoothing, divided by 1."""
     level = torch.zeros(1, 4 * BINS + 1, 1, 1, dtype=torch.float64)
     level[0, -1] = 2.0
@@ -287,16 +287,16 @@ def test_an_image_without_boxes_adds_its_class_loss_alone() -> None:
 def sum_of_target_scores(maps: Branch, rows: Tensor) -> float:
     """What the parts are divided by, unless it is below 1."""
     decoded = dfl_decode(maps, STRIDES, BINS).transpose(1, 2)
-    centre, half = decoded[..., :2], decoded[..., 2:4] / 2
+    center, half = decoded[..., :2], decoded[..., 2:4] / 2
     points, scales = make_anchors(maps, STRIDES)
     labels, boxes, counts = operands(rows)
     mask = torch.arange(boxes.shape[1]) < counts[:, None]
-    predicted = torch.cat((centre - half, centre + half), -1)
+    predicted = torch.cat((center - half, center + half), -1)
     return float(task_aligned_assign(decoded[..., 4:], predicted, points * scales, labels, boxes, mask).weight.sum())
 
 
-def test_boxes_in_a_picture_that_is_not_square() -> None:
-    """Widths scale by the picture's width, heights by its height."""
+def test_boxes_in_a_image_that_is_not_square() -> None:
+    """Widths scale by the image's width, heights by its height."""
     labels, pixels = DetectionLoss._to_pixels(torch.tensor([[[1, 0.5, 0.25, 0.5, 0.5]]]), 64, 32)
     assert labels.tolist() == [[1.0]]
     assert pixels.tolist() == [[[16.0, 0.0, 48.0, 16.0]]]

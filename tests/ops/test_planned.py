@@ -60,7 +60,7 @@ def as_triton(block: Block) -> Block:
     return block
 
 
-def randomised(make: Callable[[], Block], training: bool, seed: int = 0) -> Block:
+def randomized(make: Callable[[], Block], training: bool, seed: int = 0) -> Block:
     torch.manual_seed(seed)
     block = make().double().train(training)
     for module in block.modules():
@@ -85,7 +85,7 @@ def results(block: Block, x: Tensor, backend: str) -> list[Tensor]:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_plan_equals_its_block(name: str, training: bool) -> None:
-    block = randomised(BLOCKS[name], training)
+    block = randomized(BLOCKS[name], training)
     x = torch.randn(2, 4, 7, 6, dtype=torch.float64)
     wanted, found = results(block, x, "reference"), results(block, x, "triton")
     assert len(wanted) == len(found)
@@ -97,7 +97,7 @@ def test_a_plan_equals_its_block(name: str, training: bool) -> None:
 @pytest.mark.parametrize("name", ["RepNBottleneck", "ADown"])
 def test_plans_have_the_numeric_gradient(name: str) -> None:
     """Away from kinks: max_pool's ties have measure zero."""
-    block = as_triton(randomised(BLOCKS[name], training=True))
+    block = as_triton(randomized(BLOCKS[name], training=True))
     x = torch.randn(2, 4, 3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, *_: block(x), (x, *block.parameters()), atol=1e-6, nondet_tol=0.0)
 
@@ -112,7 +112,7 @@ def test_any_size_batch_and_layout(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         use_plain_kernels(patch)
-        block = randomised(BLOCKS[name], True, seed)
+        block = randomized(BLOCKS[name], True, seed)
         x = torch.randn(batch, 4, height, width * (1 + strided), dtype=torch.float64)
         x = (x.contiguous(memory_format=torch.channels_last) if last else x)[..., :: 1 + strided]
         smallest = batch * math.prod((size - ("Down" in name or "AConv" in name) + 1) // 2 for size in (height, width))
@@ -123,14 +123,14 @@ def test_any_size_batch_and_layout(
 
 @pytest.mark.usefixtures("plain")
 def test_a_frozen_input_gets_no_gradient_and_parameters_theirs() -> None:
-    block = as_triton(randomised(BLOCKS["RepNCSPELAN4"], True))
+    block = as_triton(randomized(BLOCKS["RepNCSPELAN4"], True))
     block(torch.randn(2, 4, 4, 4, dtype=torch.float64)).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.shape == parameter.shape for parameter in block.parameters())
 
 
 @pytest.mark.usefixtures("plain")
 def test_a_second_derivative_is_refused() -> None:
-    block = as_triton(randomised(BLOCKS["Conv 1x1"], True))
+    block = as_triton(randomized(BLOCKS["Conv 1x1"], True))
     x = torch.randn(2, 4, 4, 4, dtype=torch.float64, requires_grad=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(block(x).sum(), x, create_graph=True)
@@ -140,8 +140,8 @@ def test_a_second_derivative_is_refused() -> None:
 def test_one_value_a_channel_is_refused_in_training_as_torch_does() -> None:
     for name in ("Conv 1x1", "Conv 3x3 stride 2"):
         with pytest.raises(ValueError, match="more than one value per channel"):
-            as_triton(randomised(BLOCKS[name], True))(torch.randn(1, 4, 1, 1, dtype=torch.float64))
-        as_triton(randomised(BLOCKS[name], False))(torch.randn(1, 4, 1, 1, dtype=torch.float64))
+            as_triton(randomized(BLOCKS[name], True))(torch.randn(1, 4, 1, 1, dtype=torch.float64))
+        as_triton(randomized(BLOCKS[name], False))(torch.randn(1, 4, 1, 1, dtype=torch.float64))
 
 
 def test_a_map_of_another_dtype_than_the_weights_is_refused() -> None:
@@ -151,7 +151,7 @@ def test_a_map_of_another_dtype_than_the_weights_is_refused() -> None:
 
 @pytest.mark.usefixtures("plain")
 def test_the_registration_is_sound() -> None:
-    block = as_triton(randomised(BLOCKS["RepNCSP"], True))
+    block = as_triton(randomized(BLOCKS["RepNCSP"], True))
     x = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
     calls: list[tuple[object, ...]] = []
     real = operator.planned
@@ -188,7 +188,7 @@ def calls_of(block: Block, x: Tensor, function: str) -> list[tuple[object, ...]]
 
 @pytest.mark.usefixtures("plain")
 def test_the_registration_of_fused_plans_is_sound() -> None:
-    block = as_triton(randomised(BLOCKS["RepNCSP"], False))
+    block = as_triton(randomized(BLOCKS["RepNCSP"], False))
     for module in list(block.modules()):
         if isinstance(module, (blocks.RepConvN, blocks.Conv)):
             module.fuse()
@@ -200,8 +200,8 @@ def test_the_registration_of_fused_plans_is_sound() -> None:
 @pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize("name", BLOCKS)
 def test_no_two_gradients_share_memory(name: str) -> None:
-    """Gradient clipping and optimisers work in place: what is scaled must not be scaled again as another's."""
-    block = as_triton(randomised(BLOCKS[name], True))
+    """Gradient clipping and optimizers work in place: what is scaled must not be scaled again as another's."""
+    block = as_triton(randomized(BLOCKS[name], True))
     block(torch.randn(2, 4, 7, 6, dtype=torch.float64)).square().sum().backward()
     grads = [parameter.grad for parameter in block.parameters() if parameter.grad is not None]
     wanted = [grad * 0.5 for grad in grads]
@@ -234,15 +234,15 @@ def test_gradients_of_parts_of_the_input_that_come_on_different_ways() -> None:
 
 @pytest.mark.usefixtures("plain")
 def test_a_model_of_planned_blocks_compiles_whole(tmp_path: Path) -> None:
-    """One graph, from the picture to the raw maps, and gradients as in eager mode."""
+    """One graph, from the image to the raw maps, and gradients as in eager mode."""
     torch.manual_seed(0)
     model = create_model(little_model(tmp_path), 2).double().train().use("triton")
-    picture = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     twin = copy.deepcopy(model)
-    model(picture)  # plans are made before
+    model(image)  # plans are made before
     model.load_state_dict(twin.state_dict())
     for module in (torch.compile(model, fullgraph=True, backend="aot_eager"), twin):
-        sum(level.square().sum() for branch in module(picture) for level in branch).backward()
+        sum(level.square().sum() for branch in module(image) for level in branch).backward()
     torch.testing.assert_close(dict(model.state_dict()), dict(twin.state_dict()))
     for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad)
@@ -252,7 +252,7 @@ def test_a_model_of_planned_blocks_compiles_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["RepNCSPELAN4", "ADown"])
 def test_compiles_whole(name: str) -> None:
     """One graph, gradients and running statistics as in eager mode."""
-    block = as_triton(randomised(BLOCKS[name], True))
+    block = as_triton(randomized(BLOCKS[name], True))
     twin, x = copy.deepcopy(block), torch.randn(2, 4, 6, 6, dtype=torch.float64)
     block.prepare(4)
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
@@ -274,7 +274,7 @@ def test_a_block_with_another_activation_or_half_fused_has_no_plan() -> None:
 @pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_fused_blocks_plan_equals_it_and_the_plan_from_before_is_forgotten(name: str) -> None:
-    block = randomised(BLOCKS[name], False)
+    block = randomized(BLOCKS[name], False)
     x = torch.randn(2, 4, 7, 6, dtype=torch.float64)
     with torch.no_grad():
         wanted = block.compose(x)
@@ -290,7 +290,7 @@ def test_a_fused_blocks_plan_equals_it_and_the_plan_from_before_is_forgotten(nam
 
 @pytest.mark.usefixtures("plain")
 def test_a_fused_block_has_no_gradient() -> None:
-    block = as_triton(randomised(BLOCKS["Conv 1x1"], False))
+    block = as_triton(randomized(BLOCKS["Conv 1x1"], False))
     block.fuse()
     x = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
     with pytest.raises(RuntimeError, match="a fused model has no gradient"):

@@ -1,4 +1,4 @@
-"""The optimiser step over flat storage: equal to torch's SGD, gradient clip, GradScaler and the moving average."""
+"""The optimizer step over flat storage: equal to torch's SGD, gradient clip, GradScaler and the moving average."""
 
 from __future__ import annotations
 

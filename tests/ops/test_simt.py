@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.augment_cases import KINDS, augment_case, boxes_case
-from tests.ops.simt.cases import ROOT, AssignCase, NmsCase, ObjectsCase, PictureCase, build, execute, results
+from tests.ops.simt.cases import ROOT, AssignCase, ImageCase, NmsCase, ObjectsCase, build, execute, results
 from tests.support import assign_case, nms_prediction
 from yolov9k.ops import augment, augment_boxes
 from yolov9k.ops.reference.batched_nms import batched_nms
@@ -113,25 +113,25 @@ def test_suppression_kernels_take_the_best_of_too_many(programs: dict[str, Path]
 def test_host_augmentation_equals_the_reference(programs: dict[str, Path], sanitizer: str) -> None:
     """Built with and without AVX2 by the compiler's own choice at run time; every array ends where it is said to end."""
     sizes = ((19, 33), (1, 1), (40, 8))
-    pictures = [
-        PictureCase(augment_case(seed, seed % 4, KINDS[seed % 4], size=sizes[seed % 3]), seed % 2 == 1) for seed in range(40)
+    images = [
+        ImageCase(augment_case(seed, seed % 4, KINDS[seed % 4], size=sizes[seed % 3]), seed % 2 == 1) for seed in range(40)
     ]
     objects = [ObjectsCase(boxes_case(seed, seed % 4, KINDS[seed % 4])) for seed in range(40)]
     if sanitizer == "thread":
-        pictures, objects = pictures[:8], objects[:8]
-    for mine, (found,) in zip(pictures, results(programs[sanitizer], pictures), strict=True):
+        images, objects = images[:8], objects[:8]
+    for mine, (found,) in zip(images, results(programs[sanitizer], images), strict=True):
         assert torch.equal(found, augment(*mine.case, backend="reference"))
     for yours, found in zip(objects, results(programs[sanitizer], objects), strict=True):
         wanted = augment_boxes(*yours.case, yours.capacity, backend="reference")
         assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
-def test_a_read_past_the_pictures_is_caught(tmp_path: Path) -> None:
+def test_a_read_past_the_images_is_caught(tmp_path: Path) -> None:
     csrc = plant(tmp_path / "csrc", "augment.cpp", "low, low + length - kFraction)};", "low, low + length)};")
     whole = torch.tensor([[0, 8, 8, 0, 0, -1, 24, 0]]), torch.tensor([[[0, 1], [0, 0]]])
     case = augment_case(0, images=1, kind="still", size=(9, 9))
     case = case._replace(pixels=torch.zeros(192, dtype=torch.uint8), layers=whole[0], spans=whole[1])
-    done = execute(build(tmp_path / "address", "address", csrc), [PictureCase(case)])
+    done = execute(build(tmp_path / "address", "address", csrc), [ImageCase(case)])
     assert done.returncode not in (0, 66)
     assert "heap-buffer-overflow" in done.stderr
 

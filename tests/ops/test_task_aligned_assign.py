@@ -109,12 +109,12 @@ def test_many_boxes_many_classes_and_eight_megapixels(boxes: int, classes: int, 
     assert_same(assign_case(0, 1, boxes, size, classes))
 
 
-def test_boxes_on_anchor_centres_do_not_contain_them() -> None:
+def test_boxes_on_anchor_centers_do_not_contain_them() -> None:
     anchors = grid_anchors(64)
     edge = torch.tensor([[[4.0, 4.0, 12.0, 12.0]]])  # its corners are anchors
     case = (torch.ones(1, len(anchors), 1), edge.expand(1, len(anchors), 4), anchors, torch.zeros(1, 1), edge, torch.ones(1, 1))
     found = task_aligned_assign(*case)
-    assert (found.gt_index >= 0).sum() == 1  # the one at stride 16, centre (8, 8)
+    assert (found.gt_index >= 0).sum() == 1  # the one at stride 16, center (8, 8)
     assert_same(case)
 
 

@@ -23,7 +23,7 @@ from yolov9k.data.config import load_split
 from yolov9k.data.synthetic import generate
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ["--device", "cpu", "--models", "yolov9-t", "--img", "64", "--repeats", "2", "--drawn", "4", "--pictures", "2",
+TINY = ["--device", "cpu", "--models", "yolov9-t", "--img", "64", "--repeats", "2", "--drawn", "4", "--images", "2",
         "--epochs", "1", "--workers", "0"]  # fmt: skip
 COUNTED = {"images_per_s", "median_ms", "repeats", "peak_gib", "host_syncs", "launches", "version"}
 

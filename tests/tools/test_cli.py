@@ -64,15 +64,15 @@ def test_train_and_val_and_predict(
     results = json.loads((tmp_path / "runs/val/exp/predictions.json").read_text())
     assert all(set(row) >= {"image_id", "category_id", "bbox", "score"} for row in results)
     stems = {int(path.stem) for path in (scenes.parent / "images/val").iterdir()}
-    assert {row["image_id"] for row in results} <= stems  # the published names of pictures: 000000000139.jpg is 139
-    picture = sorted((scenes.parent / "images/val").glob("*"))[0]
+    assert {row["image_id"] for row in results} <= stems  # the published names of images: 000000000139.jpg is 139
+    image = sorted((scenes.parent / "images/val").glob("*"))[0]
     low = ["--img", 64, "--conf", 0.0001]
-    assert run("predict", "--weights", best, "--source", picture, *low, "--save-txt", "--save-json") == 0
+    assert run("predict", "--weights", best, "--source", image, *low, "--save-txt", "--save-json") == 0
     folder = tmp_path / "runs/predict/exp"
-    assert cv2.imread(str(folder / picture.name)) is not None
-    assert (folder / "labels" / f"{picture.stem}.txt").read_text()
+    assert cv2.imread(str(folder / image.name)) is not None
+    assert (folder / "labels" / f"{image.stem}.txt").read_text()
     assert (folder / "predictions.json").exists()
-    assert "1 pictures, 0 videos" in capsys.readouterr().out
+    assert "1 images, 0 videos" in capsys.readouterr().out
     assert run("train", "--resume", "--epochs", 2, "--img", 96, "--cfg", "gelan-s") == 0
     assert "--resume: the run keeps what it was begun with; without effect: --cfg, --img" in capsys.readouterr().err
 
@@ -171,7 +171,7 @@ def test_faults_are_one_line_without_a_traceback(
     assert len([line for line in error.splitlines() if "error:" in line]) == 1
 
 
-def test_an_unreadable_picture_is_named(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreadable_image_is_named(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = np.full((64, 64, 3), 128, np.uint8)
     cv2.imwrite(str(tmp_path / "good.jpg"), good)
     (tmp_path / "bad.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:100])

@@ -169,7 +169,7 @@ def has_gpu_parts(source: str) -> bool:
         ("def test():\n    assert info['cuda'] is None", False),
     ],
 )
-def test_gpu_parts_are_recognised(source: str, wanted: bool) -> None:
+def test_gpu_parts_are_recognized(source: str, wanted: bool) -> None:
     assert has_gpu_parts(source) is wanted
 
 

@@ -87,7 +87,7 @@ def test_a_trainings_record_says_what_its_log_and_its_description_say(folder: st
     path = ROOT / "bench/results" / folder
     record = json.loads((path / "record.json").read_text())
     about = (
-        rf"{record['model']}: .*; {record['train']} training and {record['val']} validation pictures at {record['img']} px; cpu"
+        rf"{record['model']}: .*; {record['train']} training and {record['val']} validation images at {record['img']} px; cpu"
     )
     assert re.search(about, (path / "log.txt").read_text())
     prose = (path / "README.md").read_text()
@@ -210,7 +210,7 @@ def test_the_rooflines_record_gives_a_row_a_model(root: Path, monkeypatch: pytes
     clock.copy, clock.launch = 1e12, 2e-6
     made = [
         roofline.Row("", "dfl_decode", "", 1, 1000, seconds=1.0),
-        roofline.Row("yolov9-c", "normalise", "a", 1, 80_000_000, calls=3, seconds=1e-4),
+        roofline.Row("yolov9-c", "normalize", "a", 1, 80_000_000, calls=3, seconds=1e-4),
         roofline.Row("yolov9-c", "spread", "b", 1, 90_000_000, seconds=1e-4),
         roofline.Row("yolov9-c", "merge", "c", 1, 10, why="the time was up"),
         roofline.Row("yolov9-t", "merge", "c", 1, 10, why="the time was up"),

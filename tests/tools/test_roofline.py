@@ -47,7 +47,7 @@ def test_a_steps_rows_are_all_that_it_costs(name: str) -> None:
         twin.branches(torch.zeros(2, 3, 64, 64, device="meta"))
     stems = sum(row.calls * row.flops for row in rows if row.kernel == "convolve" and row.shapes.startswith("2x3x64x64,"))
     assert stems > 0
-    assert flops == 3 * counter.get_total_flops() - stems  # pictures need no gradient
+    assert flops == 3 * counter.get_total_flops() - stems  # images need no gradient
     assert all(row.seconds is None and row.why == "counted on shapes alone" for row in rows)
     assert 20 < len(rows) < sum(row.calls for row in rows) / 3  # same shapes share a row
 
@@ -89,7 +89,7 @@ def test_every_launch_is_timed_where_it_is_made_and_changes_nothing(
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
     rows = list(table.rows.values())
     assert all(row.seconds is not None and row.seconds > 0 for row in rows)
-    assert {row.kernel for row in rows} >= wanted | {"merge", "normalise", "reduce", "spread", "conv1x1"}
+    assert {row.kernel for row in rows} >= wanted | {"merge", "normalize", "reduce", "spread", "conv1x1"}
     for row in rows:
         assert row.without.keys() <= roofline.WITHOUT.get(row.kernel, {}).keys()
         if row.kernel == "conv1x1":
@@ -134,7 +134,7 @@ def clock() -> Clock:
 
 
 ROWS = [
-    Row("net", "normalise", "4x8", 1, 80_000_000, 0, 3, 1e-4),  # 80 of 100 us, under its 85 %
+    Row("net", "normalize", "4x8", 1, 80_000_000, 0, 3, 1e-4),  # 80 of 100 us, under its 85 %
     Row("net", "spread", "4x8", 1, 90_000_000, 0, 1, 1e-4, without={"activation": 7e-5}),  # 90 %
     Row("net", "conv1x1", "2x2", 1, 1_000_000, 8_000_000_000, 1, 1e-4),  # 80 us of products, its own 80 % are reached
     Row("net", "merge", "2x1", 1, 1_000, 0, 5, 1e-5),  # 1 ns: a launch takes longer
@@ -154,11 +154,11 @@ def test_verdicts_are_those_of_the_ceilings(clock: Clock) -> None:
 def test_the_report_can_be_read(clock: Clock) -> None:
     text = markdown(roofline.record(ROWS, clock, 16, 640))
     assert "copy 1.00 TB/s, matrices 100 TFLOP/s, a launch 2.0 us" in text
-    assert "| normalise | 3 | 0.240 | 0.000 | 0.240 | 0.300 | 80% | 1 of 1 |" in text
+    assert "| normalize | 3 | 0.240 | 0.000 | 0.240 | 0.300 | 80% | 1 of 1 |" in text
     assert "| merge | 7 | 0.000 | 0.000 | 0.000 | 0.050 (1 not timed) | 0% | 0 of 1 |" in text
     assert "| all | 12 | 0.331 | 0.008 | 0.410 | 0.550 (1 not timed) | 75% | 1 of 4 |" in text
     first, second, *_, last = [line for line in text.splitlines() if " us " not in line and line.count("|") == 11][1:]
-    assert first == "| normalise | 4x8 | 3 | 80.0 | 0.00 | 80.0 | 100.0 | 80% | memory |  |"
+    assert first == "| normalize | 4x8 | 3 | 80.0 | 0.00 | 80.0 | 100.0 | 80% | memory |  |"
     assert second == "| merge | 2x1 | 5 | 0.0 | 0.00 | 0.0 | 10.0 | 0% | launch |  |"
     assert last == "| merge | 2x9 | 2 | 0.0 | 0.00 | 0.0 |  |  | the time was up |  |"
     assert "| spread | 4x8 | 1 | 90.0 | 0.00 | 90.0 | 100.0 | 90% | memory | activation 70.0 |" in text

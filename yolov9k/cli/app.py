@@ -19,19 +19,19 @@ app.add_typer(data_app, name="data")
 console = Console(soft_wrap=True, highlight=False)
 
 Data = Annotated[str, typer.Option(help="data.yaml, or a folder or file of YOLO, COCO or Pascal VOC labels")]
-Img = Annotated[int, typer.Option("--img", "--imgsz", "--img-size", help="picture size, rounded up to a multiple of 32 pixels")]
-Batch = Annotated[int, typer.Option("--batch", "--batch-size", help="pictures an iteration")]
+Img = Annotated[int, typer.Option("--img", "--imgsz", "--img-size", help="image size, rounded up to a multiple of 32 pixels")]
+Batch = Annotated[int, typer.Option("--batch", "--batch-size", help="images an iteration")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, or a GPU's number")]
-Workers = Annotated[int, typer.Option(help="processes that read pictures; 0 reads in the main process")]
+Workers = Annotated[int, typer.Option(help="processes that read images; 0 reads in the main process")]
 SingleCls = Annotated[bool, typer.Option("--single-cls", help="treat all classes as one")]
 Amp = Annotated[str, typer.Option(help="mixed precision: auto, off, fp16, bf16")]
 Project = Annotated[str, typer.Option(help="folder of the run directories")]
 Name = Annotated[str, typer.Option(help="name of the run directory; a taken one gets a number")]
 ExistOk = Annotated[bool, typer.Option("--exist-ok", help="write into an existing run directory")]
-Strict = Annotated[bool, typer.Option("--strict", help="refuse data with faulty labels or pictures")]
+Strict = Annotated[bool, typer.Option("--strict", help="refuse data with faulty labels or images")]
 Conf = Annotated[float, typer.Option("--conf-thres", "--conf", help="lowest score of a detection")]
 Iou = Annotated[float, typer.Option("--iou-thres", "--iou", help="overlap above which the lower-scored box falls")]
-MaxDet = Annotated[int, typer.Option("--max-det", help="most detections in a picture")]
+MaxDet = Annotated[int, typer.Option("--max-det", help="most detections in an image")]
 
 
 def _version(wanted: bool) -> None:
@@ -57,10 +57,10 @@ def train(
     weights: Annotated[str | None, typer.Option(help="checkpoint to start from")] = None,
     img: Img = 640,
     batch: Annotated[
-        str, typer.Option("--batch", "--batch-size", help="pictures an iteration; auto (or -1): the most that fit in memory")
+        str, typer.Option("--batch", "--batch-size", help="images an iteration; auto (or -1): the most that fit in memory")
     ] = "16",
     epochs: Annotated[int, typer.Option(help="passes over the training data")] = 500,
-    hyp: Annotated[str | None, typer.Option(help="a YAML, or default, small (a few hundred pictures), demo")] = None,
+    hyp: Annotated[str | None, typer.Option(help="a YAML, or default, small (a few hundred images), demo")] = None,
     device: Device = "auto",
     workers: Workers = 8,
     project: Project = "runs/train",
@@ -70,10 +70,10 @@ def train(
     resume: Annotated[
         str | None, typer.Option(help="go on with the latest run, or with a last.pt; of other flags --epochs alone counts")
     ] = None,
-    cache: Annotated[str | None, typer.Option(help="keep decoded pictures in ram (also without a value) or on disk")] = None,
+    cache: Annotated[str | None, typer.Option(help="keep decoded images in ram (also without a value) or on disk")] = None,
     decode: Annotated[str, typer.Option(help="what fills the cache for training: cpu, or nvjpeg of torchvision")] = "cpu",
     rect: Annotated[bool, typer.Option("--rect", help="rectangular batches, without mosaic")] = False,
-    multi_scale: Annotated[bool, typer.Option("--multi-scale", help="vary the picture size by half, up and down")] = False,
+    multi_scale: Annotated[bool, typer.Option("--multi-scale", help="vary the image size by half, up and down")] = False,
     single_cls: SingleCls = False,
     freeze: Annotated[str | None, typer.Option(help="freeze the first N layers, or those listed: 0 1 2")] = None,
     patience: Annotated[int, typer.Option(help="stop after so many epochs without better fitness; 0: never")] = 100,
@@ -87,8 +87,8 @@ def train(
     seed: Annotated[int, typer.Option(help="of weights and augmentation")] = 0,
     strict: Strict = False,
     noval: Annotated[bool, typer.Option("--noval", help="validate after the last epoch alone")] = False,
-    noplots: Annotated[bool, typer.Option("--noplots", help="draw no pictures or curves")] = False,
-    min_items: Annotated[int, typer.Option(help="leave out training pictures with fewer objects")] = 0,
+    noplots: Annotated[bool, typer.Option("--noplots", help="draw no images or curves")] = False,
+    min_items: Annotated[int, typer.Option(help="leave out training images with fewer objects")] = 0,
     optimizer: Annotated[str, typer.Option(help="SGD, the paper's, is the one there is")] = "SGD",
     lr_curve: Annotated[str, typer.Option(help="learning rate by epoch: linear, cosine, flat-cosine, constant")] = "linear",
     save_period: Annotated[int, typer.Option(help="also keep the weights of every so many epochs; below 1: not")] = -1,
@@ -139,7 +139,7 @@ def val(
 ) -> None:
     """Validate a checkpoint: COCO AP, each class, speed, curves and confusion matrix."""
     from yolov9k.common.device import pick_device
-    from yolov9k.config.recipe import Hyp
+    from yolov9k.config.recipe import TrainRecipe
     from yolov9k.data.config import SPLITS, load_split
     from yolov9k.data.loader import make_loader
     from yolov9k.engine.evaluate.validator import print_metrics, validate
@@ -151,11 +151,12 @@ def val(
         raise UserError(f"--task {task}: expected one of {', '.join(SPLITS)}; speed is printed with each of them")
     split = load_split(data, task, single_cls=single_cls, strict=strict)
     model = load(weights).to(pick_device(device))
-    loader = make_loader(split, Hyp(), img_size=_rounded(img), batch=batch, augment=False, rect=True, workers=workers)
+    loader = make_loader(split, TrainRecipe(), img_size=_rounded(img), batch=batch, augment=False, rect=True, workers=workers)
     with run_directory(project, name, exist_ok) as directory:
         result = validate(
-            model, loader, split=split, criterion=make_criterion(model, Hyp()), conf=conf, iou=iou, max_det=max_det, amp=amp,
-            single_cls=single_cls, plots_dir=directory, save_json=directory / "predictions.json" if save_json else None,
+            model, loader, split=split, criterion=make_criterion(model, TrainRecipe()), conf=conf, iou=iou,
+            max_det=max_det, amp=amp, single_cls=single_cls, plots_dir=directory,
+            save_json=directory / "predictions.json" if save_json else None,
         )  # fmt: skip
     loader.close()
     print_metrics(result, console)
@@ -164,7 +165,7 @@ def val(
 
 @app.command()
 def predict(
-    source: Annotated[str, typer.Option(help="picture, folder, glob, video, or .txt list of them")],
+    source: Annotated[str, typer.Option(help="image, folder, glob, video, or .txt list of them")],
     weights: Annotated[str, typer.Option(help="checkpoint")],
     img: Img = 640,
     conf: Conf = 0.25,
@@ -180,13 +181,13 @@ def predict(
     save_txt: Annotated[bool, typer.Option("--save-txt", help="write YOLO labels")] = False,
     save_conf: Annotated[bool, typer.Option("--save-conf", help="with scores in the labels")] = False,
     save_json: Annotated[bool, typer.Option("--save-json", help="write predictions.json")] = False,
-    nosave: Annotated[bool, typer.Option("--nosave", help="write no annotated pictures or videos")] = False,
+    nosave: Annotated[bool, typer.Option("--nosave", help="write no annotated images or videos")] = False,
     hide_labels: Annotated[bool, typer.Option("--hide-labels", help="draw boxes without names")] = False,
     hide_conf: Annotated[bool, typer.Option("--hide-conf", help="draw names without scores")] = False,
     line_thickness: Annotated[int | None, typer.Option(help="width of the boxes' lines in pixels")] = None,
     max_frames: Annotated[int | None, typer.Option(help="most frames of each video")] = None,
 ) -> None:
-    """Detect objects in pictures and videos."""
+    """Detect objects in images and videos."""
     from yolov9k.engine.predict.predictor import Predictor
     from yolov9k.engine.predict.writers import predict_to_folder
     from yolov9k.engine.train.run_dir import run_directory
@@ -199,7 +200,7 @@ def predict(
             hide_labels=hide_labels, hide_conf=hide_conf, line_width=line_thickness, max_frames=max_frames,
         )  # fmt: skip
     found = ", ".join(f"{count} {name}" for name, count in summary.counts.items()) or "nothing"
-    media = f"{summary.images} pictures, {summary.videos} videos ({summary.frames} frames)"
+    media = f"{summary.images} images, {summary.videos} videos ({summary.frames} frames)"
     skipped = f"; {len(summary.skipped)} unreadable files are left out" if summary.skipped else ""
     console.print(f"{media}: {found}; {summary.speed}{skipped}")
     console.print(f"run: {directory}")
@@ -241,17 +242,17 @@ def profile(
     cfg: Annotated[str, typer.Option(help="model: yolov9-t, -s, -m, -c, -e, gelan-t ... -e, or a YAML file")],
     batch: Batch = 16,
     img: Img = 640,
-    nc: Annotated[int, typer.Option(help="classes of the drawn pictures; with --data the data's count")] = 80,
+    nc: Annotated[int, typer.Option(help="classes of the drawn images; with --data the data's count")] = 80,
     device: Device = "auto",
     mode: Annotated[str, typer.Option(help="training step: auto, eager, captured (CUDA graphs), compiled")] = "auto",
     amp: Amp = "auto",
     steps: Annotated[int, typer.Option(help="steps that are measured, after warming up")] = 10,
-    data: Annotated[str | None, typer.Option(help="measure with a data set's loader; without, on random pictures")] = None,
+    data: Annotated[str | None, typer.Option(help="measure with a data set's loader; without, on random images")] = None,
     workers: Workers = 8,
     project: Project = "runs/profile",
     name: Name = "exp",
 ) -> None:
-    """Where a training step's time goes: parts, launches, synchronisations, bytes and memory, each beside its floor."""
+    """Where a training step's time goes: parts, launches, synchronizations, bytes and memory, each beside its floor."""
     from yolov9k.engine.profile.profiler import run_profile
 
     run_profile(
@@ -263,10 +264,10 @@ def profile(
 @data_app.command("check")
 def data_check(
     path: Annotated[str, typer.Argument(help="data.yaml, or a folder or file of YOLO, COCO or Pascal VOC labels")],
-    plot: Annotated[str | None, typer.Option(help="draw a grid of labelled pictures into this PNG")] = None,
+    plot: Annotated[str | None, typer.Option(help="draw a grid of labeled images into this PNG")] = None,
     strict: Strict = False,
 ) -> None:
-    """Report pictures, boxes, classes, box sizes, and every fault with its file and line."""
+    """Report images, boxes, classes, box sizes, and every fault with its file and line."""
     from yolov9k.data.check import check_data, print_report
     from yolov9k.data.config import find_splits, load_split
     from yolov9k.data.grid import plot_grid
@@ -281,12 +282,12 @@ def data_check(
 
 @app.command()
 def demo(
-    folder: Annotated[str, typer.Option(help="where the generated pictures go")] = "runs/demo-data",
+    folder: Annotated[str, typer.Option(help="where the generated images go")] = "runs/demo-data",
     project: Project = "runs/train",
-    epochs: Annotated[int, typer.Option(help="passes over the generated pictures")] = 14,
-    scenes: Annotated[int, typer.Option(help="pictures to train on; a fifth of them more are drawn to validate")] = 480,
+    epochs: Annotated[int, typer.Option(help="passes over the generated images")] = 14,
+    scenes: Annotated[int, typer.Option(help="images to train on; a fifth of them more are drawn to validate")] = 480,
 ) -> None:
-    """Generate pictures of shapes, train yolov9-t on them, and draw its predictions beside the truth: some minutes on a CPU."""
+    """Generate images of shapes, train yolov9-t on them, and draw its predictions beside the truth: some minutes on a CPU."""
     from yolov9k.engine.demo import run_demo
 
     run_demo(folder, project, epochs, console, scenes)
@@ -328,7 +329,7 @@ def _rounded(img: int) -> int:
 
 
 def _batch(text: str) -> int:
-    """Pictures an iteration, 0 for the most that fit."""
+    """Images an iteration, 0 for the most that fit."""
     if text in ("auto", "-1"):
         return 0
     if not text.isdigit() or int(text) < 1:

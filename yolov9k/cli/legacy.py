@@ -23,8 +23,8 @@ _LOGGER = "curves are in results.csv, results.png and TensorBoard's log"
 # What is accepted without effect, by command: the flag, its number of values, why nothing is lost.
 _IDLE = {
     "train": {
-        "--sync-bn": (0, "one device has nothing to synchronise"),
-        "--local_rank": (1, "one device has nothing to synchronise"),
+        "--sync-bn": (0, "one device has nothing to synchronize"),
+        "--local_rank": (1, "one device has nothing to synchronize"),
         "--noautoanchor": (0, "YOLOv9 has no anchor sizes to fit"),
         "--nosave": (0, "last.pt and best.pt are always kept"),
         "--entity": (1, _LOGGER),
@@ -61,7 +61,7 @@ _ABSENT = {
         "--save-crop": "use --save-json, it holds the boxes in pixels",
         "--update": "leave it out",
         "--vid-stride": "leave it out; --max-frames takes the first frames",
-        "--view-img": "look at the pictures in the run directory",
+        "--view-img": "look at the images in the run directory",
         "--visualize": "leave it out",
     },
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class HandOver:
+class AsyncHostCopy:
     """Calls consume(item, *tensors on the host) for what it is given, in order.
 
     slots: so many may be on their way before the oldest is waited for; what has arrived is consumed whenever something is

@@ -16,7 +16,7 @@ class Speed:
     """Milliseconds an image.
 
     preprocess: transfer and scaling, in prediction letterboxing too; inference: the network; postprocess: decode, NMS, the
-    way to the host, mapping to the original picture. Reading and decoding files is nowhere in it. On a GPU what the host
+    way to the host, mapping to the original image. Reading and decoding files is nowhere in it. On a GPU what the host
     does while the device is busy costs nothing, and counts as nothing.
     """
 

@@ -21,7 +21,7 @@ _PUBLISHED = "hyp.scratch-high.yaml"  # holds the defaults below
 
 
 @dataclass(frozen=True)
-class Hyp:
+class TrainRecipe:
     """Training hyper-parameters; the defaults are the paper's recipe (facts: training recipe, loss)."""
 
     lr0: float = 0.01  # first learning rate
@@ -35,7 +35,7 @@ class Hyp:
     nominal_batch: int = 64  # gradients are accumulated up to it
     clip_norm: float = 10.0
     ema_decay: float = 0.9999
-    ema_tau: float = 2000.0  # optimiser steps after which the EMA decay reaches 63 % of its value
+    ema_tau: float = 2000.0  # optimizer steps after which the EMA decay reaches 63 % of its value
     box: float = 7.5
     cls: float = 0.5
     cls_pw: float = 1.0  # weight of the positive share in the class loss
@@ -59,7 +59,7 @@ class Hyp:
     mixup: float = 0.15
     copy_paste: float = 0.3
 
-    def override(self, where: str = "override", **values: Any) -> Hyp:
+    def override(self, where: str = "override", **values: Any) -> TrainRecipe:
         """A copy with some values replaced, checked as those of a file are. Raises UserError that begins with `where`."""
         return _checked(self, values, where)
 
@@ -79,8 +79,8 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def _checked(base: Hyp, values: dict[str, Any], where: str) -> Hyp:
-    types = {field.name: type(field.default) for field in fields(Hyp)}
+def _checked(base: TrainRecipe, values: dict[str, Any], where: str) -> TrainRecipe:
+    types = {field.name: type(field.default) for field in fields(TrainRecipe)}
     accepted: dict[str, Any] = {}
     for key, value in values.items():
         if key in _WITHOUT_EFFECT:
@@ -106,7 +106,7 @@ def _number(value: Any, kind: type, key: str, where: str) -> float | int:
     return int(number) if kind is int else number
 
 
-def load_hyp(source: str | Path | None = None) -> Hyp:
+def load_recipe(source: str | Path | None = None) -> TrainRecipe:
     """Read hyper-parameters.
 
     source: None or "default" (the paper's), a preset's name ("small"), or a YAML file with any of the published keys;
@@ -114,9 +114,9 @@ def load_hyp(source: str | Path | None = None) -> Hyp:
     file. Raises UserError naming the file and the key.
     """
     if source is None or str(source) == "default":
-        return Hyp()
+        return TrainRecipe()
     if Path(source).name == _PUBLISHED and not Path(source).exists():
-        return Hyp()
+        return TrainRecipe()
     path = PRESETS / f"{source}.yaml"
     if not path.exists():
         path = Path(source)
@@ -131,4 +131,4 @@ def load_hyp(source: str | Path | None = None) -> Hyp:
         raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected 'key: value' lines, found {type(values).__name__}")
-    return _checked(Hyp(), values, str(path))
+    return _checked(TrainRecipe(), values, str(path))

@@ -61,7 +61,7 @@ class TrainOptions:
     save_period: int = -1
 
     def check(self) -> None:
-        """Raise UserError for values that cannot be; round the picture size up to a multiple of 32, and say so."""
+        """Raise UserError for values that cannot be; round the image size up to a multiple of 32, and say so."""
         for key, low in _LEAST.items():
             if (key, value := getattr(self, key)) != ("batch", 0):  # 0: the largest that fits
                 check_range(key.replace("_", "-"), value, low)

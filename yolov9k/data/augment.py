@@ -1,8 +1,8 @@
-"""Augmentation: random parameters are drawn first, pure functions then apply them to pictures and labels.
+"""Augmentation: random parameters are drawn first, pure functions then apply them to images and labels.
 
-`draw` makes a Recipe from a generator and the hyper-parameters alone; nothing below it is random. What a recipe asks for is
+`draw` makes AugmentParams from a generator and the recipe alone; nothing below it is random. What they ask for is
 laid out as layers on canvases and as matrices: no pixel is touched but those of objects that are pasted. The operators
-`augment` and `augment_boxes` do the rest, on whatever device. Pictures are uint8 BGR [h, w, 3].
+`augment` and `augment_boxes` do the rest, on whatever device. Images are uint8 BGR [h, w, 3].
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.labels import Floats, Labels, concatenate
 from yolov9k.data.letterbox import FILL, Image
 from yolov9k.data.records import Record
@@ -25,18 +25,18 @@ Tile = tuple[Image, Record]
 Shape = tuple[int, int]  # height, width
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2
 
-MIX_BETA = 32.0  # mix-up's share is Beta(32, 32); facts, training recipe
+MIX_BETA = 32.0  # mix-up's share is Beta(32, 32)
 MAX_COVER = 0.3  # a pasted object may hide less than this share of any other
-MIN_SCALE = 0.05  # hyp.scale 1 would otherwise allow an empty picture
+MIN_SCALE = 0.05  # recipe.scale 1 would otherwise allow an empty image
 ROUNDING = 2  # pixels that the operator's float32 coordinates can hardly be off
 FARTHEST = 2**20  # pixels; beyond all canvases
 EVERYWHERE: Rectangle = (-FARTHEST, -FARTHEST, FARTHEST, FARTHEST)
-MAX_TILT = 0.9  # keeps the horizon outside the picture: 1 would put it on a corner
+MAX_TILT = 0.9  # keeps the horizon outside the image: 1 would put it on a corner
 
 
 @dataclass(frozen=True)
 class Warp:
-    """A view: about the centre tilted, rotated and scaled, sheared, then shifted by shares of the result's sides."""
+    """A view: about the center tilted, rotated and scaled, sheared, then shifted by shares of the result's sides."""
 
     tilt: tuple[float, float] = (0.0, 0.0)  # perspective, 1 / pixel, along x and y
     degrees: float = 0.0
@@ -45,86 +45,86 @@ class Warp:
     shift: tuple[float, float] = (0.0, 0.0)
 
     def matrix(self, source: tuple[int, int], target: tuple[int, int]) -> Matrix:
-        """The 3x3 matrix from a picture of `source` (height, width) to one of `target`, in continuous pixels."""
+        """The 3x3 matrix from an image of `source` (height, width) to one of `target`, in continuous pixels."""
         (height, width), (new_height, new_width) = source, target
         steepness = (abs(self.tilt[0]) * width + abs(self.tilt[1]) * height) / 2
         ease = min(1.0, MAX_TILT / steepness) if steepness else 1.0
         angle = math.radians(self.degrees)
         cosine, sine = self.scale * math.cos(angle), self.scale * math.sin(angle)
-        centre = _translation(-width / 2, -height / 2)
+        center = _translation(-width / 2, -height / 2)
         tilt = np.array([[1, 0, 0], [0, 1, 0], [self.tilt[0] * ease, self.tilt[1] * ease, 1]])
         turn = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])
         x, y = (math.tan(math.radians(s)) for s in self.shear)
         shear = np.array([[1, x, 0], [y, 1, 0], [0, 0, 1]])
         place = _translation((0.5 + self.shift[0]) * new_width, (0.5 + self.shift[1]) * new_height)
-        result: Matrix = place @ shear @ turn @ tilt @ centre
+        result: Matrix = place @ shear @ turn @ tilt @ center
         return result
 
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Four pictures around a point of a canvas twice as wide and high, objects pasted in, seen through a warp."""
+    """Four images around a point of a canvas twice as wide and high, objects pasted in, seen through a warp."""
 
     indices: tuple[int, int, int, int]  # top left, top right, bottom left, bottom right
-    centre: tuple[float, float]  # x, y in shares of the picture's size, 0.5..1.5
+    center: tuple[float, float]  # x, y in shares of the image's size, 0.5..1.5
     paste: float  # probability of each outlined object to be pasted
     paste_seed: int
     warp: Warp
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that is random about one sample: no mosaic (the plain letterboxed picture), one, or two mixed."""
+class AugmentParams:
+    """All that is random about one sample: no mosaic (the plain letterboxed image), one, or two mixed."""
 
     mosaics: tuple[Mosaic, ...]
     mix: float  # share of the first of two mosaics
-    warp: Warp  # of the plain picture
+    warp: Warp  # of the plain image
     gains: tuple[float, float, float]  # of hue, saturation, value
-    across: bool  # flip left to right
-    upside: bool  # flip top to bottom
+    flip_lr: bool  # flip left to right
+    flip_ud: bool  # flip top to bottom
 
 
-def draw(rng: np.random.Generator, hyp: Hyp, index: int, count: int, *, mosaic: bool) -> Recipe:
-    """Draw the recipe of picture `index` of `count`. `mosaic` False: neither mosaic nor what belongs to it."""
+def draw(rng: np.random.Generator, recipe: TrainRecipe, index: int, count: int, *, mosaic: bool) -> AugmentParams:
+    """Draw the augmentation of image `index` of `count`. `mosaic` False: neither mosaic nor what belongs to it."""
     mosaics: tuple[Mosaic, ...] = ()
-    if mosaic and rng.random() < hyp.mosaic:
-        mosaics = (_draw_mosaic(rng, hyp, index, count),)
-        if rng.random() < hyp.mixup:
-            mosaics += (_draw_mosaic(rng, hyp, int(rng.integers(count)), count),)
-    hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * (hyp.hsv_h, hyp.hsv_s, hyp.hsv_v)
-    return Recipe(
+    if mosaic and rng.random() < recipe.mosaic:
+        mosaics = (_draw_mosaic(rng, recipe, index, count),)
+        if rng.random() < recipe.mixup:
+            mosaics += (_draw_mosaic(rng, recipe, int(rng.integers(count)), count),)
+    hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * (recipe.hsv_h, recipe.hsv_s, recipe.hsv_v)
+    return AugmentParams(
         mosaics=mosaics,
         mix=float(rng.beta(MIX_BETA, MIX_BETA)),
-        warp=_draw_warp(rng, hyp),
+        warp=_draw_warp(rng, recipe),
         gains=(float(hue), float(saturation), float(value)),
-        across=bool(rng.random() < hyp.fliplr),
-        upside=bool(rng.random() < hyp.flipud),
+        flip_lr=bool(rng.random() < recipe.fliplr),
+        flip_ud=bool(rng.random() < recipe.flipud),
     )
 
 
-def _draw_mosaic(rng: np.random.Generator, hyp: Hyp, index: int, count: int) -> Mosaic:
+def _draw_mosaic(rng: np.random.Generator, recipe: TrainRecipe, index: int, count: int) -> Mosaic:
     a, b, c, d = (int(i) for i in rng.permutation([index, *rng.integers(count, size=3)]))
     x, y = rng.uniform(0.5, 1.5, 2)
-    return Mosaic((a, b, c, d), (float(x), float(y)), hyp.copy_paste, int(rng.integers(2**32)), _draw_warp(rng, hyp))
+    return Mosaic((a, b, c, d), (float(x), float(y)), recipe.copy_paste, int(rng.integers(2**32)), _draw_warp(rng, recipe))
 
 
-def _draw_warp(rng: np.random.Generator, hyp: Hyp) -> Warp:
+def _draw_warp(rng: np.random.Generator, recipe: TrainRecipe) -> Warp:
     def pair(limit: float) -> tuple[float, float]:
         x, y = rng.uniform(-limit, limit, 2) if limit else (0.0, 0.0)
         return float(x), float(y)
 
     return Warp(
-        tilt=pair(hyp.perspective),
-        degrees=pair(abs(hyp.degrees))[0],
-        scale=float(rng.uniform(max(1 - hyp.scale, MIN_SCALE), 1 + hyp.scale)),
-        shear=pair(abs(hyp.shear)),
-        shift=pair(hyp.translate),
+        tilt=pair(recipe.perspective),
+        degrees=pair(abs(recipe.degrees))[0],
+        scale=float(rng.uniform(max(1 - recipe.scale, MIN_SCALE), 1 + recipe.scale)),
+        shear=pair(abs(recipe.shear)),
+        shift=pair(recipe.translate),
     )
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A picture whose top left pixel lies at (left, top) of a canvas; mask uint8 [h, w], not 0: opaque, None: all of it."""
+    """An image whose top left pixel lies at (left, top) of a canvas; mask uint8 [h, w], not 0: opaque, None: all of it."""
 
     image: Image
     left: int
@@ -151,7 +151,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Canvas:
-    """Layers on grey, later ones hide earlier ones, and the objects in them."""
+    """Layers on gray, later ones hide earlier ones, and the objects in them."""
 
     shape: Shape
     layers: tuple[Layer, ...]
@@ -160,7 +160,7 @@ class Canvas:
     def cut(self, x1: int, y1: int, x2: int, y2: int) -> Image:
         """A rectangle, not to be written to; layers with masks are left out."""
         for layer in self.layers:
-            if layer.holds(x1, y1, x2, y2):  # as objects mostly lie in one picture
+            if layer.holds(x1, y1, x2, y2):  # as objects mostly lie in one image
                 return layer.image[y1 - layer.top : y2 - layer.top, x1 - layer.left : x2 - layer.left]
         image: Image = np.full((y2 - y1, x2 - x1, 3), FILL, np.uint8)
         for layer in self.layers:
@@ -181,20 +181,20 @@ class View:
     whole: bool = False
 
     def inverse(self, shape: Shape, output: Shape) -> Matrix:
-        """From the centres of pixels of `output` (height, width), to which `shape` is resized, to those of the canvas."""
+        """From the centers of pixels of `output` (height, width), to which `shape` is resized, to those of the canvas."""
         resized = np.diag([output[1] / shape[1], output[0] / shape[0], 1.0])
         back = np.linalg.inv(resized @ self.matrix)
-        centred = _translation(-0.5, -0.5) @ back @ _translation(0.5, 0.5)
-        return centred / centred[2, 2] if centred[2, 2] else centred
+        centered = _translation(-0.5, -0.5) @ back @ _translation(0.5, 0.5)
+        return centered / centered[2, 2] if centered[2, 2] else centered
 
     def seen(self, inverse: Matrix, output: Shape) -> list[Layer]:
         """The parts of the layers that can be seen at all: those within the hull of the output's corners."""
-        x1, y1, x2, y2 = sight(inverse, output)
+        x1, y1, x2, y2 = visible_bounds(inverse, output)
         parts = [layer.within(x1, y1, x2, y2) for layer in self.canvas.layers]
         return [part for part in parts if part.image.size]
 
 
-def sight(inverse: Matrix, output: Shape) -> Rectangle:
+def visible_bounds(inverse: Matrix, output: Shape) -> Rectangle:
     """What of a canvas the pixels of `output` can show: the hull of where `inverse` leads its corners, and a margin."""
     right, bottom = output[1] - 1, output[0] - 1
     columns, rows = [], []
@@ -213,9 +213,9 @@ def _whole(place: float) -> int:
     return math.floor(min(max(place, -FARTHEST), FARTHEST))
 
 
-def mosaic(tiles: Sequence[Tile], centre: tuple[float, float], size: int) -> Canvas:
-    """Lay four pictures, none larger than `size`, around `centre` (shares of size) on a canvas of 2 size x 2 size."""
-    x, y = round(centre[0] * size), round(centre[1] * size)
+def mosaic(tiles: Sequence[Tile], center: tuple[float, float], size: int) -> Canvas:
+    """Lay four images, none larger than `size`, around `center` (shares of size) on a canvas of 2 size x 2 size."""
+    x, y = round(center[0] * size), round(center[1] * size)
     places = []
     for corner, (image, _) in enumerate(tiles):
         height, width = image.shape[:2]
@@ -248,7 +248,7 @@ def copy_paste(canvas: Canvas, probability: float, seed: int, seen: Rectangle = 
     keep = np.zeros(len(labels), bool)
     keep[chosen[taken]] = True
     originals = labels.chosen(keep)
-    copies = originals.flipped(width, canvas.shape[0], across=True, upside=False)
+    copies = originals.flipped(width, canvas.shape[0], flip_lr=True, flip_ud=False)
     patches = _cut_out(canvas, originals.boxes, copies, seen)
     return Canvas(canvas.shape, (*canvas.layers, *patches), concatenate([labels, copies]))
 
@@ -263,7 +263,7 @@ def _cover(boxes: Floats, others: Floats) -> Floats:
 
 
 def _cut_out(canvas: Canvas, boxes: Floats, copies: Labels, seen: Rectangle) -> list[Layer]:
-    """Of the objects in `boxes` [n, 4] the mirrored picture, masked by the mirrored outline in `copies`, at their place."""
+    """Of the objects in `boxes` [n, 4] the mirrored image, masked by the mirrored outline in `copies`, at their place."""
     width, ends = canvas.shape[1], np.cumsum(copies.lengths).tolist()
     rectangles = np.hstack([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])]).astype(int).tolist()
     return [
@@ -273,20 +273,20 @@ def _cut_out(canvas: Canvas, boxes: Floats, copies: Labels, seen: Rectangle) -> 
     ]
 
 
-def _patch(picture: Image, outline: Floats, left: int, top: int) -> Layer:
-    """A picture, mirrored, at (left, top), where the outline is its mask."""
-    patch: Image = cv2.flip(picture, 1)  # type: ignore[assignment]  # OpenCV's stubs lack the dtype
+def _patch(image: Image, outline: Floats, left: int, top: int) -> Layer:
+    """An image, mirrored, at (left, top), where the outline is its mask."""
+    patch: Image = cv2.flip(image, 1)  # type: ignore[assignment]  # OpenCV's stubs lack the dtype
     mask: Image = np.zeros(patch.shape[:2], np.uint8)
-    fraction = 4  # binary digits of OpenCV's fixed-point coordinates, which count from the first pixel's centre
+    fraction = 4  # binary digits of OpenCV's fixed-point coordinates, which count from the first pixel's center
     points = np.rint((outline - np.array([left, top]) - 0.5) * (1 << fraction)).astype(np.int32)
     cv2.fillPoly(mask, [points], 1, shift=fraction)
     return Layer(patch, left, top, mask)
 
 
-def mirror(shape: Shape, *, across: bool, upside: bool) -> Matrix:
-    """The matrix that flips a picture of `shape` left to right (`across`), top to bottom (`upside`)."""
-    x, y = (-1.0 if across else 1.0), (-1.0 if upside else 1.0)
-    return np.array([[x, 0, shape[1] * across], [0, y, shape[0] * upside], [0, 0, 1]], float)
+def mirror(shape: Shape, *, flip_lr: bool, flip_ud: bool) -> Matrix:
+    """The matrix that flips an image of `shape` left to right (`flip_lr`), top to bottom (`flip_ud`)."""
+    x, y = (-1.0 if flip_lr else 1.0), (-1.0 if flip_ud else 1.0)
+    return np.array([[x, 0, shape[1] * flip_lr], [0, y, shape[0] * flip_ud], [0, 0, 1]], float)
 
 
 def _translation(x: float, y: float) -> Matrix:

@@ -1,4 +1,4 @@
-"""Batches, and what they are made of: decoded pictures and small tables, which one operator augments on any device."""
+"""Batches, and what they are made of: decoded images and small tables, which one operator augments on any device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from yolov9k.data.labels import Labels, concatenate
 from yolov9k.ops import augment, augment_boxes
 from yolov9k.ops.augment import LAYER
 
-Pixels = tuple[Tensor | tuple[Tensor, ...], Tensor]  # what holds the pictures, and the table of layers
+Pixels = tuple[Tensor | tuple[Tensor, ...], Tensor]  # what holds the images, and the table of layers
 Part = TypeVar("Part", bound="_Movable")
 
 
@@ -45,12 +45,12 @@ class _Movable:
 
 @dataclass
 class Batch(_Movable):
-    """Pictures and targets, padded to fixed shapes.
+    """Images and targets, padded to fixed shapes.
 
-    images: uint8 [B, 3, H, W], RGB. boxes: float32 [B, G, 5], class cx cy w h normalised to the letterboxed picture,
-    zero beyond counts int64 [B]; G is at least the most boxes of a picture and 1. indices: records of the split.
-    scale float32 [B] and pad float32 [B, 2] (left, top): x in the picture = x in the original * scale + left; of
-    meaning without augmentation only. failures: records whose pictures could not be read on the way.
+    images: uint8 [B, 3, H, W], RGB. boxes: float32 [B, G, 5], class cx cy w h normalized to the letterboxed image,
+    zero beyond counts int64 [B]; G is at least the most boxes of an image and 1. indices: records of the split.
+    scale float32 [B] and pad float32 [B, 2] (left, top): x in the image = x in the original * scale + left; of
+    meaning without augmentation only. failures: records whose images could not be read on the way.
     """
 
     images: Tensor
@@ -67,11 +67,11 @@ class Batch(_Movable):
 
 @dataclass
 class RawBatch(_Movable):
-    """A batch before augmentation: pictures as they were decoded, and what is to be done with them.
+    """A batch before augmentation: images as they were decoded, and what is to be done with them.
 
     pixels, layers, layer_spans, views, shares, gains: what `ops.augment` takes; several pixels, which do not move, where the
     batch is made at once (`collate`). points, ends, classes, least, object_spans,
-    matrices: what `ops.augment_boxes` takes. shape, output (height, width): of the boxes and of the pictures. capacity: the
+    matrices: what `ops.augment_boxes` takes. shape, output (height, width): of the boxes and of the images. capacity: the
     most objects of a sample, at least 1. The rest as in Batch.
     """
 
@@ -102,7 +102,7 @@ class RawBatch(_Movable):
         """The batch, made on the device where the tensors lie, without waiting for it.
 
         dtype, channels_last, backend: as in `ops.augment`; a floating dtype gives images in 0..1. On the CPU the boxes have
-        as many rows as the fullest picture needs, elsewhere `capacity`, as nobody there may ask how many are needed.
+        as many rows as the fullest image needs, elsewhere `capacity`, as nobody there may ask how many are needed.
         """
         images = augment(
             self.pixels, self.layers, self.layer_spans, self.views, self.shares, self.gains, self.output,
@@ -127,12 +127,12 @@ def pack(samples: Sequence[Sample]) -> RawBatch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Make a batch of samples where this is called; no picture is copied on the way where csrc/ is built."""
+    """Make a batch of samples where this is called; no image is copied on the way where csrc/ is built."""
     return _lay(samples, _lent).augment()
 
 
-def _lay(samples: Sequence[Sample], hand_over: Callable[[Sequence[Layer]], Pixels]) -> RawBatch:
-    """A raw batch, its pictures handed over as pixels and the table of layers."""
+def _lay(samples: Sequence[Sample], host_copy: Callable[[Sequence[Layer]], Pixels]) -> RawBatch:
+    """A raw batch, its images handed over as pixels and the table of layers."""
     shape, output = samples[0].shape, samples[0].output
     layers: list[list[Layer]] = []
     views, matrices, labels = [], [], []
@@ -143,7 +143,7 @@ def _lay(samples: Sequence[Sample], hand_over: Callable[[Sequence[Layer]], Pixel
             matrices.append(view.matrix if view else np.eye(3))
             layers.append(view.seen(inverse, output) if view else [])
             labels.append(_objects(view) if view else (Labels.empty(), np.zeros(0, np.float32)))
-    pixels, table = hand_over([layer for some in layers for layer in some])
+    pixels, table = host_copy([layer for some in layers for layer in some])
     objects = concatenate([some for some, _ in labels])
     object_spans = _spans([len(some) for some, _ in labels])
     return RawBatch(
@@ -180,7 +180,7 @@ def _objects(view: View) -> tuple[Labels, NDArray[np.float32]]:
 
 
 def _copied(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
-    """Pictures and masks in one uint8 [N], and the table int64 [L, 8] that tells where (`ops.augment`)."""
+    """Images and masks in one uint8 [N], and the table int64 [L, 8] that tells where (`ops.augment`)."""
     pixels = np.empty(sum(layer.image.size + (0 if layer.mask is None else layer.mask.size) for layer in layers), np.uint8)
     table, start = np.empty((len(layers), LAYER), np.int64), 0
     for row, layer in zip(table, layers, strict=True):
@@ -198,7 +198,7 @@ def _put(array: NDArray[np.uint8], pixels: NDArray[np.uint8], start: int) -> int
 
 
 def _lent(layers: Sequence[Layer]) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The same table, and the memory of each picture and mask as it is."""
+    """The same table, and the memory of each image and mask as it is."""
     parts, table, start = [np.empty(0, np.uint8)], [], 0
     for layer in layers:
         (height, width, _), cover, mask_stride = layer.image.shape, -1, 0

@@ -17,7 +17,7 @@ from yolov9k.data.config import find_splits, load_split
 from yolov9k.data.grid import plot_grid
 from yolov9k.data.records import Fault, Floats, Record, Split, count_fatal
 
-__all__ = ["Report", "SplitReport", "Spread", "check_data", "plot_grid", "print_report", "summarise"]
+__all__ = ["Report", "SplitReport", "Spread", "check_data", "plot_grid", "print_report", "summarize"]
 SMALL, MEDIUM = 32.0**2, 96.0**2  # areas in square pixels where COCO divides small from medium from large
 
 
@@ -92,14 +92,14 @@ def check_data(path: str | Path, *, strict: bool = False) -> Report:
 
 def _check_part(path: str | Path, name: str, strict: bool) -> SplitReport | Fault:
     try:
-        return summarise(load_split(path, name, strict=strict))
+        return summarize(load_split(path, name, strict=strict))
     except UserError as error:
         if strict:
             raise
         return Fault(Path(path), None, f"{name}: {error}", fatal=True)
 
 
-def summarise(split: Split) -> SplitReport:
+def summarize(split: Split) -> SplitReport:
     """Counts of one part."""
     records, num_classes = split.records, len(split.names)
     sides = np.concatenate([_sides(record) for record in records] or [np.zeros((0, 2), np.float32)])

@@ -1,4 +1,4 @@
-"""Boxes and labels on pictures: distinct colours by class, sizes that follow the picture's."""
+"""Boxes and labels on images: distinct colors by class, sizes that follow the image's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def class_color(index: int) -> Color:
-    """BGR colour of a class. Steps of the golden ratio keep the hues of any first n classes apart."""
+    """BGR color of a class. Steps of the golden ratio keep the hues of any first n classes apart."""
     hue = (0.58 + index * _GOLDEN_RATIO) % 1.0
     value = (1.0, 0.8, 0.92)[index % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, (0.85, 0.65, 1.0)[index // 3 % 3], value)
@@ -49,7 +49,7 @@ def draw_boxes(
     """Draw onto `image` (uint8 [H, W, 3] BGR, changed in place and returned).
 
     boxes [n, 4] x1 y1 x2 y2 px; classes [n]; scores [n] or None for truth. The first box is drawn last, on top:
-    detections come best first. line_width None: about 1/300 of the picture's mean side.
+    detections come best first. line_width None: about 1/300 of the image's mean side.
     """
     width = line_width or max(1, round(sum(image.shape[:2]) / 2 * 0.0033))
     corners = np.nan_to_num(np.asarray(boxes, np.float64).reshape(-1, 4)).clip(-1e4, 1e5).round().astype(int)
@@ -66,7 +66,7 @@ def draw_boxes(
 
 
 def put_label(image: Image, text: str, corner: tuple[int, int], color: Color, width: int) -> None:
-    """Text on a filled plate above the corner (x, y) of a box, moved inside the picture where it would stick out."""
+    """Text on a filled plate above the corner (x, y) of a box, moved inside the image where it would stick out."""
     scale, weight = max(width / 3.5, 0.4), max(1, width // 2)
     (wide, high), base = cv2.getTextSize(text, _FONT, scale, weight)
     plate = wide + 2 * weight + 2, high + base + weight
@@ -77,7 +77,7 @@ def put_label(image: Image, text: str, corner: tuple[int, int], color: Color, wi
 
 
 def mosaic(tiles: Sequence[Image], columns: int, limit: int = 1920) -> Image:
-    """Tiles (uint8 [h, w, 3], any sizes) in a grid on grey, scaled down so that no side exceeds `limit` pixels."""
+    """Tiles (uint8 [h, w, 3], any sizes) in a grid on gray, scaled down so that no side exceeds `limit` pixels."""
     rows = -(-len(tiles) // columns)
     high, wide = max(t.shape[0] for t in tiles), max(t.shape[1] for t in tiles)
     canvas: Image = np.full((rows * high, columns * wide, 3), 114, np.uint8)

@@ -1,4 +1,4 @@
-"""A picture of labelled images side by side, to see whether boxes and names fit the images."""
+"""An image of labeled images side by side, to see whether boxes and names fit the images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yolov9k.data.draw import Image, draw_boxes, mosaic
 from yolov9k.data.records import Record, Split
 
 _CELL = 480  # pixels: four to a row still show boxes of a few pixels
-_GREY = 114
+_GRAY = 114
 
 
 def plot_grid(split: Split, path_png: str | Path, count: int = 16, seed: int = 0) -> Path:
@@ -33,8 +33,8 @@ def plot_grid(split: Split, path_png: str | Path, count: int = 16, seed: int = 0
     return path
 
 
-def _write(path: Path, picture: Image) -> None:
-    encoded, data = cv2.imencode(".png", picture)
+def _write(path: Path, image: Image) -> None:
+    encoded, data = cv2.imencode(".png", image)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.tobytes() if encoded else b"")
@@ -43,8 +43,8 @@ def _write(path: Path, picture: Image) -> None:
 
 
 def _draw_cell(record: Record, names: list[str]) -> Image:
-    """One image with its boxes, uint8 [cell, cell, 3] BGR, grey where it does not reach."""
-    cell = np.full((_CELL, _CELL, 3), _GREY, np.uint8)
+    """One image with its boxes, uint8 [cell, cell, 3] BGR, gray where it does not reach."""
+    cell = np.full((_CELL, _CELL, 3), _GRAY, np.uint8)
     image = cv2.imdecode(np.fromfile(record.path, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise UserError(f"{record.path}: image cannot be decoded; replace or remove it")

@@ -1,6 +1,6 @@
-"""Boxes and outlines of one picture, and the geometry that moves them.
+"""Boxes and outlines of one image, and the geometry that moves them.
 
-Coordinates are continuous pixels: the left edge of the picture is x = 0, the right edge of its last column x = width.
+Coordinates are continuous pixels: the left edge of the image is x = 0, the right edge of its last column x = width.
 The outlines of all objects lie in one array, so each operation is a few numpy calls whatever the number of objects.
 """
 
@@ -19,15 +19,15 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-Place = tuple[int, int, int, int]  # of a picture on a canvas: width, height, left, top
+Place = tuple[int, int, int, int]  # of an image on a canvas: width, height, left, top
 
-MIN_SHARE = 0.1  # of a box's area that must stay in the picture; facts, training recipe
+MIN_SHARE = 0.1  # of a box's area that must stay in the image; facts, training params
 MIN_SHARE_OUTLINED = 0.01  # the hull of an outline is exact, a small rest of it is still a good box
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The n objects of a picture.
+    """The n objects of an image.
 
     classes: int64 [n]; boxes: float32 [n, 4], x1 y1 x2 y2 in pixels.
     points: float32 [p, 2], the outlines one after another, `lengths` int64 [n] points each. An object without polygon
@@ -62,7 +62,7 @@ class Labels:
 
     @classmethod
     def of_records(cls, records: Sequence[Record], places: Sequence[Place]) -> Labels:
-        """What the records of some pictures say, crowds left out, each resized and laid at its place of one canvas."""
+        """What the records of some images say, crowds left out, each resized and laid at its place of one canvas."""
         parts = [_without_crowds(record) for record in records]
         unit = cls.make(
             np.concatenate([classes for classes, _, _ in parts]),
@@ -76,10 +76,10 @@ class Labels:
         points = unit.points * np.repeat(factors, unit.lengths, 0) + np.repeat(offsets, unit.lengths, 0)
         return Labels(unit.classes, boxes, points, unit.lengths, unit.outlined)
 
-    def flipped(self, width: int, height: int, *, across: bool, upside: bool) -> Labels:
-        """Mirrored left to right (`across`), top to bottom (`upside`), within width x height."""
+    def flipped(self, width: int, height: int, *, flip_lr: bool, flip_ud: bool) -> Labels:
+        """Mirrored left to right (`flip_lr`), top to bottom (`flip_ud`), within width x height."""
         boxes, points = self.boxes.copy(), self.points.copy()
-        for axis, extent, wanted in ((0, width, across), (1, height, upside)):
+        for axis, extent, wanted in ((0, width, flip_lr), (1, height, flip_ud)):
             if wanted:
                 boxes[:, [axis, axis + 2]] = extent - boxes[:, [axis + 2, axis]]
                 points[:, axis] = extent - points[:, axis]
@@ -105,7 +105,7 @@ class Labels:
 
     @property
     def least(self) -> Floats:
-        """Share of its area, float32 [n], that each object must keep at the edge of a picture."""
+        """Share of its area, float32 [n], that each object must keep at the edge of an image."""
         return np.where(self.outlined, MIN_SHARE_OUTLINED, MIN_SHARE).astype(np.float32)
 
     @property

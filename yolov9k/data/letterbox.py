@@ -1,4 +1,4 @@
-"""Fitting a picture of any shape into a network's input, and carrying boxes back."""
+"""Fitting an image of any shape into a network's input, and carrying boxes back."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch import Tensor
 from yolov9k.common.errors import UserError, warn
 
 Image = NDArray[np.uint8]
-LARGEST = 16384  # pixels of a side: a picture of 800 MB
-FILL = 114  # grey of the padding; facts, training recipe
+LARGEST = 16384  # pixels of a side: an image of 800 MB
+FILL = 114  # gray of the padding; facts, training recipe
 
 
 def letterbox(
     image: Image, shape: tuple[int, int], *, fill: int = FILL, scaleup: bool = True, stride: int | None = None
 ) -> tuple[Image, float, tuple[int, int]]:
-    """Resize a picture to fit into `shape` without distorting it and pad it evenly.
+    """Resize an image to fit into `shape` without distorting it and pad it evenly.
 
-    image: uint8 [h, w, 3]; shape: (height, width) of the result. scaleup False: a smaller picture keeps its size.
+    image: uint8 [h, w, 3]; shape: (height, width) of the result. scaleup False: a smaller image keeps its size.
     stride: pad to the next multiples of it only, so the result may be smaller than `shape`.
-    Returns the picture (the very same array when nothing is to be done), the gain that it was resized by, and the
-    padding (left, top) in pixels. Raises ValueError for an empty picture.
+    Returns the image (the very same array when nothing is to be done), the gain that it was resized by, and the
+    padding (left, top) in pixels. Raises ValueError for an empty image.
     """
     image, gain = fit(image, shape, scaleup=scaleup)
     height, width = image.shape[:2]
@@ -37,10 +37,10 @@ def letterbox(
 
 
 def fit(image: Image, shape: tuple[int, int], *, scaleup: bool = True) -> tuple[Image, float]:
-    """The picture resized to fit into `shape`, and the gain; arguments as those of `letterbox`."""
+    """The image resized to fit into `shape`, and the gain; arguments as those of `letterbox`."""
     height, width = image.shape[:2]
     if not height or not width:
-        raise ValueError(f"letterbox: the picture is empty, its shape is {image.shape}")
+        raise ValueError(f"letterbox: the image is empty, its shape is {image.shape}")
     gain = min(shape[0] / height, shape[1] / width)
     if not scaleup:
         gain = min(gain, 1.0)
@@ -48,17 +48,17 @@ def fit(image: Image, shape: tuple[int, int], *, scaleup: bool = True) -> tuple[
 
 
 def pad(image: Image, shape: tuple[int, int], top: int, left: int, fill: int = FILL) -> Image:
-    """Put a picture at (left, top) of a grey one of `shape`; the same array when it fills it."""
+    """Put an image at (left, top) of a gray one of `shape`; the same array when it fills it."""
     height, width = image.shape[:2]
     if (height, width) == shape:
         return image
     bottom, right = shape[0] - height - top, shape[1] - width - left
-    grey = (fill, fill, fill)
-    return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=grey)  # type: ignore[return-value]
+    gray = (fill, fill, fill)
+    return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=gray)  # type: ignore[return-value]
 
 
 def resize(image: Image, shape: tuple[int, int], *, smooth: bool) -> Image:
-    """Resize to (height, width): bilinear, or by area where `smooth` and the picture shrinks."""
+    """Resize to (height, width): bilinear, or by area where `smooth` and the image shrinks."""
     height, width = image.shape[:2]
     if (height, width) == shape:
         return image
@@ -73,11 +73,11 @@ def scaled(length: int, gain: float) -> int:
 
 
 def map_to_image(boxes: Tensor, scale: float | Tensor, pad: Sequence[float] | Tensor, size: tuple[int, int] | Tensor) -> Tensor:
-    """Carry boxes from the network's input back to the original picture.
+    """Carry boxes from the network's input back to the original image.
 
-    boxes: float [..., 4], x1 y1 x2 y2 in pixels of the letterboxed picture; scale: the letterbox's gain; pad: (left,
-    top) in pixels; size: (height, width) of the original. Returns [..., 4] in original pixels, clipped to the picture.
-    For several pictures at once scale, pad[i] and size[i] are tensors that broadcast with [..., 2].
+    boxes: float [..., 4], x1 y1 x2 y2 in pixels of the letterboxed image; scale: the letterbox's gain; pad: (left,
+    top) in pixels; size: (height, width) of the original. Returns [..., 4] in original pixels, clipped to the image.
+    For several images at once scale, pad[i] and size[i] are tensors that broadcast with [..., 2].
     """
     mapped = torch.empty_like(boxes)
     for axis, extent in ((0, size[1]), (1, size[0])):  # one axis at a time: no tensor has to travel to the device
@@ -86,9 +86,9 @@ def map_to_image(boxes: Tensor, scale: float | Tensor, pad: Sequence[float] | Te
 
 
 def rectangle_shapes(aspects: NDArray[np.float64], batch: int, img_size: int, stride: int) -> list[tuple[int, int]]:
-    """Input shapes (height, width) of consecutive batches, each the least that holds its pictures.
+    """Input shapes (height, width) of consecutive batches, each the least that holds its images.
 
-    aspects: height / width of the pictures, float [n], sorted. The long side is img_size; both sides are rounded up
+    aspects: height / width of the images, float [n], sorted. The long side is img_size; both sides are rounded up
     to the stride with half a stride of room (facts, validation).
     """
     shapes = []

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from yolov9k.common.errors import UserError, check_range
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.augment import Shape
 from yolov9k.data.batch import Batch, RawBatch, collate, pack
-from yolov9k.data.dataset import DetectionDataset, Draw, Sample
+from yolov9k.data.dataset import DetectionDataset, Sample, SampleRequest
 from yolov9k.data.letterbox import rectangle_shapes
 from yolov9k.data.records import Split
 
@@ -52,7 +52,7 @@ class DrawSampler:
     def __len__(self) -> int:
         return math.ceil(len(self.order) / self.batch)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleRequest]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         epoch, mosaic = self.epoch, self.epoch < self.mosaic_epochs
         order, turns = self.order, np.arange(len(self))
@@ -64,7 +64,7 @@ class DrawSampler:
             shape = self.shapes[turn] if self.shapes else (self.img_size, self.img_size)
             output = self._output(shape, epoch, number)
             chosen = order[turn * self.batch : (turn + 1) * self.batch]
-            yield [Draw(int(index), epoch, mosaic, shape, output) for index in chosen]
+            yield [SampleRequest(int(index), epoch, mosaic, shape, output) for index in chosen]
 
     def _output(self, shape: Shape, epoch: int, number: int) -> Shape:
         if not self.multi_scale:
@@ -81,7 +81,7 @@ class Loader:
     device None: the workers augment. Otherwise they only read and decode, batches are augmented on that device: either here
     as they are iterated over, or by whoever takes them from `raw`. The batches are the same.
 
-    An iteration may be left half-way. Pictures that could not be read are warned about once and counted in
+    An iteration may be left half-way. Images that could not be read are warned about once and counted in
     `dataset.unreadable`. The batches do not depend on the number of workers.
     """
 
@@ -154,7 +154,7 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 
 def make_loader(
     split: Split,
-    hyp: Hyp,
+    recipe: TrainRecipe,
     *,
     img_size: int,
     batch: int,
@@ -177,7 +177,7 @@ def make_loader(
     rect: batches of records of like aspect, padded as little as the stride allows, without mosaic.
     multi_scale: each training batch has a size of its own, 0.5 to 1.5 times img_size in multiples of stride.
     workers: at most as many as there are processors. cache: None, "ram" or "disk". decode: "cpu", or "nvjpeg" for a cache of
-    pictures to augment.
+    images to augment.
     pin: page-locked batches, by default where there is CUDA.
     augment_on: "worker", or a device: workers then only read and decode, the device does the rest (`Loader.raw`).
     Raises UserError for an img_size that is no multiple of the stride, a batch below 1, fewer than 0 workers, a
@@ -189,14 +189,14 @@ def make_loader(
     check_range("batch", batch, 1)
     check_range("workers", workers, 0)
     if not split.records:
-        raise UserError(f"{split.source}: the split '{split.name}' has no pictures")
+        raise UserError(f"{split.source}: the split '{split.name}' has no images")
     order, shapes = np.arange(len(split.records)), None
     if rect:
         aspects = np.array([record.height / record.width for record in split.records])
         order = np.argsort(aspects, kind="stable")
         shapes = rectangle_shapes(aspects[order], batch, img_size, stride)
     workers = min(workers, os.cpu_count() or 1)
-    dataset = DetectionDataset(split.records, hyp, img_size, augment=augment, seed=seed, cache=cache, decode=decode)
+    dataset = DetectionDataset(split.records, recipe, img_size, augment=augment, seed=seed, cache=cache, decode=decode)
     sampler = DrawSampler(
         order=order,
         batch=batch,

@@ -27,7 +27,7 @@ class ImageInfo(NamedTuple):
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name is that of a picture: a known suffix and not hidden (macOS leaves `._name.jpg` files about)."""
+    """Whether the name is that of an image: a known suffix and not hidden (macOS leaves `._name.jpg` files about)."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 

@@ -32,7 +32,7 @@ class Record:
     `height` and `width` are pixels after EXIF orientation. For n boxes: `classes` int64 [n]; `boxes` float32 [n, 4],
     x1 y1 x2 y2 as fractions of the image; `polygons` n outlines float32 [k, 2] in the same units, or None;
     `crowd` bool [n], regions that are never trained on and are ignored in evaluation; `areas` float32 [n], square
-    pixels of the original image. `result_id`: what COCO results call the picture, None where that is its `image_id`.
+    pixels of the original image. `result_id`: what COCO results call the image, None where that is its `image_id`.
     """
 
     path: Path

@@ -1,7 +1,7 @@
 """The demonstration data set: textured shapes over uneven backgrounds, drawn here, nothing downloaded.
 
 A scene depends on the seed, the split and its own number alone, so the same call writes the same bytes, and a larger
-data set begins with the pictures of a smaller one. Boxes are read off the rendered pixels: tight round what is visible.
+data set begins with the images of a smaller one. Boxes are read off the rendered pixels: tight round what is visible.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from yolov9k.common.errors import UserError
 
 NAMES = ("circle", "square", "triangle", "star")
 MANIFEST = "synthetic.json"  # written last, so a folder that holds it is complete
-_REVISION = 1  # of the drawing below: raise it when the pictures change
+_REVISION = 1  # of the drawing below: raise it when the images change
 _SUPERSAMPLE = 4  # masks are drawn this much larger and averaged down: smooth edges
 _VISIBLE = 0.8  # a shape that would leave less than this part of an earlier one in sight is placed elsewhere
 
@@ -30,7 +30,7 @@ Mask = NDArray[np.bool_]
 
 
 class Scene(NamedTuple):
-    """A picture uint8 [size, size, 3] BGR, classes [n], boxes [n, 4]: x1 y1 x2 y2, pixel edges of what is visible."""
+    """An image uint8 [size, size, 3] BGR, classes [n], boxes [n, 4]: x1 y1 x2 y2, pixel edges of what is visible."""
 
     image: NDArray[np.uint8]
     classes: NDArray[np.int64]
@@ -44,8 +44,8 @@ def generate(folder: str | Path, *, train: int = 480, val: int = 96, size: int =
 
     Args:
         folder: where `images/`, `labels/`, `data.yaml` and the manifest go.
-        train, val: number of pictures in each split.
-        size: side of the square pictures in pixels, at least 32.
+        train, val: number of images in each split.
+        size: side of the square images in pixels, at least 32.
         seed: of all the randomness.
 
     Raises:
@@ -117,9 +117,9 @@ def _write_split(root: Path, split: str, seeds: list[tuple[int, int, int]], size
         path = images / f"{index:05d}.jpg"
         if not cv2.imwrite(str(path), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 95]):
             raise UserError(f"{path}: could not be written")
-        centres = (scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2 / size
+        centers = (scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2 / size
         extents = (scene.boxes[:, 2:] - scene.boxes[:, :2]) / size
-        rows = zip(scene.classes, np.concatenate((centres, extents), 1), strict=True)
+        rows = zip(scene.classes, np.concatenate((centers, extents), 1), strict=True)
         text = "".join(f"{label} {' '.join(f'{value:.6f}' for value in row)}\n" for label, row in rows)
         (labels / f"{index:05d}.txt").write_text(text, encoding="utf-8")
 
@@ -130,11 +130,11 @@ def _tight_box(mask: Mask) -> tuple[int, int, int, int]:
 
 
 def _place(rng: np.random.Generator, label: int, size: int, masks: list[Mask], areas: list[int]) -> Floats | None:
-    """Coverage [size, size] of a new shape wholly inside the picture, or None when no place hides little enough."""
+    """Coverage [size, size] of a new shape wholly inside the image, or None when no place hides little enough."""
     for _ in range(20):
         radius = size * rng.uniform(0.25, 0.55) / 2
-        centre = rng.uniform(radius, size - radius, 2).astype(np.float32)
-        alpha = _coverage(_outline(label, radius, rng.uniform(0, 2 * np.pi)) + centre, size)
+        center = rng.uniform(radius, size - radius, 2).astype(np.float32)
+        alpha = _coverage(_outline(label, radius, rng.uniform(0, 2 * np.pi)) + center, size)
         solid = alpha > 0.5
         if all((mask & ~solid).sum() >= _VISIBLE * area for mask, area in zip(masks, areas, strict=True)):
             return alpha
@@ -154,14 +154,14 @@ def _outline(label: int, radius: float, angle: float) -> Floats:
 def _coverage(outline: Floats, size: int) -> Floats:
     """How much of each pixel the outline covers, 0..1, [size, size]."""
     large = np.zeros((size * _SUPERSAMPLE, size * _SUPERSAMPLE), np.float32)
-    shift = 4  # fractional bits of fillPoly's coordinates; pixel centres sit at whole numbers there, hence the half
+    shift = 4  # fractional bits of fillPoly's coordinates; pixel centers sit at whole numbers there, hence the half
     points = np.round((outline * _SUPERSAMPLE - 0.5) * 2**shift).astype(np.int32)
     cv2.fillPoly(large, [points], (1.0,), shift=shift)
     return np.asarray(cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _background(rng: np.random.Generator, size: int) -> Floats:
-    """A slope between two muted colours under soft, coarse blotches, float32 [size, size, 3]."""
+    """A slope between two muted colors under soft, coarse blotches, float32 [size, size, 3]."""
     angle = rng.uniform(0, 2 * np.pi)
     x, y = _grid(size)
     slope = (x * np.cos(angle) + y * np.sin(angle)) / (size * np.sqrt(2)) + 0.5
@@ -175,27 +175,27 @@ def _texture(rng: np.random.Generator, image: Floats, alpha: Floats) -> Floats:
     """Two tones of one hue in a pattern, apart from the background they cover, float32 [size, size, 3]."""
     inside = alpha > 0.5
     behind = image[inside].mean(0)
-    candidates = [_colour(rng) for _ in range(8)]
-    colour = max(candidates, key=lambda candidate: float(np.abs(candidate - behind).sum()))
-    second = colour * rng.uniform(0.45, 0.7) if colour.mean() > 90 else colour + (255 - colour) * rng.uniform(0.35, 0.6)
+    candidates = [_color(rng) for _ in range(8)]
+    color = max(candidates, key=lambda candidate: float(np.abs(candidate - behind).sum()))
+    second = color * rng.uniform(0.45, 0.7) if color.mean() > 90 else color + (255 - color) * rng.uniform(0.35, 0.6)
     size = image.shape[0]
     period = size * rng.uniform(0.07, 0.12)
     angle = rng.uniform(0, np.pi)
     x, y = _grid(size)
     u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     pattern = _PATTERNS[int(rng.integers(len(_PATTERNS)))](u / period, v / period)
-    return np.asarray(second + pattern[..., None] * (colour - second), np.float32)
+    return np.asarray(second + pattern[..., None] * (color - second), np.float32)
 
 
 def _grid(size: int) -> tuple[Floats, Floats]:
-    """x and y of every pixel from the middle of the picture, each [size, size]."""
+    """x and y of every pixel from the middle of the image, each [size, size]."""
     line = np.arange(size, dtype=np.float32) - (size - 1) / 2
     x, y = np.meshgrid(line, line)
     return x, y
 
 
-def _colour(rng: np.random.Generator) -> Floats:
-    """A saturated colour, float32 [3] BGR."""
+def _color(rng: np.random.Generator) -> Floats:
+    """A saturated color, float32 [3] BGR."""
     hsv = np.array([[[rng.uniform(0, 360), rng.uniform(0.55, 1), rng.uniform(0.35, 1)]]], np.float32)
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * 255, np.float32)
 

@@ -1,4 +1,4 @@
-"""The demonstration: generated scenes, a short training, a picture of predictions beside the truth."""
+"""The demonstration: generated scenes, a short training, an image of predictions beside the truth."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from yolov9k.engine.train.trainer import Trainer
 SIZE = 128  # pixels: small enough for minutes on two cores
 NEXT = """what to type next, for your own data:
   yolov9k data check path/to/data.yaml --plot grid.png
-  yolov9k train --cfg yolov9-t --data path/to/data.yaml --img 640      (a few hundred pictures: add --hyp small)
+  yolov9k train --cfg yolov9-t --data path/to/data.yaml --img 640      (a few hundred images: add --hyp small)
   yolov9k val --weights {weights} --data path/to/data.yaml
-  yolov9k predict --weights {weights} --source path/to/pictures"""
+  yolov9k predict --weights {weights} --source path/to/images"""
 
 
 def run_demo(folder: str | Path, project: str | Path, epochs: int, console: Console, scenes: int) -> float:
@@ -39,15 +39,15 @@ def run_demo(folder: str | Path, project: str | Path, epochs: int, console: Cons
     trainer = Trainer(options, console)
     result = trainer.fit()
     weights = trainer.directory / "weights" / "best.pt"
-    picture = draw_beside_truth(Predictor(weights, SIZE), load_split(data, "val"), trainer.directory / "predictions.png")
+    image = draw_beside_truth(Predictor(weights, SIZE), load_split(data, "val"), trainer.directory / "predictions.png")
     console.print(f"AP50 {result.metrics.ap50:.3f}, AP {result.metrics.ap:.3f} on scenes that were not trained on")
-    console.print(f"predictions (right) beside the truth (left): {picture}")
+    console.print(f"predictions (right) beside the truth (left): {image}")
     console.print(NEXT.format(weights=weights))
     return result.metrics.ap50
 
 
 def draw_beside_truth(predictor: Predictor, split: Split, path: Path, count: int = 12) -> Path:
-    """Write a mosaic of pairs, truth left and prediction right, of the split's first `count` pictures; returns its path."""
+    """Write a mosaic of pairs, truth left and prediction right, of the split's first `count` images; returns its path."""
     pairs = []
     for record in split.records[:count]:
         image = np.asarray(cv2.resize(read_image(record.path), None, fx=2, fy=2), dtype=np.uint8)

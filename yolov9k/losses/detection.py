@@ -60,7 +60,7 @@ class DetectionLoss:
         """Loss of raw maps.
 
         branches: auxiliary ones first, main last, each a list of [B, 4*reg_max + nc, h, w]. targets: rows [N, 6] (image,
-        class, cx, cy, w, h normalised), or a pair: boxes [B, G, 5] (class, cx, cy, w, h normalised) and counts [B].
+        class, cx, cy, w, h normalized), or a pair: boxes [B, G, 5] (class, cx, cy, w, h normalized) and counts [B].
         Returns total (scalar) and parts [3] (box, class, dfl, detached). Raises ValueError naming the argument.
         """
         operands, weights = self._prepared(branches, targets)
@@ -120,7 +120,7 @@ class DetectionLoss:
 
     @staticmethod
     def _to_pixels(boxes: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
-        """Class [B, G] and xyxy in pixels [B, G, 4] of normalised boxes [B, G, 5]."""
+        """Class [B, G] and xyxy in pixels [B, G, 4] of normalized boxes [B, G, 5]."""
         label, x, y, w, h = boxes.unbind(-1)
         x, y, w, h = x * width, y * height, w * width / 2, h * height / 2
         return label, torch.stack((x - w, y - h, x + w, y + h), -1)

@@ -93,7 +93,7 @@ class RepConvN(Block):
         return p.dual(x, p.spec(self.conv2), p.spec(self.conv1), type(self.act) is nn.SiLU)
 
     def fuse(self) -> None:
-        """Merge both branches into one 3x3 convolution, in place: the 1x1 kernel is a 3x3 with a lone centre."""
+        """Merge both branches into one 3x3 convolution, in place: the 1x1 kernel is a 3x3 with a lone center."""
         if self.conv1 is None or self.conv2 is None:
             return
         big, small = _folded(self.conv1), _folded(self.conv2)
@@ -294,4 +294,4 @@ class Concat(nn.Module):
 
 
 class Silence(nn.Identity):
-    """Pass-through that gives the picture a layer number (index 0 of some published tables)."""
+    """Pass-through that gives the image a layer number (index 0 of some published tables)."""

@@ -18,12 +18,12 @@ from yolov9k.models.blocks import ACTIVATIONS
 from yolov9k.models.heads.detect import HEADS
 from yolov9k.models.tables import DUAL, GELAN_E, NAMES
 
-PICTURE = -1  # the network's input, as a source
+IMAGE = -1  # the network's input, as a source
 _KEYS = ("nc", "depth_multiple", "width_multiple", "activation", "anchors", "backbone", "head")  # anchors: without effect
 
 
 class Layer(NamedTuple):
-    """One layer: the absolute numbers of what it reads (PICTURE for the input), its module's name and arguments."""
+    """One layer: the absolute numbers of what it reads (IMAGE for the input), its module's name and arguments."""
 
     sources: tuple[int, ...]
     module: str
@@ -36,7 +36,7 @@ class Stage(NamedTuple):
 
     name: str
     layers: tuple[int, ...]
-    reads: tuple[int, ...]  # outputs of earlier stages, PICTURE included
+    reads: tuple[int, ...]  # outputs of earlier stages, IMAGE included
     gives: tuple[int, ...]  # outputs that later stages read
 
 
@@ -68,17 +68,17 @@ class ModelSpec:
     def needed(self, targets: tuple[int, ...]) -> set[int]:
         """Numbers of all layers from which `targets` are computed, themselves included."""
         found: set[int] = set()
-        waiting = [t for t in targets if t != PICTURE]
+        waiting = [t for t in targets if t != IMAGE]
         while waiting:
             number = waiting.pop()
             if number not in found:
                 found.add(number)
-                waiting += [s for s in self.layers[number].sources if s != PICTURE]
+                waiting += [s for s in self.layers[number].sources if s != IMAGE]
         return found
 
     def strides(self) -> list[float]:
-        """Pixels of the picture to a cell of each layer's output (of what the head reads last, for the head)."""
-        found: dict[int, float] = {PICTURE: 1}
+        """Pixels of the image to a cell of each layer's output (of what the head reads last, for the head)."""
+        found: dict[int, float] = {IMAGE: 1}
         for number, layer in enumerate(self.layers):
             found[number] = found[layer.sources[-1]] * _pace(layer)
         return [found[number] for number in range(len(self.layers))]
@@ -121,7 +121,7 @@ class ModelSpec:
         number = {old: new for new, old in enumerate([*kept, head])}
         main = self.layers[head]._replace(sources=self.main_sources(), module=self._single_head())
         layers = tuple(
-            layer._replace(sources=tuple(number.get(s, PICTURE) for s in layer.sources))
+            layer._replace(sources=tuple(number.get(s, IMAGE) for s in layer.sources))
             for layer in (*(self.layers[i] for i in kept), main)
         )
         return replace(self, layers=layers, name=self.name.replace("yolov9", "gelan")), number
@@ -208,7 +208,7 @@ def _yaml_layer(path: Path, i: int, row: Any, depth: float, width: float) -> Lay
         raise UserError(f"{path}: layer {i} is {row!r}, expected [from, number, module, args]")
     sources, repeats, module, args = row
     listed = sources if isinstance(sources, list) else [sources]
-    if not listed or any(type(s) is not int or not PICTURE <= (i + s if s < 0 else s) < i for s in listed):
+    if not listed or any(type(s) is not int or not IMAGE <= (i + s if s < 0 else s) < i for s in listed):
         raise UserError(f"{path}: layer {i} {module} reads {sources}, expected layers before it")
     if type(repeats) is not int or repeats < 1:
         raise UserError(f"{path}: layer {i} {module} has the number {repeats!r}, expected 1 or more")

@@ -19,7 +19,7 @@ from yolov9k.models.blocks import Conv, RepConvN
 from yolov9k.models.heads.detect import HEADS, Detect
 from yolov9k.models.planned import Block
 from yolov9k.models.recompute import recomputed
-from yolov9k.models.spec import PICTURE, Layer, ModelSpec, Stage, load_spec, make_activation
+from yolov9k.models.spec import IMAGE, Layer, ModelSpec, Stage, load_spec, make_activation
 from yolov9k.ops.library import label
 
 _BLOCKS: dict[str, type[nn.Module]] = {
@@ -35,8 +35,8 @@ class YOLOv9(nn.Module):
     """A YOLOv9 or GELAN network (arXiv 2402.13616).
 
     In training mode a call returns a list of branches, the auxiliary ones first, each a list of three raw maps
-    [B, 64 + nc, h, w]. In evaluation mode it returns the main branch decoded: [B, 4 + nc, A] (centre x, centre y, width,
-    height in pixels; probabilities). Pictures are [B, 3, H, W] RGB in 0..1, H and W multiples of `stride`.
+    [B, 64 + nc, h, w]. In evaluation mode it returns the main branch decoded: [B, 4 + nc, A] (center x, center y, width,
+    height in pixels; probabilities). Images are [B, 3, H, W] RGB in 0..1, H and W multiples of `stride`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class YOLOv9(nn.Module):
     def branches(self, x: Tensor, main_only: bool = False) -> list[list[Tensor]]:
         """Raw maps of every branch, or of the main one alone, whatever the mode."""
         self._check(x)
-        outputs: dict[int, Any] = {PICTURE: x}
+        outputs: dict[int, Any] = {IMAGE: x}
         recomputes = self.checkpointed and self.training and torch.is_grad_enabled()
         for stage in self._stages[main_only]:
             if recomputes and any(isinstance(self.model[n], (Block, nn.Sequential)) for n in stage.layers):
@@ -198,7 +198,7 @@ Width = int | list[int]  # of a layer's output; CBLinear has several
 def _build(spec: ModelSpec, num_classes: int, class_widths: Sequence[int] | None) -> list[nn.Module]:
     """Modules of all layers; each one's input width follows from what it reads."""
     modules: list[nn.Module] = []
-    widths: dict[int, Width] = {PICTURE: 3}
+    widths: dict[int, Width] = {IMAGE: 3}
     for number, layer in enumerate(spec.layers):
         try:
             sources = _check_sources(layer, [widths[s] for s in layer.sources])
@@ -289,13 +289,13 @@ def _try_out(spec: ModelSpec, num_classes: int) -> None:
     with torch.device("meta"):
         twin = YOLOv9(spec, num_classes).train()
         side = 4 * twin.stride
-        picture = torch.zeros(2, 3, side, side)
+        image = torch.zeros(2, 3, side, side)
     reached = [0]
     for number, module in enumerate(twin.model):
         module.register_forward_pre_hook(lambda _module, _inputs, number=number: reached.append(number))
     try:
         with torch.no_grad():
-            branches = twin.branches(picture)
+            branches = twin.branches(image)
     except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
         layer = spec.layers[reached[-1]]
         raise UserError(

@@ -1,4 +1,4 @@
-"""Input on the device: layers on canvases, seen through matrices, mixed and recoloured in one pass (facts: training recipe)."""
+"""Input on the device: layers on canvases, seen through matrices, mixed and recolored in one pass (facts: training recipe)."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ def augment(
     channels_last: bool = False,
     backend: str = "auto",
 ) -> Tensor:
-    """Make pictures [B, 3, height, width], RGB, of `size` (height, width), from decoded ones.
+    """Make images [B, 3, height, width], RGB, of `size` (height, width), from decoded ones.
 
-    A sample shows one view or a mixture of two. A view is a canvas, grey (114) wherever no layer lies, seen through a
-    matrix. A layer is a picture at a whole pixel of the canvas: a tile of a mosaic, a letterboxed picture, or an object
+    A sample shows one view or a mixture of two. A view is a canvas, gray (114) wherever no layer lies, seen through a
+    matrix. A layer is an image at a whole pixel of the canvas: a tile of a mosaic, a letterboxed image, or an object
     that is pasted in, with a mask. Later layers hide earlier ones.
 
-    pixels: uint8 [N], all pictures, each rows of BGR pixels, and all masks, each rows of bytes (not 0: opaque); or several
+    pixels: uint8 [N], all images, each rows of BGR pixels, and all masks, each rows of bytes (not 0: opaque); or several
     such, through which starts count as if they were one: the compiled backend reads them where they lie.
-    layers: int64 [L, 8], each (start of its picture in pixels, height, width, left, top, start of its mask or -1: opaque,
-    bytes from one row of the picture to the next, the same of the mask).
+    layers: int64 [L, 8], each (start of its image in pixels, height, width, left, top, start of its mask or -1: opaque,
+    bytes from one row of the image to the next, the same of the mask).
     spans: int64 [B, 2, 2], the layers of either view: from the first, up to and without the second number.
-    matrices: float32 [B, 2, 3, 3], from the centre of output pixel (x, y), counted from 0, to the canvas, where a whole
-    number is a pixel's centre too; flips, scale and rotation are all in there. Where the third coordinate is 0 there is grey.
+    matrices: float32 [B, 2, 3, 3], from the center of output pixel (x, y), counted from 0, to the canvas, where a whole
+    number is a pixel's center too; flips, scale and rotation are all in there. Where the third coordinate is 0 there is gray.
     shares: float32 [B], of the first view in the mixture; 1: the second view is not looked at.
     gains: float32 [B, 3], 0 to 2, by which OpenCV's hue, saturation and value (8 bits) are multiplied, rounded down; hue
-    goes round, the others end at 255. All three 1: colours stay as they are.
+    goes round, the others end at 255. All three 1: colors stay as they are.
     dtype: torch.uint8, or a floating one for values in 0..1. channels_last: the memory format of the result.
 
     Everything but pixels is small. All lie on one device, contiguous. Coordinates are computed in float32, rounded to
-    1/2048 pixel, from there on all is integers: weights of the four neighbours, shares and gains (1/32768), each result
+    1/2048 pixel, from there on all is integers: weights of the four neighbors, shares and gains (1/32768), each result
     rounded once (`reference.augment` is the definition, every backend gives the same bytes). OpenCV's warpAffine and
     warpPerspective may round positions to 1/32 pixel instead and blend in another order, so at sharp edges they differ by some
-    levels of 255; at a border both blend with grey over the last pixel, OpenCV at those coarser places. Layers must lie within
+    levels of 255; at a border both blend with gray over the last pixel, OpenCV at those coarser places. Layers must lie within
     pixels: checked on the CPU, trusted on a device, where nothing is read on the host. Without gradient. Raises ValueError
     or TypeError naming the argument.
     """

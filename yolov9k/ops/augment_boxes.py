@@ -1,4 +1,4 @@
-"""Objects seen as `augment` shows their pictures: moved, cut off at the edge, filtered, packed (facts: training recipe)."""
+"""Objects seen as `augment` shows their images: moved, cut off at the edge, filtered, packed (facts: training recipe)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yolov9k.ops.reference import augment_boxes as reference
 
 
 class Boxes(NamedTuple):
-    """boxes float32 [B, capacity, 5]: class, then cx, cy, w, h as shares of the picture's sides; zeros past counts [B]."""
+    """boxes float32 [B, capacity, 5]: class, then cx, cy, w, h as shares of the image's sides; zeros past counts [B]."""
 
     boxes: Tensor
     counts: Tensor
@@ -32,16 +32,16 @@ def augment_boxes(
     capacity: int,
     backend: str = "auto",
 ) -> Boxes:
-    """Make the boxes of the objects in pictures of `size` (height, width) pixels.
+    """Make the boxes of the objects in images of `size` (height, width) pixels.
 
     An object is a closed outline on the canvas: a polygon, or the corners of a box. It is projected, cut off at the
-    picture's edges (Sutherland and Hodgman), and its hull is its box. A box is kept where both sides are above 2 pixels,
+    image's edges (Sutherland and Hodgman), and its hull is its box. A box is kept where both sides are above 2 pixels,
     the longer is less than 100 times the shorter, and its area is above `least` times that of the uncut hull.
 
     points: float32 [P, 2], x and y on the canvas, continuous: a pixel's left edge is a whole number. ends: int64 [N], one
     past the last point of each object's outline; the first starts at 0. classes: int64 [N]. least: float32 [N]; below 0
     the object is kept however small. spans: int64 [B, 2, 2], the objects of either view: from the first, up to and without
-    the second number. matrices: float32 [B, 2, 3, 3], from the canvas to the picture, continuous too, with a third
+    the second number. matrices: float32 [B, 2, 3, 3], from the canvas to the image, continuous too, with a third
     coordinate that is positive at every point. capacity: at least the objects that a sample keeps.
 
     Objects stay in order, those of the first view first. All lie on one device, contiguous. Computed in float32 in the order

@@ -35,7 +35,7 @@ def batched_nms(
 ) -> Detections:
     """Keep the best boxes of each image.
 
-    prediction [B, 4 + nc, A]: centre x, centre y, width, height in pixels, then probabilities, floating. A candidate's
+    prediction [B, 4 + nc, A]: center x, center y, width, height in pixels, then probabilities, floating. A candidate's
     score is above conf_threshold; with multi_label every class of a box is a candidate, else its best alone. `classes`
     keeps only those. The 30,000 best by score compete, ties to the lowest index; a box falls when a kept one, of its class
     unless class_agnostic, overlaps it by more than iou_threshold. A NaN or infinite candidate is never chosen. lengths [B],

@@ -22,7 +22,7 @@ def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: boo
     """SiLU(bn(conv(x))), or bn(conv(x)) with `activation` off.
 
     x: [B, Cin, H, W], floating. conv: square stride, padding and no bias. In training mode the batch's statistics
-    normalise and bn's running ones are updated, else the running ones normalise. Returns [B, Cout, H', W'] in x's dtype
+    normalize and bn's running ones are updated, else the running ones normalize. Returns [B, Cout, H', W'] in x's dtype
     (autocast's, under autocast). Raises ValueError or TypeError that names the argument; a training batch with one value
     a channel is refused as torch does.
     """

@@ -18,7 +18,7 @@ def dfl_decode(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int = 16
     """Decode all levels of one branch.
 
     maps: [B, 4*reg_max + nc, h, w] a level, one floating dtype and device; strides: pixels a cell, a level.
-    Returns [B, 4 + nc, A]: centre x, centre y, width, height in pixels, then probabilities; A anchors, level by level,
+    Returns [B, 4 + nc, A]: center x, center y, width, height in pixels, then probabilities; A anchors, level by level,
     row by row. Raises ValueError or TypeError naming the argument.
     """
     check_maps("dfl_decode", maps, strides, reg_max)
@@ -60,8 +60,8 @@ def _backward(grad: Tensor, maps: list[Tensor], strides: list[int], reg_max: int
         return dfl_decode_backward(grad, maps, strides, reg_max)
     _, scales = reference.make_anchors(maps, strides)
     flat = reference.flatten_levels(maps)
-    centre, size = (grad[:, :4].transpose(1, 2) * scales).chunk(2, -1)
-    grad_distances = torch.cat((size - centre / 2, size + centre / 2), -1)
+    center, size = (grad[:, :4].transpose(1, 2) * scales).chunk(2, -1)
+    grad_distances = torch.cat((size - center / 2, size + center / 2), -1)
     probabilities = flat[..., : 4 * reg_max].reshape(*flat.shape[:2], 4, reg_max).softmax(-1)
     bins = torch.arange(reg_max, device=grad.device, dtype=flat.dtype)
     spread = bins - (probabilities @ bins).unsqueeze(-1)

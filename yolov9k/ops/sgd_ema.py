@@ -1,4 +1,4 @@
-"""The optimiser step over flat storage: clip, weight decay, Nesterov SGD (Sutskever et al. 2013) and moving average at once."""
+"""The optimizer step over flat storage: clip, weight decay, Nesterov SGD (Sutskever et al. 2013) and moving average at once."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class NmsCase(NamedTuple):
         return take(stream, (np.float32, (images, self.max_detections, 6)), (np.int64, (images,)))
 
 
-class PictureCase(NamedTuple):
+class ImageCase(NamedTuple):
     """Arguments of augment; uint8, contiguous or channels last."""
 
     case: AugmentCase
@@ -108,7 +108,7 @@ class PictureCase(NamedTuple):
         return np.array(sizes, np.int64).tobytes() + b"".join(map(raw, (pixels, layers, *tables, levels)))
 
     def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:
-        """The pictures from the head of a result, and its rest."""
+        """The images from the head of a result, and its rest."""
         (height, width), images = self.case.size, len(self.case.spans)
         shape = (images, height, width, 3) if self.channels_last else (images, 3, height, width)
         (found,), rest = take(stream, (np.uint8, shape))
@@ -133,7 +133,7 @@ class ObjectsCase(NamedTuple):
         return take(stream, (np.float32, (images, self.capacity, 5)), (np.int64, (images,)))
 
 
-Case = AssignCase | NmsCase | PictureCase | ObjectsCase
+Case = AssignCase | NmsCase | ImageCase | ObjectsCase
 
 
 def raw(tensor: Tensor) -> bytes:
@@ -182,7 +182,7 @@ def execute(program: Path, cases: Sequence[Case]) -> subprocess.CompletedProcess
     """Run the program over cases; its results lie beside it."""
     program.with_name("cases.bin").write_bytes(b"".join(case.pack() for case in cases))
     environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1 exitcode=66", "ASAN_OPTIONS": "detect_leaks=0"}
-    # Newer kernels randomise more address bits than older thread sanitizers can map.
+    # Newer kernels randomize more address bits than older thread sanitizers can map.
     fixed = ["setarch", "-R"] if shutil.which("setarch") else []
     command = [*fixed, str(program), str(program.with_name("cases.bin")), str(program.with_name("results.bin"))]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)

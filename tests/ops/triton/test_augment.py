@@ -33,7 +33,7 @@ def moved(case: Any) -> Any:
 
 
 def assert_same(case: AugmentCase, **options: Any) -> Tensor:
-    """Not within a level but equal, in bytes and in layout, whatever the dtype; the pictures."""
+    """Not within a level but equal, in bytes and in layout, whatever the dtype; the images."""
     found, wanted = augment(*moved(case), **options, backend="triton"), augment(*case, **options, backend="reference")
     assert found.stride() == wanted.stride()
     assert torch.equal(found.cpu(), wanted)
@@ -56,14 +56,14 @@ def assert_same_boxes(case: BoxesCase, capacity: int) -> Boxes:
     seeds, st.integers(0, 2), st.sampled_from(KINDS), st.integers(0, 5), st.integers(1, 21), st.integers(1, 21),
     st.sampled_from(DTYPES), st.booleans(),
 )  # fmt: skip
-def test_pictures_have_the_bytes_of_the_reference(
+def test_images_have_the_bytes_of_the_reference(
     seed: int, images: int, kind: str, most: int, height: int, width: int, dtype: torch.dtype, channels_last: bool
 ) -> None:
     assert_same(augment_case(seed, images, kind, most, (height, width)), dtype=dtype, channels_last=channels_last)
 
 
-def photographs(side: int) -> list[np.ndarray]:
-    """Crops of both pictures of the demonstration set at several places."""
+def real_crops(side: int) -> list[np.ndarray]:
+    """Crops of both images of the demonstration set at several places."""
     files = sorted(shared("data/coco-demo/images").glob("*.jpg"))
     images = [cv2.imread(str(file)) for file in files[:2]]
     places = [(image, y, x) for image in images for y, x in ((60, 90), (140, 200), (200, 40))]
@@ -72,16 +72,16 @@ def photographs(side: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("dtype", "channels_last"), [(torch.uint8, False), (torch.bfloat16, True)])
-def test_a_mosaic_of_photographs_with_everything_on_it(kind: str, dtype: torch.dtype, channels_last: bool) -> None:
-    """Four tiles and a pasted object, mixed with a letterboxed picture, recoloured: no pixel differs, borders neither."""
+def test_a_mosaic_of_images_with_everything_on_it(kind: str, dtype: torch.dtype, channels_last: bool) -> None:
+    """Four tiles and a pasted object, mixed with a letterboxed image, recolored: no pixel differs, borders neither."""
     side, rng = 40, np.random.default_rng(KINDS.index(kind))
-    crops = photographs(side)
+    crops = real_crops(side)
     y, x = np.mgrid[:side, :side] - side / 2
     oval = ((x / 17) ** 2 + (y / 12) ** 2 < 1).astype(np.uint8)
     pixels = np.concatenate([*(crop.reshape(-1) for crop in crops), oval.reshape(-1)])
-    area, centre = side * side, (37, 43)
+    area, center = side * side, (37, 43)
     corners = [(0, 0), (1, 0), (0, 1), (1, 1)]
-    tiles = [[3 * area * i, side, side, centre[0] - side * (1 - a), centre[1] - side * (1 - b), -1]
+    tiles = [[3 * area * i, side, side, center[0] - side * (1 - a), center[1] - side * (1 - b), -1]
              for i, (a, b) in enumerate(corners)]  # fmt: skip
     layers = [*tiles, [12 * area, side, side, 25, 21, 18 * area], [15 * area, side, side, 0, 3, -1]]
     views = np.stack([matrix(rng, kind, side), matrix(rng, "still", side)])[None]
@@ -93,7 +93,7 @@ def test_a_mosaic_of_photographs_with_everything_on_it(kind: str, dtype: torch.d
 
 
 def one(image: np.ndarray, view: Tensor | None = None, gains: tuple[float, ...] = (1, 1, 1)) -> AugmentCase:
-    """One opaque picture uint8 BGR [h, w, 3] at the origin, all of it seen through a matrix."""
+    """One opaque image uint8 BGR [h, w, 3] at the origin, all of it seen through a matrix."""
     height, width = image.shape[:2]
     return AugmentCase(
         torch.from_numpy(image.reshape(-1).copy()), table([[0, height, width, 0, 0, -1]]),
@@ -102,7 +102,7 @@ def one(image: np.ndarray, view: Tensor | None = None, gains: tuple[float, ...] 
     )  # fmt: skip
 
 
-def test_every_value_and_every_spread_is_recoloured_alike() -> None:
+def test_every_value_and_every_spread_is_recolored_alike() -> None:
     """Quotients of float32 stand for whole ones: over every divisor that there is."""
     level = np.arange(256)
     ramps = [(level, 0 * level, level // 2), (level // 3, level, 0 * level), (255 - level, level // 5, 0 * level + 255)]
@@ -119,7 +119,7 @@ def test_every_level_is_stored_alike(dtype: torch.dtype) -> None:
 
 
 def test_a_layer_counts_as_soon_as_it_is_touched() -> None:
-    """Shifts by the whole picture and a pixel more and less: layers are skipped for a program's pixels as a whole."""
+    """Shifts by the whole image and a pixel more and less: layers are skipped for a program's pixels as a whole."""
     image = np.random.default_rng(1).integers(0, 100, (5, 8, 3)).astype(np.uint8)
     seen = []
     for axis, side in ((0, 8), (1, 5)):
@@ -200,7 +200,7 @@ def test_many_boxes_stay_in_order() -> None:
 @pytest.mark.parametrize("least", [-1.0, 0.0, 0.5, math.nan])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_outlines_of_every_odd_kind(least: float) -> None:
-    """Nothing, a point, a line, all of the picture, around it, outside each side, on the edges, a bow tie, no numbers."""
+    """Nothing, a point, a line, all of the image, around it, outside each side, on the edges, a bow tie, no numbers."""
     around = np.array([[-40, 24], [32, -40], [110, 24], [32, 90]])
     edge = np.array([[0, 0], [64, 0], [64, 48], [0, 48]])
     odd = [
@@ -253,7 +253,7 @@ def test_the_registrations_compile() -> None:
         assert found.stride() == wanted.stride()
 
 
-def pictures_on_the_device() -> Callable[[], tuple[Tensor, ...]]:
+def images_on_the_device() -> Callable[[], tuple[Tensor, ...]]:
     case = moved(augment_case(7, images=3, size=(64, 96)))
     return lambda: (augment(*case, torch.bfloat16, channels_last=True, backend="triton"),)
 
@@ -264,8 +264,8 @@ def boxes_on_the_device() -> Callable[[], tuple[Tensor, ...]]:
 
 
 @needs_gpu
-@pytest.mark.parametrize("make", [pictures_on_the_device, boxes_on_the_device])
-def test_captured_in_a_graph_without_a_synchronisation(make: Callable[[], Callable[[], tuple[Tensor, ...]]]) -> None:
+@pytest.mark.parametrize("make", [images_on_the_device, boxes_on_the_device])
+def test_captured_in_a_graph_without_a_synchronization(make: Callable[[], Callable[[], tuple[Tensor, ...]]]) -> None:
     run = make()
     wanted = [part.clone() for part in run()]
     torch.cuda.synchronize()

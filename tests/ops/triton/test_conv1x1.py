@@ -45,8 +45,8 @@ def test_forward(shape: tuple[int, ...], before: bool, statistics: bool, wide: b
     x, weight = draw(depth, tuple(size), dtype, wide), (torch.randn(width, depth) / depth**0.5).to(DEVICE, dtype)
     prologue = None
     if before:
-        centre, scale, shift = vectors(3, depth)
-        prologue = Affine(centre, scale, shift, (torch.arange(depth, device=DEVICE) % 3 > 0).float())
+        center, scale, shift = vectors(3, depth)
+        prologue = Affine(center, scale, shift, (torch.arange(depth, device=DEVICE) % 3 > 0).float())
     out = draw(width, tuple(size), dtype, wide)
     _, parts, rows = conv1x1.forward(x, weight, out, prologue, statistics=statistics)
     wanted = torch.empty(out.shape, dtype=torch.float64, device=DEVICE)

@@ -17,7 +17,7 @@ from yolov9k.ops import conv_bn_silu
 
 pytest.importorskip("triton")
 from yolov9k.kernels._operands import Norm
-from yolov9k.kernels.conv_bn_silu import as_matrix, normalise, reduce_gradient, spread_gradient
+from yolov9k.kernels.conv_bn_silu import as_matrix, normalize, reduce_gradient, spread_gradient
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -84,18 +84,18 @@ def test_conv_bn_silu_in_low_precision() -> None:
             assert (mine - truth).abs().max() <= 2 * (theirs - truth).abs().max() + truth.abs().max() * unit
 
 
-def test_normalise_writes_into_a_slice_and_refuses_other_memory() -> None:
+def test_normalize_writes_into_a_slice_and_refuses_other_memory() -> None:
     torch.manual_seed(4)
     wide = torch.full((2, 12, 3, 5), 7.0, device=DEVICE).contiguous(memory_format=torch.channels_last)
     z = torch.randn(2, 4, 3, 5, device=DEVICE).contiguous(memory_format=torch.channels_last)
     norm = Norm(*torch.rand(4, 4, device=DEVICE))
-    normalise([z], [norm], True, wide[:, 4:8])
+    normalize([z], [norm], True, wide[:, 4:8])
     u = (z - column(norm.mean)) * column(norm.invstd * norm.gamma) + column(norm.beta)
     torch.testing.assert_close(wide[:, 4:8], nn.functional.silu(u), **DFL_FLOAT32)
     assert (wide[:, :4] == 7).all()
     assert (wide[:, 8:] == 7).all()
     with pytest.raises(ValueError, match="y must be channels-last"):
-        normalise([z], [norm], True, torch.empty(2, 4, 3, 5, device=DEVICE))
+        normalize([z], [norm], True, torch.empty(2, 4, 3, 5, device=DEVICE))
     with pytest.raises(ValueError, match="out must be channels-last"):
         spread_gradient([z], [z], [norm], True, None, [torch.empty(2, 4, 3, 5, device=DEVICE)])
 
@@ -132,8 +132,8 @@ def test_sums_of_two_and_of_several_gradients(
     exact_norms = [Norm(*(vector.double() for vector in norm)) for norm in norms]
     plain = PlainKernels()
     y, wanted = random_map(width, dtype, 0.0, extra), torch.empty(2, width, 5, 7, dtype=torch.float64, device=DEVICE)
-    normalise(z, norms, activation, y, residual)
-    plain.normalise(exact_z, exact_norms, activation, wanted, None if residual is None else residual.double())
+    normalize(z, norms, activation, y, residual)
+    plain.normalize(exact_z, exact_norms, activation, wanted, None if residual is None else residual.double())
     torch.testing.assert_close(y.double(), wanted, **ROUNDED[dtype])
     sums, exact_sums = reduce_gradient(grads, z, norms, activation), plain.reduce(exact_grads, exact_z, exact_norms, activation)
     torch.testing.assert_close(sums.double(), exact_sums, **ROUNDED[torch.float32])

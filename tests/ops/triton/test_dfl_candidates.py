@@ -41,7 +41,7 @@ def test_suppression_of_candidates_is_suppression_of_all(multi_label: bool) -> N
     """The same boxes, scores and order, whatever lies past the counts."""
     maps = random_maps(3, 3, [(9, 9), (5, 4)], 4 * 16 + 6, torch.float32)
     maps[0][1, 64:] = -20.0
-    maps[1][1, 64:] = -20.0  # a picture without a candidate
+    maps[1][1, 64:] = -20.0  # an image without a candidate
     options = {"conf_threshold": 0.6, "iou_threshold": 0.5, "multi_label": multi_label}
     wanted = batched_nms(dfl_decode(maps, [8, 16], backend="triton"), **options)
     prediction, _, counts = dfl_candidates(maps, [8, 16], threshold=0.6, backend="triton")

@@ -26,9 +26,9 @@ def train(model: YOLOv9, backend: str, dtype: torch.dtype) -> tuple[list[float],
     generator = torch.Generator().manual_seed(1)
     losses, first = list[float](), list[Tensor]()
     for step in range(STEPS):
-        picture = torch.rand(2, 3, 64, 64, generator=generator).to(DEVICE, dtype)
+        image = torch.rand(2, 3, 64, 64, generator=generator).to(DEVICE, dtype)
         targets = torch.tensor([[0, 1, 0.5, 0.5, 0.4, 0.3], [1, 2, 0.3, 0.6, 0.5, 0.5]], device=DEVICE, dtype=dtype)
-        branches = model(picture)
+        branches = model(image)
         loss, _ = DetectionLoss(3, backend="reference")(branches, targets)
         optimizer.zero_grad()
         loss.backward()
@@ -68,7 +68,7 @@ def test_fused_kernels_are_as_exact_as_torch() -> None:
 def test_the_fused_model_is_as_exact_as_torchs() -> None:
     torch.manual_seed(0)
     model = create_model("yolov9-t", 3).to_lean().fuse().to(DEVICE)
-    picture = torch.rand(1, 3, 64, 64, device=DEVICE)
-    exact = copy.deepcopy(model).double()(picture.double())
-    own, found = model.use("reference")(picture), model.use("triton")(picture)
+    image = torch.rand(1, 3, 64, 64, device=DEVICE)
+    exact = copy.deepcopy(model).double()(image.double())
+    own, found = model.use("reference")(image), model.use("triton")(image)
     assert distance([found], [exact]) <= END_TO_END * distance([own], [exact])

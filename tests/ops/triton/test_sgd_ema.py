@@ -1,4 +1,4 @@
-"""The optimiser step's kernels against the definition: values, average, copy, loss scale, and what is skipped."""
+"""The optimizer step's kernels against the definition: values, average, copy, loss scale, and what is skipped."""
 
 from __future__ import annotations
 

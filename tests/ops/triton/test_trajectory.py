@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.support import fill, golden_weights, shared, wide_tiles
 from tests.tolerances import LOW_PRECISION
 from yolov9k import create_model
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine import TrainStep
 from yolov9k.losses import DetectionLoss
 from yolov9k.losses.detection import pad_targets
@@ -52,7 +52,7 @@ def run(
     """Loss of each step, and how far the first one moved each weight and running statistic."""
     stored = np.load(shared(f"golden/training/trajectory_{name}.npz"))
     model = filled(name, nudge).to(DEVICE, dtype).train().use(backend)
-    step = TrainStep(model, DetectionLoss(3, backend="reference"), Hyp(), amp=amp, channels_last=last)
+    step = TrainStep(model, DetectionLoss(3, backend="reference"), TrainRecipe(), amp=amp, channels_last=last)
     before, moved, losses = flat(model), torch.empty(0), list[float]()
     for s in range(STEPS):
         x = torch.from_numpy(golden_weights().image((4, 3, 128, 128), SEEDS[name] + s)).to(DEVICE, dtype)

@@ -1,6 +1,6 @@
-"""Decoded, resized pictures: read from their files, or kept in memory or on disk.
+"""Decoded, resized images: read from their files, or kept in memory or on disk.
 
-A Reader and a PictureCache are alike: called with a record's index they return its picture, uint8 BGR with the long side
+A Reader and a ImageCache are alike: called with a record's index they return its image, uint8 BGR with the long side
 of `size` pixels. The array may be shared, and then cannot be written to.
 """
 
@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from yolov9k.common.errors import UserError, warn
-from yolov9k.data.cache.image_store import GONE, DamagedPicture, PictureStore, locked
+from yolov9k.data.cache.image_store import GONE, DamagedImage, ImageStore, locked
 from yolov9k.data.letterbox import Image, resize, scaled
 from yolov9k.data.records import Record
 
-PictureSource = Callable[[int], Image]
+ImageSource = Callable[[int], Image]
 MEMORY_SHARE = 0.8  # of the memory that is free: the rest is for the training itself
 DISK_SHARE = 0.9  # of the disk that is free: the rest is for the checkpoints
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
@@ -33,14 +33,14 @@ _console = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 class UnreadableImage(Exception):
-    """A picture's file is missing, truncated or not a picture; the message is one line that names the file."""
+    """An image's file is missing, truncated or not an image; the message is one line that names the file."""
 
 
 def read_image(path: Path, *, reduce: int = 1) -> Image:
     """Decode a file to uint8 BGR [h, w, 3], turned as its EXIF orientation says.
 
-    reduce: 1, 2, 4 or 8, the picture comes so many times smaller, which a JPEG decoder does faster than a whole one.
-    Raises UnreadableImage; a truncated JPEG or PNG, which OpenCV would fill with grey, counts as unreadable.
+    reduce: 1, 2, 4 or 8, the image comes so many times smaller, which a JPEG decoder does faster than a whole one.
+    Raises UnreadableImage; a truncated JPEG or PNG, which OpenCV would fill with gray, counts as unreadable.
     """
     try:
         data = path.read_bytes()
@@ -54,7 +54,7 @@ def read_image(path: Path, *, reduce: int = 1) -> Image:
     except cv2.error as error:
         raise UnreadableImage(f"{path}: {error.err}") from None
     if image is None:
-        raise UnreadableImage(f"{path}: not a picture that OpenCV can read")
+        raise UnreadableImage(f"{path}: not an image that OpenCV can read")
     return image  # type: ignore[return-value]  # OpenCV's stubs lack the dtype
 
 
@@ -73,11 +73,11 @@ def is_truncated(data: bytes) -> bool:
 class Reader:
     """Decodes and resizes on demand.
 
-    fast: bilinear resizing and reduced JPEG decoding, for pictures that will be augmented; otherwise shrinking
+    fast: bilinear resizing and reduced JPEG decoding, for images that will be augmented; otherwise shrinking
     averages over areas, as evaluation wants it.
     """
 
-    portion = 1024  # pictures handed to the threads at a time: a future takes a kilobyte
+    portion = 1024  # images handed to the threads at a time: a future takes a kilobyte
 
     def __init__(self, records: Sequence[Record], size: int, *, fast: bool) -> None:
         self.records, self.size, self.fast = records, size, fast
@@ -89,15 +89,15 @@ class Reader:
 
     @property
     def kind(self) -> str:
-        """Tells its pictures from those of other readers."""
+        """Tells its images from those of other readers."""
         return f"{self.size}|{self.fast}"
 
     def many(self, indices: Sequence[int]) -> dict[int, Image]:
-        """Pictures that are read together, where that is faster; the others are to be asked for one by one."""
+        """Images that are read together, where that is faster; the others are to be asked for one by one."""
         return {}
 
     def reduction(self, record: Record) -> int:
-        """How many times smaller a picture is decoded: only as far as it is not smaller than wanted.
+        """How many times smaller an image is decoded: only as far as it is not smaller than wanted.
 
         Formats other than JPEG would be decoded whole anyway.
         """
@@ -105,40 +105,40 @@ class Reader:
         return next((r for r in (8, 4, 2) if jpeg and max(record.height, record.width) >= r * self.size), 1)
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that a decoded picture is resized to."""
+        """Height and width that a decoded image is resized to."""
         gain = self.size / max(height, width)
         return scaled(height, gain), scaled(width, gain)
 
     @property
     def bytes(self) -> int:
-        """Memory that all pictures take once decoded and resized."""
+        """Memory that all images take once decoded and resized."""
         return self.bytes_of(range(len(self.records)))
 
     def bytes_of(self, indices: Iterable[int]) -> int:
-        """Memory that some pictures take; a picture decoded at reduced size may have a row more or less."""
+        """Memory that some images take; an image decoded at reduced size may have a row more or less."""
         records = (self.records[index] for index in indices)
         return sum(3 * h * w for h, w in (self.shape(r.height, r.width) for r in records))
 
 
-class PictureCache:
-    """Pictures in a PictureStore; what is not in it, or is damaged there, comes from the reader.
+class ImageCache:
+    """Images in a ImageStore; what is not in it, or is damaged there, comes from the reader.
 
-    Processes forked later share the pictures' memory; all processes that use the same file share its pages.
+    Processes forked later share the images' memory; all processes that use the same file share its pages.
     """
 
-    def __init__(self, reader: Reader, store: PictureStore) -> None:
+    def __init__(self, reader: Reader, store: ImageStore) -> None:
         self.reader, self.store = reader, store
 
     def __call__(self, index: int) -> Image:
         try:
             image = self.store.get(index)
-        except DamagedPicture:
+        except DamagedImage:
             image = None
             warn(f"{self.store.name}: {self.reader.records[index].path} is damaged in this cache; it is read anew")
         return self.reader(index) if image is None else image
 
     def fill(self) -> None:
-        """Read what is missing, in parallel; each picture is kept as soon as it is read.
+        """Read what is missing, in parallel; each image is kept as soon as it is read.
 
         Where it cannot be written, a warning says so and what this call has written is given back.
         """
@@ -148,7 +148,7 @@ class PictureCache:
             self.store.give_back()
             warn(f"--cache: {self.store.name}: {error.strerror or error}; reading from files what is not there")
 
-    def ready(self) -> PictureSource:
+    def ready(self) -> ImageSource:
         """The cache, to be filled no more, or the reader where nothing is cached."""
         self.store.seal()
         return self if self.store.entries["offset"].any() else self.reader
@@ -185,7 +185,7 @@ def check_name(cache: str | None) -> None:
         raise UserError(f"--cache {cache}: no such cache; choose 'ram' or 'disk'")
 
 
-def make_source(reader: Reader, cache: str | None) -> PictureSource:
+def make_source(reader: Reader, cache: str | None) -> ImageSource:
     """Put a cache, None, "ram" or "disk", before a reader, filled; says beforehand how large it gets.
 
     Falls back to the reader with a warning where there is not enough memory or disk, or no place to write. Files that
@@ -197,14 +197,14 @@ def make_source(reader: Reader, cache: str | None) -> PictureSource:
     return _ram(reader) if cache == "ram" else _disk(reader)
 
 
-def _ram(reader: Reader) -> PictureSource:
+def _ram(reader: Reader) -> ImageSource:
     free, what = available_memory(), _what(reader)
     if free is not None and reader.bytes > MEMORY_SHARE * free:
         warn(f"--cache ram: {what}, is more than {MEMORY_SHARE:.0%} of the {_readable(free)} free; reading from files")
         return reader
     _console.print(f"caching in memory: {what}")
     try:
-        cached = PictureCache(reader, PictureStore.in_memory(_stamps(reader)))
+        cached = ImageCache(reader, ImageStore.in_memory(_stamps(reader)))
         cached.fill()
         return cached.ready()
     except OSError as error:
@@ -212,11 +212,11 @@ def _ram(reader: Reader) -> PictureSource:
         return reader
 
 
-def _disk(reader: Reader) -> PictureSource:
+def _disk(reader: Reader) -> ImageSource:
     folder, identity = cache_folder(), _identity(reader)
     # the folder's name is for who looks for what may be deleted
     place = reader.records[0].path.absolute().parent.name[:40] if reader.records else ""
-    path = folder / f"{place}-{reader.size}-{identity.hex()[:16]}.pictures"
+    path = folder / f"{place}-{reader.size}-{identity.hex()[:16]}.images"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(path, lambda: _console.print(f"waiting for another process to make {path}", markup=False)):
@@ -226,8 +226,8 @@ def _disk(reader: Reader) -> PictureSource:
         return reader
 
 
-def _on_disk(reader: Reader, path: Path, identity: bytes) -> PictureSource:
-    cached = PictureCache(reader, PictureStore.at(path, identity, _stamps(reader)))
+def _on_disk(reader: Reader, path: Path, identity: bytes) -> ImageSource:
+    cached = ImageCache(reader, ImageStore.at(path, identity, _stamps(reader)))
     missing, free = cached.store.missing.tolist(), shutil.disk_usage(path.parent).free
     there = np.count_nonzero(cached.store.entries["offset"])
     _console.print(
@@ -246,7 +246,7 @@ def _on_disk(reader: Reader, path: Path, identity: bytes) -> PictureSource:
 
 
 def _identity(reader: Reader) -> bytes:
-    """32 bytes that tell this list of pictures, read in this way, from any other."""
+    """32 bytes that tell this list of images, read in this way, from any other."""
     digest = hashlib.sha256(reader.kind.encode())
     for record in reader.records:
         digest.update(b"\0" + os.fsencode(record.path.absolute()))
@@ -254,7 +254,7 @@ def _identity(reader: Reader) -> bytes:
 
 
 def _stamps(reader: Reader) -> NDArray[np.int64]:
-    """Time of change in ns and length in bytes of the pictures' files, int64 [n, 2]; GONE where there is none."""
+    """Time of change in ns and length in bytes of the images' files, int64 [n, 2]; GONE where there is none."""
     stamps = np.full((len(reader.records), 2), GONE, np.int64)
     for stamp, record in zip(stamps, reader.records, strict=True):
         with contextlib.suppress(OSError):
@@ -264,7 +264,7 @@ def _stamps(reader: Reader) -> NDArray[np.int64]:
 
 
 def _what(reader: Reader) -> str:
-    return f"{len(reader.records)} pictures at {reader.size} px, {_readable(reader.bytes)}"
+    return f"{len(reader.records)} images at {reader.size} px, {_readable(reader.bytes)}"
 
 
 def _taken(folder: Path) -> int:

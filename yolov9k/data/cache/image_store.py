@@ -1,12 +1,12 @@
-"""A file of pictures: written once by many threads, then mapped and read by many processes without copying.
+"""A file of images: written once by many threads, then mapped and read by many processes without copying.
 
-Layout, little-endian: a header (magic, identity of the list of pictures, their number), one entry a picture, then the
-pixels, one picture after another in the order they were written. Pixels are only ever appended, their entry written after
-them, so that a killed process leaves whole pictures behind, and who has the file mapped never sees one change.
+Layout, little-endian: a header (magic, identity of the list of images, their number), one entry an image, then the
+pixels, one image after another in the order they were written. Pixels are only ever appended, their entry written after
+them, so that a killed process leaves whole images behind, and who has the file mapped never sees one change.
 
 Each entry's checksum covers itself and its pixels. Bounds of all entries are verified when a file is opened, which reads
-nothing but the entries; a checksum is verified when its picture is first asked for by a process or one forked from it,
-since that reads the picture anyway. A file that another program cuts short while it is mapped ends the reader with SIGBUS.
+nothing but the entries; a checksum is verified when its image is first asked for by a process or one forked from it,
+since that reads the image anyway. A file that another program cuts short while it is mapped ends the reader with SIGBUS.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ ENTRY = np.dtype(
 )
 GONE = -1  # time of change and length of a source that is not there
 _HEADER = struct.Struct("<8s32sQ")
-_MAGIC = b"YKPICS\x00\x01"  # the last byte is the version of the layout and of how pictures are resized
+_MAGIC = b"YKPICS\x00\x01"  # the last byte is the version of the layout and of how images are resized
 _MAX_SIDE = 1 << 16
 _UNSEEN, _SOUND, _DAMAGED = range(3)
 
 
-class DamagedPicture(Exception):
-    """A picture's checksum is wrong."""
+class DamagedImage(Exception):
+    """An image's checksum is wrong."""
 
 
-class PictureStore:
-    """Pictures, uint8 [h, w, 3] of any shapes, by their index. Open one with `at` or `in_memory`, put, seal, then get.
+class ImageStore:
+    """Images, uint8 [h, w, 3] of any shapes, by their index. Open one with `at` or `in_memory`, put, seal, then get.
 
     entries: ENTRY [n], those that are present and up to date have an offset. name: the file's path, or what it is.
     """
@@ -66,15 +66,15 @@ class PictureStore:
         self._lock = threading.Lock()
 
     @classmethod
-    def in_memory(cls, stamps: NDArray[np.int64]) -> PictureStore:
+    def in_memory(cls, stamps: NDArray[np.int64]) -> ImageStore:
         """An empty one in memory of its own, which goes with the last process that holds it."""
         store = cls(os.memfd_create("yolov9k"), "memory", bytes(32), stamps)
         store._start()
         return store
 
     @classmethod
-    def at(cls, path: Path, identity: bytes, stamps: NDArray[np.int64]) -> PictureStore:
-        """The one at `path`, with the pictures that are whole and whose stamps (int64 [n, 2]) have not changed.
+    def at(cls, path: Path, identity: bytes, stamps: NDArray[np.int64]) -> ImageStore:
+        """The one at `path`, with the images that are whole and whose stamps (int64 [n, 2]) have not changed.
 
         It is made anew where it is of another `identity` (32 bytes), or holds more that is out of date than is not.
         Only one process may do this at a time: hold `locked(path)` until it is sealed. Raises OSError.
@@ -94,7 +94,7 @@ class PictureStore:
 
     @property
     def missing(self) -> NDArray[np.int64]:
-        """Indices of pictures that are not here and whose source is."""
+        """Indices of images that are not here and whose source is."""
         return np.flatnonzero((self.entries["offset"] == 0) & (self.entries["changed"] != GONE))
 
     def _start(self) -> None:
@@ -104,13 +104,13 @@ class PictureStore:
     def _resume(self) -> bool:
         size, descriptor = os.fstat(self._file.fileno()).st_size, self._file.fileno()
         if size < self._data or os.pread(descriptor, len(self._header), 0) != self._header:
-            warn(f"{self.name}: not a cache of these pictures, or damaged; made anew")
+            warn(f"{self.name}: not a cache of these images, or damaged; made anew")
             return False
         found = np.frombuffer(os.pread(descriptor, self._data - len(self._header), len(self._header)), ENTRY)
         there, lengths = found["offset"] != 0, _lengths(found)
         whole = there & (found["offset"] >= self._data) & (lengths > 0) & (found["offset"] <= size - lengths)
         if lost := int((there & ~whole).sum()):
-            warn(f"{self.name}: truncated or damaged; {lost} pictures are read anew")
+            warn(f"{self.name}: truncated or damaged; {lost} images are read anew")
         fresh = whole & (found["changed"] == self.entries["changed"]) & (found["length"] == self.entries["length"])
         self.entries[fresh] = found[fresh]
         live = int(lengths[fresh].sum())
@@ -118,7 +118,7 @@ class PictureStore:
         return size - self._data - live <= live
 
     def put(self, index: int, image: Image) -> None:
-        """Append a picture and write its entry; threads may do so side by side. Raises OSError where there is no room."""
+        """Append an image and write its entry; threads may do so side by side. Raises OSError where there is no room."""
         entry = self.entries[index].copy()
         with self._lock:
             entry["offset"], self._end = self._end, self._end + image.nbytes
@@ -142,9 +142,9 @@ class PictureStore:
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def get(self, index: int) -> Image | None:
-        """A picture as a read-only view of the map; None where it is not here.
+        """An image as a read-only view of the map; None where it is not here.
 
-        Raises DamagedPicture once for a picture whose checksum is wrong; from then on it is not here, nor in the file.
+        Raises DamagedImage once for an image whose checksum is wrong; from then on it is not here, nor in the file.
         """
         _, _, offset, height, width, checksum = self.entries[index].item()
         if not offset or self._seen[index] == _DAMAGED:
@@ -156,7 +156,7 @@ class PictureStore:
                 self._seen[index] = _DAMAGED
                 with contextlib.suppress(OSError):  # it is found again the next time
                     self._write(bytes(ENTRY.itemsize), self._place(index))
-                raise DamagedPicture(f"{self.name}: picture {index} is damaged")
+                raise DamagedImage(f"{self.name}: image {index} is damaged")
             self._seen[index] = _SOUND
         return image
 
@@ -180,7 +180,7 @@ def _checksum(entry: np.void, image: Image) -> int:
 
 
 def _lengths(entries: NDArray[Any]) -> NDArray[np.int64]:
-    """Bytes of the pixels, 0 where the sides are not those of a picture."""
+    """Bytes of the pixels, 0 where the sides are not those of an image."""
     height, width = (entries[side].astype(np.int64) for side in ("height", "width"))
     return np.where((height < _MAX_SIDE) & (width < _MAX_SIDE), 3 * height * width, 0)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image as Picture
+from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
@@ -21,8 +21,8 @@ from yolov9k.data.letterbox import Image
 from yolov9k.data.probe import exif_orientation
 from yolov9k.data.records import Record
 
-Decode = Callable[[list[Tensor]], list[Tensor]]  # files, uint8 [n] each, to pictures, uint8 [3, h, w] RGB each
-TOGETHER = 64  # pictures a call: 1.2 MB of memory each at 640 pixels, ten times that before they are resized
+Decode = Callable[[list[Tensor]], list[Tensor]]  # files, uint8 [n] each, to images, uint8 [3, h, w] RGB each
+TOGETHER = 64  # images a call: 1.2 MB of memory each at 640 pixels, ten times that before they are resized
 
 
 def why_missing() -> str | None:
@@ -54,21 +54,19 @@ class NvjpegReader(Reader):
 
     @property
     def kind(self) -> str:
-        """Tells its pictures from those of other readers."""
+        """Tells its images from those of other readers."""
         return f"{super().kind}|nvjpeg"
 
     def many(self, indices: Sequence[int]) -> dict[int, Image]:
-        """The pictures of those files that could be decoded together; where nvJPEG refuses, none, and a warning."""
+        """The images of those files that could be decoded together; where nvJPEG refuses, none, and a warning."""
         files = [(index, data) for index in indices if (data := self._upright(index)) is not None]
         if not files:
             return {}
         try:
-            pictures = self.decode([torch.from_numpy(np.frombuffer(data, np.uint8).copy()) for _, data in files])
-            return {
-                index: self._fitted(index, p) for (index, _), p in zip(files, pictures, strict=True) if self._whole(index, p)
-            }
+            images = self.decode([torch.from_numpy(np.frombuffer(data, np.uint8).copy()) for _, data in files])
+            return {index: self._fitted(index, p) for (index, _), p in zip(files, images, strict=True) if self._whole(index, p)}
         except RuntimeError as error:
-            warn(f"--decode nvjpeg: {' '.join(str(error).split())}; {len(files)} pictures are decoded without it")
+            warn(f"--decode nvjpeg: {' '.join(str(error).split())}; {len(files)} images are decoded without it")
             return {}
 
     def _upright(self, index: int) -> bytes | None:
@@ -77,24 +75,24 @@ class NvjpegReader(Reader):
             data = self.records[index].path.read_bytes()
             if not is_jpeg(data) or is_truncated(data):
                 return None
-            with Picture.open(io.BytesIO(data)) as picture:
-                return data if exif_orientation(picture.info.get("exif", b"")) == 1 else None
+            with PillowImage.open(io.BytesIO(data)) as image:
+                return data if exif_orientation(image.info.get("exif", b"")) == 1 else None
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
             return None
 
-    def _whole(self, index: int, picture: Tensor) -> bool:
+    def _whole(self, index: int, image: Tensor) -> bool:
         """Whether it has the size that the record was read with."""
-        return tuple(picture.shape) == (3, self.records[index].height, self.records[index].width)
+        return tuple(image.shape) == (3, self.records[index].height, self.records[index].width)
 
-    def _fitted(self, index: int, picture: Tensor) -> Image:
+    def _fitted(self, index: int, image: Tensor) -> Image:
         reduce = self.reduction(self.records[index])
-        height, width = (-(-side // reduce) for side in picture.shape[1:])
-        return shrink(picture, reduce, self.shape(height, width)).cpu().numpy()
+        height, width = (-(-side // reduce) for side in image.shape[1:])
+        return shrink(image, reduce, self.shape(height, width)).cpu().numpy()
 
 
-def shrink(picture: Tensor, reduce: int, shape: tuple[int, int]) -> Tensor:
+def shrink(image: Tensor, reduce: int, shape: tuple[int, int]) -> Tensor:
     """uint8 [3, h, w] RGB to uint8 [*shape, 3] BGR: the mean of cells of `reduce` x `reduce`, then bilinear as OpenCV's."""
-    x = picture[None].float()
+    x = image[None].float()
     if reduce > 1:
         x = F.avg_pool2d(x, reduce, ceil_mode=True, count_include_pad=False)
     x = F.interpolate(x, shape, mode="bilinear", align_corners=False)[0]

@@ -21,7 +21,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass
 class Annotation:
-    """One labelled object as a file states it; `text` is how messages call it.
+    """One labeled object as a file states it; `text` is how messages call it.
 
     `box` is x1 y1 x2 y2 and `polygon` float32 [k, 2], both in pixels or both in fractions, as the sample says.
     """
@@ -71,7 +71,7 @@ def build_records(samples: list[Sample]) -> tuple[list[Record], list[Fault]]:
             faults.append(_image_fault(sample, info.fault))
             continue
         record = _build_record(sample, info, image_id or 0, faults)
-        stem = sample.path.stem  # as the published validation names pictures
+        stem = sample.path.stem  # as the published validation names images
         record.result_id = (int(stem) if stem.isdecimal() else stem) if sample.image_id is None else sample.image_id
         records.append(record)
     return records, faults

@@ -18,12 +18,12 @@ from torch import Tensor
 from yolov9k.common.errors import UserError
 from yolov9k.common.files import write_json
 from yolov9k.data.records import Record
-from yolov9k.engine.evaluate.ground_truth import Truth, read_coco_truth
+from yolov9k.engine.evaluate.ground_truth import GroundTruth, read_coco_ground_truth
 from yolov9k.engine.evaluate.matching import CONFIDENCE_GRID, add_confusion, confidence_curves, match_by_score, stack
 
 Floats = NDArray[np.float64]
 
-# Operating point of the confusion matrix: what a viewer of the pictures would see.
+# Operating point of the confusion matrix: what a viewer of the images would see.
 CONFUSION_CONFIDENCE = 0.25
 CONFUSION_IOU = 0.45
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
@@ -111,26 +111,26 @@ class CocoEvaluator:
         if len(names) != len(category_ids):
             raise ValueError(f"{len(names)} class names but {len(category_ids)} category ids")
         self.names, self.category_ids = list(names), list(category_ids)
-        self._truth: dict[int, Truth] = {}
+        self._truth: dict[int, GroundTruth] = {}
         self._detections: dict[int, list[Floats]] = {}
         self._result_ids: dict[int, int | str] = {}
         for record in records:
             if record.image_id in self._truth:
                 raise ValueError(f"image id {record.image_id} comes twice")
-            self._truth[record.image_id] = Truth.of_record(record)
+            self._truth[record.image_id] = GroundTruth.of_record(record)
             if record.result_id is not None:
                 self._result_ids[record.image_id] = record.result_id
 
     @classmethod
     def from_json(cls, path: str | Path) -> CocoEvaluator:
         """Truth straight from a COCO instances JSON; classes are its categories in the order of their ids."""
-        names, category_ids, truth = read_coco_truth(path)
+        names, category_ids, truth = read_coco_ground_truth(path)
         evaluator = cls(names, category_ids, [])
         evaluator._truth.update(truth)
         return evaluator
 
     def update(self, image_id: int, detections: Tensor | Floats) -> None:
-        """Add detections [n, 6] of one image: x1 y1 x2 y2 in pixels of the original picture, score, class index.
+        """Add detections [n, 6] of one image: x1 y1 x2 y2 in pixels of the original image, score, class index.
 
         Raises ValueError on an unknown image id, another shape or a class outside the names.
         """
@@ -160,7 +160,7 @@ class CocoEvaluator:
             raise UserError(f"COCO result {number} does not fit the truth ({what})") from None
 
     def save_json(self, path: str | Path) -> None:
-        """Write COCO results: bbox with 3 decimals, score with 5; pictures are called by their `result_id`.
+        """Write COCO results: bbox with 3 decimals, score with 5; images are called by their `result_id`.
 
         The file appears complete or not at all.
         """

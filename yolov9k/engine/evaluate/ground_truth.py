@@ -15,7 +15,7 @@ from yolov9k.data.records import Record
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """classes int64 [n]; boxes float64 [n, 4] x1 y1 x2 y2 in pixels; crowd bool [n]; areas float64 [n] px."""
 
     classes: NDArray[np.int64]
@@ -24,14 +24,14 @@ class Truth:
     areas: NDArray[np.float64]
 
     @classmethod
-    def of_record(cls, record: Record) -> Truth:
-        """A record's truth in the pixels of its original picture."""
+    def of_record(cls, record: Record) -> GroundTruth:
+        """A record's truth in the pixels of its original image."""
         size = np.array([record.width, record.height] * 2, np.float64)
         boxes = record.boxes.astype(np.float64).reshape(-1, 4) * size
         return cls(record.classes.astype(np.int64), boxes, record.crowd.astype(bool), record.areas.astype(np.float64))
 
     @classmethod
-    def of_annotations(cls, notes: list[dict[str, Any]], class_of: dict[int, int]) -> Truth:
+    def of_annotations(cls, notes: list[dict[str, Any]], class_of: dict[int, int]) -> GroundTruth:
         """From COCO annotations of one image; class_of gives the class index of a category id."""
         boxes = np.array([note["bbox"] for note in notes], np.float64).reshape(-1, 4)
         areas = [note.get("area", note["bbox"][2] * note["bbox"][3]) for note in notes]
@@ -43,7 +43,7 @@ class Truth:
         )
 
 
-def read_coco_truth(path: str | Path) -> tuple[list[str], list[int], dict[int, Truth]]:
+def read_coco_ground_truth(path: str | Path) -> tuple[list[str], list[int], dict[int, GroundTruth]]:
     """Class names, their category ids (ascending) and truth by image id of a COCO instances JSON. Raises UserError."""
     try:
         content = json.loads(Path(path).read_text())
@@ -53,7 +53,7 @@ def read_coco_truth(path: str | Path) -> tuple[list[str], list[int], dict[int, T
         notes: dict[int, list[dict[str, Any]]] = {int(image["id"]): [] for image in content["images"]}
         for note in content["annotations"]:
             notes[note["image_id"]].append(note)
-        truth = {image_id: Truth.of_annotations(rows, class_of) for image_id, rows in notes.items()}
+        truth = {image_id: GroundTruth.of_annotations(rows, class_of) for image_id, rows in notes.items()}
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: not a COCO instances file ({type(error).__name__}: {error})") from None
     return [categories[category] for category in ids], ids, truth

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov9k.engine.evaluate.ground_truth import Truth
+from yolov9k.engine.evaluate.ground_truth import GroundTruth
 
 CONFIDENCE_GRID = np.linspace(0.0, 1.0, 1001)
 
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, -1
 
 
-def overlap(boxes: NDArray[np.float64], truth: Truth) -> NDArray[np.float64]:
+def overlap(boxes: NDArray[np.float64], truth: GroundTruth) -> NDArray[np.float64]:
     """IoU [n, m] of boxes [n, 4] with the truth; for crowd regions the share of the box inside, as COCO defines it."""
     top_left = np.maximum(boxes[:, None, :2], truth.boxes[None, :, :2])
     bottom_right = np.minimum(boxes[:, None, 2:], truth.boxes[None, :, 2:])
@@ -24,7 +24,7 @@ def overlap(boxes: NDArray[np.float64], truth: Truth) -> NDArray[np.float64]:
     return np.asarray(shared / np.maximum(union, 1e-12))
 
 
-def match_by_score(detections: NDArray[np.float64], truth: Truth, threshold: float) -> NDArray[np.int8]:
+def match_by_score(detections: NDArray[np.float64], truth: GroundTruth, threshold: float) -> NDArray[np.int8]:
     """Outcome [n] of detections [n, 6] (x1 y1 x2 y2 score class; highest score first): COCO's greedy rule.
 
     Each takes the best free box of its class with IoU >= threshold. One that finds none is IGNORED when a crowd
@@ -65,7 +65,7 @@ def confidence_curves(
 
 
 def add_confusion(
-    matrix: NDArray[np.int64], detections: NDArray[np.float64], truth: Truth, confidence: float, threshold: float
+    matrix: NDArray[np.int64], detections: NDArray[np.float64], truth: GroundTruth, confidence: float, threshold: float
 ) -> None:
     """Count one image into matrix [classes + 1, classes + 1] (rows predicted, columns true, last is background).
 

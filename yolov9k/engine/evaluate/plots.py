@@ -1,4 +1,4 @@
-"""Pictures of a run: curves, confusion matrix, label statistics, batches. Figure objects only: any thread may draw."""
+"""Images of a run: curves, confusion matrix, label statistics, batches. Figure objects only: any thread may draw."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _RESULT_PANELS: list[tuple[str, list[str]]] = [
 
 
 def rgb(index: int) -> tuple[float, float, float]:
-    """A class's colour as matplotlib wants it."""
+    """A class's color as matplotlib wants it."""
     blue, green, red = class_color(index)
     return red / 255, green / 255, blue / 255
 
@@ -146,8 +146,8 @@ def plot_confusion(metrics: Metrics, path: str | Path) -> None:
     side = min(max(6.0, 2 + 0.28 * len(names)), 30.0)
     figure = Figure(figsize=(side + 1.5, side), layout="constrained")
     axes: Axes = figure.subplots()
-    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(picture, ax=axes, label="share of the true class", shrink=0.8)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     if len(names) <= 40:
         for row, column in zip(*np.nonzero(share >= 0.005), strict=True):  # NaN compares false
             color = "white" if share[row, column] > 0.5 else "black"
@@ -161,7 +161,7 @@ def plot_confusion(metrics: Metrics, path: str | Path) -> None:
 
 
 def plot_labels(split: Split, path: str | Path) -> None:
-    """labels.png: instances of each class, where box centres lie and how large boxes are, as shares of the picture."""
+    """labels.png: instances of each class, where box centers lie and how large boxes are, as shares of the image."""
     classes = np.concatenate([np.zeros(0, np.int64), *(record.classes for record in split.records)])
     boxes = np.concatenate([np.zeros((0, 4), np.float32), *(record.boxes.reshape(-1, 4) for record in split.records)])
     figure = Figure(figsize=(14, 5), layout="constrained")
@@ -169,12 +169,12 @@ def plot_labels(split: Split, path: str | Path) -> None:
     _class_histogram(left, classes, split)
     center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     for axes, points, title, labels in (
-        (middle, center, "box centres", ("x", "y")),
+        (middle, center, "box centers", ("x", "y")),
         (right, size, "box sizes", ("width", "height")),
     ):
         _density(axes, points)
         axes.set(title=title, xlabel=labels[0], ylabel=labels[1], xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    middle.invert_yaxis()  # as in the picture: y grows downwards
+    middle.invert_yaxis()  # as in the image: y grows downwards
     _save(figure, path)
 
 
@@ -200,14 +200,14 @@ def _density(axes: Axes, points: NDArray[Any]) -> None:
 def plot_batch(images: Tensor, boxes: Tensor, counts: Tensor, names: Sequence[str], path: str | Path, limit: int = 16) -> None:
     """Mosaic of a training batch with its truth, for train_batchN.png.
 
-    images uint8 [B, 3, H, W] RGB; boxes [B, G, 5] class cx cy w h normalised; counts [B]; the first `limit` images.
+    images uint8 [B, 3, H, W] RGB; boxes [B, G, 5] class cx cy w h normalized; counts [B]; the first `limit` images.
     """
 
     def tile(index: int) -> Image:
         rows = boxes[index, : int(counts[index])].double().cpu().numpy()
-        picture, half = _enlarged(to_bgr(images[index]))[0], rows[:, 3:5] / 2
-        corners = np.concatenate([rows[:, 1:3] - half, rows[:, 1:3] + half], 1) * (picture.shape[1::-1] * 2)
-        return draw_boxes(picture, corners, rows[:, 0], names)
+        image, half = _enlarged(to_bgr(images[index]))[0], rows[:, 3:5] / 2
+        corners = np.concatenate([rows[:, 1:3] - half, rows[:, 1:3] + half], 1) * (image.shape[1::-1] * 2)
+        return draw_boxes(image, corners, rows[:, 0], names)
 
     _save_mosaic(tile, min(len(images), limit), path)
 
@@ -223,16 +223,16 @@ def plot_detections(
     def tile(index: int) -> Image:
         rows = detections[index, : int(counts[index])].double().cpu().numpy()
         rows = rows[rows[:, 4] >= CONFUSION_CONFIDENCE]
-        picture, zoom = _enlarged(to_bgr(images[index]))
-        return draw_boxes(picture, rows[:, :4] * zoom, rows[:, 5], names, rows[:, 4])
+        image, zoom = _enlarged(to_bgr(images[index]))
+        return draw_boxes(image, rows[:, :4] * zoom, rows[:, 5], names, rows[:, 4])
 
     _save_mosaic(tile, min(len(images), limit), path)
 
 
-def _enlarged(picture: Image) -> tuple[Image, int]:
-    """A tiny picture made so large that labels on it can be read, and the factor."""
-    zoom = max(1, round(_READABLE_SIDE / max(picture.shape[:2])))
-    return picture.repeat(zoom, 0).repeat(zoom, 1), zoom
+def _enlarged(image: Image) -> tuple[Image, int]:
+    """A tiny image made so large that labels on it can be read, and the factor."""
+    zoom = max(1, round(_READABLE_SIDE / max(image.shape[:2])))
+    return image.repeat(zoom, 0).repeat(zoom, 1), zoom
 
 
 def to_bgr(image: Tensor) -> Image:
@@ -241,8 +241,8 @@ def to_bgr(image: Tensor) -> Image:
 
 
 def _save_mosaic(tile: Callable[[int], Image], count: int, path: str | Path) -> None:
-    picture = mosaic([tile(index) for index in range(count)], columns=math.ceil(math.sqrt(count)))
+    image = mosaic([tile(index) for index in range(count)], columns=math.ceil(math.sqrt(count)))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), picture):
-        raise UserError(f"{path}: cannot write the picture; check the folder and its free space")
+    if not cv2.imwrite(str(path), image):
+        raise UserError(f"{path}: cannot write the image; check the folder and its free space")

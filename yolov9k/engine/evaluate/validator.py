@@ -1,4 +1,4 @@
-"""Validation of a model on a loader's pictures: COCO metrics, the real loss, speed and pictures."""
+"""Validation of a model on a loader's images: COCO metrics, the real loss, speed and images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from yolov9k.common.device import autocast, model_device
 from yolov9k.common.errors import UserError, check_range, warn
-from yolov9k.common.host_copy import HandOver
+from yolov9k.common.host_copy import AsyncHostCopy
 from yolov9k.common.progress import progress_bar
 from yolov9k.common.timing import Clock, Speed
 from yolov9k.data.letterbox import map_to_image
@@ -128,11 +128,11 @@ class _Run:
 
     @torch.no_grad()
     def over(self, batches: Iterable[Batch], consume: Callable[[Batch, Tensor, Tensor], None]) -> None:
-        """Give `consume` each batch, its detections [B, max_det, 6] in pixels of the letterboxed pictures and counts [B]."""
-        hand_over = HandOver(consume, self.device)
+        """Give `consume` each batch, its detections [B, max_det, 6] in pixels of the letterboxed images and counts [B]."""
+        host_copy = AsyncHostCopy(consume, self.device)
         for batch in batches:
-            hand_over.give(batch, *self._step(batch))
-        hand_over.finish()
+            host_copy.give(batch, *self._step(batch))
+        host_copy.finish()
 
     def _step(self, batch: Batch) -> Detections:
         """What a batch of the host's holds; sent to the device without waiting where it is page-locked."""
@@ -175,7 +175,7 @@ class _Run:
 
 
 class _Collector:
-    """The host's part of a validation: gives the evaluator each picture's detections in its original pixels."""
+    """The host's part of a validation: gives the evaluator each image's detections in its original pixels."""
 
     def __init__(self, evaluator: CocoEvaluator, records: Sequence[Record], clock: Clock, plots_dir: Path | None) -> None:
         self._evaluator, self._records, self._clock = evaluator, records, clock

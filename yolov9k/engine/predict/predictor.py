@@ -1,4 +1,4 @@
-"""Prediction on pictures and videos."""
+"""Prediction on images and videos."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Arrays = Image | Sequence[Image]
 
 @dataclass
 class Result:
-    """What was found in one picture, best first.
+    """What was found in one image, best first.
 
     image: uint8 [H, W, 3] BGR, as it was read; boxes: float32 [n, 4] x1 y1 x2 y2 in its pixels; scores: float32 [n];
     classes: int64 [n]. frame: the number in a video, from 0, else None.
@@ -46,14 +46,14 @@ class Result:
         return len(self.boxes)
 
     def draw(self, *, labels: bool = True, confidences: bool = True, line_width: int | None = None) -> Image:
-        """A copy of the picture with the boxes on it."""
+        """A copy of the image with the boxes on it."""
         return draw_boxes(
             self.image.copy(), self.boxes, self.classes, self.names, self.scores,
             labels=labels, confidences=confidences, line_width=line_width,
         )  # fmt: skip
 
     def to_yolo_text(self, conf: bool = False) -> str:
-        """A line for each box: class, centre x, centre y, width, height as shares of the picture, score if `conf`."""
+        """A line for each box: class, center x, center y, width, height as shares of the image, score if `conf`."""
         height, width = self.image.shape[:2]
         low, high = self.boxes[:, :2].astype(np.float64), self.boxes[:, 2:].astype(np.float64)
         rows = np.hstack([(low + high) / 2, high - low]) / [width, height, width, height]
@@ -82,9 +82,9 @@ class Result:
 class Predictor:
     """A model made ready for prediction: lean, fused, on its device.
 
-    model: a YOLOv9 (left as it is) or the path of its weights. img_size: the long side that pictures are resized to,
+    model: a YOLOv9 (left as it is) or the path of its weights. img_size: the long side that images are resized to,
     the other side follows, rounded up to the stride. classes: numbers or names to keep, None for all. batch: so many
-    consecutive pictures of one shape share a pass. device: pick_device. amp: "off", "fp16", "bf16". Raises UserError.
+    consecutive images of one shape share a pass. device: pick_device. amp: "off", "fp16", "bf16". Raises UserError.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Predictor:
 
     @property
     def speed(self) -> Speed:
-        """Mean over all pictures so far."""
+        """Mean over all images so far."""
         return self.clock.speed(self.images)
 
     def __call__(self, source: str | Path | Source | Arrays) -> Iterator[Result]:
@@ -184,7 +184,7 @@ def _frames_of_arrays(arrays: Arrays) -> list[Frame]:
     for image in batch:
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise UserError(f"picture: expected a uint8 array [H, W, 3] in BGR, got {kind}")
+            raise UserError(f"image: expected a uint8 array [H, W, 3] in BGR, got {kind}")
         if not image.size:
-            raise UserError(f"picture: the array is empty, its shape is {list(image.shape)}")
+            raise UserError(f"image: the array is empty, its shape is {list(image.shape)}")
     return [Frame(Path(f"image{number}"), image) for number, image in enumerate(batch)]

@@ -1,4 +1,4 @@
-"""Pictures and videos to predict on: files, folders, patterns and lists, read one frame after the other."""
+"""Images and videos to predict on: files, folders, patterns and lists, read one frame after the other."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from yolov9k.data.draw import Image
 _IMAGES = "avif bmp dib jp2 jpeg jpg jpe pbm pgm png ppm tif tiff webp"
 _VIDEOS = "asf avi flv gif m4v mkv mov mp4 mpeg mpg ts webm wmv"
 IMAGE_SUFFIXES, VIDEO_SUFFIXES = (frozenset(f".{suffix}" for suffix in text.split()) for text in (_IMAGES, _VIDEOS))
-_KNOWN = f"known are pictures ({_IMAGES}) and videos ({_VIDEOS})"
+_KNOWN = f"known are images ({_IMAGES}) and videos ({_VIDEOS})"
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture: image uint8 [H, W, 3] BGR. Of a video: number from 0, frames a second, frames in all (0: unknown)."""
+    """An image: image uint8 [H, W, 3] BGR. Of a video: number from 0, frames a second, frames in all (0: unknown)."""
 
     path: Path
     image: Image
@@ -68,7 +68,7 @@ def is_video(path: Path) -> bool:
 
 
 def open_source(source: str | Path, max_frames: int | None = None) -> Source:
-    """Find what `source` names: a picture, a video, a folder (not its subfolders), a glob pattern (** allowed) or a
+    """Find what `source` names: an image, a video, a folder (not its subfolders), a glob pattern (** allowed) or a
     .txt file with a path on each line, relative to that file. Raises UserError where there is nothing to read."""
     text = str(source)
     if not text.strip():
@@ -77,12 +77,12 @@ def open_source(source: str | Path, max_frames: int | None = None) -> Source:
         raise UserError(f"{text}: streams are not supported; give a file, a folder, a pattern or a .txt list")
     path = Path(source).expanduser()
     if path.is_dir():
-        return Source(_known(sorted(path.iterdir()), f"{path}: the folder has no picture or video in it"), max_frames)
+        return Source(_known(sorted(path.iterdir()), f"{path}: the folder has no image or video in it"), max_frames)
     if not path.exists():
         if not glob.has_magic(text):
             raise UserError(f"{text}: no such file or folder")
         found = sorted(map(Path, glob.glob(str(path), recursive=True)))
-        return Source(_known(found, f"{text}: no picture or video matches the pattern"), max_frames)
+        return Source(_known(found, f"{text}: no image or video matches the pattern"), max_frames)
     if path.suffix.lower() == ".txt":
         return Source(_listed(path), max_frames)
     if path.suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
@@ -110,18 +110,18 @@ def _listed(path: Path) -> list[Path]:
         if not entry.is_file():
             raise UserError(f"{path}:{number}: no such file {entry}")
         chosen.append(entry)
-    return _known(chosen, f"{path}: no picture or video is listed")
+    return _known(chosen, f"{path}: no image or video is listed")
 
 
 def read_image(path: str | Path) -> Image:
-    """uint8 [H, W, 3] BGR, turned upright by its EXIF orientation. Raises UserError for what is no readable picture."""
+    """uint8 [H, W, 3] BGR, turned upright by its EXIF orientation. Raises UserError for what is no readable image."""
     try:
         content = np.fromfile(path, np.uint8)  # unlike imread this takes any file name on any system
         image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     except (OSError, cv2.error) as error:
-        raise UserError(f"{path}: cannot read the picture ({str(error).strip()})") from None
+        raise UserError(f"{path}: cannot read the image ({str(error).strip()})") from None
     if image is None:
-        raise UserError(f"{path}: not a readable picture ({content.size} bytes); damaged or of another format")
+        raise UserError(f"{path}: not a readable image ({content.size} bytes); damaged or of another format")
     return np.asarray(image, np.uint8)
 
 

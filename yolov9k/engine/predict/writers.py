@@ -1,4 +1,4 @@
-"""Predictions as files: annotated pictures and videos, label texts, one JSON."""
+"""Predictions as files: annotated images and videos, label texts, one JSON."""
 
 from __future__ import annotations
 
@@ -109,13 +109,13 @@ class _Writer:
         self.counts.update(map(int, result.classes))
         self.summary.frames += 1
         if result.frame is None:
-            self._add_picture(result)
+            self._add_image(result)
         else:
             self._add_frame(result)
         if self.rows is not None:
             self.rows.append(result.to_json())
 
-    def _add_picture(self, result: Result) -> None:
+    def _add_image(self, result: Result) -> None:
         self._end_video()
         self.summary.images += 1
         stem = self._stems.claim(result.path.stem)
@@ -126,7 +126,7 @@ class _Writer:
         path = self.out / f"{stem}{suffix}"
         written, content = cv2.imencode(suffix, self.draw(result))
         if not written:
-            raise UserError(f"{path}: OpenCV cannot encode a {suffix} picture")
+            raise UserError(f"{path}: OpenCV cannot encode a {suffix} image")
         _write(path, content.tobytes())
         self.summary.files.append(path)
 
@@ -138,11 +138,11 @@ class _Writer:
         self._save_text(f"{self._video_stem}_{result.frame}", result)
         if self.draw is None:
             return
-        picture = self.draw(result)
+        image = self.draw(result)
         if self._video is None:
             fps = (result.source.fps if result.source else None) or 25.0
-            self._video = _VideoFile(self.out / f"{self._video_stem}.mp4", fps, picture)
-        self._video.add(picture)
+            self._video = _VideoFile(self.out / f"{self._video_stem}.mp4", fps, image)
+        self._video.add(image)
 
     def _end_video(self) -> None:
         if self._video is not None:
@@ -151,7 +151,7 @@ class _Writer:
             self.summary.files.append(video.path)
 
     def _save_text(self, stem: str, result: Result) -> None:
-        """Empty where nothing was found: that tells a picture without objects from one that was not looked at."""
+        """Empty where nothing was found: that tells an image without objects from one that was not looked at."""
         if self.txt:
             path = self.out / "labels" / f"{self._label_stems.claim(stem)}.txt"
             _write(path, result.to_yolo_text(self.conf).encode())
@@ -189,9 +189,9 @@ def predict_to_folder(
 ) -> Summary:
     """Predict on all of `source` and write into out_dir.
 
-    save_image: annotated pictures under their own names and an mp4 for each video; what shares its stem with an earlier
+    save_image: annotated images under their own names and an mp4 for each video; what shares its stem with an earlier
     one gets a suffix. save_txt: labels/STEM.txt (videos: STEM_FRAME.txt), with scores if save_conf. save_json:
-    predictions.json, Result.to_json of every picture. max_frames: of each video. An interruption leaves complete files
+    predictions.json, Result.to_json of every image. max_frames: of each video. An interruption leaves complete files
     and the JSON of what is done. Raises UserError.
     """
     if line_width is not None:

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from yolov9k.common.device import AMP, choose_amp, pick_device
 from yolov9k.common.errors import UserError, check_range
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import make_loader
 from yolov9k.engine.evaluate import plots
@@ -64,7 +64,7 @@ class Report:
     stages: dict[str, float]
     floors: dict[str, float]
     launches: int
-    synchronisations: int
+    synchronizations: int
     bytes: int
     peak_memory: int
     rates: dict[str, float] = field(default_factory=dict)
@@ -88,7 +88,7 @@ def run_profile(
 ) -> Report:
     """Profile training of `cfg` and print the report; leaves profile.json, profile.png and trace.json (Chrome's) in the run.
 
-    data: pictures come from a data set's loader, and waiting for them is measured; None: random ones, already there.
+    data: images come from a data set's loader, and waiting for them is measured; None: random ones, already there.
     Raises UserError for what a user can mend.
     """
     for flag, value in (("batch", batch), ("steps", steps), ("nc", nc)):
@@ -113,7 +113,7 @@ def run_profile(
     report = Report(
         model=step.model.spec.name, device=_name(chosen), amp=precision, mode=step.mode, batch=batch, img=img, steps=steps,
         step=whole, eager_step=plain, data=None if waited is None else 1000 * waited, parts=parts, stages=stages,
-        floors=floors.times(), launches=_launches(trace, chosen, steps), synchronisations=_waits(trace, chosen, steps),
+        floors=floors.times(), launches=_launches(trace, chosen, steps), synchronizations=_waits(trace, chosen, steps),
         bytes=floors.network_bytes, peak_memory=_peak(chosen), rates=floors.rates,
     )  # fmt: skip
     (directory / "profile.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
@@ -132,9 +132,9 @@ def _source(
         return lambda _: itertools.repeat((images, boxes, counts)), nc
     split = load_split(data, "train")
     on = device if device.type == "cuda" else "worker"
-    loader = make_loader(split, Hyp(), img_size=img, batch=batch, augment=True, workers=workers, augment_on=on)
+    loader = make_loader(split, TrainRecipe(), img_size=img, batch=batch, augment=True, workers=workers, augment_on=on)
     if len(split.records) < batch:
-        raise UserError(f"--batch {batch}: {data} has only {len(split.records)} training pictures")
+        raise UserError(f"--batch {batch}: {data} has only {len(split.records)} training images")
 
     def endless(dtype: torch.dtype | None) -> Iterator[Case]:
         for epoch in itertools.count():
@@ -149,7 +149,7 @@ def _source(
 def _make_step(cfg: str, classes: int, mode: str, amp: str, device: torch.device) -> TrainStep:
     torch.manual_seed(0)
     model: YOLOv9 = create_model(cfg, classes).to(device).train()
-    return TrainStep(model, make_criterion(model, Hyp()), Hyp(), mode, amp=amp)
+    return TrainStep(model, make_criterion(model, TrainRecipe()), TrainRecipe(), mode, amp=amp)
 
 
 class _Timed:
@@ -271,11 +271,11 @@ def _print(report: Report, console: Console) -> None:
         table.add_row(f"step, {report.mode}", f"{report.step:.2f}", "", "")
     console.print(table)
     kind = "kernels launched" if cuda else "operators called"
-    waits = "synchronisations" if cuda else "reads on the host that would wait for a GPU"
+    waits = "synchronizations" if cuda else "reads on the host that would wait for a GPU"
     rates = f"{report.rates['copy'] / 1e9:.0f} GB/s copied, {report.rates['matrix'] / 1e12:.2f} TFLOP/s multiplied"
     speed = 1000 * report.batch / report.step
     console.print(
-        f"{speed:.1f} images/s; {report.launches} {kind}, {report.synchronisations} {waits} a step; "
+        f"{speed:.1f} images/s; {report.launches} {kind}, {report.synchronizations} {waits} a step; "
         f"{report.bytes / 1e9:.2f} GB moved by the network as counted; peak memory {report.peak_memory / 1e9:.2f} GB"
     )
     console.print(f"floors are counted bytes and FLOPs at rates measured here: {rates}")

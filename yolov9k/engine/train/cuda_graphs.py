@@ -11,7 +11,7 @@ from torch import Tensor
 
 WARM_UP = 2  # steps of a shape that are run before one is recorded: libraries choose their kernels, Triton compiles
 MOST_GRAPHS = 64  # shapes and kinds beyond it are run as they come
-FIRST_CAPACITY = 32  # boxes of a picture
+FIRST_CAPACITY = 32  # boxes of an image
 Run = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -29,7 +29,7 @@ class Recording(NamedTuple):
 class Graphs:
     """Records steps and replays them.
 
-    A step is known by its kind and the shape and dtype of its pictures; boxes are padded to a capacity that doubles when it
+    A step is known by its kind and the shape and dtype of its images; boxes are padded to a capacity that doubles when it
     is outgrown, which makes every recording void. Steps that are not recorded yet are run, so that none is done twice or
     left out. `log` is told of each recording. Raises NotRecorded.
     """
@@ -37,7 +37,7 @@ class Graphs:
     def __init__(self, recorder: Any, log: Callable[[str], object]) -> None:
         self.recorder, self.log = recorder, log
         self.capacity = 0
-        self._inputs: dict[Any, tuple[Tensor, Tensor, Tensor]] = {}  # by shape and dtype of the pictures
+        self._inputs: dict[Any, tuple[Tensor, Tensor, Tensor]] = {}  # by shape and dtype of the images
         self._recordings: dict[Any, Recording] = {}
         self._seen: dict[Any, int] = {}
 
@@ -53,7 +53,7 @@ class Graphs:
         if key not in self._recordings:
             if self._warming_up(key):  # on what will be recorded: another number of boxes may be another compiled kernel
                 return self.recorder.run(lambda: run(*inputs))  # type: ignore[no-any-return]
-            self.log(f"recording the training step: {kind}, pictures {list(images.shape)}, {self.capacity} boxes a picture")
+            self.log(f"recording the training step: {kind}, images {list(images.shape)}, {self.capacity} boxes an image")
             self._recordings[key] = self.recorder.record(lambda: run(*inputs))
         recording = self._recordings[key]
         recording.replay()
@@ -68,7 +68,7 @@ class Graphs:
             return
         before, self.capacity = self.capacity, capacity(boxes)
         if before:
-            self.log(f"a picture has {boxes} boxes: room for {self.capacity} in place of {before}; the step is recorded anew")
+            self.log(f"an image has {boxes} boxes: room for {self.capacity} in place of {before}; the step is recorded anew")
         self._recordings.clear()
         self._inputs.clear()
 

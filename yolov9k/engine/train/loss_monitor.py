@@ -1,4 +1,4 @@
-"""Watching a run's losses: their means, and steps that are not finite, with the pictures and the layer they come from."""
+"""Watching a run's losses: their means, and steps that are not finite, with the images and the layer they come from."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from yolov9k.common.errors import UserError, warn
-from yolov9k.common.host_copy import HandOver
+from yolov9k.common.host_copy import AsyncHostCopy
 from yolov9k.data.loader import Batch
 from yolov9k.data.records import Record
 from yolov9k.engine.train.step import TrainStep, to_float
 from yolov9k.ops.sgd_ema import SCALE, SKIPPED
 
-SHOWN = 4  # pictures that a warning names
+SHOWN = 4  # images that a warning names
 BEHIND = 64  # steps that the host may be ahead of the device
 
 
-class Watch:
+class LossMonitor:
     """Losses of a run, read without waiting for the device; what is not finite is warned about, much of it ends the run.
 
-    limit: so many iterations in a row without a finite loss and gradient raise UserError, which names the layer, the pictures
+    limit: so many iterations in a row without a finite loss and gradient raise UserError, which names the layer, the images
     and `last_good`, the checkpoint to go back to. A gradient that overflows in fp16 while the loss scale settles is counted
     in `skipped` alone.
     """
@@ -33,7 +33,7 @@ class Watch:
     def __init__(self, step: TrainStep, records: Sequence[Record], limit: int, last_good: Path) -> None:
         self.step, self.records, self.limit, self.last_good = step, records, limit, last_good
         self.in_a_row, self.skipped = 0, step.skipped
-        self._figures = HandOver(self._judge, step.device, BEHIND if step.device.type == "cuda" else 0)
+        self._figures = AsyncHostCopy(self._judge, step.device, BEHIND if step.device.type == "cuda" else 0)
         self._batch: Batch | None = None  # the last step's
         self.start()
 
@@ -75,25 +75,25 @@ class Watch:
 
     def _complain(self, fault: str, iteration: int, indices: Sequence[int]) -> None:
         files = ", ".join(self.records[i].path.name for i in indices[:SHOWN]) + (", ..." if len(indices) > SHOWN else "")
-        warn(f"the {fault} is not finite at iteration {iteration} (pictures {files}); the step is skipped")
+        warn(f"the {fault} is not finite at iteration {iteration} (images {files}); the step is skipped")
         if self.in_a_row >= self.limit:
             assert self._batch is not None
             place = find_fault(self.step, self._batch.images, self._batch.boxes, self._batch.counts)
             raise UserError(
-                f"the {fault} was not finite for {self.in_a_row} iterations in a row; {place}; pictures {files}; lower lr0 "
-                f"({self.step.hyp.lr0}) or train with --amp off; {self.last_good} is the last good state"
+                f"the {fault} was not finite for {self.in_a_row} iterations in a row; {place}; images {files}; lower lr0 "
+                f"({self.step.recipe.lr0}) or train with --amp off; {self.last_good} is the last good state"
             )
 
 
 def find_fault(step: TrainStep, images: Tensor, boxes: Tensor, counts: Tensor) -> str:
-    """Where a batch first stops being finite: a tensor of the model, the pictures, a layer, the loss or a gradient."""
+    """Where a batch first stops being finite: a tensor of the model, the images, a layer, the loss or a gradient."""
     twin = copy.deepcopy(step.model).use("reference")
     for key, value in twin.state_dict().items():
         if not value.isfinite().all():
             return f"the model's {key} is not finite"
     images = to_float(images).to(memory_format=step.memory_format)
     if not images.isfinite().all():
-        return "the pictures are not finite"
+        return "the images are not finite"
     broken: list[str] = []
     names = {module: name for name, module in twin.named_modules()}
 

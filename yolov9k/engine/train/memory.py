@@ -17,7 +17,7 @@ from torch import Tensor
 
 from yolov9k.common.device import AMP
 from yolov9k.common.errors import UserError
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.cache.image_cache import available_memory
 from yolov9k.engine.train.cuda_graphs import WARM_UP
 from yolov9k.engine.train.schedule import Schedule
@@ -27,7 +27,7 @@ from yolov9k.models import YOLOv9
 from yolov9k.models.analysis.live_bytes import BOXES, step_bytes
 from yolov9k.ops import available
 
-SHARE = 0.85  # of what is free: allocators split blocks, pictures wait in queues, validation has maps of its own
+SHARE = 0.85  # of what is free: allocators split blocks, images wait in queues, validation has maps of its own
 COUNTED = (16, 32)  # batches that are counted on shapes, a line through both gives the rest
 TRIAL_UPDATES = WARM_UP + 1  # a later update than the first holds momentum, and a captured one its graph
 TRIAL_ACCUMULATION = 3  # steps to an update: the first update is run eagerly while the other steps' graph holds its memory
@@ -40,7 +40,7 @@ _FAILURES = (
 
 
 class Footprint(NamedTuple):
-    """Bytes of training: of the weights in whatever form, and of the step: `fixed` + pictures * `image`."""
+    """Bytes of training: of the weights in whatever form, and of the step: `fixed` + images * `image`."""
 
     weights: int
     gradients: int
@@ -78,7 +78,7 @@ def footprint(model: YOLOv9, criterion: DetectionLoss, img_size: int, amp: str =
     loss = copy.copy(criterion)
     loss.backend = "reference"
     counted = None if cuda and "triton" in available("detection_loss") else loss
-    few, many = COUNTED  # of one or two pictures the peak lies elsewhere
+    few, many = COUNTED  # of one or two images the peak lies elsewhere
     first, second = (step_bytes(model, counted, batch, img_size, dtype, backend).peak for batch in COUNTED)
     image = math.ceil((second - first) / (many - few))
     return Footprint(weights, learning, learning, weights, copies, max(first - few * image, 0), image)
@@ -94,18 +94,18 @@ def batch_sizes(nominal: int, most: int) -> list[int]:
 
 
 def pick_batch(
-    model: YOLOv9, criterion: DetectionLoss, hyp: Hyp, img_size: int, device: torch.device, *, amp: str = "off",
-    pictures: int | None = None, share: float = SHARE, **step_options: Any,
+    model: YOLOv9, criterion: DetectionLoss, recipe: TrainRecipe, img_size: int, device: torch.device, *, amp: str = "off",
+    images: int | None = None, share: float = SHARE, **step_options: Any,
 ) -> Pick:  # fmt: skip
-    """The largest batch whose step fits in a share of the free memory; never more than the pictures or the nominal batch.
+    """The largest batch whose step fits in a share of the free memory; never more than the images or the nominal batch.
 
     On CUDA real steps of a copy of the model are run, at two small batches and then at the chosen one; on a CPU the memory
     is counted on shapes. step_options go to TrainStep. Raises UserError where nothing fits.
     """
-    sizes = batch_sizes(hyp.nominal_batch, pictures or hyp.nominal_batch)
+    sizes = batch_sizes(recipe.nominal_batch, images or recipe.nominal_batch)
     room = int(share * free_memory(device))
     if device.type == "cuda":
-        needs: Callable[[int], int] = _Trials(model, criterion, hyp, img_size, amp, step_options)
+        needs: Callable[[int], int] = _Trials(model, criterion, recipe, img_size, amp, step_options)
         how = "measured"
     else:
         needs, how = footprint(model, criterion, img_size, amp).total, "estimated"
@@ -113,16 +113,16 @@ def pick_batch(
         batch, line = largest_batch(needs, room, sizes)
     except MemoryError:
         raise UserError(
-            f"--batch auto: not even {sizes[0]} pictures of {img_size} px fit in {_gb(room)}, {share:.0%} of what is free on "
+            f"--batch auto: not even {sizes[0]} images of {img_size} px fit in {_gb(room)}, {share:.0%} of what is free on "
             f"{device}; give a smaller --img, --checkpoint or a smaller model"
         ) from None
-    bound = f"; more would exceed {_bound(hyp, pictures)}" if batch == sizes[-1] else ""
-    return Pick(batch, f"--batch auto: {batch} pictures of {img_size} px, {how}: {line}, {share:.0%} of what is free{bound}")
+    bound = f"; more would exceed {_bound(recipe, images)}" if batch == sizes[-1] else ""
+    return Pick(batch, f"--batch auto: {batch} images of {img_size} px, {how}: {line}, {share:.0%} of what is free{bound}")
 
 
-def _bound(hyp: Hyp, pictures: int | None) -> str:
-    few = pictures is not None and pictures < hyp.nominal_batch
-    return f"the {pictures} pictures there are" if few else f"the recipe's {hyp.nominal_batch} pictures a step"
+def _bound(recipe: TrainRecipe, images: int | None) -> str:
+    few = images is not None and images < recipe.nominal_batch
+    return f"the {images} images there are" if few else f"the recipe's {recipe.nominal_batch} images a step"
 
 
 def largest_batch(needs: Callable[[int], int], room: int, sizes: Sequence[int]) -> tuple[int, str]:
@@ -136,7 +136,7 @@ def largest_batch(needs: Callable[[int], int], room: int, sizes: Sequence[int]) 
     slope = (second - first) / (high - low) if low < high < wall else 0.0
     for batch in reversed([size for size in sizes if size < wall]):
         if first + slope * (batch - low) <= room and (found := _tried(needs, batch)) <= room:
-            return batch, f"{_gb(found)} of {_gb(room)}, {_gb(slope)} a picture"
+            return batch, f"{_gb(found)} of {_gb(room)}, {_gb(slope)} an image"
     raise MemoryError
 
 
@@ -154,9 +154,15 @@ class _Trials:
     """Peak bytes of real steps, by batch; each is tried once."""
 
     def __init__(
-        self, model: YOLOv9, criterion: DetectionLoss, hyp: Hyp, img_size: int, amp: str, step_options: dict[str, Any]
+        self,
+        model: YOLOv9,
+        criterion: DetectionLoss,
+        recipe: TrainRecipe,
+        img_size: int,
+        amp: str,
+        step_options: dict[str, Any],
     ) -> None:
-        self.model, self.criterion, self.hyp, self.options = model, criterion, hyp, {"amp": amp, **step_options}
+        self.model, self.criterion, self.recipe, self.options = model, criterion, recipe, {"amp": amp, **step_options}
         self.img_size, self.classes = img_size, model.num_classes
         self.device = next(model.parameters()).device
         self.found: dict[int, int] = {}
@@ -166,8 +172,8 @@ class _Trials:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
             before = torch.cuda.memory_reserved(self.device)
-            hyp, schedule = trial_schedule(self.hyp, batch)
-            step = TrainStep(copy.deepcopy(self.model), self.criterion, hyp, batch=batch, schedule=schedule, **self.options)
+            recipe, schedule = trial_schedule(self.recipe, batch)
+            step = TrainStep(copy.deepcopy(self.model), self.criterion, recipe, batch=batch, schedule=schedule, **self.options)
             for size in trial_sizes(batch, schedule):
                 step(*synthetic_batch(size, self.img_size, self.classes, self.device))
             torch.cuda.synchronize(self.device)
@@ -177,10 +183,10 @@ class _Trials:
         return self.found[batch]
 
 
-def trial_schedule(hyp: Hyp, batch: int) -> tuple[Hyp, Schedule]:
+def trial_schedule(recipe: TrainRecipe, batch: int) -> tuple[TrainRecipe, Schedule]:
     """A recipe with as many steps to an update as the run's, but no more than make a difference, and its schedule."""
-    hyp = hyp.override(warmup_epochs=0.0, nominal_batch=min(hyp.nominal_batch, TRIAL_ACCUMULATION * batch))
-    return hyp, Schedule(hyp, batch, 1000, 1)
+    recipe = recipe.override(warmup_epochs=0.0, nominal_batch=min(recipe.nominal_batch, TRIAL_ACCUMULATION * batch))
+    return recipe, Schedule(recipe, batch, 1000, 1)
 
 
 def trial_sizes(batch: int, schedule: Schedule) -> list[int]:
@@ -189,13 +195,13 @@ def trial_sizes(batch: int, schedule: Schedule) -> list[int]:
 
 
 def synthetic_batch(batch: int, img_size: int, classes: int, device: torch.device, seed: int = 0) -> tuple[Tensor, ...]:
-    """Noise uint8 [B, 3, S, S], boxes [B, G, 5] (class, cx, cy, w, h normalised) and counts [B], all within the picture."""
+    """Noise uint8 [B, 3, S, S], boxes [B, G, 5] (class, cx, cy, w, h normalized) and counts [B], all within the image."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (batch, 3, img_size, img_size), generator=generator, dtype=torch.uint8)
-    centres = 0.2 + 0.6 * torch.rand(batch, BOXES, 2, generator=generator)
+    centers = 0.2 + 0.6 * torch.rand(batch, BOXES, 2, generator=generator)
     sides = 0.02 + 0.3 * torch.rand(batch, BOXES, 2, generator=generator)
     labels = torch.randint(0, classes, (batch, BOXES, 1), generator=generator).float()
-    boxes = torch.cat((labels, centres, sides), -1)
+    boxes = torch.cat((labels, centers, sides), -1)
     return images.to(device), boxes.to(device), torch.full((batch,), BOXES).to(device)
 
 
@@ -246,10 +252,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def explain_out_of_memory(
     error: BaseException, model: YOLOv9, criterion: DetectionLoss, batch: int, img_size: int, *, amp: str = "off",
-    hyp: Hyp | None = None,
+    recipe: TrainRecipe | None = None,
 ) -> UserError:  # fmt: skip
     """What a step that ran out of memory had allocated, and what to change. What the failed step still holds is let go."""
-    device, hyp = next(model.parameters()).device, hyp or Hyp()
+    device, recipe = next(model.parameters()).device, recipe or TrainRecipe()
     reserved = _reserved(device)
     _let_go(error)
     cost = footprint(model, criterion, img_size, amp)
@@ -258,28 +264,35 @@ def explain_out_of_memory(
     if cost.low_precision:
         parts[f"weights in {amp}"] = cost.low_precision
     account = ", ".join(f"{name} {_gb(size)}" for name, size in parts.items())
-    step = f"activations about {_gb(cost.fixed + batch * cost.image)} ({_gb(cost.image)} a picture)"
+    step = f"activations about {_gb(cost.fixed + batch * cost.image)} ({_gb(cost.image)} an image)"
     said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return UserError(
-        f"out of memory: a step of {batch} pictures of {img_size} px on {device} takes {account}, {step}{reserved}; "
-        f"{_gb(room)} can be had. {_advice(model, criterion, cost, room, batch, img_size, amp, hyp)} ({said})"
+        f"out of memory: a step of {batch} images of {img_size} px on {device} takes {account}, {step}{reserved}; "
+        f"{_gb(room)} can be had. {_advice(model, criterion, cost, room, batch, img_size, amp, recipe)} ({said})"
     )
 
 
 def _advice(
-    model: YOLOv9, criterion: DetectionLoss, cost: Footprint, room: int, batch: int, img_size: int, amp: str, hyp: Hyp
+    model: YOLOv9,
+    criterion: DetectionLoss,
+    cost: Footprint,
+    room: int,
+    batch: int,
+    img_size: int,
+    amp: str,
+    recipe: TrainRecipe,
 ) -> str:
-    sizes = batch_sizes(hyp.nominal_batch, max(batch - 1, 1))
+    sizes = batch_sizes(recipe.nominal_batch, max(batch - 1, 1))
     remedies = []
     if fits := _fitting(cost, room, sizes):
-        remedies.append(f"--batch {fits} (gradients are still accumulated to {hyp.nominal_batch} pictures)")
+        remedies.append(f"--batch {fits} (gradients are still accumulated to {recipe.nominal_batch} images)")
     if not model.checkpointed:
         try:
             saving = footprint(model.checkpoint_stages(), criterion, img_size, amp)
         finally:
             model.checkpoint_stages(False)
-        fits = _fitting(saving, room, batch_sizes(hyp.nominal_batch, max(batch, hyp.nominal_batch)))
-        about = f", {_gb(saving.image)} a picture: about {fits} fit" if fits else ""
+        fits = _fitting(saving, room, batch_sizes(recipe.nominal_batch, max(batch, recipe.nominal_batch)))
+        about = f", {_gb(saving.image)} an image: about {fits} fit" if fits else ""
         remedies.append(f"--checkpoint (one more forward a step{about})")
     if amp == "off" and next(model.parameters()).is_cuda:
         remedies.append("--amp bf16")

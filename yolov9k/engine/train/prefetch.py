@@ -14,7 +14,7 @@ def feed(loader: Loader, device: torch.device, dtype: torch.dtype | None = None)
     """The loader's batches on `device`.
 
     A GPU fetches them from page-locked memory on a stream of its own, a batch ahead, and augments them there where the
-    loader's workers leave that to it: pictures come channels-last, in `dtype` (0..1) or, without one, as uint8.
+    loader's workers leave that to it: images come channels-last, in `dtype` (0..1) or, without one, as uint8.
     """
     if device.type != "cuda":
         yield from loader

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.schedule import Phase, Schedule
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9
@@ -27,16 +27,16 @@ class ReferenceStep:
         self,
         model: YOLOv9,
         criterion: DetectionLoss,
-        hyp: Hyp,
+        recipe: TrainRecipe,
         *,
         batch: int | None = None,
         schedule: Schedule | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.model, self.criterion, self.hyp, self.schedule, self.dtype = model, criterion, hyp, schedule, dtype
+        self.model, self.criterion, self.recipe, self.schedule, self.dtype = model, criterion, recipe, schedule, dtype
         self.network: Callable[[Tensor], Any] = model
-        share = (batch or hyp.nominal_batch) * (schedule.accumulate if schedule else 1) / hyp.nominal_batch
-        self.optimizer, self.average = make_optimizer(model, hyp, hyp.weight_decay * share), ModelEMA(model, hyp)
+        share = (batch or recipe.nominal_batch) * (schedule.accumulate if schedule else 1) / recipe.nominal_batch
+        self.optimizer, self.average = make_optimizer(model, recipe, recipe.weight_decay * share), ModelEMA(model, recipe)
         self.iteration = self.waiting = 0
         self.grad_norm = torch.zeros(())
 
@@ -53,14 +53,14 @@ class ReferenceStep:
         self.iteration, self.waiting = self.iteration + 1, self.waiting + 1
         if self.waiting >= accumulate:
             self.waiting = 0
-            self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.hyp.clip_norm)
+            self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.average.update(self.model)
         return parts
 
 
-def make_optimizer(model: nn.Module, hyp: Hyp, weight_decay: float) -> torch.optim.SGD:
+def make_optimizer(model: nn.Module, recipe: TrainRecipe, weight_decay: float) -> torch.optim.SGD:
     """SGD with Nesterov momentum over three groups: biases, decayed weights, BatchNorm weights. Frozen parameters stay out."""
     groups: dict[str, list[nn.Parameter]] = {"bias": [], "weight": [], "norm": []}
     for module in model.modules():
@@ -72,22 +72,22 @@ def make_optimizer(model: nn.Module, hyp: Hyp, weight_decay: float) -> torch.opt
     settings: list[dict[str, Any]] = [
         {"params": parameters, "weight_decay": decay.get(name, 0.0), "name": name} for name, parameters in groups.items()
     ]
-    return torch.optim.SGD(settings, lr=hyp.lr0, momentum=hyp.momentum, nesterov=hyp.momentum > 0)
+    return torch.optim.SGD(settings, lr=recipe.lr0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
 def set_phase(optimizer: torch.optim.Optimizer, phase: Phase) -> None:
-    """Put a phase's learning rates and momentum into the optimiser."""
+    """Put a phase's learning rates and momentum into the optimizer."""
     for group in optimizer.param_groups:
         group["lr"] = phase.bias_lr if group["name"] == "bias" else phase.lr
         group["momentum"] = phase.momentum
 
 
 class ModelEMA:
-    """Moving average of parameters and float buffers, decay * (1 - exp(-updates / tau)) once an optimiser step."""
+    """Moving average of parameters and float buffers, decay * (1 - exp(-updates / tau)) once an optimizer step."""
 
-    def __init__(self, model: YOLOv9, hyp: Hyp, updates: int = 0) -> None:
+    def __init__(self, model: YOLOv9, recipe: TrainRecipe, updates: int = 0) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay, self.tau, self.updates = hyp.ema_decay, hyp.ema_tau, updates
+        self.decay, self.tau, self.updates = recipe.ema_decay, recipe.ema_tau, updates
 
     @torch.no_grad()
     def update(self, model: YOLOv9) -> None:

@@ -1,4 +1,4 @@
-"""What the optimiser is told at each iteration (facts: training recipe)."""
+"""What the optimizer is told at each iteration (facts: training recipe)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.ops.sgd_ema import Settings
 
 FIRST_SCALE = 2.0**16  # of the loss in fp16, and how it moves: torch.amp.GradScaler's own values
@@ -32,32 +32,34 @@ class Phase(NamedTuple):
     lr: float
     bias_lr: float
     momentum: float
-    accumulate: int  # iterations to one optimiser step
+    accumulate: int  # iterations to one optimizer step
 
 
 class Schedule:
     """Linear warm-up, then a learning rate that falls by epoch along a curve of CURVES; a pure function of the iteration."""
 
-    def __init__(self, hyp: Hyp, batch: int, iterations_per_epoch: int, epochs: int, curve: str = "linear") -> None:
-        self.hyp, self.epochs, self.per_epoch, self.left = hyp, epochs, iterations_per_epoch, CURVES[curve]
-        self.warmup = max(round(hyp.warmup_epochs * iterations_per_epoch), hyp.warmup_iterations if hyp.warmup_epochs else 0)
-        self.accumulate = max(round(hyp.nominal_batch / batch), 1)
+    def __init__(self, recipe: TrainRecipe, batch: int, iterations_per_epoch: int, epochs: int, curve: str = "linear") -> None:
+        self.recipe, self.epochs, self.per_epoch, self.left = recipe, epochs, iterations_per_epoch, CURVES[curve]
+        self.warmup = max(
+            round(recipe.warmup_epochs * iterations_per_epoch), recipe.warmup_iterations if recipe.warmup_epochs else 0
+        )
+        self.accumulate = max(round(recipe.nominal_batch / batch), 1)
 
     def at(self, iteration: int) -> Phase:
         """The phase of an iteration, counted from 0 over all epochs."""
-        hyp = self.hyp
+        recipe = self.recipe
         epoch = iteration // self.per_epoch
-        lr = hyp.lr0 * (self.left(epoch, self.epochs) * (1 - hyp.lrf) + hyp.lrf)
+        lr = recipe.lr0 * (self.left(epoch, self.epochs) * (1 - recipe.lrf) + recipe.lrf)
         if iteration >= self.warmup:
-            return Phase(lr, lr, hyp.momentum, self.accumulate)
+            return Phase(lr, lr, recipe.momentum, self.accumulate)
         share = iteration / self.warmup
-        bias_lr = hyp.warmup_bias_lr + (lr - hyp.warmup_bias_lr) * share
-        momentum = hyp.warmup_momentum + (hyp.momentum - hyp.warmup_momentum) * share
+        bias_lr = recipe.warmup_bias_lr + (lr - recipe.warmup_bias_lr) * share
+        momentum = recipe.warmup_momentum + (recipe.momentum - recipe.warmup_momentum) * share
         return Phase(lr * share, bias_lr, momentum, max(1, round(1 + (self.accumulate - 1) * share)))
 
 
-def settings(phase: Phase, hyp: Hyp, weight_decay: float, fp16: bool) -> Settings:
-    """What the optimiser step is told in a phase; the loss scale moves in fp16 alone."""
+def settings(phase: Phase, recipe: TrainRecipe, weight_decay: float, fp16: bool) -> Settings:
+    """What the optimizer step is told in a phase; the loss scale moves in fp16 alone."""
     scaling = SCALING if fp16 else (1.0, 1.0, 1.0)
     rates, decays = (phase.bias_lr, phase.lr, phase.lr), (0.0, weight_decay, 0.0)
-    return Settings(rates, decays, phase.momentum, hyp.clip_norm, hyp.ema_decay, hyp.ema_tau, *scaling)
+    return Settings(rates, decays, phase.momentum, recipe.clip_norm, recipe.ema_decay, recipe.ema_tau, *scaling)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from yolov9k.common.device import AMP
 from yolov9k.common.errors import UserError
-from yolov9k.config.recipe import Hyp
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.cuda_graphs import CudaRecorder, Graphs, NotRecorded, capacity
 from yolov9k.engine.train.flat_storage import FlatStorage
 from yolov9k.engine.train.schedule import FIRST_SCALE, Phase, Schedule, settings
@@ -32,15 +32,15 @@ MODES = ("auto", "eager", "captured", "compiled")
 class TrainStep:
     """Trains `model` step by step.
 
-    Call it with images [B, 3, H, W] (uint8, or floating 0..1), boxes [B, G, 5] (class, cx, cy, w, h normalised) and counts
+    Call it with images [B, 3, H, W] (uint8, or floating 0..1), boxes [B, G, 5] (class, cx, cy, w, h normalized) and counts
     [B], all on the model's device; it returns the loss parts [3] (box, class, dfl) as a device tensor, without waiting.
     `model` and `ema` are the weights: the model's tensors move into flat storage, so move it to its device before.
 
     mode: "eager"; "captured": the whole step as a CUDA graph, one for each shape of batch; "compiled": network and loss by
     torch.compile; "auto": captured on a GPU, else eager. All give the same trajectory; `mode` says which one runs. A step
     that cannot be recorded runs eagerly, and `log` says why.
-    schedule sets learning rates, momentum and accumulation by iteration; without one they stay those of `hyp`. batch:
-    pictures a step, by which weight decay scales. amp: "off", "fp16" (the loss scale moves on the device) or "bf16". A step
+    schedule sets learning rates, momentum and accumulation by iteration; without one they stay those of `recipe`. batch:
+    images a step, by which weight decay scales. amp: "off", "fp16" (the loss scale moves on the device) or "bf16". A step
     whose gradient is not finite changes no weight and is counted in `skipped`. Raises UserError for a mode that cannot be.
     """
 
@@ -48,7 +48,7 @@ class TrainStep:
         self,
         model: YOLOv9,
         criterion: DetectionLoss,
-        hyp: Hyp,
+        recipe: TrainRecipe,
         mode: str = "auto",
         *,
         batch: int | None = None,
@@ -57,13 +57,13 @@ class TrainStep:
         channels_last: bool = True,
         log: Callable[[str], object] = _log,
     ) -> None:
-        self.model, self.criterion, self.hyp, self.schedule, self.log = model, criterion, hyp, schedule, log
+        self.model, self.criterion, self.recipe, self.schedule, self.log = model, criterion, recipe, schedule, log
         self.device = next(model.parameters()).device
         self.mode, self.dtype = choose_mode(mode, self.device), AMP[amp]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        share = (batch or hyp.nominal_batch) * (schedule.accumulate if schedule else 1) / hyp.nominal_batch
-        self.weight_decay = hyp.weight_decay * share
+        share = (batch or recipe.nominal_batch) * (schedule.accumulate if schedule else 1) / recipe.nominal_batch
+        self.weight_decay = recipe.weight_decay * share
         self.flat = FlatStorage(model)
         self._good_statistics = self.flat.statistics.clone()
         like = self.flat.values
@@ -112,27 +112,27 @@ class TrainStep:
     @property
     def phase(self) -> Phase:
         """What the schedule prescribes for the next call."""
-        hyp = self.hyp
-        return self.schedule.at(self.iteration) if self.schedule else Phase(hyp.lr0, hyp.lr0, hyp.momentum, 1)
+        recipe = self.recipe
+        return self.schedule.at(self.iteration) if self.schedule else Phase(recipe.lr0, recipe.lr0, recipe.momentum, 1)
 
     @property
     def grad_norm(self) -> Tensor:
-        """Length of the last optimiser step's gradient before it was clipped, a scalar on the device."""
+        """Length of the last optimizer step's gradient before it was clipped, a scalar on the device."""
         return self.state[NORM]
 
     @property
     def skipped(self) -> int:
-        """Optimiser steps left out because their gradient was not finite. Waits for the device."""
+        """Optimizer steps left out because their gradient was not finite. Waits for the device."""
         return int(self.state[SKIPPED])
 
     @property
     def updates(self) -> int:
-        """Optimiser steps done. Waits for the device."""
+        """Optimizer steps done. Waits for the device."""
         return int(self.state[UPDATES])
 
     def _tell(self, phase: Phase) -> None:
         """Put a phase's settings into device memory, without waiting for it."""
-        values = settings(phase, self.hyp, self.weight_decay, self.dtype == torch.float16).values()
+        values = settings(phase, self.recipe, self.weight_decay, self.dtype == torch.float16).values()
         if values != self._told:
             sent = torch.tensor(values, dtype=self._settings.dtype, pin_memory=self.device.type == "cuda")
             self._settings.copy_(sent, non_blocking=True)
@@ -165,7 +165,7 @@ class TrainStep:
         return self.criterion(self._branches(images), (boxes, counts))
 
     def _accumulate_and_update(self, images: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
-        """The batch that completes an optimiser step."""
+        """The batch that completes an optimizer step."""
         parts = self._accumulate(images, boxes, counts)
         with label("step/optimizer"):
             flat, statistics = self.flat, self.flat.statistics

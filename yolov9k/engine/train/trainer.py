@@ -1,4 +1,4 @@
-"""Training from start to end: data, model, epochs, validation, checkpoints, pictures (facts: training recipe)."""
+"""Training from start to end: data, model, epochs, validation, checkpoints, images (facts: training recipe)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from yolov9k.common.device import choose_amp, pick_device
 from yolov9k.common.errors import UserError, warn
-from yolov9k.config.recipe import Hyp, load_hyp
+from yolov9k.config.recipe import TrainRecipe, load_recipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import Batch, Loader, make_loader
 from yolov9k.engine.evaluate import plots
 from yolov9k.engine.evaluate.validator import ValidationResult, print_metrics, validate
-from yolov9k.engine.train.loss_monitor import Watch
+from yolov9k.engine.train.loss_monitor import LossMonitor
 from yolov9k.engine.train.memory import explain_out_of_memory, is_out_of_memory, memory_gb, pick_batch
 from yolov9k.engine.train.prefetch import feed
 from yolov9k.engine.train.run_dir import Results, latest_checkpoint, make_run_directory, save_settings
@@ -33,15 +33,15 @@ from yolov9k.models.checkpoints import load, load_weights, read, rebuild, save
 
 
 class Trainer:
-    """One training run. `fit` trains; `directory` holds what it leaves: weights, results.csv, pictures."""
+    """One training run. `fit` trains; `directory` holds what it leaves: weights, results.csv, images."""
 
     def __init__(self, options: TrainOptions, console: Console | None = None, resume: dict[str, Any] | None = None) -> None:
         options.check()
         self.options, self.console = options, console or Console()
         self.device = pick_device(options.device)
-        self.hyp = Hyp(**resume["hyp"]) if resume else load_hyp(options.hyp)
+        self.recipe = TrainRecipe(**resume["hyp"]) if resume else load_recipe(options.hyp)
         if options.label_smoothing is not None:
-            self.hyp = self.hyp.override("--label-smoothing", label_smoothing=options.label_smoothing)
+            self.recipe = self.recipe.override("--label-smoothing", label_smoothing=options.label_smoothing)
         self.amp = choose_amp(options.amp, self.device)
         torch.manual_seed(options.seed)
         self.train_split = load_split(options.data, "train", single_cls=options.single_cls, strict=options.strict)
@@ -49,16 +49,16 @@ class Trainer:
         self._check_names()
         self._leave_out_poor()
         if not any(len(record.classes) for record in self.train_split.records):
-            raise UserError(f"{options.data}: no training picture has an object; 'yolov9k data check {options.data}' lists why")
+            raise UserError(f"{options.data}: no training image has an object; 'yolov9k data check {options.data}' lists why")
         self._report_faults()
         self.model = self._model(resume).to(self.device).checkpoint_stages(options.checkpoint)
-        self.criterion = make_criterion(self.model, self.hyp)
+        self.criterion = make_criterion(self.model, self.recipe)
         if options.batch == 0:
             self._pick_batch()
         self.train_loader, self.val_loader = self._loaders()
-        self.schedule = Schedule(self.hyp, options.batch, len(self.train_loader), options.epochs, options.lr_curve)
+        self.schedule = Schedule(self.recipe, options.batch, len(self.train_loader), options.epochs, options.lr_curve)
         self.step = TrainStep(
-            self.model, self.criterion, self.hyp, options.mode, batch=options.batch, schedule=self.schedule, amp=self.amp,
+            self.model, self.criterion, self.recipe, options.mode, batch=options.batch, schedule=self.schedule, amp=self.amp,
             log=self.console.print,
         )  # fmt: skip
         self.first_epoch, self.best, self.best_epoch = 0, -1.0, 0
@@ -69,10 +69,10 @@ class Trainer:
             options.project, options.name, options.exist_ok
         )  # fmt: skip
         (self.directory / "weights").mkdir(parents=True, exist_ok=True)
-        save_settings(self.directory, opt=options.plain(), hyp=asdict(self.hyp))
+        save_settings(self.directory, opt=options.plain(), hyp=asdict(self.recipe))
         self.results = Results(self.directory / "results.csv", self.first_epoch)
         last_good = self.directory / "weights" / "last.pt"
-        self.watch = Watch(self.step, self.train_split.records, options.bad_steps, last_good)
+        self.watch = LossMonitor(self.step, self.train_split.records, options.bad_steps, last_good)
 
     @classmethod
     def resume(
@@ -82,7 +82,7 @@ class Trainer:
         checkpoint = Path(path) if path else latest_checkpoint(project)
         content = read(checkpoint)
         if "step" not in content:
-            raise UserError(f"{checkpoint}: holds no optimiser state to resume from; give the run's weights/last.pt")
+            raise UserError(f"{checkpoint}: holds no optimizer state to resume from; give the run's weights/last.pt")
         known = {field.name for field in fields(TrainOptions)}
         values = {key: value for key, value in content["options"].items() if key in known}
         options = TrainOptions(**{**values, **changes, "freeze": tuple(values["freeze"])})
@@ -118,8 +118,8 @@ class Trainer:
 
     def _pick_batch(self) -> None:
         pick = pick_batch(
-            self.model, self.criterion, self.hyp, self.options.img, self.device, amp=self.amp,
-            pictures=len(self.train_split.records), mode=self.options.mode,
+            self.model, self.criterion, self.recipe, self.options.img, self.device, amp=self.amp,
+            images=len(self.train_split.records), mode=self.options.mode,
         )  # fmt: skip
         self.options.batch = pick.batch
         self.console.print(pick.reason)
@@ -129,11 +129,11 @@ class Trainer:
         common: dict[str, Any] = {"img_size": options.img, "workers": options.workers, "cache": options.cache}
         batch = min(options.batch, len(self.train_split.records))
         train = make_loader(
-            self.train_split, self.hyp, batch=batch, augment=True, rect=options.rect, seed=options.seed,
+            self.train_split, self.recipe, batch=batch, augment=True, rect=options.rect, seed=options.seed,
             close_mosaic=options.close_mosaic, epochs=options.epochs, multi_scale=options.multi_scale,
             augment_on=self.device if self.device.type == "cuda" else "worker", decode=options.decode, **common,
         )  # fmt: skip
-        return train, make_loader(self.val_split, self.hyp, batch=2 * options.batch, augment=False, rect=True, **common)
+        return train, make_loader(self.val_split, self.recipe, batch=2 * options.batch, augment=False, rect=True, **common)
 
     def _model(self, resume: dict[str, Any] | None) -> YOLOv9:
         options, classes = self.options, len(self.train_split.names)
@@ -191,7 +191,7 @@ class Trainer:
                 raise
             size = max(batch.images.shape[-2:])
             raise explain_out_of_memory(
-                error, self.model, self.criterion, len(batch), size, amp=self.amp, hyp=self.hyp
+                error, self.model, self.criterion, len(batch), size, amp=self.amp, recipe=self.recipe
             ) from None  # fmt: skip
 
     def _validate(self) -> ValidationResult:
@@ -229,12 +229,12 @@ class Trainer:
         """Save all that a resumed run needs."""
         save(
             self.directory / "weights" / name, self.model, ema=self.step.ema.state_dict(), step=self.step.state_dict(),
-            epoch=self.next_epoch, best=self.best, best_epoch=self.best_epoch, hyp=asdict(self.hyp),
+            epoch=self.next_epoch, best=self.best, best_epoch=self.best_epoch, hyp=asdict(self.recipe),
             options=self.options.plain(),
         )  # fmt: skip
 
     def _finish(self) -> ValidationResult:
-        """Validate the best weights once more, with pictures."""
+        """Validate the best weights once more, with images."""
         weights = self.directory / "weights"
         best = load(weights / ("best.pt" if (weights / "best.pt").exists() else "last.pt")).to(self.device)
         result = validate(
@@ -261,27 +261,27 @@ class Trainer:
             )
 
     def _leave_out_poor(self) -> None:
-        """Keep the training pictures with as many objects as --min-items asks for."""
+        """Keep the training images with as many objects as --min-items asks for."""
         split, least = self.train_split, self.options.min_items
         rich = [record for record in split.records if (~record.crowd).sum() >= least]
         if len(rich) < len(split.records):
             if not rich:
-                raise UserError(f"--min-items {least}: none of {len(split.records)} training pictures has as many objects")
-            self.console.print(f"--min-items {least}: {len(split.records) - len(rich)} training pictures are left out")
+                raise UserError(f"--min-items {least}: none of {len(split.records)} training images has as many objects")
+            self.console.print(f"--min-items {least}: {len(split.records) - len(rich)} training images are left out")
             self.train_split = replace(split, records=rich)
 
     def _report_faults(self) -> None:
         for split in (self.train_split, self.val_split):
             fatal = [fault for fault in split.faults if fault.fatal]
             if fatal:
-                warn(f"{split.name}: {len(fatal)} faulty labels or pictures are left out, the first: {fatal[0]}; "
+                warn(f"{split.name}: {len(fatal)} faulty labels or images are left out, the first: {fatal[0]}; "
                      f"list them with 'yolov9k data check {self.options.data}'")  # fmt: skip
 
     def _announce(self) -> None:
         train, val = len(self.train_split.records), len(self.val_split.records)
         self.console.print(
             f"{self.model.spec.name}: {sum(p.numel() for p in self.model.parameters()):,} parameters, "
-            f"{self.model.num_classes} classes; {train} training and {val} validation pictures at {self.options.img} px; "
+            f"{self.model.num_classes} classes; {train} training and {val} validation images at {self.options.img} px; "
             f"{self.device}, amp {self.amp}, step {self.step.mode}, batch {self.options.batch} x {self.schedule.accumulate}; "
             f"run {self.directory}"
         )
@@ -297,12 +297,12 @@ class Trainer:
         return Progress(*columns, note, console=self.console, transient=True, disable=not self.console.is_terminal)
 
 
-def make_criterion(model: YOLOv9, hyp: Hyp) -> DetectionLoss:
+def make_criterion(model: YOLOv9, recipe: TrainRecipe) -> DetectionLoss:
     """The loss of a model under a run's hyper-parameters."""
     return DetectionLoss(
-        model.num_classes, model.head.strides, model.head.reg_max, box=hyp.box, cls=hyp.cls, dfl=hyp.dfl,
-        auxiliary=hyp.auxiliary, topk=hyp.tal_topk, alpha=hyp.tal_alpha, beta=hyp.tal_beta,
-        label_smoothing=hyp.label_smoothing, pos_weight=hyp.cls_pw,
+        model.num_classes, model.head.strides, model.head.reg_max, box=recipe.box, cls=recipe.cls, dfl=recipe.dfl,
+        auxiliary=recipe.auxiliary, topk=recipe.tal_topk, alpha=recipe.tal_alpha, beta=recipe.tal_beta,
+        label_smoothing=recipe.label_smoothing, pos_weight=recipe.cls_pw,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from yolov9k.models.yolov9 import YOLOv9
 
-BOXES = 20  # boxes a picture that the loss is counted with; it hardly depends on them
+BOXES = 20  # boxes an image that the loss is counted with; it hardly depends on them
 
 Loss = Callable[[Any, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]
 
@@ -58,7 +58,7 @@ class Held(NamedTuple):
 
 
 def step_bytes(model: YOLOv9, criterion: Loss | None, batch: int, img_size: int, dtype: torch.dtype, backend: str) -> Held:
-    """What a step of `batch` pictures holds, with maps of `dtype`; checkpointed as `model` is.
+    """What a step of `batch` images holds, with maps of `dtype`; checkpointed as `model` is.
 
     criterion: None stands for the loss in one kernel, which adds the maps' gradients alone. backend: "triton" for planned
     blocks, "reference" for torch's own operators. Nothing is computed or allocated.
@@ -67,10 +67,10 @@ def step_bytes(model: YOLOv9, criterion: Loss | None, batch: int, img_size: int,
     twin.to(memory_format=torch.channels_last).checkpoint_stages(model.checkpointed)  # type: ignore[call-overload]
     for mine, theirs in zip(twin.parameters(), model.parameters(), strict=True):
         mine.requires_grad_(theirs.requires_grad)
-    picture = torch.empty(batch, 3, img_size, img_size, device="meta", dtype=dtype)
+    image = torch.empty(batch, 3, img_size, img_size, device="meta", dtype=dtype)
     boxes, counts = torch.empty(batch, BOXES, 5, device="meta"), torch.empty(batch, device="meta", dtype=torch.int64)
     with LiveBytes((*twin.parameters(), *twin.buffers(), boxes, counts)) as memory:
-        branches = twin(picture)
+        branches = twin(image)
         saved = memory.live
         roots = [level for maps in branches for level in maps]
         if criterion is not None:

@@ -72,15 +72,15 @@ def maps_of(tree: Any) -> list[Tensor]:
 def step_cost(model: YOLOv9, batch: int = 16, img_size: int = 640, backend: str = "triton") -> dict[str, Cost]:
     """Launches and bytes of the network's forward and backward in training, in bfloat16: {"forward": ..., "backward": ...}.
 
-    backend: "triton" for planned blocks, "reference" for torch's own operators. The loss and the optimiser are not in it.
+    backend: "triton" for planned blocks, "reference" for torch's own operators. The loss and the optimizer are not in it.
     """
     twin = YOLOv9(model.spec, model.num_classes, class_widths=model.class_widths).to("meta", torch.bfloat16).train()
     twin.use(backend).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    picture = torch.zeros(batch, 3, img_size, img_size, device="meta", dtype=torch.bfloat16)
+    image = torch.zeros(batch, 3, img_size, img_size, device="meta", dtype=torch.bfloat16)
     maps: list[Tensor] = []
 
     def forward() -> None:
-        maps.extend(level for branch in twin.branches(picture) for level in branch)
+        maps.extend(level for branch in twin.branches(image) for level in branch)
 
     def backward() -> None:
         torch.autograd.backward(maps, [torch.empty_like(level) for level in maps])

@@ -24,7 +24,7 @@ class LayerCost(NamedTuple):
 
 
 def layer_costs(model: YOLOv9, img_size: int = 640) -> list[LayerCost]:
-    """Cost of each layer for one square picture; FLOPs are two for each multiply-add of the convolutions."""
+    """Cost of each layer for one square image; FLOPs are two for each multiply-add of the convolutions."""
     twin = YOLOv9(model.spec, model.num_classes, class_widths=model.class_widths)
     twin = _like(twin, model).to("meta").train(model.training)
     flops = [0] * len(twin.model)
@@ -66,7 +66,7 @@ def table(model: YOLOv9, img_size: int = 640) -> Table:
     for column in ("layer", "from", "module", "arguments", "parameters", "GFLOPs"):
         view.add_column(column, justify="left" if column in ("module", "arguments") else "right")
     for layer in layer_costs(model, img_size):
-        sources = ", ".join("picture" if s < 0 else str(s) for s in layer.sources)
+        sources = ", ".join("image" if s < 0 else str(s) for s in layer.sources)
         args = ", ".join(str(a) for a in layer.args)
         view.add_row(str(layer.number), sources, layer.module, args, f"{layer.parameters:,}", f"{layer.gflops:.2f}")
     return view

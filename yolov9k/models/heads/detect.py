@@ -79,7 +79,7 @@ class Detect(nn.Module):
 
     @torch.no_grad()
     def init_biases(self) -> None:
-        """Box 1.0; class ln(5 / nc / (640 / stride)^2): about five objects in a 640-pixel picture (facts: blocks)."""
+        """Box 1.0; class ln(5 / nc / (640 / stride)^2): about five objects in a 640-pixel image (facts: blocks)."""
         for branch in range(self.num_branches):
             for box, cls, stride in zip(*self.towers(branch), self.strides, strict=True):
                 box[-1].bias.fill_(1.0)  # type: ignore[index]
@@ -99,7 +99,7 @@ class Detect(nn.Module):
         ]
 
     def decode(self, maps: Sequence[Tensor]) -> Tensor:
-        """One branch's raw maps to [B, 4 + nc, A]: centre x, centre y, width, height in pixels, then probabilities."""
+        """One branch's raw maps to [B, 4 + nc, A]: center x, center y, width, height in pixels, then probabilities."""
         return dfl_decode(maps, self.strides, self.reg_max, self.backend)
 
     def candidates(self, maps: Sequence[Tensor], threshold: float) -> tuple[Tensor, Tensor | None]:

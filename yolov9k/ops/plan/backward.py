@@ -167,7 +167,7 @@ class Backward(Run):
                 self.reduced[part] = (out, self.k.sum_parts(parts))
 
     def _runs(self, step: Step) -> list[tuple[Slice, bool]]:
-        """Segments of what a step reads, and whether it is their first reader; neighbours that are not are one."""
+        """Segments of what a step reads, and whether it is their first reader; neighbors that are not are one."""
         runs: list[tuple[Slice, bool]] = []
         for part in self.segments(step.source):
             last = self.plan.first_reader(part) is step

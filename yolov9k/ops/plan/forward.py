@@ -39,7 +39,7 @@ class Maps:
 
 
 class Run(Maps):
-    """Statistics and pending normalisations beside the maps."""
+    """Statistics and pending normalizations beside the maps."""
 
     def __init__(
         self, plan: Plan, kernels: Kernels, x: Tensor, parameters: Sequence[Tensor], training: bool, group: str
@@ -47,7 +47,7 @@ class Run(Maps):
         super().__init__(plan, kernels, x)
         self.parameters, self.training, self.group = parameters, training, group
         self.statistics: dict[int, Tensor] = {}  # by layer: mean and 1 / standard deviation, float32 [2, C]
-        self.tables: dict[int, Tensor] = {}  # by map: centre, scale, shift, activation of its channels, float32 [4, C]
+        self.tables: dict[int, Tensor] = {}  # by map: center, scale, shift, activation of its channels, float32 [4, C]
         self.places: dict[int, Tensor] = {}  # by map: where its max_pool found the maxima
 
     def weight(self, step: Step, like: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Run(Maps):
         return Norm(*(vector[start:stop] for vector in (gamma, beta, mean, invstd)))
 
     def prologue(self, part: Slice) -> Affine | None:
-        """How a reader normalises a slice on the way in, None where there is nothing to do."""
+        """How a reader normalizes a slice on the way in, None where there is nothing to do."""
         table = self.tables.get(part.map)
         return None if table is None else Affine(*table[:, part.start : part.stop])
 
@@ -108,7 +108,7 @@ class Forward(Run):
     def _settle(
         self, layer: int, part: Slice, rows: int, parts: Tensor | None, tile: int, first: Tensor | None, later: bool | None
     ) -> None:
-        """A layer's statistics, and its row in the table where its readers normalise (`later`: with SiLU or without)."""
+        """A layer's statistics, and its row in the table where its readers normalize (`later`: with SiLU or without)."""
         spec, (mean, var, batches) = self.plan.layers[layer], self.running[PER_LAYER * layer : PER_LAYER * layer + 3]
         gamma, beta = self.parameters[PER_LAYER * layer + 1 : PER_LAYER * layer + 3]
         table = None if later is None else self.tables[part.map][:, part.start : part.stop]
@@ -130,12 +130,12 @@ class Forward(Run):
     def _norm(self, step: Step) -> None:
         residual = None if step.residual is None else self.view(step.residual)
         y = self.target(step)
-        self.k.normalise([self.view(step.source)], [self.norm(step.layers[0])], step.activation, y, residual)
+        self.k.normalize([self.view(step.source)], [self.norm(step.layers[0])], step.activation, y, residual)
 
     def _dual(self, step: Step) -> None:
         assert step.second is not None
         maps = [self.view(step.source), self.view(step.second)]
-        self.k.normalise(maps, [self.norm(layer) for layer in step.layers], step.activation, self.target(step), None)
+        self.k.normalize(maps, [self.norm(layer) for layer in step.layers], step.activation, self.target(step), None)
 
     def _avg_pool(self, step: Step) -> None:
         self.k.avg_pool(self.view(step.source), self.target(step))

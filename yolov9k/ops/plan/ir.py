@@ -2,7 +2,7 @@
 
 A map is a tensor [B, C, H, W] in channels-last memory; a step reads and writes slices of channels. Map 0 is the block's
 input. A convolution writes its raw output; `norm` turns it into an activation, or the value stays raw ("pending") where
-everything that reads it is a 1x1 convolution, which normalises and activates on the way in.
+everything that reads it is a 1x1 convolution, which normalizes and activates on the way in.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Plan(NamedTuple):
         return next((step for step in self.steps if any(read.meets(part) for read in step.reads())), None)
 
     def pending(self, step: Step) -> list[tuple[int, Slice]]:
-        """Layers of a convolution that no step normalises, and where each one's raw values lie."""
+        """Layers of a convolution that no step normalizes, and where each one's raw values lie."""
         parts, start = [], 0
         for layer in step.layers:
             part = step.target.part(start, start + self.layers[layer].width)

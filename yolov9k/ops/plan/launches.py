@@ -140,10 +140,10 @@ class Kernels:
     ) -> None:  # fmt: skip
         self.norm.merge_statistics(parts, rows, tile, eps, first, running, out, deferred)
 
-    def normalise(
+    def normalize(
         self, z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, y: Tensor, residual: Tensor | None
     ) -> None:
-        self.norm.normalise(z, norms, activation, y, residual)
+        self.norm.normalize(z, norms, activation, y, residual)
 
     def reduce(self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool) -> Tensor:
         return self.norm.reduce_gradient(grads, z, norms, activation)  # type: ignore[no-any-return]
@@ -226,8 +226,8 @@ class Tally(Kernels):
     ) -> None:
         self.count("merge statistics", [parts], [out])
 
-    def normalise(self, z: Sequence[Tensor], norms: Any, activation: bool, y: Tensor, residual: Tensor | None) -> None:
-        self.count("normalise", [*z, *([] if residual is None else [residual])], [y])
+    def normalize(self, z: Sequence[Tensor], norms: Any, activation: bool, y: Tensor, residual: Tensor | None) -> None:
+        self.count("normalize", [*z, *([] if residual is None else [residual])], [y])
 
     def reduce(self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Any, activation: bool) -> Tensor:
         self.count("reduce gradient", [*grads, *z], [], 2)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-GREY = 114  # of what no layer covers; facts, training recipe
+GRAY = 114  # of what no layer covers; facts, training recipe
 FRACTION = 2048  # places between two pixels: OpenCV has 32
 FAR = 2.0**19  # pixels; coordinates are cut off there, and NaN goes to -FAR
 UNIT = 1 << 15  # a share or a gain of 1
-HUES, SECTOR = 180, 30  # OpenCV's hue counts to 180, a sixth of it lies between two pure colours
+HUES, SECTOR = 180, 30  # OpenCV's hue counts to 180, a sixth of it lies between two pure colors
 
 
 def augment(
     pixels: Tensor, layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
     height: int, width: int, dtype: torch.dtype, channels_last: bool,
 ) -> Tensor:  # fmt: skip
-    """Pictures [B, 3, height, width]; arguments as in `yolov9k.ops.augment`. Tables are read on the host."""
+    """Images [B, 3, height, width]; arguments as in `yolov9k.ops.augment`. Tables are read on the host."""
     images = torch.empty((len(spans), 3, height, width), dtype=torch.uint8, device=pixels.device)
     table, ranges = layers.tolist(), spans.tolist()
     for sample, (views, share, gain) in enumerate(zip(ranges, fixed(shares, 1), fixed(gains, 2), strict=True)):
@@ -25,7 +25,7 @@ def augment(
             for (start, end), matrix in zip(views, matrices[sample], strict=True)
         )
         mixed = (first * share + second * (UNIT - share) + UNIT // 2) >> 15
-        images[sample] = recolour(mixed, gain).flip(-1).permute(2, 0, 1)
+        images[sample] = recolor(mixed, gain).flip(-1).permute(2, 0, 1)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     result = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=memory_format)
     return result.copy_(images if dtype == torch.uint8 else images.float() / 255)
@@ -37,7 +37,7 @@ def fixed(values: Tensor, most: int) -> Tensor:
 
 
 def coordinates(matrix: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Where on the canvas each pixel's centre looks: column and row int64 [height, width], in 1 / FRACTION pixels.
+    """Where on the canvas each pixel's center looks: column and row int64 [height, width], in 1 / FRACTION pixels.
 
     All in float32, each product and sum rounded on its own (no fused multiply-add), in the order written here.
     """
@@ -65,8 +65,8 @@ def _weight(place: Tensor, after: int) -> Tensor:
 
 
 def look(pixels: Tensor, layers: list[list[int]], column: Tensor, row: Tensor) -> Tensor:
-    """The canvas at whole pixels: BGR int64 [..., 3] of the last layer that is opaque there, grey where there is none."""
-    colour = torch.full((*column.shape, 3), GREY, device=pixels.device)
+    """The canvas at whole pixels: BGR int64 [..., 3] of the last layer that is opaque there, gray where there is none."""
+    color = torch.full((*column.shape, 3), GRAY, device=pixels.device)
     for start, tall, wide, left, top, mask, stride, mask_stride in layers:
         x, y = column - left, row - top
         seen = (x >= 0) & (x < wide) & (y >= 0) & (y < tall)
@@ -76,26 +76,26 @@ def look(pixels: Tensor, layers: list[list[int]], column: Tensor, row: Tensor) -
         if mask >= 0:
             seen = seen & (pixels[mask + y * mask_stride + x] != 0)
         found = pixels[start + (y * stride + 3 * x)[..., None] + torch.arange(3, device=pixels.device)]
-        colour = torch.where(seen[..., None], found.long(), colour)
-    return colour
+        color = torch.where(seen[..., None], found.long(), color)
+    return color
 
 
-def recolour(colour: Tensor, gain: Tensor) -> Tensor:
+def recolor(color: Tensor, gain: Tensor) -> Tensor:
     """Hue, saturation and value multiplied by gains int64 [3] in 1 / UNIT; BGR int64 [..., 3] to the same.
 
     Into 8 bits and back as OpenCV does it (BGR2HSV to the bit, HSV2BGR within one level). Gains of 1 change nothing.
     """
     if bool((gain == UNIT).all()):
-        return colour
-    hue, saturation, value = (part * g >> 15 for part, g in zip(to_hsv(colour), gain, strict=True))
+        return color
+    hue, saturation, value = (part * g >> 15 for part, g in zip(to_hsv(color), gain, strict=True))
     return from_hsv(hue % HUES, saturation.clamp(max=255), value.clamp(max=255))
 
 
-def to_hsv(colour: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def to_hsv(color: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """BGR int64 [..., 3] to OpenCV's hue 0..179, saturation and value 0..255, by its reciprocals of 12 binary places."""
-    blue, green, red = colour.unbind(-1)
-    value = colour.amax(-1)
-    spread = value - colour.amin(-1)
+    blue, green, red = color.unbind(-1)
+    value = color.amax(-1)
+    spread = value - color.amin(-1)
     saturation = (spread * _reciprocal(255, value) + 2048) >> 12
     turn = torch.where(value == green, blue - red + 2 * spread, red - green + 4 * spread)
     turn = torch.where(value == red, green - blue, turn)

@@ -51,7 +51,7 @@ def project(points: Tensor, matrix: Tensor) -> Tensor:
 
 
 def survive(before: Tensor, after: Tensor, least: Tensor) -> Tensor:
-    """Which boxes [n, 4] are worth learning once the picture's edge cut `before` down to `after`; all where least < 0."""
+    """Which boxes [n, 4] are worth learning once the image's edge cut `before` down to `after`; all where least < 0."""
     sides, full = after[:, 2:] - after[:, :2], before[:, 2:] - before[:, :2]
     short, long = sides.amin(1), sides.amax(1)
     share = sides[:, 0] * sides[:, 1] / (full[:, 0] * full[:, 1]).clamp(min=TINY)

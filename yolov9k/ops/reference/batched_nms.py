@@ -18,8 +18,8 @@ def candidates(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes [N, 4] xyxy, scores [N] and classes [N] of one image [4 + nc, A], best first, ties to the lowest index."""
     probabilities = prediction[4:].T
-    centre, half = prediction[:2].T, prediction[2:4].T / 2
-    boxes = torch.cat((centre - half, centre + half), 1)
+    center, half = prediction[:2].T, prediction[2:4].T / 2
+    boxes = torch.cat((center - half, center + half), 1)
     passing = (probabilities > conf_threshold) & probabilities.isfinite() & boxes.isfinite().all(1, keepdim=True)
     if not multi_label:
         best = probabilities.nan_to_num(-1.0, -1.0, -1.0).argmax(1, keepdim=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 def make_anchors(maps: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Anchor points and strides of all levels, row by row, level by level.
 
-    maps: [B, C, h, w] a level. Returns points [A, 2] (x, y at the cells' centres, in units of the level's stride) and
+    maps: [B, C, h, w] a level. Returns points [A, 2] (x, y at the cells' centers, in units of the level's stride) and
     strides [A, 1], in the maps' dtype and device. Facts: blocks, anchor points at +0.5.
     """
     points, scales = [], []
@@ -46,7 +46,7 @@ def expected_distances(bins: Tensor, reg_max: int) -> Tensor:
 def dfl_decode(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int = 16) -> Tensor:
     """Raw head maps to boxes and probabilities, differentiable by torch's own autograd.
 
-    maps: [B, 4*reg_max + nc, h, w] a level, any floating dtype. Returns [B, 4 + nc, A]: centre x, centre y, width, height
+    maps: [B, 4*reg_max + nc, h, w] a level, any floating dtype. Returns [B, 4 + nc, A]: center x, center y, width, height
     in pixels, then class probabilities.
     """
     points, scales = make_anchors(maps, strides)

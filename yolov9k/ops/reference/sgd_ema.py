@@ -20,7 +20,7 @@ def sgd_ema(
     values: Tensor, grads: Tensor, momentum: Tensor, ema: Tensor, low: Tensor | None, settings: Tensor,
     group_ends: Sequence[int], state: Tensor,
 ) -> None:  # fmt: skip
-    """One optimiser step in place; arguments as in `yolov9k.ops.sgd_ema`, in any floating dtype. Never reads on the host."""
+    """One optimizer step in place; arguments as in `yolov9k.ops.sgd_ema`, in any floating dtype. Never reads on the host."""
     inverse = 1 / state[SCALE]
     norm = torch.linalg.vector_norm(grads * inverse, dtype=torch.float64).to(values.dtype)  # float32 would lose four digits
     finite = norm.isfinite()
