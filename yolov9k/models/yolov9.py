@@ -120,9 +120,9 @@ class YOLOv9(nn.Module):
         """As `decode`, of the anchors above `threshold` alone where kernels pick them: columns and how many (None: all)."""
         return self.head.candidates(maps, threshold)
 
-    def broken(self, maps: Sequence[Tensor]) -> Tensor:
+    def nonfinite(self, maps: Sequence[Tensor]) -> Tensor:
         """Images of which one branch's raw maps decode to NaN or infinity: bool [B]."""
-        return self.head.broken(maps)
+        return self.head.nonfinite(maps)
 
     def use(self, backend: str) -> YOLOv9:
         """Choose what runs the blocks: "auto" (by device), "reference" (plain torch) or "triton". Returns the model."""

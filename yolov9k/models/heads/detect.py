@@ -112,7 +112,7 @@ class Detect(nn.Module):
         found = dfl_candidates(maps, self.strides, self.reg_max, threshold, self.backend)
         return found.prediction, found.counts
 
-    def broken(self, maps: Sequence[Tensor]) -> Tensor:
+    def nonfinite(self, maps: Sequence[Tensor]) -> Tensor:
         """Whether `decode` gives NaN or infinity, of each image: bool [B], read off the raw maps.
 
         A side is lost to a NaN, to +infinity, or where all its bins are -infinity: then its largest bin is not finite. A
