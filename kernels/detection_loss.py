@@ -9,6 +9,7 @@ same. At 16 bins and 80 classes that is 144 values read an anchor, and 144 writt
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import triton
@@ -16,6 +17,9 @@ import triton.language as tl
 from torch import Tensor
 
 from yolov9k.kernels.dfl_decode import _expectation
+
+if TYPE_CHECKING:
+    from yolov9k.ops.reference.detection_loss import LossOptions
 
 BLOCK = 32  # anchors a program
 CLASSES = 16  # rows of classes a step
@@ -226,7 +230,7 @@ def predictions(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int) ->
 
 def loss(
     maps: Sequence[Tensor], gt_index: Tensor, weight: Tensor, weight_sum: Tensor, labels: Tensor, gt_boxes: Tensor,
-    strides: Sequence[int], reg_max: int, smoothing: float, pos_weight: float, factors: Tensor | None = None,
+    strides: Sequence[int], options: LossOptions, factors: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     """Parts of the loss, float32 [3]: box, class, dfl; with factors [3] also the gradients of factors . parts.
 
@@ -234,6 +238,7 @@ def loss(
     assignment; labels int64 [B, G]; gt_boxes float32 [B, G, 4] in pixels. Gradients have the maps' dtype and layout.
     """
     (batch, channels), counts = maps[0].shape[:2], [level.shape[2] * level.shape[3] for level in maps]
+    reg_max, smoothing, pos_weight = options.reg_max, options.label_smoothing, options.pos_weight
     grads = [] if factors is None else [torch.empty_like(level) for level in maps]
     tiles = [triton.cdiv(count, BLOCK) * batch for count in counts]
     parts = maps[0].new_empty((3, sum(tiles)), dtype=torch.float32)

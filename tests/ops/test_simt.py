@@ -14,7 +14,7 @@ from tests.ops.simt.cases import ROOT, AssignCase, ImageCase, NmsCase, ObjectsCa
 from tests.support import assign_case, nms_prediction
 from yolov9k.ops import augment, augment_boxes
 from yolov9k.ops.reference.batched_nms import batched_nms
-from yolov9k.ops.reference.task_aligned_assign import task_aligned_assign
+from yolov9k.ops.reference.task_aligned_assign import AssignOptions, task_aligned_assign
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -72,11 +72,11 @@ def crowded_cases() -> list[NmsCase]:
 
 
 def expected(case: AssignCase | NmsCase) -> tuple[Tensor, ...]:
-    """What the reference makes of a case; weights in float32."""
+    """What the reference makes of a case."""
     if isinstance(case, NmsCase):
         return batched_nms(*case)
-    gt_index, weight, weight_sum = task_aligned_assign(case.scores.float(), *case[1:])
-    return gt_index, weight, weight_sum
+    options = AssignOptions(case.topk, case.alpha, case.beta, case.mask_conflicts)
+    return task_aligned_assign(*case[:6], options, case.logits)
 
 
 def assert_equal(cases: list[AssignCase] | list[NmsCase], found: list[tuple[Tensor, ...]]) -> None:

@@ -156,7 +156,7 @@ def build(folder: Path, sanitizer: str = "plain", csrc: Path = ROOT / "csrc") ->
     folder.mkdir(parents=True, exist_ok=True)
     flags = ["-std=c++17", "-Wall", "-Wextra", "-ffp-contract=off", f"-I{SHIM}", f"-I{csrc}", *SANITIZERS[sanitizer]]
     sources = [
-        *(["-DYK_SIMT", "-x", "c++", str(csrc / f"{name}.cu")] for name in ("assigner", "nms")),
+        *(["-DYK_SIMT", "-x", "c++", str(csrc / f"{name}.cu")] for name in ("task_aligned_assign", "batched_nms")),
         *([str(path)] for path in (*sorted(csrc.glob("*.cpp")), SHIM / "main.cpp") if path.stem != "bindings"),
     ]
     compiles = [compiling([*flags, *source], folder / f"{number}.o") for number, source in enumerate(sources)]

@@ -108,7 +108,7 @@ def test_the_registration_is_sound() -> None:
     maps, *operands = scene(7, 2, 2, 3, 4, 3, True, torch.float32)
     leaves = [level.requires_grad_() for level in maps]
     torch.library.opcheck(
-        torch.ops.yolov9k.detection_loss_fused.default, (leaves, *operands, STRIDES, 4, 10, 0.5, 6.0, 0.0, 1.0)
+        torch.ops.yolov9k.detection_loss_fused.default, (leaves, *operands, STRIDES, 4, 10, 0.5, 6.0, False, 0.0, 1.0)
     )
 
 
