@@ -81,7 +81,7 @@ yk::NmsInput nms_input(const py::dict& a) {
     if (in.filter)
         for (const py::handle& label : a["wanted"]) {
             const auto c = py::cast<std::int64_t>(label);
-            if (c >= 0 && c < yk::kMostFiltered) in.wanted[c / 32] |= 1u << (c % 32);
+            if (c >= 0 && c < yk::kMaxFiltered) in.wanted[c / 32] |= 1u << (c % 32);
         }
     return in;
 }
@@ -106,10 +106,10 @@ yk::AugmentInput augment_input(const py::dict& a, const std::vector<yk::Source>&
     in.source_count = static_cast<std::int64_t>(sources.size());
     in.layers = address<const yk::Layer>(a, "layers");
     in.layer_count = get<std::int64_t>(a, "layer_count");
-    in.spans = address<const std::int64_t>(a, "spans");
+    in.ranges = address<const std::int64_t>(a, "ranges");
     in.matrices = address<const float>(a, "matrices");
-    in.shares = address<const float>(a, "shares");
-    in.gains = address<const float>(a, "gains");
+    in.mix_weights = address<const float>(a, "mix_weights");
+    in.hsv_gains = address<const float>(a, "hsv_gains");
     in.images = get<std::int64_t>(a, "images");
     in.height = get<std::int64_t>(a, "height");
     in.width = get<std::int64_t>(a, "width");
@@ -133,8 +133,8 @@ yk::AugmentBoxesInput augment_boxes_input(const py::dict& a) {
     in.points = address<const float>(a, "points");
     in.ends = address<const std::int64_t>(a, "ends");
     in.classes = address<const std::int64_t>(a, "classes");
-    in.least = address<const float>(a, "least");
-    in.spans = address<const std::int64_t>(a, "spans");
+    in.min_area_ratio = address<const float>(a, "min_area_ratio");
+    in.ranges = address<const std::int64_t>(a, "ranges");
     in.matrices = address<const float>(a, "matrices");
     in.point_count = get<std::int64_t>(a, "point_count");
     in.objects = get<std::int64_t>(a, "objects");

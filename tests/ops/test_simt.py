@@ -130,7 +130,7 @@ def test_a_read_past_the_images_is_caught(tmp_path: Path) -> None:
     csrc = plant(tmp_path / "csrc", "augment.cpp", "low, low + length - kFraction)};", "low, low + length)};")
     whole = torch.tensor([[0, 8, 8, 0, 0, -1, 24, 0]]), torch.tensor([[[0, 1], [0, 0]]])
     case = augment_case(0, images=1, kind="still", size=(9, 9))
-    case = case._replace(pixels=torch.zeros(192, dtype=torch.uint8), layers=whole[0], spans=whole[1])
+    case = case._replace(pixels=torch.zeros(192, dtype=torch.uint8), layers=whole[0], ranges=whole[1])
     done = execute(build(tmp_path / "address", "address", csrc), [ImageCase(case)])
     assert done.returncode not in (0, 66)
     assert "heap-buffer-overflow" in done.stderr
@@ -147,14 +147,14 @@ def plant(folder: Path, name: str, sound: str, faulty: str) -> Path:
 
 def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
     sound = "        __syncthreads();\n        held = appended;"
-    csrc = plant(tmp_path / "csrc", "assigner.cuh", sound, "        held = appended;")
+    csrc = plant(tmp_path / "csrc", "task_aligned_assign.cuh", sound, "        held = appended;")
     done = execute(build(tmp_path / "thread", "thread", csrc), assign_cases()[3:4])
     assert done.returncode == 66
     assert "data race" in done.stderr
 
 
 def test_a_write_out_of_bounds_is_caught(tmp_path: Path) -> None:
-    csrc = plant(tmp_path / "csrc", "assigner.cuh", "if (!real) continue;", "if (!real && a > in.count) continue;")
+    csrc = plant(tmp_path / "csrc", "task_aligned_assign.cuh", "if (!real) continue;", "if (!real && a > in.count) continue;")
     done = execute(build(tmp_path / "address", "address", csrc), assign_cases()[3:4])
     assert done.returncode not in (0, 66)
     assert "heap-buffer-overflow" in done.stderr
