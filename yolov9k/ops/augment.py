@@ -12,6 +12,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from yolov9k.common.device import is_cpu
 from yolov9k.native import augment as run_native
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_shape
@@ -116,7 +117,7 @@ def _run(
 ) -> Tensor:  # fmt: skip
     if backend == "cpu":  # it checks for itself
         return run_native(pixels, layers, ranges, matrices, mix_weights, hsv_gains, height, width, dtype, channels_last)
-    if ranges.device.type == "cpu":
+    if is_cpu(ranges.device):
         check_layers([len(part) for part in pixels], layers, ranges)
     if backend == "triton":
         from yolov9k.kernels.augment import augment as run  # Triton takes a second to import
