@@ -100,7 +100,7 @@ def task_aligned_assign(
     claims = scores.new_zeros((images, count) if on_device else 0, dtype=torch.int64)
     best = scores.new_zeros((2, images, gt_count) if on_device else (2, 0), dtype=torch.int32)
     pointers = {"claims": claims.data_ptr(), "best_metric": best[0].data_ptr(), "best_overlap": best[1].data_ptr()}
-    _call("task_aligned_assign", "assign", scores.device, arguments | pointers)
+    _call("task_aligned_assign", scores.device, arguments | pointers)
     return gt_index, weight, weight_sum
 
 
@@ -135,7 +135,7 @@ def batched_nms(
         name: prediction.new_zeros((images, size) if prediction.is_cuda else 0, dtype=torch.int32)
         for name, size in sizes.items()
     }
-    _call("batched_nms", "nms", prediction.device, arguments | {name: t.data_ptr() for name, t in scratch.items()})
+    _call("batched_nms", prediction.device, arguments | {name: t.data_ptr() for name, t in scratch.items()})
     return detections, counts
 
 
@@ -159,7 +159,7 @@ def augment(
         "output": images.data_ptr(), "element": images.element_size(),
         **dict(zip(("stride_image", "stride_channel", "stride_row", "stride_pixel"), images.stride(), strict=True)),
     }  # fmt: skip
-    _call("augment", "augment", images.device, arguments)
+    _call("augment", images.device, arguments)
     return images
 
 
@@ -189,7 +189,7 @@ def augment_boxes(
         "point_count": len(points), "objects": len(ends), "images": len(ranges), "height": height, "width": width,
         "capacity": capacity, "boxes": boxes.data_ptr(), "counts": counts.data_ptr(),
     }  # fmt: skip
-    _call("augment_boxes", "augment_boxes", points.device, arguments)
+    _call("augment_boxes", points.device, arguments)
     return boxes, counts
 
 
@@ -216,15 +216,15 @@ def clip_outlines(
         room = count
 
 
-def _call(operator: str, name: str, device: torch.device, arguments: dict[str, object]) -> None:
-    """Run a routine of the module on the host, on torch's number of threads, or on the current stream of a CUDA device."""
+def _call(operator: str, device: torch.device, arguments: dict[str, object]) -> None:
+    """Run an operator of the module on the host, on torch's number of threads, or on the current stream of a CUDA device."""
     module = _module(device.type)
     if device.type == "cuda":
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream().cuda_stream
-            _raise_for(operator, getattr(module, f"{name}_cuda")(**arguments, stream=stream))
+            _raise_for(operator, getattr(module, f"{operator}_cuda")(**arguments, stream=stream))
     else:
-        _raise_for(operator, getattr(module, name)(**arguments, threads=torch.get_num_threads()))
+        _raise_for(operator, getattr(module, operator)(**arguments, threads=torch.get_num_threads()))
 
 
 def _module(device: str) -> ModuleType:

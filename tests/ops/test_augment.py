@@ -302,9 +302,9 @@ def test_a_layer_lies_in_one_place(backend: str) -> None:
     case = augment_case(7, images=1)._replace(layers=table([[0, 2, 2, 0, 0, 12]]), ranges=torch.tensor([[[0, 1], [0, 0]]]))
     parts = torch.zeros(16, dtype=torch.uint8).split([12, 4])
     augment(parts, *case[1:], backend=backend)
-    for broken in ([11, 5], [13, 3], [4, 12], [12, 3, 1]):
+    for sizes in ([11, 5], [13, 3], [4, 12], [12, 3, 1]):
         with pytest.raises(ValueError, match=r"augment: layers must (be|lie) within pixels"):
-            augment(torch.zeros(16, dtype=torch.uint8).split(broken), *case[1:], backend=backend)
+            augment(torch.zeros(16, dtype=torch.uint8).split(sizes), *case[1:], backend=backend)
     with pytest.raises(ValueError, match="augment: pixels must be a tensor or several, got none"):
         augment([], *case[1:], backend=backend)
     with pytest.raises(TypeError, match=r"augment: pixels\[1\] must be of dtype torch.uint8"):

@@ -80,7 +80,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def by_hand(
-    level: np.ndarray, label: int, truth: np.ndarray, topk: int, alpha: float, beta: float, smoothing: float, pos_weight: float
+    level: np.ndarray, label: int, gt_box: np.ndarray, topk: int, alpha: float, beta: float, smoothing: float, pos_weight: float
 ) -> np.ndarray:
     """Box, class and dfl loss of one box in one image's one level of stride 8 by its definition, an anchor at a time."""
     _, height, width = level.shape
@@ -88,11 +88,11 @@ def by_hand(
     points = [(x + 0.5, y + 0.5) for y in range(height) for x in range(width)]
     shares = softmax(logits[:, : 4 * BINS].reshape(-1, 4, BINS))
     sides = (shares * np.arange(BINS)).sum(-1)
-    truth = truth / 8
+    gt_box = gt_box / 8
     found = [np.array([x - s[0], y - s[1], x + s[2], y + s[3]]) for (x, y), s in zip(points, sides, strict=True)]
     probability = 1 / (1 + np.exp(-logits[:, 4 * BINS :]))
-    in_pixels = np.array([max(ciou_by_hand(truth * 8, box * 8), 0.0) for box in found])
-    inside = np.array([min(x - truth[0], y - truth[1], truth[2] - x, truth[3] - y) > 0 for x, y in points])
+    in_pixels = np.array([max(ciou_by_hand(gt_box * 8, box * 8), 0.0) for box in found])
+    inside = np.array([min(x - gt_box[0], y - gt_box[1], gt_box[2] - x, gt_box[3] - y) > 0 for x, y in points])
     metric = probability[:, label] ** alpha * in_pixels**beta
     chosen = [a for a in np.argsort(-metric * inside, kind="stable")[:topk] if metric[a] * inside[a] > 0]
     weight = np.zeros(len(points))
@@ -102,11 +102,11 @@ def by_hand(
     norm = max(weight.sum(), 1.0)
     smooth = targets * (1 - smoothing) + smoothing / 2
     cls = -(pos_weight * smooth * np.log(probability) + (1 - smooth) * np.log(1 - probability)).sum() / norm
-    box = sum(weight[a] * (1 - ciou_by_hand(found[a], truth)) for a in chosen) / norm
+    box = sum(weight[a] * (1 - ciou_by_hand(found[a], gt_box)) for a in chosen) / norm
     dfl = 0.0
     for a in chosen:
         x, y = points[a]
-        aim = np.clip([x - truth[0], y - truth[1], truth[2] - x, truth[3] - y], 0, BINS - 1.01)
+        aim = np.clip([x - gt_box[0], y - gt_box[1], gt_box[2] - x, gt_box[3] - y], 0, BINS - 1.01)
         low = aim.astype(int)
         left, right = (np.log(shares[a, range(4), low + step]) for step in (0, 1))
         dfl += weight[a] * -((low + 1 - aim) * left + (aim - low) * right).mean() / norm
@@ -125,11 +125,11 @@ def test_one_box_equals_the_definition_by_hand(
     """The largest box reaches beyond the bins' range: the distances are clamped there."""
     level = branch(seed, batch=1)[0]
     corner = torch.rand(2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 8
-    truth = torch.cat((corner, corner + size))[None, None]
+    gt_box = torch.cat((corner, corner + size))[None, None]
     found = detection_loss(
-        [level], torch.tensor([[label]]), truth, torch.tensor([1]), [8], BINS, topk, alpha, beta, smoothing, pos_weight
+        [level], torch.tensor([[label]]), gt_box, torch.tensor([1]), [8], BINS, topk, alpha, beta, smoothing, pos_weight
     )
-    wanted = by_hand(level[0].numpy(), label, truth[0, 0].numpy(), topk, alpha, beta, smoothing, pos_weight)
+    wanted = by_hand(level[0].numpy(), label, gt_box[0, 0].numpy(), topk, alpha, beta, smoothing, pos_weight)
     torch.testing.assert_close(found, torch.from_numpy(wanted), **FLOAT64_LOOPS)
 
 

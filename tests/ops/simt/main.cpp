@@ -6,10 +6,10 @@
 #include <memory>
 #include <vector>
 
-#include "task_aligned_assign.h"
 #include "augment.h"
 #include "augment_boxes.h"
 #include "batched_nms.h"
+#include "task_aligned_assign.h"
 
 namespace {
 
