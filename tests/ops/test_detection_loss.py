@@ -253,15 +253,17 @@ def test_options_in_one_object_are_those_given_one_by_one() -> None:
 
 
 def test_contested_anchors_are_settled_as_the_options_say() -> None:
-    """An image has two boxes that overlap: the assigner's own switch reaches it through the loss."""
-    labels, boxes, counts = operands()
+    """Two small boxes claim an anchor that a large one beside it overlaps more: the assigner's switch reaches it."""
+    sides = torch.tensor([[12.0, 12, 4, 4], [12, 12, 2, 2], [18.5, 12, 12, 24]], dtype=torch.float64) / 32
+    rows = torch.cat((torch.zeros(3, 2, dtype=torch.float64), sides), 1)
+    labels, boxes, counts = operands(rows, batch=1)
     found = []
     for switch in (False, True):
-        options = LossOptions(BINS, AssignOptions(topk=20, beta=0.0, mask_conflicts=switch))
-        wanted = reference.detection_loss(branch(3), labels, boxes, counts, STRIDES, options)
-        found.append(detection_loss(branch(3), labels, boxes, counts, STRIDES, options=options))
+        options = LossOptions(BINS, AssignOptions(topk=20, beta=0.5, mask_conflicts=switch))
+        wanted = reference.detection_loss(branch(3, batch=1), labels, boxes, counts, STRIDES, options)
+        found.append(detection_loss(branch(3, batch=1), labels, boxes, counts, STRIDES, options=options))
         torch.testing.assert_close(found[-1], wanted, rtol=0, atol=0)
-    assert not torch.equal(*found)
+    assert not torch.allclose(*found)
 
 
 def test_parts_are_detached_and_total_is_not() -> None:
