@@ -24,13 +24,15 @@ from hypothesis import strategies as st
 
 from tests.data.test_dataset import draw, make_records
 from tests.support import shared
+from yolov9k.common.arrays import Image
+from yolov9k.common.files import locked
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.batch import collate
 from yolov9k.data.cache import image_cache as cache
-from yolov9k.data.cache.image_cache import ImageCache, ImageSource, Reader, UnreadableImage, make_source
-from yolov9k.data.cache.image_store import ENTRY, DamagedImage, ImageStore, locked
+from yolov9k.data.cache.image_cache import ImageCache, ImageSource, Reader, make_source
+from yolov9k.data.cache.image_store import ENTRY, DamagedImage, ImageStore
 from yolov9k.data.dataset import DetectionDataset
-from yolov9k.data.letterbox import Image
+from yolov9k.data.images import UnreadableImage
 from yolov9k.data.loader import make_loader
 from yolov9k.data.records import Record, Split
 

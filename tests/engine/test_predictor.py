@@ -14,8 +14,9 @@ import yolov9k
 from tests import synthetic_samples
 from tests.support import shared
 from yolov9k.common.errors import UserError
+from yolov9k.data.images import read_image
 from yolov9k.engine.predict.predictor import Predictor
-from yolov9k.engine.predict.sources import open_source, read_image, video_frames
+from yolov9k.engine.predict.sources import open_source, video_frames
 from yolov9k.engine.predict.writers import predict_to_folder
 
 

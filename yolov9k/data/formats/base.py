@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from yolov9k.common.arrays import Float32Array
 from yolov9k.data.probe import ImageInfo, probe_images
-from yolov9k.data.records import Fault, Floats, Record
+from yolov9k.data.records import Fault, Record
 
 # Annotation tools round: what leaves the image by less than this fraction of its side is clipped without a word.
 ROUNDING = 1e-3
@@ -30,7 +31,7 @@ class Annotation:
     box: Box
     text: str
     line: int | None = None
-    polygon: Floats | None = None
+    polygon: Float32Array | None = None
     crowd: bool = False
     area: float | None = None
 

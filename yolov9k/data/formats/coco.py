@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import UserError
 from yolov9k.data.formats.base import Annotation, Listing, Sample, is_number
-from yolov9k.data.records import Fault, Floats
+from yolov9k.data.records import Fault
 
 Json = dict[str, Any]
 _PARTS = ("train2017", "val2017", "test2017", "train2014", "val2014", "test2014", "train", "val", "valid", "test")
@@ -159,7 +160,7 @@ def _read_annotation(entry: Json, labels: Mapping[int, int], text: str) -> Annot
     )
 
 
-def read_polygon(segmentation: object) -> Floats | None:
+def read_polygon(segmentation: object) -> Float32Array | None:
     """One outline float32 [k, 2] of a COCO segmentation; None for run-length codes and for fewer than three points."""
     if not isinstance(segmentation, list):
         return None
@@ -171,7 +172,7 @@ def _is_outline(flat: object) -> bool:
     return isinstance(flat, list) and len(flat) >= 6 and len(flat) % 2 == 0 and all(map(is_number, flat))
 
 
-def join_parts(parts: list[Floats]) -> Floats:
+def join_parts(parts: list[Float32Array]) -> Float32Array:
     """One outline around several, each tied to the ones before by a bridge without width at the nearest two corners."""
     outline, rest = parts[0], parts[1:]
     for part in rest:
