@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from tests.data.test_dataset import make_records
+from tests.data_cases import make_records
 from tests.tolerances import JPEG_LEVELS
 from yolov9k.common.errors import UserError
 from yolov9k.data.cache import image_cache as cache

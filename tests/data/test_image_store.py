@@ -22,7 +22,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_dataset import draw, make_records
+from tests.data_cases import make_records, request
 from tests.support import shared
 from yolov9k.common.arrays import Image
 from yolov9k.common.files import locked
@@ -503,7 +503,7 @@ def test_no_sample_writes_to_the_cache(tmp_path: Path, place: str) -> None:
         for augmented in (False, True):
             plain, cached = (DetectionDataset(records, recipe, 64, augment=augmented, cache=c) for c in (None, place))
             for index in range(4):
-                a, b = (d[draw(index, mosaic=augmented, shape=(64, 64))] for d in (plain, cached))
+                a, b = (d[request(index, mosaic=augmented, shape=(64, 64))] for d in (plain, cached))
                 assert torch.equal(collate([a]).images, collate([b]).images)
 
 
