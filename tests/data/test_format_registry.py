@@ -110,9 +110,7 @@ def test_messages_name_it(table: Path) -> None:
         load_split(table.parent / "gone", "train")
     (table.parent / "x.yaml").write_text("train: notes.md\nnames: [x]")
     (table.parent / "notes.md").touch()
-    with pytest.raises(
-        UserError, match=r"notes\.md: not a folder, a \.txt list, .*, a \.csv table of one split; correct"
-    ):
+    with pytest.raises(UserError, match=r"notes\.md: not a folder, a \.txt list, .*, a \.csv table of one split; correct"):
         load_split(table.parent / "x.yaml", "train")
 
 
