@@ -15,13 +15,13 @@ from tests.ops.test_simt import assign_cases, crowded_cases, expected, nms_cases
 from tests.support import assign_case, nms_prediction
 from tests.tolerances import AVERAGE_PRECISION, CAPTURED
 from yolov9k import create_model, native
+from yolov9k.common.device import GraphRecorder, NotRecorded
 from yolov9k.common.host_copy import AsyncHostCopy
 from yolov9k.common.timing import Clock
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.loader import make_loader
 from yolov9k.engine import TrainStep
 from yolov9k.engine.evaluate import validator
-from yolov9k.engine.train.cuda_graphs import CudaRecorder, NotRecorded
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.engine.train.trainer import make_criterion
 from yolov9k.ops import batched_nms, task_aligned_assign
@@ -138,7 +138,7 @@ def test_the_captured_step_is_the_eager_one(amp: str) -> None:
 
 
 def test_a_recording_that_fails_leaves_the_device_as_it_was() -> None:
-    recorder, x, current = CudaRecorder(torch.device("cuda", 0)), torch.ones(3, device="cuda"), torch.cuda.current_stream()
+    recorder, x, current = GraphRecorder(torch.device("cuda", 0)), torch.ones(3, device="cuda"), torch.cuda.current_stream()
     with pytest.raises(NotRecorded, match="captur"):
         recorder.record(lambda: x * x.sum().item())
     assert torch.cuda.current_stream() == current

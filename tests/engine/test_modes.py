@@ -11,10 +11,11 @@ from torch import Tensor
 
 from tests.engine.test_step import BOXES, COUNTS, random_images, tiny  # noqa: F401  (a fixture)
 from tests.tolerances import STEP_BY_HAND
+from yolov9k.common.device import NotRecorded, Recording
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine import TrainStep
-from yolov9k.engine.train.cuda_graphs import FIRST_CAPACITY, WARM_UP, Graphs, NotRecorded, Recording, capacity
+from yolov9k.engine.train.cuda_graphs import FIRST_CAPACITY, WARM_UP, Graphs, capacity
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9

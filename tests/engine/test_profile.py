@@ -65,7 +65,7 @@ def test_the_assigners_kernels_are_not_the_losses() -> None:
     def event(name: str, kind: DeviceType, time: float) -> SimpleNamespace:
         return SimpleNamespace(name=name, device_type=kind, device_time_total=time, cpu_time_total=0.0)
 
-    names = re.findall(r"__global__ void (\w+)", (Path(__file__).parents[2] / "csrc" / "assigner.cuh").read_text())
+    names = re.findall(r"__global__ void (\w+)", (Path(__file__).parents[2] / "csrc" / "task_aligned_assign.cuh").read_text())
     assert set(names) == set(ASSIGNER)
     labels = [event("step/loss", DeviceType.CPU, 900.0), event("step/assignment", DeviceType.CPU, 10.0)]
     kernels = [event(f"void {name}(in, out)", DeviceType.CUDA, 100.0) for name in names]

@@ -297,10 +297,11 @@ def _print_machine() -> None:
     import torch
 
     from yolov9k import __version__, ops
+    from yolov9k.common.device import cuda_device, device_name, has_cuda
     from yolov9k.ops import cudnn
     from yolov9k.ops.backends import why_missing
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch sees"
+    gpu = device_name(cuda_device()) if has_cuda() else "none that torch sees"
     console.print(f"yolov9k {__version__}, torch {torch.__version__}, GPU: {gpu}")
     for part in ("cpu", "cuda"):
         console.print(f"native code, {part}: {_native_state(part)}", markup=False)

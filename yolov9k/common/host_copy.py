@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolov9k.common.device import Event, is_cuda, to_host
+
 
 class AsyncHostCopy:
     """Calls consume(item, *tensors on the host) for what it is given, in order.
@@ -20,12 +22,12 @@ class AsyncHostCopy:
 
     def __init__(self, consume: Callable[..., None], device: torch.device, slots: int | None = None) -> None:
         self._consume = consume
-        self._slots = (1 if device.type == "cuda" else 0) if slots is None else slots
-        self._sent: deque[tuple[Any, Sequence[Tensor], torch.cuda.Event | None]] = deque()
+        self._slots = (1 if is_cuda(device) else 0) if slots is None else slots
+        self._sent: deque[tuple[Any, Sequence[Tensor], Event | None]] = deque()
 
     def give(self, item: Any, *tensors: Tensor) -> None:
         """Send tensors of one device, which nothing may write to after, with what they belong to."""
-        self._sent.append((item, *_send(tensors)))
+        self._sent.append((item, *to_host(tensors)))
         self._take(self._slots)
 
     def finish(self) -> None:
@@ -42,13 +44,3 @@ class AsyncHostCopy:
                 event.synchronize()
             self._sent.popleft()
             self._consume(item, *tensors)
-
-
-def _send(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], torch.cuda.Event | None]:
-    """The tensors' copies on the host, and the event after which they are there."""
-    if not tensors or not tensors[0].is_cuda:
-        return tensors, None
-    landings = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True) for t in tensors]
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(tensors[0].device))
-    return landings, event

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from yolov9k.common.device import Event, is_cuda, record_event
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -43,26 +45,21 @@ class Clock:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._seconds: dict[str, float] = {}
-        self._open: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()  # phases the device is not through with
+        self._open: deque[tuple[str, Event, Event]] = deque()  # phases the device is not through with
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count what is done inside to `name`, a field of Speed."""
-        if self._device.type == "cuda":
-            start = self._event()
+        if is_cuda(self._device):
+            start = record_event(self._device, timing=True)
             yield
-            self._open.append((name, start, self._event()))
+            self._open.append((name, start, record_event(self._device, timing=True)))
             while self._open and self._open[0][2].query():  # type: ignore[no-untyped-call]
                 self._close()
         else:
             began = time.perf_counter()
             yield
             self._add(name, time.perf_counter() - began)
-
-    def _event(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._device))
-        return event
 
     def _close(self) -> None:
         name, start, end = self._open.popleft()

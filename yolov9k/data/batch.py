@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolov9k.common.device import Stream, is_cpu
 from yolov9k.data.augment import Layer, Shape, View
 from yolov9k.data.dataset import Failure, Sample
 from yolov9k.data.labels import Labels, concatenate
@@ -32,7 +33,7 @@ class _Movable:
         """A copy in page-locked memory."""
         return self._moved(Tensor.pin_memory)
 
-    def record_stream(self, stream: torch.cuda.Stream) -> None:
+    def record_stream(self, stream: Stream) -> None:
         """Tell the allocator that a CUDA stream reads the tensors, which were made on another."""
         for f in fields(self):  # type: ignore[arg-type]
             if isinstance(value := getattr(self, f.name), Tensor):
@@ -112,7 +113,7 @@ class RawBatch(_Movable):
             self.points, self.ends, self.classes, self.least, self.object_spans, self.matrices, self.shape,
             self.capacity, backend,
         )  # fmt: skip
-        if counts.device.type == "cpu":
+        if is_cpu(counts.device):
             boxes = boxes[:, : max(1, int(counts.max()))].contiguous()
         return Batch(images, boxes, counts, self.indices, self.scale, self.pad, self.failures)
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from yolov9k.common.device import is_pinnable
 from yolov9k.common.errors import UserError, check_range
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.augment import Shape
@@ -209,5 +210,5 @@ def make_loader(
         seed=seed,
     )
     device = None if augment_on == "worker" else torch.device(augment_on)
-    pin = torch.cuda.is_available() if pin is None else pin
+    pin = is_pinnable() if pin is None else pin
     return Loader(dataset, sampler, workers=workers, pin=pin, device=device)

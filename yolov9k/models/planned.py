@@ -95,7 +95,7 @@ class Block(nn.Module):
         if not torch.compiler.is_compiling():
             register(plan)  # the module may come from another process
         first = convs[0].conv.weight
-        if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
+        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         elif x.dtype != first.dtype:
             raise TypeError(f"conv_bn_silu: x must be {first.dtype} as conv.weight, got {x.dtype}")

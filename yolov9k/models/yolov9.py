@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from yolov9k.common.device import is_cuda, model_device
 from yolov9k.common.errors import UserError
 from yolov9k.models import blocks
 from yolov9k.models.blocks import Conv, RepConvN
@@ -168,7 +169,7 @@ class YOLOv9(nn.Module):
         for module in fused.modules():
             if isinstance(module, Conv):
                 module.fuse()
-        form = torch.channels_last if next(self.parameters()).is_cuda else torch.preserve_format  # as its kernels read it
+        form = torch.channels_last if is_cuda(model_device(self)) else torch.preserve_format  # as its kernels read it
         return fused.eval().requires_grad_(False).to(memory_format=form)  # type: ignore[call-overload, no-any-return]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> YOLOv9:

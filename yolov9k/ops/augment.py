@@ -8,6 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from yolov9k.common.device import is_cpu
 from yolov9k.native import augment as run_native
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_shape
@@ -112,7 +113,7 @@ def _run(
 ) -> Tensor:  # fmt: skip
     if backend == "cpu":  # it checks for itself
         return run_native(pixels, layers, spans, matrices, shares, gains, height, width, dtype, channels_last)
-    if spans.device.type == "cpu":
+    if is_cpu(spans.device):
         check_layers([len(part) for part in pixels], layers, spans)
     if backend == "triton":
         from yolov9k.kernels.augment import augment as run  # Triton takes a second to import

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from yolov9k.common.device import is_cpu
 from yolov9k.native import augment_boxes as run_native
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_shape
@@ -86,14 +87,14 @@ def _run(
     points: Tensor, ends: Tensor, classes: Tensor, least: Tensor, spans: Tensor, matrices: Tensor,
     height: int, width: int, capacity: int, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    if points.device.type == "cpu" and backend != "cpu":  # the compiled one checks for itself
+    if is_cpu(points.device) and backend != "cpu":  # the compiled one checks for itself
         check_objects(points, ends, spans)
     if backend == "triton":
         from yolov9k.kernels.augment_boxes import augment_boxes as run  # Triton takes a second to import
     else:
         run = reference.augment_boxes if backend == "reference" else run_native
     boxes, counts = run(points, ends, classes, least, spans, matrices, height, width, capacity)
-    if points.device.type == "cpu" and backend == "triton" and bool((counts > capacity).any()):
+    if is_cpu(points.device) and backend == "triton" and bool((counts > capacity).any()):
         expect(False, "augment_boxes", "capacity", f"at least {int(counts.max())}, the boxes of a sample", capacity)
     return boxes, counts
 

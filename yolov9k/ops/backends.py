@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from yolov9k.common.device import has_cuda, is_cpu
 from yolov9k.native import constant
 from yolov9k.native import why_missing as why_native_missing
 
@@ -50,7 +51,7 @@ def choose(operator: str, backend: str, device: torch.device, float64: bool = Fa
         return backend
     if reason := why_missing(backend):
         raise RuntimeError(f"{operator}: backend {backend!r} is not here: {reason}")
-    if float64 or device.type not in ((_DEVICES[backend], "cpu") if _interpreted(backend) else (_DEVICES[backend],)):
+    if float64 or not (device.type == _DEVICES[backend] or (_interpreted(backend) and is_cpu(device))):
         raise ValueError(
             f"{operator}: backend {backend!r} takes float32, bfloat16 or float16 tensors on {_DEVICES[backend]}, got "
             f"{'float64' if float64 else 'tensors'} on {device}"
@@ -79,7 +80,7 @@ def why_missing(backend: str) -> str:
         return str(why_native_missing(backend))
     if not _has_triton():
         return "triton is not installed; `pip install triton` (Linux)"
-    return "" if torch.cuda.is_available() or _interpreted(backend) else "torch sees no CUDA device"
+    return "" if has_cuda() or _interpreted(backend) else "torch sees no CUDA device"
 
 
 @functools.cache

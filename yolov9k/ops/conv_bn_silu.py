@@ -31,7 +31,7 @@ def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: boo
     _check_modules(conv, bn)
     backend = choose("conv_bn_silu", backend, x.device, x.dtype == torch.float64)
     weight = conv.weight
-    if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     elif x.dtype != weight.dtype:

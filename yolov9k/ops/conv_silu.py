@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolov9k.common.device import is_capturing, is_cuda, on_device
 from yolov9k.ops import cudnn
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
@@ -79,7 +80,7 @@ def _check(
 def _backend(backend: str, x: Tensor) -> str:
     """One of "reference", "triton", "cudnn", or "auto" where it is to be measured."""
     if backend == "cudnn":
-        reason = cudnn.why_missing(x.dtype) if x.device.type == "cuda" else f"it takes tensors on cuda, got {x.device}"
+        reason = cudnn.why_missing(x.dtype) if is_cuda(x.device) else f"it takes tensors on cuda, got {x.device}"
         if reason:
             raise RuntimeError(f"{_OP}: backend 'cudnn' is not here: {reason}")
         return backend
@@ -135,7 +136,7 @@ def _candidates(x: Tensor, weight: Tensor, window: tuple[int, int, int], residua
     for number, tile in enumerate(tiles):
         if tile.columns < max(2 * weight.shape[0] // window[2], narrowest + 1):  # a wider one would be mostly idle
             ways[f"triton {'x'.join(map(str, tile))}"] = functools.partial(_triton, tile=number)
-    if x.device.type == "cuda" and not cudnn.why_missing(x.dtype):
+    if is_cuda(x.device) and not cudnn.why_missing(x.dtype):
         ways["cudnn"] = _cudnn
     return ways
 
@@ -147,8 +148,8 @@ def _fastest(x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> Way:
     key = (str(x.dtype), layouts, tuple(numbers), cudnn.is_aligned((x, weight, bias, residual, out)))
     if (x.device, key) in _chosen:
         return _chosen[x.device, key]
-    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        if x.is_cuda and torch.cuda.is_current_stream_capturing():
+    with on_device(x.device):
+        if is_capturing():
             return _torch  # nothing can be measured, nor a graph of cuDNN's built, while another is captured
         ways = _candidates(x, weight, (numbers[0], numbers[1], numbers[2]), residual)
         # Measured into a map of its own: `out` may hold what is still to be read, the residual for one.

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from yolov9k.common.device import cuda_device, current_stream, has_cuda, on_device
+
 DTYPES = {torch.bfloat16: "BFLOAT16", torch.float16: "HALF"}  # cuDNN's names
 ALIGNMENT = 16  # bytes that cuDNN takes every address to be a multiple of
 
@@ -35,7 +37,7 @@ def _load() -> tuple[Any, str]:
     """The frontend's module, or why it is not here."""
     if importlib.util.find_spec("cudnn") is None:
         return None, "nvidia-cudnn-frontend is not installed; `pip install -e '.[cudnn]'`"
-    if not torch.cuda.is_available():
+    if not has_cuda():
         return None, "torch sees no CUDA device"
     try:
         module = importlib.import_module("cudnn")
@@ -60,7 +62,7 @@ def why_missing(dtype: torch.dtype) -> str:
     """Why cuDNN's fusion cannot compute in `dtype` here, empty where it can."""
     if dtype not in DTYPES:
         return f"it computes in bfloat16 and float16, got {dtype}"
-    answer = probe(torch.cuda.current_device() if torch.cuda.is_available() else 0)
+    answer = probe(cuda_device().index)
     return str(answer["reason"] or answer[str(dtype).removeprefix("torch.")])
 
 
@@ -90,7 +92,7 @@ def probe(device: int = 0) -> dict[str, str]:
 
 def describe() -> str:
     """The probe's answer for `yolov9k info`, one line."""
-    answer = probe(torch.cuda.current_device() if torch.cuda.is_available() else 0)
+    answer = probe(cuda_device().index)
     if answer["reason"]:
         return answer["reason"]
     parts = [f"{name} {f'no ({answer[name]})' if answer[name] else 'yes'}" for name in ("bfloat16", "float16")]
@@ -100,7 +102,7 @@ def describe() -> str:
 @functools.cache
 def _handle(device: int, thread: int) -> Any:
     """cuDNN's handle; one for each thread, as cuDNN asks."""
-    with torch.cuda.device(device):
+    with on_device(torch.device("cuda", device)):
         return _load()[0].create_handle()
 
 
@@ -123,7 +125,7 @@ def _graph(
     kind, full = getattr(cudnn.data_type, DTYPES[dtype]), cudnn.data_type.FLOAT
     width = weight.shape[0]
     bias = Layout((1, width, 1, 1), (width, 1, width, width))
-    with torch.cuda.device(device):
+    with on_device(torch.device("cuda", device)):
         graph = cudnn.pygraph(
             io_data_type=kind, intermediate_data_type=full, compute_data_type=full, handle=_handle(device, thread)
         )
@@ -168,9 +170,9 @@ def conv_silu(
         device, thread, x.dtype, _layout(x), _layout(weight), _layout(out), extra, stride, padding, activation
     )  # fmt: skip
     given = [x, weight, bias.view(1, -1, 1, 1)] + ([] if residual is None else [residual])
-    with torch.cuda.device(device):
+    with on_device(torch.device("cuda", device)):
         handle = _handle(device, thread)
-        _load()[0].set_stream(handle=handle, stream=torch.cuda.current_stream().cuda_stream)
+        _load()[0].set_stream(handle=handle, stream=current_stream(x.device).cuda_stream)
         workspace = torch.empty(max(built.workspace, 1), dtype=torch.uint8, device=x.device)
         tensors = dict(zip(built.inputs, given, strict=True)) | {built.output: out}
         built.graph.execute(tensors, workspace, handle=handle)

@@ -11,7 +11,7 @@ from torch._library.autograd import Info, make_autograd_impl
 from torch.profiler import record_function
 
 _library = torch.library.Library("yolov9k", "FRAGMENT")  # type: ignore[no-untyped-call]
-_DEVICES = ("CPU", "CUDA")
+_DEVICES = ("CPU", "CUDA", "MPS", "XPU")  # the last two run the reference
 
 
 def label(name: str) -> AbstractContextManager[Any]:

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -15,11 +14,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from yolov9k.common import files
+from yolov9k.common.device import identity, is_capturing, is_cuda, on_device, record_event, synchronize
 from yolov9k.common.errors import note
 
 REPEATS = 5
@@ -32,15 +31,13 @@ def cache_folder() -> Path:
 
 
 @functools.cache
-def _machine(device: str, index: int) -> str:
+def _machine(device: torch.device) -> str:
     """What a measurement holds for: the device and the versions of what runs on it."""
     packages = {"torch": torch.__version__, "cuda": torch.version.cuda, "yolov9k": _version("yolov9k")}
     packages["triton"] = _version("triton")
-    if device != "cuda":
-        return json.dumps({"device": platform.processor() or platform.machine(), **packages})
-    properties = torch.cuda.get_device_properties(index)
-    packages["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
-    return json.dumps({"device": properties.name, "capability": [properties.major, properties.minor], **packages})
+    if is_cuda(device):
+        packages["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+    return json.dumps({"device": identity(device), **packages})
 
 
 def _version(package: str) -> str | None:
@@ -61,14 +58,14 @@ def fastest(
     captured nothing can be measured: the first way is taken and not remembered. A way that raises is left out; where all
     do, the first one's error is raised. A file that cannot be read or written is warned of and done without.
     """
-    path, name = cache_folder() / "tuning.json", json.dumps([operator, key, _machine(device.type, device.index or 0)])
+    path, name = cache_folder() / "tuning.json", json.dumps([operator, key, _machine(device)])
     if path not in _known:
         _known[path] = _read(path)
     found = _known[path].get(name)
     if found in ways:
         return str(found)
-    if device.type == "cuda":
-        if torch.cuda.is_current_stream_capturing():
+    if is_cuda(device):
+        if is_capturing():
             return next(iter(ways))
         _tell(str(path))
         _compile([ways[way] for way in compiled], device)
@@ -100,34 +97,28 @@ def _compile(runs: Sequence[Callable[[], object]], device: torch.device) -> None
     """
 
     def once(run: Callable[[], object]) -> None:
-        with contextlib.suppress(Exception), torch.no_grad(), torch.cuda.device(device if device.type == "cuda" else -1):
+        with contextlib.suppress(Exception), torch.no_grad(), on_device(device):
             run()
 
     if len(runs) < 2:
         return
-    _wait(device)
+    synchronize(device)
     with ThreadPoolExecutor(len(runs)) as pool:
         list(pool.map(once, runs))
-    _wait(device)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
 
 
 def _median(run: Callable[[], object], device: torch.device) -> float:
     """Seconds a call."""
     run()
-    if device.type != "cuda":
+    if not is_cuda(device):
         return statistics.median(_timed(run) for _ in range(REPEATS))
-    event: Any = torch.cuda.Event
-    pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(REPEATS)]
-    for start, end in pairs:
-        start.record()
+    pairs = []
+    for _ in range(REPEATS):
+        start = record_event(device, timing=True)
         run()
-        end.record()
-    _wait(device)
+        pairs.append((start, record_event(device, timing=True)))
+    synchronize(device)
     return statistics.median(float(start.elapsed_time(end)) / 1e3 for start, end in pairs)
 
 

@@ -16,6 +16,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from yolov9k.common.arrays import Image
+from yolov9k.common.device import cuda_device, has_cuda
 from yolov9k.common.errors import warn
 from yolov9k.data.cache.image_cache import Reader
 from yolov9k.data.images import is_jpeg, is_truncated
@@ -28,7 +29,7 @@ TOGETHER = 64  # images a call: 1.2 MB of memory each at 640 pixels, ten times t
 
 def why_missing() -> str | None:
     """What keeps nvJPEG from being used here, None where nothing does."""
-    if not torch.cuda.is_available():
+    if not has_cuda():
         return "it needs a GPU, and torch sees none"
     try:
         from torchvision.io import decode_jpeg  # noqa: F401
@@ -41,7 +42,7 @@ def on_gpu(files: list[Tensor]) -> list[Tensor]:
     """Decode on the current GPU. Raises RuntimeError where nvJPEG cannot decode one of them."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    return decode_jpeg(files, mode=ImageReadMode.RGB, device="cuda")  # type: ignore[no-any-return]
+    return decode_jpeg(files, mode=ImageReadMode.RGB, device=cuda_device().type)  # type: ignore[no-any-return]
 
 
 class NvjpegReader(Reader):

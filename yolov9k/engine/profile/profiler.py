@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
-from yolov9k.common.device import AMP, choose_amp, pick_device
+from yolov9k.common.device import AMP, choose_amp, device_name, is_cuda, peak_allocated, pick_device, synchronize
 from yolov9k.common.errors import UserError, check_range
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
@@ -107,12 +107,12 @@ def run_profile(
     plain = whole if eager is step else _median(eager, given, steps)
     cases = list(itertools.islice(given, steps))
     trace = _traced(eager, cases, directory / "trace.json")
-    parts, stages = _parts(trace, chosen.type == "cuda", steps)
+    parts, stages = _parts(trace, is_cuda(chosen), steps)
     parts["idle"] = max(plain - sum(parts.values()), 0.0)
     floors = Floors(eager.model, batch, cases[0][0].shape[-1], chosen, step.dtype)
     report = Report(
-        model=step.model.spec.name, device=_name(chosen), amp=precision, mode=step.mode, batch=batch, img=img, steps=steps,
-        step=whole, eager_step=plain, data=None if waited is None else 1000 * waited, parts=parts, stages=stages,
+        model=step.model.spec.name, device=device_name(chosen), amp=precision, mode=step.mode, batch=batch, img=img,
+        steps=steps, step=whole, eager_step=plain, data=None if waited is None else 1000 * waited, parts=parts, stages=stages,
         floors=floors.times(), launches=_launches(trace, chosen, steps), synchronizations=_waits(trace, chosen, steps),
         bytes=floors.network_bytes, peak_memory=_peak(chosen), rates=floors.rates,
     )  # fmt: skip
@@ -131,7 +131,7 @@ def _source(
         images, boxes, counts = synthetic_batch(batch, img, nc, device)
         return lambda _: itertools.repeat((images, boxes, counts)), nc
     split = load_split(data, "train")
-    on = device if device.type == "cuda" else "worker"
+    on = device if is_cuda(device) else "worker"
     loader = make_loader(split, TrainRecipe(), img_size=img, batch=batch, augment=True, workers=workers, augment_on=on)
     if len(split.records) < batch:
         raise UserError(f"--batch {batch}: {data} has only {len(split.records)} training images")
@@ -174,21 +174,21 @@ def _median(step: TrainStep, cases: _Timed, steps: int) -> float:
         step(*case)
     cases.seconds, cases.count, times = 0.0, 0, []
     for case in itertools.islice(cases, steps):
-        _wait(step.device)
+        synchronize(step.device)
         start = time.perf_counter()
         step(*case)
-        _wait(step.device)
+        synchronize(step.device)
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times)
 
 
 def _traced(step: TrainStep, cases: Iterable[Case], path: Path) -> Any:
     """The profiler's events of the steps; the trace is written for Chrome's viewer."""
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if step.device.type == "cuda" else [])]
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda(step.device) else [])]
     with profile(activities=activities) as profiler:
         for case in cases:
             step(*case)
-        _wait(step.device)
+        synchronize(step.device)
     profiler.export_chrome_trace(str(path))
     return profiler.events()
 
@@ -224,7 +224,7 @@ def _kernels(events: Any) -> list[Any]:
 
 
 def _launches(events: Any, device: torch.device, steps: int) -> int:
-    if device.type == "cuda":
+    if is_cuda(device):
         return round(len(_kernels(events)) / steps)
     outer = [e for e in events if "::" in e.name and (e.cpu_parent is None or "::" not in e.cpu_parent.name)]
     return round(len(outer) / steps)
@@ -232,22 +232,14 @@ def _launches(events: Any, device: torch.device, steps: int) -> int:
 
 def _waits(events: Any, device: torch.device, steps: int) -> int:
     """On a GPU without the one wait at the end of all steps."""
-    names = _WAITS if device.type == "cuda" else _READS
+    names = _WAITS if is_cuda(device) else _READS
     found = sum(event.name in names for event in events)
-    return max(found - (device.type == "cuda"), 0) // steps
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return max(found - is_cuda(device), 0) // steps
 
 
 def _peak(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else round(memory_gb(device) * 1e9)
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    peak = peak_allocated(device)
+    return round(memory_gb(device) * 1e9) if peak is None else peak
 
 
 def _title(report: Report) -> str:

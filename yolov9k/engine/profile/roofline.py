@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from yolov9k.common.device import is_cuda, synchronize
 from yolov9k.models import YOLOv9
 from yolov9k.models.analysis.step_cost import step_cost
 from yolov9k.models.analysis.summary import cost
@@ -24,7 +25,7 @@ class Floors:
         self.model, self.batch, self.img = model, batch, img
         self.size = (dtype or torch.float32).itemsize
         self.rates = {"copy": copy_rate(device), "matrix": matrix_rate(device, dtype or torch.float32)}
-        planned = device.type == "cuda" and "triton" in available("conv_bn_silu")
+        planned = is_cuda(device) and "triton" in available("conv_bn_silu")
         costs = step_cost(model, batch, img, "triton" if planned else "reference")  # counted in 16 bits
         self._bytes = {part: sum(found.bytes.values()) * self.size // 2 for part, found in costs.items()}
         twin = YOLOv9(model.spec, model.num_classes, class_widths=model.class_widths).train()
@@ -85,7 +86,6 @@ def _best(run: Callable[[], object], device: torch.device) -> float:
     for _ in range(10):
         start = time.perf_counter()
         run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - start)
     return best

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from yolov9k.common.device import Recording
 
 WARM_UP = 2  # steps of a shape that are run before one is recorded: libraries choose their kernels, Triton compiles
 MOST_GRAPHS = 64  # shapes and kinds beyond it are run as they come
 FIRST_CAPACITY = 32  # boxes of an image
 Run = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-class NotRecorded(Exception):
-    """A step that asks the host for something cannot be recorded; nothing of it was done."""
-
-
-class Recording(NamedTuple):
-    """A step that can be repeated: `replay` does it again on whatever its inputs hold by then, and renews `result`."""
-
-    replay: Callable[[], Any]
-    result: Tensor
 
 
 class Graphs:
@@ -89,47 +79,3 @@ def _fill(inputs: tuple[Tensor, Tensor, Tensor], images: Tensor, boxes: Tensor, 
     inputs[0].copy_(images)
     inputs[1][:, : boxes.shape[1]].copy_(boxes)
     inputs[2].copy_(counts)
-
-
-class CudaRecorder:
-    """Records CUDA graphs on a stream of its own, in one pool of memory: they are replayed one at a time."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self.pool: Any = None
-
-    def run(self, step: Callable[[], Tensor]) -> Tensor:
-        """Run a step as it is, where it would be recorded: the memory and the workspaces of libraries belong to a stream."""
-        current = torch.cuda.current_stream(self.stream.device)
-        self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
-            result = step()
-        current.wait_stream(self.stream)
-        result.record_stream(current)
-        return result
-
-    def record(self, step: Callable[[], Tensor]) -> Recording:
-        """Record what a step launches, without doing it. Raises NotRecorded, and OutOfMemoryError as it comes."""
-        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.stream.device)
-        pool = self.pool or torch.cuda.graph_pool_handle()
-        try:  # other threads, which pin batches, may go on calling CUDA meanwhile
-            with torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"):
-                result = step()
-        except RuntimeError as error:
-            cause = error.__context__ or error  # the end of a broken capture raises too
-            self._abandon(pool, current)
-            if isinstance(cause, torch.OutOfMemoryError):
-                raise cause from None
-            raise NotRecorded(" ".join(str(cause).split())) from error
-        self.pool = pool
-        return Recording(graph.replay, result)
-
-    def _abandon(self, pool: Any, current: torch.cuda.Stream) -> None:
-        """Undo what torch leaves behind where a capture does not end well: its stream, its pool of memory, its generator."""
-        index = self.stream.device_index
-        with contextlib.suppress(RuntimeError):  # which says that it had ended
-            torch._C._cuda_endAllocateToPool(index, pool)
-            torch._C._cuda_releasePool(index, pool)
-        with contextlib.suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self.stream):
-            torch.zeros(1, device=self.stream.device)  # one that ends well tells the random generator so
-        torch.cuda.set_stream(current)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from yolov9k.common.device import autocast_to, is_cuda
 from yolov9k.common.errors import UserError, warn
 from yolov9k.common.host_copy import AsyncHostCopy
 from yolov9k.data.loader import Batch
@@ -33,7 +34,7 @@ class LossMonitor:
     def __init__(self, step: TrainStep, records: Sequence[Record], limit: int, last_good: Path) -> None:
         self.step, self.records, self.limit, self.last_good = step, records, limit, last_good
         self.in_a_row, self.skipped = 0, step.skipped
-        self._figures = AsyncHostCopy(self._judge, step.device, BEHIND if step.device.type == "cuda" else 0)
+        self._figures = AsyncHostCopy(self._judge, step.device, BEHIND if is_cuda(step.device) else 0)
         self._batch: Batch | None = None  # the last step's
         self.start()
 
@@ -103,7 +104,7 @@ def find_fault(step: TrainStep, images: Tensor, boxes: Tensor, counts: Tensor) -
 
     for module in twin.modules():
         module.register_forward_hook(look)
-    with torch.autocast(step.device.type, step.dtype, enabled=step.dtype is not None):
+    with autocast_to(step.device, step.dtype):
         branches = twin(images)
     if broken:
         return broken[0]

@@ -15,7 +15,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from yolov9k.common.device import AMP
+from yolov9k.common.device import (
+    AMP,
+    device_memory,
+    empty_cache,
+    free_device_memory,
+    is_cuda,
+    model_device,
+    peak_reserved,
+    reset_peak_memory,
+    synchronize,
+)
 from yolov9k.common.errors import UserError
 from yolov9k.common.memory import available_memory
 from yolov9k.config.recipe import TrainRecipe
@@ -72,7 +82,7 @@ def footprint(model: YOLOv9, criterion: DetectionLoss, img_size: int, amp: str =
     low = AMP[amp]
     dtype = low or next(model.parameters()).dtype
     copies = sum(p.numel() for p in model.parameters()) * dtype.itemsize if low else 0
-    cuda = next(model.parameters()).is_cuda
+    cuda = is_cuda(model_device(model))
     backend = "triton" if cuda and "triton" in available("conv_bn_silu") else "reference"
     loss = copy.copy(criterion)
     loss.backend = "reference"
@@ -103,7 +113,7 @@ def pick_batch(
     """
     sizes = batch_sizes(recipe.nominal_batch, images or recipe.nominal_batch)
     room = int(share * free_memory(device))
-    if device.type == "cuda":
+    if is_cuda(device):
         needs: Callable[[int], int] = _Trials(model, criterion, recipe, img_size, amp, step_options)
         how = "measured"
     else:
@@ -168,15 +178,13 @@ class _Trials:
 
     def __call__(self, batch: int) -> int:
         if batch not in self.found:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-            before = torch.cuda.memory_reserved(self.device)
+            before = reset_peak_memory(self.device)
             recipe, schedule = trial_schedule(self.recipe, batch)
             step = TrainStep(copy.deepcopy(self.model), self.criterion, recipe, batch=batch, schedule=schedule, **self.options)
             for size in trial_sizes(batch, schedule):
                 step(*synthetic_batch(size, self.img_size, self.classes, self.device))
-            torch.cuda.synchronize(self.device)
-            self.found[batch] = torch.cuda.max_memory_reserved(self.device) - before
+            synchronize(self.device)
+            self.found[batch] = (peak_reserved(self.device) or 0) - before
             del step
             _collect()
         return self.found[batch]
@@ -206,9 +214,8 @@ def synthetic_batch(batch: int, img_size: int, classes: int, device: torch.devic
 
 def free_memory(device: torch.device) -> int:
     """Bytes that this process can still take on a device; what torch keeps but does not use is free. Raises UserError."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
+    if (free := free_device_memory(device)) is not None:
+        return free
     found = [room for room in (available_memory(), _process_room()) if room is not None]
     if not found:
         raise UserError("--batch auto: this system does not say how much memory is free; give --batch a number")
@@ -226,8 +233,8 @@ def _process_room() -> int | None:
 
 def memory_gb(device: torch.device) -> float:
     """Peak memory: the GPU's reserved, else the process's own."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device) / 1e9
+    if (peak := peak_reserved(device)) is not None:
+        return peak / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
@@ -283,7 +290,7 @@ def _advice(
         fits = _fitting(saving, room, batch_sizes(recipe.nominal_batch, max(batch, recipe.nominal_batch)))
         about = f", {_gb(saving.image)} an image: about {fits} fit" if fits else ""
         remedies.append(f"--checkpoint (one more forward a step{about})")
-    if amp == "off" and next(model.parameters()).is_cuda:
+    if amp == "off" and is_cuda(model_device(model)):
         remedies.append("--amp bf16")
     smaller = max(32 * round(img_size * 0.75 / 32), 32)
     if smaller < img_size:
@@ -296,11 +303,11 @@ def _fitting(cost: Footprint, room: int, sizes: Sequence[int]) -> int | None:
 
 
 def _reserved(device: torch.device) -> str:
-    if device.type != "cuda":
+    memory = device_memory(device)
+    if memory is None:
         return ""
-    total = torch.cuda.get_device_properties(device).total_memory
-    allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
-    return f"; torch had allocated {_gb(allocated)} and reserved {_gb(reserved)} of the GPU's {_gb(total)}"
+    held = f"allocated {_gb(memory.allocated)} and reserved {_gb(memory.reserved)}"
+    return f"; torch had {held} of the GPU's {_gb(memory.total)}"
 
 
 def _let_go(error: BaseException) -> None:
@@ -311,8 +318,7 @@ def _let_go(error: BaseException) -> None:
 
 def _collect() -> None:
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    empty_cache()
 
 
 def _bytes(tensors: Any) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
+from yolov9k.common.device import Event, current_stream, is_cpu, is_cuda, new_stream, on_stream
 from yolov9k.data.batch import Batch
 from yolov9k.data.loader import Loader
 
@@ -16,14 +17,14 @@ def feed(loader: Loader, device: torch.device, dtype: torch.dtype | None = None)
     A GPU fetches them from page-locked memory on a stream of its own, a batch ahead, and augments them there where the
     loader's workers leave that to it: images come channels-last, in `dtype` (0..1) or, without one, as uint8.
     """
-    if device.type != "cuda":
-        yield from loader
+    if not is_cuda(device):
+        yield from loader if is_cpu(device) else (batch.to(device) for batch in loader)
         return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream = new_stream(device)
     given = loader if loader.device is None else loader.raw()
     waiting = None
     for batch in given:
-        with torch.cuda.stream(stream):
+        with on_stream(stream):
             moved = batch.to(device)
             ready = moved if isinstance(moved, Batch) else moved.augment(dtype or torch.uint8, channels_last=True)
             event = stream.record_event()
@@ -34,9 +35,9 @@ def feed(loader: Loader, device: torch.device, dtype: torch.dtype | None = None)
         yield _arrived(*waiting, device)
 
 
-def _arrived(batch: Batch, event: torch.cuda.Event, device: torch.device) -> Batch:
+def _arrived(batch: Batch, event: Event, device: torch.device) -> Batch:
     """Make the device's own stream, not the host, wait for a batch."""
-    current = torch.cuda.current_stream(device)
+    current = current_stream(device)
     current.wait_event(event)
     batch.record_stream(current)
     return batch

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yolov9k.common.device import AMP
+from yolov9k.common.device import AMP, GraphRecorder, NotRecorded, autocast_to, is_cuda
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
-from yolov9k.engine.train.cuda_graphs import CudaRecorder, Graphs, NotRecorded, capacity
+from yolov9k.engine.train.cuda_graphs import Graphs, capacity
 from yolov9k.engine.train.flat_storage import FlatStorage
 from yolov9k.engine.train.schedule import FIRST_SCALE, Phase, Schedule, settings
 from yolov9k.losses import DetectionLoss
@@ -71,7 +71,7 @@ class TrainStep:
         self.state[SCALE] = FIRST_SCALE if self.dtype == torch.float16 else 1.0
         self._told: list[float] = []
         self.iteration = self.waiting = 0
-        self._graphs = Graphs(CudaRecorder(self.device), log) if self.mode == "captured" else None
+        self._graphs = Graphs(GraphRecorder(self.device), log) if self.mode == "captured" else None
         self._losses = torch.compile(self._forward, dynamic=False) if self.mode == "compiled" else None
 
     def __call__(self, images: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class TrainStep:
         """Put a phase's settings into device memory, without waiting for it."""
         values = settings(phase, self.recipe, self.weight_decay, self.dtype == torch.float16).values()
         if values != self._told:
-            sent = torch.tensor(values, dtype=self._settings.dtype, pin_memory=self.device.type == "cuda")
+            sent = torch.tensor(values, dtype=self._settings.dtype, pin_memory=is_cuda(self.device))
             self._settings.copy_(sent, non_blocking=True)
             self._told = values
 
@@ -157,7 +157,7 @@ class TrainStep:
             images = to_float(images.contiguous(memory_format=self.memory_format))
         if images.dtype != self.dtype and images.dtype != self.flat.values.dtype:
             images = images.to(self.flat.values.dtype)
-        with label("step/forward"), torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        with label("step/forward"), autocast_to(self.device, self.dtype):
             return self.model(images)
 
     def _forward(self, images: Tensor, boxes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,10 +196,10 @@ def choose_mode(mode: str, device: torch.device) -> str:
     """The mode that runs on a device. Raises UserError for an unknown one or one that needs a GPU."""
     if mode not in MODES:
         raise UserError(f"--mode {mode}: expected one of {', '.join(MODES)}")
-    if mode == "captured" and device.type != "cuda":
+    if mode == "captured" and not is_cuda(device):
         raise UserError(f"--mode captured: CUDA graphs need a GPU, the model is on {device}; use eager or compiled")
     if mode == "auto":
-        return "captured" if device.type == "cuda" else "eager"
+        return "captured" if is_cuda(device) else "eager"
     return mode
 
 

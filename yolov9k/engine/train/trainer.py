@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from yolov9k.common.device import choose_amp, pick_device
+from yolov9k.common.device import choose_amp, is_cuda, pick_device
 from yolov9k.common.errors import UserError, warn
 from yolov9k.config.recipe import TrainRecipe, load_recipe
 from yolov9k.config.train_options import TrainOptions
@@ -131,7 +131,7 @@ class Trainer:
         train = make_loader(
             self.train_split, self.recipe, batch=batch, augment=True, rect=options.rect, seed=options.seed,
             close_mosaic=options.close_mosaic, epochs=options.epochs, multi_scale=options.multi_scale,
-            augment_on=self.device if self.device.type == "cuda" else "worker", decode=options.decode, **common,
+            augment_on=self.device if is_cuda(self.device) else "worker", decode=options.decode, **common,
         )  # fmt: skip
         return train, make_loader(self.val_split, self.recipe, batch=2 * options.batch, augment=False, rect=True, **common)
 

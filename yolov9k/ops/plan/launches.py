@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolov9k.common.device import is_capturing, is_cuda
 from yolov9k.kernels._operands import Affine, Deferred, Epilogue, Norm, Running
 from yolov9k.ops.tuning import fastest
 
@@ -108,14 +109,14 @@ class Kernels:
 
     def _tile(self, name: str, configs: Sequence[Any], run: Any, maps: Sequence[Tensor], flags: tuple[Any, ...]) -> Any:
         """The fastest tile of a 1x1 convolution for maps of these sizes, pitches and dtype; the default one off the GPU."""
-        if not maps[0].is_cuda:
+        if not is_cuda(maps[0].device):
             return None
         key = (name, str(maps[0].dtype), *((*m.shape, m.stride(3)) for m in maps), flags)
         number = self._tiles.get(key)
         if number is None:
             ways = {str(i): functools.partial(run, config=config) for i, config in enumerate(configs)}
             number = int(fastest(f"conv1x1 {name}", key, ways, maps[0].device, ways))
-            if not torch.cuda.is_current_stream_capturing():
+            if not is_capturing():
                 self._tiles[key] = number
         return configs[number]
 
@@ -123,7 +124,7 @@ class Kernels:
         self, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, groups: int, activation: bool, out: Tensor,
         residual: Tensor | None,
     ) -> None:  # fmt: skip
-        backend = "auto" if x.is_cuda else "triton"
+        backend = "auto" if is_cuda(x.device) else "triton"
         options = (stride, padding, groups, activation, residual, out, backend)
         torch.ops.yolov9k.conv_silu_out(x, weight, bias, *options)
 
