@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolov9k.common.arrays import Image
 from yolov9k.common.device import autocast, pick_device
 from yolov9k.common.errors import UserError, check_range
 from yolov9k.common.timing import Clock, Speed
-from yolov9k.data.draw import Image, class_name, draw_boxes
+from yolov9k.data.draw import class_name, draw_boxes
 from yolov9k.data.letterbox import letterbox, map_to_image, rounded_size
 from yolov9k.engine.inference import detect, exact, inference_form, to_input
 from yolov9k.engine.predict.sources import Frame, Source, open_source

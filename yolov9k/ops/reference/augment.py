@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-GRAY = 114  # of what no layer covers, as letterboxing fills
+from yolov9k.common.arrays import FILL
+
 FRACTION = 2048  # places between two pixels: OpenCV has 32
 FAR = 2.0**19  # pixels; coordinates are cut off there, and NaN goes to -FAR
 UNIT = 1 << 15  # a weight or a gain of 1
@@ -66,7 +67,7 @@ def _weight(place: Tensor, after: int) -> Tensor:
 
 def canvas_color(pixels: Tensor, layers: list[list[int]], column: Tensor, row: Tensor) -> Tensor:
     """The canvas at whole pixels: BGR int64 [..., 3] of the last layer that is opaque there, gray where there is none."""
-    color = torch.full((*column.shape, 3), GRAY, device=pixels.device)
+    color = torch.full((*column.shape, 3), FILL, device=pixels.device)
     for start, tall, wide, left, top, mask, stride, mask_stride in layers:
         x, y = column - left, row - top
         seen = (x >= 0) & (x < wide) & (y >= 0) & (y < tall)
