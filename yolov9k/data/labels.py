@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from yolov9k import native
 from yolov9k.common.arrays import BoolArray, Float32Array, Int64Array
 from yolov9k.data.records import Record
+from yolov9k.ops.augment_boxes import clip_outlines
 
 Place = tuple[int, int, int, int]  # of an image on a canvas: width, height, left, top
 
@@ -119,62 +119,6 @@ def concatenate(parts: Sequence[Labels]) -> Labels:
         np.concatenate([p.lengths for p in parts]),
         np.concatenate([p.outlined for p in parts]),
     )
-
-
-def hulls(points: Float32Array, lengths: Int64Array) -> Float32Array:
-    """Bounding boxes [n, 4] of outlines; zeros for an outline without points."""
-    boxes = np.zeros((len(lengths), 4), np.float32)
-    filled = lengths > 0
-    if filled.any():
-        starts = (np.cumsum(lengths) - lengths)[filled]
-        boxes[filled, :2] = np.minimum.reduceat(points, starts)
-        boxes[filled, 2:] = np.maximum.reduceat(points, starts)
-    return boxes
-
-
-def clip_outlines(
-    points: Float32Array, lengths: Int64Array, width: float, height: float
-) -> tuple[Float32Array, Int64Array, Float32Array]:
-    """`clip` and the `hulls` of what is left, compiled where csrc/ is built: the same bits."""
-    if native.available():
-        return native.clip_outlines(points, lengths, width, height)
-    points, lengths = clip(points, lengths, width, height)
-    return points, lengths, hulls(points, lengths)
-
-
-def clip(points: Float32Array, lengths: Int64Array, width: float, height: float) -> tuple[Float32Array, Int64Array]:
-    """Outlines cut to the rectangle 0..width x 0..height: Sutherland-Hodgman, one edge for all outlines at a time."""
-    for axis, extent in ((0, width), (1, height)):
-        points, lengths = _clip_side(points, lengths, points[:, axis])
-        points, lengths = _clip_side(points, lengths, extent - points[:, axis])
-    # an intersection may lie a rounding error outside
-    return np.clip(points, 0, np.array([width, height], np.float32)), lengths
-
-
-def _clip_side(points: Float32Array, lengths: Int64Array, distance: Float32Array) -> tuple[Float32Array, Int64Array]:
-    """Keep the side where `distance` [p] is not negative."""
-    inside = distance >= 0
-    if inside.all():
-        return points, lengths
-    following = _following(lengths)
-    crossing = inside != inside[following]
-    last, first = np.flatnonzero(crossing), following[crossing]
-    share = distance[last] / (distance[last] - distance[first])
-    ends = np.concatenate([[0], np.cumsum(inside.astype(np.int64) + crossing)])
-    clipped = np.empty((int(ends[-1]), 2), np.float32)
-    clipped[ends[:-1][inside]] = points[inside]  # each point, then where its edge crosses
-    clipped[ends[1:][last] - 1] = points[last] + share[:, None] * (points[first] - points[last])
-    bounds = np.cumsum(lengths)
-    return clipped, ends[bounds] - ends[bounds - lengths]
-
-
-def _following(lengths: Int64Array) -> Int64Array:
-    """For each point the index of the next one of its outline; the last one is followed by the first."""
-    following = np.arange(1, int(lengths.sum()) + 1)
-    filled = lengths[lengths > 0]
-    ends = np.cumsum(filled)
-    following[ends - 1] = ends - filled
-    return following
 
 
 def _without_crowds(record: Record) -> tuple[Int64Array, Float32Array, list[Float32Array | None]]:
