@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
+from yolov9k.common.arrays import Image
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.batch import Batch
-from yolov9k.data.draw import Image
 from yolov9k.data.records import Record, Split
 from yolov9k.models import YOLOv9
 from yolov9k.models.registry import register_head

@@ -12,10 +12,10 @@ from yolov9k.common.errors import check_range
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split
 from yolov9k.data.draw import draw_boxes, mosaic
+from yolov9k.data.images import read_image
 from yolov9k.data.records import Split
 from yolov9k.data.synthetic import generate
 from yolov9k.engine.predict.predictor import Predictor
-from yolov9k.engine.predict.sources import read_image
 from yolov9k.engine.train.trainer import Trainer
 
 SIZE = 128  # pixels: small enough for minutes on two cores

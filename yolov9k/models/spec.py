@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from torch import nn
 
 from yolov9k.common.errors import UserError
+from yolov9k.common.text import read_yaml
 from yolov9k.models.blocks import ACTIVATIONS
 from yolov9k.models.registry import find, find_head, heads, is_head
 from yolov9k.models.tables import DUAL, GELAN_E, NAMES
@@ -183,12 +183,7 @@ def _from_yaml(path: Path) -> ModelSpec:
 
 
 def _read_table(path: Path) -> dict[str, Any]:
-    try:
-        table = yaml.safe_load(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    table = read_yaml(path)
     if not isinstance(table, dict) or not all(isinstance(table.get(k), list) for k in ("backbone", "head")):
         raise UserError(f"{path}: a model file needs the lists 'backbone' and 'head'")
     for key in table:
