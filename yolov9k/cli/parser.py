@@ -37,11 +37,10 @@ def command(options: type[Options], run: Callable[[Any], None]) -> Callable[...,
 
 
 def _annotation(field: OptionField) -> Any:
-    kind: Any = str if field.is_text else field.kinds[0]
-    empty = field.optional or field.default in ("", ())
+    kind: Any = str if field.is_text else field.kinds[0]  # where None may come, the default None says it
     names = [f"{name}/--no-{field.key}" if field.default is True else name for name in field.flags]
     info = typer.Argument(help=field.option.help) if field.option.argument else typer.Option(*names, help=field.option.help)
-    return Annotated[kind | None if empty else kind, info]
+    return Annotated[kind, info]
 
 
 def _default(field: OptionField) -> Any:

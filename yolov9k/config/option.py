@@ -72,9 +72,11 @@ class OptionField:
             check_range(self.key, value, option.low, option.high)
 
     def parse(self, given: Any) -> Any:
-        """The value of what the command line hands over, None where it names no value. Raises UserError."""
-        if given is None or (given == "" and self.optional):
-            return self.default if given is None else self.option.bare
+        """The value of what the command line hands over: None where the flag is absent, else typer's own. Raises UserError."""
+        if given is None:
+            return self.default
+        if given == "" and self.optional:
+            return self.option.bare
         if self.many:
             return tuple(self._element(part, given) for part in given.split(",")) if given else ()
         if not self.option.words:
