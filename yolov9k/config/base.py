@@ -8,9 +8,8 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from yolov9k.common.errors import UserError
+from yolov9k.common.text import read_yaml
 from yolov9k.config.option import option_fields
 
 Own = TypeVar("Own", bound="Options")
@@ -55,12 +54,7 @@ class Options:
 
 def read_mapping(path: Path) -> dict[Any, Any]:
     """The keys and values of a YAML file. Raises UserError for anything else."""
-    try:
-        values = yaml.safe_load(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected 'key: value' lines, found {type(values).__name__}")
     return values
