@@ -20,6 +20,8 @@ from setuptools.errors import PlatformError
 import build_backend
 from build_backend import COMPILER, compiler_requirements, driver_present, find_nvcc
 
+pytestmark = pytest.mark.toolchain
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ("setup.py", "build_backend.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md")
 FOLDERS = ("csrc", "kernels", "yolov9k")
@@ -142,6 +144,7 @@ def test_wheel_holds_the_package_alone_and_all_of_it(wheel: Path) -> None:
     assert "Requires-Dist: torch<2.14,>=2.11" in metadata.read_text()
 
 
+@pytest.mark.twin
 def test_without_cuda_the_cpp_part_is_built_and_info_says_what_is_missing(wheel: Path) -> None:
     assert build_info(wheel) == "False"
     done = python(wheel, "-m", "yolov9k.cli", "info", PYTHONPATH=str(wheel))
@@ -258,6 +261,7 @@ runpy.run_path("setup.py", None, "__main__")
     )
 
 
+@pytest.mark.twin
 def test_cuda_sources_know_neither_cub_nor_thrust_nor_pybind11() -> None:
     sources = [path for path in (ROOT / "csrc").iterdir() if path.suffix in (".cu", ".cuh", ".h")]
     assert {".cu", ".cuh"} <= {path.suffix for path in sources}
@@ -374,6 +378,7 @@ def test_missing_python_headers_are_named(recipe: ModuleType, tmp_path: Path, mo
 KNOWN = ["75", "80", "90", "100"]
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize(
     ("asked", "present", "chosen"),
     [

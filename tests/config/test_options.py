@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import yolov9k
+from tests.tiers import BY_DAY, examples
 from yolov9k.cli import app
 from yolov9k.cli.parser import command
 from yolov9k.common.device import AMP
@@ -75,7 +76,7 @@ def objects_of(options: type[Options]) -> st.SearchStrategy[Options]:
     return st.builds(options, **{field.name: values_of(field) for field in option_fields(options)})
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=examples(100), derandomize=BY_DAY)
 @given(st.one_of([objects_of(options) for options in COMMANDS.values()]))
 def test_any_options_survive_args_yaml(tmp_path_factory: pytest.TempPathFactory, options: Options) -> None:
     folder = tmp_path_factory.getbasetemp()
@@ -83,7 +84,7 @@ def test_any_options_survive_args_yaml(tmp_path_factory: pytest.TempPathFactory,
     assert type(options).from_yaml(folder / "args.yaml") == options
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(deadline=None, max_examples=examples(50), derandomize=BY_DAY)
 @given(objects_of(TrainOptions))
 def test_opt_yaml_is_read_as_args_yaml_is(tmp_path_factory: pytest.TempPathFactory, options: TrainOptions) -> None:
     folder = tmp_path_factory.getbasetemp()

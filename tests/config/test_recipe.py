@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tiers import BY_DAY, examples
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import PRESETS, TrainRecipe, load_recipe
 
@@ -140,7 +141,7 @@ def test_override_is_checked_as_a_file_is() -> None:
 KEYS = [field.name for field in fields(TrainRecipe)]
 
 
-@settings(deadline=None, max_examples=200, derandomize=True)
+@settings(deadline=None, max_examples=examples(200), derandomize=BY_DAY)
 @given(
     st.sampled_from(KEYS),
     st.one_of(st.floats(), st.integers(), st.booleans(), st.none(), st.text(max_size=5), st.lists(st.integers(), max_size=2)),

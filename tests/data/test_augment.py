@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.augment_cases import render
+from tests.tiers import examples
 from tests.tolerances import LABEL_EDGE, PASTED_EDGE, PIXEL_ROUNDING
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data import augment
@@ -98,7 +99,7 @@ def objects(draw: st.DrawFn) -> tuple[int, int, int, int]:
     return x1, y1, draw(st.integers(x1 + 20, SIZE)), draw(st.integers(y1 + 20, SIZE))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     objects(),
     st.floats(-180, 180),
@@ -129,7 +130,7 @@ def test_labels_follow_the_pixels_through_an_affine_warp(
     assert follows(image, boxes[0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(objects(), st.floats(-0.004, 0.004), st.floats(-0.004, 0.004))
 def test_labels_follow_the_pixels_through_perspective(box: tuple[int, int, int, int], x: float, y: float) -> None:
     matrix = Warp(tilt=(x, y)).matrix((SIZE, SIZE), (SIZE, SIZE))
@@ -144,7 +145,7 @@ def test_extreme_perspective_keeps_the_horizon_out_of_the_image() -> None:
     assert (corners[:, 2] > 0.09).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(objects(), st.integers(0, 3), st.floats(0.5, 1.5), st.floats(0.5, 1.5), st.floats(0.4, 1.6))
 def test_labels_follow_the_pixels_through_a_mosaic(
     box: tuple[int, int, int, int], corner: int, x: float, y: float, scale: float
@@ -179,7 +180,7 @@ def test_mosaic_places_each_image_in_its_corner() -> None:
     assert (canvas[18:48, :32] == 10).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(seeds, st.booleans(), st.lists(objects(), max_size=5))
 def test_boxes_stay_inside_and_polygons_agree(seed: int, mosaic: bool, boxes: list[tuple[int, int, int, int]]) -> None:
     rng = np.random.default_rng(seed)
@@ -202,7 +203,7 @@ def test_boxes_stay_inside_and_polygons_agree(seed: int, mosaic: bool, boxes: li
     assert (seen[:, 2:] - seen[:, :2] > MIN_SIDE - PIXEL_ROUNDING).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(seeds)
 def test_still_parameters_do_nothing(seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from tests.data_cases import make_records, request
 from tests.support import shared
+from tests.tiers import examples
 from yolov9k.common.arrays import Image
 from yolov9k.common.files import locked
 from yolov9k.config.recipe import TrainRecipe
@@ -326,7 +327,7 @@ def check(data: bytes, images: list[Image], identity: bytes = IDENTITY) -> int:
         return count
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.data())
 def test_no_damage_gives_a_wrong_image(sound: tuple[bytes, list[Image]], data: st.DataObject) -> None:
     whole, images = sound
@@ -358,7 +359,7 @@ def test_files_that_are_no_caches_are_replaced(sound: tuple[bytes, list[Image]],
         assert "made anew" in capsys.readouterr().err
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=30), st.booleans(), st.randoms())
 def test_threads_put_images_of_any_shape(shapes: list[tuple[int, int]], memory: bool, random: object) -> None:
     rng = np.random.default_rng(len(shapes))

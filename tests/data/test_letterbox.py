@@ -8,13 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tiers import examples
 from tests.tolerances import LETTERBOX_PIXELS, PIXEL_ROUNDING
 from yolov9k.data.letterbox import FILL, letterbox, map_to_image, rectangle_shapes
 
 sides = st.integers(1, 300)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(sides, sides, st.sampled_from([64, 96, 160]), st.sampled_from([64, 128]), st.booleans())
 def test_a_letterboxed_image_lies_centerd_in_gray(h: int, w: int, height: int, width: int, scaleup: bool) -> None:
     image = np.full((h, w, 3), 255, np.uint8)
@@ -34,7 +35,7 @@ def test_a_letterboxed_image_lies_centerd_in_gray(h: int, w: int, height: int, w
         assert gain == 1.0
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(sides, sides, st.lists(st.floats(0, 1), min_size=4, max_size=4))
 def test_boxes_come_back_to_the_original_image(h: int, w: int, corners: list[float]) -> None:
     x1, x2, y1, y2 = (*sorted(corners[:2]), *sorted(corners[2:]))

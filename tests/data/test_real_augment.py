@@ -22,6 +22,8 @@ from yolov9k.data.labels import Labels
 from yolov9k.data.loader import make_loader
 from yolov9k.data.records import Split
 
+pytestmark = pytest.mark.e2e
+
 SIZE = 320
 SOURCES = ["data/coco-demo", "data/bccd"]
 RECIPES = {

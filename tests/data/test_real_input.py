@@ -14,6 +14,8 @@ from tests.tools.test_cli import run
 from yolov9k import create_model
 from yolov9k.models.checkpoints import save
 
+pytestmark = pytest.mark.e2e
+
 CLIPS = ("bottle-detection.mp4", "car-detection.mp4")
 
 

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tiers import examples
 from yolov9k.common.errors import UserError
 from yolov9k.data import synthetic
 
@@ -95,7 +96,7 @@ def test_numbers_out_of_range_are_named(tmp_path: Path, wrong: dict[str, int]) -
         synthetic.generate(tmp_path / "shapes", **wrong)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.integers(0, 2**31), st.integers(32, 160))
 def test_scenes_hold_one_to_four_boxes_inside_the_image(seed: int, size: int) -> None:
     scene = synthetic.draw_scene((seed, 0, 0), size)

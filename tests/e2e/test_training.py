@@ -34,6 +34,8 @@ from yolov9k.engine.train.schedule import Schedule
 from yolov9k.engine.train.trainer import Trainer
 from yolov9k.tasks import DetectTask
 
+pytestmark = pytest.mark.e2e
+
 HYP = {"nominal_batch": 4, "warmup_epochs": 1, "warmup_iterations": 2, "ema_decay": 0.9, "ema_tau": 4}
 
 COLUMNS = (

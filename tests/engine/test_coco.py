@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import shared
+from tests.tiers import examples
 from tests.tolerances import COCO_AP
 from yolov9k.common.errors import UserError
 from yolov9k.data.records import Record
@@ -177,7 +178,7 @@ truth_row = st.tuples(st.integers(0, 2), box)
 detection = st.tuples(st.integers(0, 2), box, st.integers(1, 99))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(truth_row, max_size=6), st.lists(detection, max_size=12, unique_by=lambda row: row[2]))
 def test_sums_and_recall(truth: list[tuple], detections: list[tuple]) -> None:
     """Every truth and every confident detection stands in the matrix once; recall at .0 is the library's at IoU .5."""

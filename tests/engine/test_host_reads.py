@@ -20,9 +20,12 @@ from yolov9k.engine.train.schedule import Schedule
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9
 
+pytestmark = pytest.mark.interpret
+
 X = torch.arange(4.0)
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize(
     "read",
     [
@@ -82,6 +85,7 @@ def test_a_whole_models_step_reads_nothing(name: str) -> None:
     assert (step.updates, step.skipped) == (1, 1)
 
 
+@pytest.mark.twin
 def test_a_step_that_reads_is_caught(tiny: YOLOv9) -> None:
     """As the step would be if its gradient's norm were looked at."""
 

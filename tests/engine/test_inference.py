@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support import shared
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import FUSED
 from yolov9k import create_model
 from yolov9k.common.host_copy import AsyncHostCopy
@@ -64,7 +65,7 @@ cases = given(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
 @cases
 def test_candidates_give_the_detections_of_the_full_decode(
     seed: int, images: int, size: tuple[int, int], odd: int, conf: float, multi: bool, last: bool, backend: str

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import little_model
+from tests.tiers import examples
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train import memory
@@ -32,6 +33,8 @@ from yolov9k.engine.train.trainer import make_criterion
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9, create_model
 from yolov9k.models.analysis.live_bytes import LiveBytes, step_bytes
+
+pytestmark = pytest.mark.big
 
 CPU = torch.device("cpu")
 
@@ -138,7 +141,7 @@ def test_batches_accumulate_to_the_nominal_one(nominal: int, most: int, wanted: 
 
 
 @pytest.mark.usefixtures("quick_collection")  # every refusal collects garbage
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.integers(0, 50), st.integers(0, 20), st.integers(1, 1000), st.integers(1, 64), st.integers(1, 80))
 def test_the_largest_that_fits_is_found(fixed: int, image: int, room: int, most: int, wall: int) -> None:
     """Bytes on a line; beyond `wall` images the allocator refuses, whatever the line says."""

@@ -20,6 +20,8 @@ from yolov9k.engine.train.schedule import Schedule
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9
 
+pytestmark = pytest.mark.compile
+
 HYP = TrainRecipe(nominal_batch=4, warmup_epochs=0.0)
 Case = tuple[Tensor, Tensor, Tensor]
 
@@ -78,6 +80,7 @@ def assert_same(one: TrainStep, other: TrainStep, exact: bool = True) -> None:
             torch.testing.assert_close(mine.state_dict()[key], value, **tolerance, msg=lambda text, key=key: f"{key}: {text}")
 
 
+@pytest.mark.twin
 def test_recorded_steps_are_the_eager_ones(tiny: YOLOv9) -> None:
     """Two steps to an update; two sizes of image; a crowd that outgrows the boxes' room, and fewer boxes after it."""
     lines: list[str] = []
@@ -94,6 +97,7 @@ def test_recorded_steps_are_the_eager_ones(tiny: YOLOv9) -> None:
     assert sum(line.startswith("recording the training step") for line in lines) == recorder.recordings
 
 
+@pytest.mark.twin
 def test_steps_are_warmed_up_on_what_is_recorded() -> None:
     """Another number of boxes may be another variant of a Triton kernel, and CUDA loads none while it records."""
     seen: dict[str, set[tuple[int, ...]]] = {"run": set(), "record": set()}
@@ -122,6 +126,7 @@ def test_steps_are_warmed_up_on_what_is_recorded() -> None:
     assert seen["run"] == seen["record"]
 
 
+@pytest.mark.twin
 def test_results_of_earlier_steps_stay(tiny: YOLOv9) -> None:
     """What a caller keeps is not overwritten by the next replay."""
     captured, _ = recorded(tiny)
@@ -131,6 +136,7 @@ def test_results_of_earlier_steps_stay(tiny: YOLOv9) -> None:
     assert all(map(torch.equal, parts, kept))
 
 
+@pytest.mark.twin
 def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(tiny: YOLOv9) -> None:
     class Refusing(Repeater):
         def record(self, step: Callable[[], Tensor]) -> Recording:
@@ -147,6 +153,7 @@ def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(tiny: YOLOv9) 
     assert "cannot be recorded and runs eagerly: operation not permitted" in lines[-1]
 
 
+@pytest.mark.twin
 def test_the_compiled_step_is_the_eager_one(tiny: YOLOv9) -> None:
     eager, compiled = build(tiny), build(tiny, "compiled")
     for case in batches(4, crowd={1: 3}):
@@ -155,11 +162,13 @@ def test_the_compiled_step_is_the_eager_one(tiny: YOLOv9) -> None:
     assert compiled.mode == "compiled"
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize(("boxes", "room"), [(0, 32), (1, 32), (32, 32), (33, 64), (64, 64), (65, 128), (1000, 1024)])
 def test_room_is_a_power_of_two(boxes: int, room: int) -> None:
     assert capacity(boxes) == room
 
 
+@pytest.mark.twin
 def test_modes_that_cannot_be_are_refused(tiny: YOLOv9) -> None:
     assert build(tiny, "auto").mode == "eager"
     with pytest.raises(UserError, match="--mode fast: expected one of auto, eager, captured, compiled"):
@@ -170,6 +179,7 @@ def test_modes_that_cannot_be_are_refused(tiny: YOLOv9) -> None:
         assert build(tiny.cuda(), "auto").mode == "captured"
 
 
+@pytest.mark.twin
 def test_a_batch_that_does_not_fit_is_named(tiny: YOLOv9) -> None:
     step = build(tiny)
     x = random_images(0)
@@ -182,6 +192,7 @@ def test_a_batch_that_does_not_fit_is_named(tiny: YOLOv9) -> None:
     assert (step.iteration, step.waiting) == (0, 0)
 
 
+@pytest.mark.twin
 def test_a_run_goes_on_from_its_state(tiny: YOLOv9) -> None:
     """Model, average and state brought into a fresh step: as if it had never stopped."""
     straight, first = build(tiny), build(tiny)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import synthetic_samples
+from tests.tiers import examples
 from yolov9k.common.errors import UserError
 from yolov9k.data.draw import class_color, draw_boxes, mosaic, text_color
 from yolov9k.engine.train.plots import plot_results, read_results
@@ -157,7 +158,7 @@ def test_colors_are_distinct_and_fixed() -> None:
 coordinate = st.floats(-500, 500, width=32) | st.sampled_from([float("nan"), float("inf"), -1e30])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.lists(st.tuples(*[coordinate] * 4), max_size=4))
 def test_any_box_on_any_image(height: int, width: int, boxes: list[tuple[float, ...]]) -> None:
     image = np.zeros((height, width, 3), np.uint8)

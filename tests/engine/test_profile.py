@@ -24,6 +24,8 @@ from yolov9k.engine.profile.profiler import ASSIGNER, PARTS, Report, _parts, run
 from yolov9k.engine.profile.roofline import Floors
 from yolov9k.models.analysis.step_cost import step_cost
 
+pytestmark = pytest.mark.tools
+
 CPU = torch.device("cpu")
 
 

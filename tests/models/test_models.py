@@ -17,6 +17,8 @@ from yolov9k.losses import DetectionLoss
 from yolov9k.models.analysis.summary import cost
 from yolov9k.ops import batched_nms, task_aligned_assign
 
+pytestmark = pytest.mark.big
+
 NAMES = [f"{family}-{size}" for family in ("yolov9", "gelan") for size in "tsmce"]
 # facts.md: parameters and GFLOPs of the training, lean and fused forms
 SIZES = {
@@ -67,6 +69,7 @@ def test_forward_equals_the_published_one(name: str) -> None:
             assert relative(twin(x), wanted) < FORWARD
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_are_the_published_ones(size: str) -> None:
     model = create_model(f"yolov9-{size}")
@@ -112,6 +115,7 @@ def test_loss_equals_the_published_one(case: str) -> None:
     torch.testing.assert_close(found.weight, assign["target_scores"].sum(-1), rtol=LOSS_VALUE, atol=LOSS_VALUE)
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize("case", NMS)
 def test_nms_equals_the_published_one(case: str) -> None:
     golden = np.load(shared(f"golden/ops/nms_{case}.npz"))

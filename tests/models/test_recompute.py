@@ -18,6 +18,8 @@ from yolov9k.models.recompute import recomputed, untouched_statistics
 from yolov9k.models.spec import IMAGE, load_spec
 from yolov9k.models.tables import NAMES
 
+pytestmark = pytest.mark.compile
+
 
 def results(model: YOLOv9, x: Tensor, steps: int = 1) -> list[Tensor]:
     """Maps, gradients of the last step and the state afterwards; of a copy."""
@@ -73,6 +75,7 @@ def test_maps_gradients_and_statistics_are_the_same(name: str) -> None:
     same(results(copy.deepcopy(model).checkpoint_stages(), x), results(model, x))
 
 
+@pytest.mark.twin
 def test_so_they_are_over_two_steps_and_with_frozen_parts() -> None:
     model, x = network("yolov9-t")
     model.model[4].requires_grad_(False)
@@ -109,6 +112,7 @@ def kept(model: YOLOv9, x: Tensor) -> int:
     return sum(storages.values())
 
 
+@pytest.mark.twin
 def test_less_is_kept() -> None:
     model, x = network("yolov9-t")
     assert kept(copy.deepcopy(model).checkpoint_stages(), x) < 0.4 * kept(model, x)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from tests.augment_cases import KINDS, AugmentCase, augment_case, table
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import HSV_LEVELS
 from yolov9k.ops import augment, available
 from yolov9k.ops.reference import augment as reference
@@ -52,7 +53,7 @@ def seen(case: AugmentCase, sample: int, view: int, x: int, y: int) -> list[int]
     return [(t + 2**21) >> 22 for t in total]
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
 @given(seeds, st.sampled_from(KINDS))
 def test_reference_is_the_definition(seed: int, kind: str) -> None:
     case = augment_case(seed, images=2, kind=kind, size=(5, 7))._replace(hsv_gains=torch.ones(2, 3))
@@ -76,7 +77,7 @@ def assert_same(case: AugmentCase, **options: Any) -> None:
         assert torch.equal(found.cpu(), wanted)
 
 
-@settings(deadline=None, max_examples=80, derandomize=True)
+@settings(deadline=None, max_examples=examples(80), derandomize=BY_DAY)
 @given(
     seeds, st.integers(0, 3), st.sampled_from(KINDS), st.integers(0, 6), st.integers(1, 40), st.integers(1, 40),
     st.sampled_from([torch.uint8, torch.float32, torch.bfloat16, torch.float16]), st.booleans(),
@@ -164,7 +165,7 @@ def test_a_half_pixel_blends_neighbors_and_the_border_with_gray() -> None:
     assert one(image, shift, size=(1, 4))[0, :, 0].tolist() == [57, 50, 107, 114]
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(deadline=None, max_examples=examples(30), derandomize=BY_DAY)
 @given(seeds)
 def test_bilinear_is_the_exact_one_rounded(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -283,7 +284,7 @@ def test_layers_beyond_the_pixels_are_refused(backend: str, layer: list[int]) ->
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(seed=seeds)
 def test_pixels_may_lie_in_several_places(backend: str, seed: int) -> None:
     case = augment_case(seed, kind=KINDS[seed % 4])

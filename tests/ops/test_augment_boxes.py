@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from tests.augment_cases import KINDS, BoxesCase, boxes_case
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT32_COORDINATES
 from yolov9k import native
 from yolov9k.ops import augment_boxes, available
@@ -67,7 +68,7 @@ def expected(case: BoxesCase, sample: int) -> list[list[float]]:
     return rows
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=examples(60), derandomize=BY_DAY)
 @given(st.integers(0, 2**31), st.sampled_from(["still", "upright", "turned"]))
 def test_reference_is_the_definition(seed: int, kind: str) -> None:
     case = boxes_case(seed, kind=kind)
@@ -90,7 +91,7 @@ def assert_same(case: BoxesCase, capacity: int = 20) -> None:
         assert torch.equal(found.boxes.cpu(), wanted.boxes)
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
+@settings(deadline=None, max_examples=examples(100), derandomize=BY_DAY)
 @given(st.integers(0, 2**31), st.integers(0, 4), st.sampled_from(KINDS), st.integers(0, 8), st.integers(1, 90))
 def test_backends_equal_the_reference(seed: int, images: int, kind: str, most: int, height: int) -> None:
     assert_same(boxes_case(seed, images, kind, most, (height, 64)))
@@ -212,7 +213,7 @@ def test_wrong_arguments_are_named(change: dict[str, Any], error: type[Exception
         augment_boxes(*case, -1)
 
 
-@settings(deadline=None, max_examples=200, derandomize=True)
+@settings(deadline=None, max_examples=examples(200), derandomize=BY_DAY)
 @given(st.integers(0, 2**31), st.integers(0, 12), st.sampled_from([1.0, 7.5, 64.0]))
 def test_clipped_outlines_have_the_same_bits(seed: int, count: int, extent: float) -> None:
     """Outlines of no, one and many points, on the edges too, in and around the rectangle, and jagged beyond the first room."""
@@ -229,7 +230,7 @@ def test_clipped_outlines_have_the_same_bits(seed: int, count: int, extent: floa
             assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, wanted, strict=True))
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
 @given(st.integers(0, 2**31))
 def test_clipped_outlines_are_the_definition(seed: int) -> None:
     """Edge after edge, a point at a time in double precision; the hull is that of what is left."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from tests.support import nms_prediction
+from tests.tiers import BY_DAY, examples
 from yolov9k.ops import available, batched_nms
 
 BACKENDS = [name for name in available("batched_nms") if name != "reference"]
@@ -47,7 +48,7 @@ options = st.tuples(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=examples(60), derandomize=BY_DAY)
 @given(st.integers(0, 2**31), st.integers(0, 2), st.integers(1, 40), options)
 def test_reference_is_the_definition(seed: int, images: int, anchors: int, chosen: tuple[Any, ...]) -> None:
     prediction = nms_prediction(seed, images, 3, anchors, 60.0, torch.float64)
@@ -68,7 +69,7 @@ def assert_same(prediction: Tensor, *chosen: Any, **more: Any) -> None:
         assert torch.equal(found.detections.cpu(), wanted.detections)
 
 
-@settings(deadline=None, max_examples=80, derandomize=True)
+@settings(deadline=None, max_examples=examples(80), derandomize=BY_DAY)
 @given(
     st.integers(0, 2**31), st.integers(0, 3), st.sampled_from([3, 4, 80]), st.sampled_from([0, 1, 2, 63, 64, 65, 700]),
     st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), st.booleans(), options,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT64_LOOPS, FUSED_FLOAT32
 from yolov9k.ops import conv_bn_silu
 from yolov9k.ops.reference.conv_bn_silu import conv_bn_silu as reference
@@ -63,7 +64,7 @@ def value_and_gradients(
     return [y.detach(), *gradients]
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=examples(60), derandomize=BY_DAY)
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7)), st.integers(1, 3), st.integers(1, 3),
     st.sampled_from([1, 2, 4]), st.sampled_from([1, 3]), st.sampled_from([1, 2]), st.booleans(), st.booleans(),

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT64_LOOPS, PRODUCT
 from yolov9k.ops import conv_silu, cudnn
 from yolov9k.ops.reference.conv_silu import conv_silu as reference
@@ -49,7 +50,7 @@ def by_hand(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, 
     return z / (1 + (-z).exp())
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(deadline=None, max_examples=examples(30), derandomize=BY_DAY)
 @given(st.sampled_from([1, 3]), st.sampled_from([1, 2]), st.sampled_from([1, 2, 4]), st.integers(0, 2), st.booleans())
 def test_the_reference_is_the_definition(kernel: int, stride: int, groups: int, padding: int, added: bool) -> None:
     x, weight, bias = case(8, 12, kernel, groups, torch.float64)

@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.toolchain
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "csrc").glob("*.cu"))
 
@@ -25,6 +27,7 @@ def ptxas() -> ModuleType:
     return module
 
 
+@pytest.mark.twin
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_no_kernel_spills(ptxas: ModuleType, source: Path) -> None:
@@ -38,6 +41,7 @@ def test_no_kernel_spills(ptxas: ModuleType, source: Path) -> None:
     assert max(kernel.registers for kernel in kernels) <= 128  # 512 threads a block: 65,536 registers
 
 
+@pytest.mark.twin
 def test_a_spill_is_read_from_the_compilers_message(ptxas: ModuleType) -> None:
     message = """ptxas info    : Compiling entry function 'hungry' for 'sm_90'
 ptxas info    : Function properties for hungry

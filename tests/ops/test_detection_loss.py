@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support import shared
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import BFLOAT16_MAPS, FLOAT64_LOOPS, LOSS_GRADIENT, LOSS_VALUE
 from yolov9k.losses import DetectionLoss
 from yolov9k.losses.detection import pad_targets
@@ -113,7 +114,7 @@ def by_hand(
     return np.array([box, cls, dfl])
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(deadline=None, max_examples=examples(40), derandomize=BY_DAY)
 @given(
     st.integers(0, 2**31), st.integers(1, 12), st.sampled_from([0.5, 1.0, 2.0]), st.sampled_from([6.0, 1.0, 0.5]),
     st.sampled_from([0.0, 0.1]), st.sampled_from([1.0, 2.5]), st.integers(0, CLASSES - 1),
@@ -274,7 +275,7 @@ def test_parts_are_detached_and_total_is_not() -> None:
     assert not parts.requires_grad
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(deadline=None, max_examples=examples(30), derandomize=BY_DAY)
 @given(st.lists(st.integers(0, 2), max_size=7), st.integers(0, 3), st.integers(0, 2**31))
 def test_rows_and_padded_targets_are_one(images: list[int], padding: int, seed: int) -> None:
     """Also with more padding than needed, and whatever stands in it."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT64_LOOPS
 from yolov9k.ops import available, dfl_decode
 from yolov9k.ops.reference.dfl_decode import dfl_decode as reference
@@ -48,7 +49,7 @@ def by_hand(maps: list[np.ndarray], strides: list[int], bins: int) -> np.ndarray
 sizes = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=3)
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(deadline=None, max_examples=examples(40), derandomize=BY_DAY)
 @given(st.integers(0, 2**31), st.integers(1, 3), sizes, st.integers(1, 5), st.sampled_from([1, 2, 7, 16]))
 def test_equals_the_definition(seed: int, batch: int, shapes: list[tuple[int, int]], classes: int, bins: int) -> None:
     maps, strides = random_maps(seed, batch, shapes, classes, bins), [8, 16, 32][: len(shapes)]

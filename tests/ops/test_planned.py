@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from tests.plain_kernels import PlainKernels
 from tests.support import little_model
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT64_LOOPS
 from yolov9k.models import blocks, create_model
 from yolov9k.models.analysis.step_cost import step_cost
@@ -102,7 +103,7 @@ def test_plans_have_the_numeric_gradient(name: str) -> None:
     assert torch.autograd.gradcheck(lambda x, *_: block(x), (x, *block.parameters()), atol=1e-6, nondet_tol=0.0)
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(deadline=None, max_examples=examples(30), derandomize=BY_DAY)
 @given(
     st.sampled_from(sorted(BLOCKS)), st.integers(1, 3), st.integers(2, 6), st.integers(2, 6), st.booleans(), st.booleans(),
     st.integers(0, 99),

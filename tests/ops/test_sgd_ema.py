@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import STEP_BY_HAND
 from yolov9k.ops.sgd_ema import NORM, SCALE, SKIPPED, STATE, TRACKER, UPDATES, Settings, sgd_ema
 
@@ -68,7 +69,7 @@ def by_torch(flat: Flat, told: Settings, grads: list[Tensor]) -> tuple[Tensor, T
 SIZES = st.lists(st.integers(0, 40), min_size=3, max_size=3)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=examples(60), derandomize=BY_DAY)
 @given(
     st.integers(0, 2**31), SIZES, st.integers(0, 20), st.integers(1, 4), st.sampled_from([0.01, 1.0, 10.0, math.inf]),
     st.sampled_from([0.0, 0.5, 0.937]),

@@ -16,6 +16,8 @@ from yolov9k.ops import augment, augment_boxes
 from yolov9k.ops.reference.batched_nms import batched_nms
 from yolov9k.ops.reference.task_aligned_assign import AssignOptions, task_aligned_assign
 
+pytestmark = pytest.mark.toolchain
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -109,6 +111,7 @@ def test_suppression_kernels_take_the_best_of_too_many(programs: dict[str, Path]
     assert_equal(cases, results(programs["plain"], cases))
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize("sanitizer", ["plain", "address", "thread"])
 def test_host_augmentation_equals_the_reference(programs: dict[str, Path], sanitizer: str) -> None:
     """Built with and without AVX2 by the compiler's own choice at run time; every array ends where it is said to end."""
@@ -145,6 +148,7 @@ def plant(folder: Path, name: str, sound: str, faulty: str) -> Path:
     return folder
 
 
+@pytest.mark.twin
 def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
     sound = "        __syncthreads();\n        held = appended;"
     csrc = plant(tmp_path / "csrc", "task_aligned_assign.cuh", sound, "        held = appended;")

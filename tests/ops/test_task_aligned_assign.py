@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from tests.support import assign_case, grid_anchors
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT64_LOOPS
 from yolov9k.ops import AssignOptions, available, task_aligned_assign
 
@@ -64,7 +65,7 @@ def loops(case: Case, topk: int, alpha: float, beta: float, mask_conflicts: bool
     return index, weights
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
 @given(
     st.integers(0, 2**31), st.integers(1, 2), st.integers(0, 9), st.integers(1, 3), st.sampled_from([1, 3, 10]),
     st.sampled_from([(0.5, 6.0), (1.0, 2.0), (0.0, 1.5)]), st.booleans(),
@@ -90,7 +91,7 @@ def assert_same(case: Case, **options: Any) -> None:
         torch.testing.assert_close(found.weight.cpu(), wanted.weight, rtol=0, atol=0)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=examples(60), derandomize=BY_DAY)
 @given(
     st.integers(0, 2**31), st.integers(0, 3), st.sampled_from([0, 1, 2, 63, 64, 65]), st.sampled_from([32, 64, 96]),
     st.sampled_from([1, 2, 80]), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), st.sampled_from([1, 10, 700]),

@@ -22,6 +22,8 @@ from tests.tolerances import LABEL_DIGITS, RECORDED_AP, RECORDED_RATE
 from yolov9k.data.config import load_split
 from yolov9k.data.synthetic import generate
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--device", "cpu", "--models", "yolov9-t", "--img", "64", "--repeats", "2", "--drawn", "4", "--images", "2",
         "--epochs", "1", "--workers", "0"]  # fmt: skip
@@ -147,6 +149,7 @@ def test_a_feed_gives_one_batch_and_all_else_of_the_trainers_own_loader() -> Non
     assert (tuple(boxes.shape), counts.tolist()) == ((2, 20, 5), [20, 20])
 
 
+@pytest.mark.twin
 def test_the_largest_batch_is_found_to_an_eighth() -> None:
     for limit in (1, 5, 16, 17, 100, 777):
         tried: list[int] = []

@@ -20,6 +20,8 @@ from yolov9k.config import TrainOptions
 from yolov9k.data.synthetic import generate
 from yolov9k.models.checkpoints import save
 
+pytestmark = pytest.mark.e2e
+
 
 def run(*arguments: object) -> int:
     """Exit status of a command."""
@@ -42,6 +44,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize("command", ["train", "val", "predict", "info", "profile", "demo", "data check"])
 def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -92,6 +95,7 @@ def test_info_prints_layers_and_all_three_forms(capsys: pytest.CaptureFixture[st
     assert "fused: 25,288,768 parameters, 102.1 GFLOPs" in text
 
 
+@pytest.mark.twin
 def test_info_of_the_machine_names_every_operator(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info") == 0
     text = capsys.readouterr().out
@@ -187,6 +191,7 @@ def test_an_unreadable_image_is_named(weights: Path, tmp_path: Path, capsys: pyt
     assert "1 unreadable files are left out" in captured.out
 
 
+@pytest.mark.twin
 def test_the_installed_command_runs() -> None:
     command = Path(sys.executable).with_name("yolov9k")
     if not command.exists():

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORTER = {"demo": ["--epochs", "1", "--scenes", "60"], "train": ["--epochs", "1", "--workers", "0", "--img", "64"]}
@@ -33,17 +35,20 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.twin
 def test_the_first_screen_says_what_how_and_how_well() -> None:
     screen = README.splitlines()[:30]
     assert sum(line.startswith("make ") for line in screen) == 2
     assert sum(line.startswith("| ") and "`" in line for line in screen) >= 5
 
 
+@pytest.mark.twin
 def test_there_is_a_rule_for_every_command() -> None:
     assert {command[0] for command in commands()} == {"make", "pip", "yolov9k"}
     assert len(commands()) >= 9
 
 
+@pytest.mark.twin
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 def test_the_make_targets_do_what_they_say() -> None:
     for command in commands():

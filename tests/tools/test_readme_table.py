@@ -18,6 +18,8 @@ from bench import gpu_check, readme_table, roofline
 from bench.baselines import bccd, report
 from bench.baselines.curves import Point
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = {
     "gpu": "NVIDIA Test GPU",

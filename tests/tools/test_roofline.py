@@ -26,6 +26,8 @@ from yolov9k.models.blocks import SPPELAN, ADown, RepNCSPELAN4
 from yolov9k.ops.plan.launches import Kernels
 from yolov9k.ops.plan.planned import launching
 
+pytestmark = pytest.mark.tools
+
 META = torch.device("meta")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -142,6 +144,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.twin
 def test_verdicts_are_those_of_the_ceilings(clock: Clock) -> None:
     rows = roofline.record(ROWS, clock, 16, 640)["rows"]
     assert [row.get("bound") for row in rows] == ["memory", "memory", "compute", "launch", None]
@@ -151,6 +154,7 @@ def test_verdicts_are_those_of_the_ceilings(clock: Clock) -> None:
     assert rows[4]["least"] == 1e-9
 
 
+@pytest.mark.twin
 def test_the_report_can_be_read(clock: Clock) -> None:
     text = markdown(roofline.record(ROWS, clock, 16, 640))
     assert "copy 1.00 TB/s, matrices 100 TFLOP/s, a launch 2.0 us" in text

@@ -150,11 +150,13 @@ class Task(ABC):
     """One interface for training, validation and prediction.
 
     name: as heads call it. losses: parts of the criterion, in the order of its tensor. metrics: in the order of results.csv.
+    target_width: K of the targets' rows.
     """
 
     name: ClassVar[str]
     losses: ClassVar[tuple[NamedLoss, ...]]
     metrics: ClassVar[tuple[Metric, ...]]
+    target_width: ClassVar[int] = 5
 
     @abstractmethod
     def criterion(self, model: YOLOv9, recipe: TrainRecipe) -> Criterion:

@@ -17,11 +17,14 @@ from torch import Tensor
 from tests.augment_cases import KINDS, AugmentCase, BoxesCase, augment_case, boxes_case, matrix, table
 from tests.ops.triton.test_dfl_decode import DEVICE
 from tests.support import shared
+from tests.tiers import BY_DAY, examples
 from yolov9k.ops import augment, augment_boxes
 from yolov9k.ops.augment import DTYPES
 from yolov9k.ops.augment_boxes import Boxes
 
 pytest.importorskip("triton")
+
+pytestmark = pytest.mark.interpret
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 seeds = st.integers(0, 2**31)
@@ -51,7 +54,8 @@ def assert_same_boxes(case: BoxesCase, capacity: int) -> Boxes:
     return wanted
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
 @given(
     seeds, st.integers(0, 2), st.sampled_from(KINDS), st.integers(0, 5), st.integers(1, 21), st.integers(1, 21),
     st.sampled_from(DTYPES), st.booleans(),
@@ -164,7 +168,8 @@ def test_strides_change_nothing() -> None:
     assert torch.equal(assert_same(strange), augment(*case, backend="reference"))
 
 
-@settings(deadline=None, max_examples=12, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(12), derandomize=BY_DAY)
 @given(seeds, st.integers(0, 2), st.sampled_from(KINDS), st.integers(0, 3))
 def test_boxes_have_the_bits_of_the_reference(seed: int, images: int, kind: str, most: int) -> None:
     assert_same_boxes(boxes_case(seed, images, kind, most), 7)

@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("triton")
 
+pytestmark = pytest.mark.compile
+
 ROOT = Path(__file__).resolve().parents[3]
 ROW = re.compile(r"^\| (\w+)\.(\w+[^|]*) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", re.MULTILINE)
 

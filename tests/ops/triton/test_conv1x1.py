@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.plain_kernels import PlainKernels
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import LARGE_MEAN, PRODUCT
 
 pytest.importorskip("triton")
 from yolov9k.kernels import conv1x1, conv_bn_silu
 from yolov9k.kernels._operands import Affine, Epilogue
+
+pytestmark = pytest.mark.interpret
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PLAIN = PlainKernels()
@@ -37,7 +40,8 @@ def double(operand: Affine | Epilogue) -> Affine | Epilogue:
     return type(operand)(*(part.double() if isinstance(part, Tensor) else part for part in operand))
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(30), derandomize=BY_DAY)
 @given(SHAPES, st.booleans(), st.booleans(), st.booleans(), st.sampled_from(DTYPES), st.integers(0, 99))
 def test_forward(shape: tuple[int, ...], before: bool, statistics: bool, wide: bool, dtype: torch.dtype, seed: int) -> None:
     torch.manual_seed(seed)
@@ -61,7 +65,8 @@ def test_forward(shape: tuple[int, ...], before: bool, statistics: bool, wide: b
         torch.testing.assert_close(found.double(), torch.stack((mean, invstd)), **PRODUCT[torch.float32])
 
 
-@settings(deadline=None, max_examples=15, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(15), derandomize=BY_DAY)
 @given(SHAPES, st.booleans(), st.booleans(), st.sampled_from(DTYPES), st.integers(0, 99))
 def test_bias_and_silu(shape: tuple[int, ...], activation: bool, wide: bool, dtype: torch.dtype, seed: int) -> None:
     torch.manual_seed(seed)
@@ -74,7 +79,8 @@ def test_bias_and_silu(shape: tuple[int, ...], activation: bool, wide: bool, dty
     torch.testing.assert_close(found.double(), wanted, **PRODUCT[dtype])
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(30), derandomize=BY_DAY)
 @given(
     SHAPES, st.integers(0, 2), st.sampled_from([None, True, False]), st.booleans(), st.sampled_from(DTYPES), st.integers(0, 99)
 )  # fmt: skip
@@ -99,7 +105,8 @@ def test_input_gradient(
         torch.testing.assert_close(parts.sum(1).double(), sums[:, 0], **PRODUCT[torch.float32])
 
 
-@settings(deadline=None, max_examples=20, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(20), derandomize=BY_DAY)
 @given(SHAPES, st.booleans(), st.booleans(), st.sampled_from(DTYPES), st.integers(0, 99))
 def test_weight_gradient(shape: tuple[int, ...], before: bool, wide: bool, dtype: torch.dtype, seed: int) -> None:
     torch.manual_seed(seed)
@@ -114,6 +121,7 @@ def test_weight_gradient(shape: tuple[int, ...], before: bool, wide: bool, dtype
     assert torch.equal(found, conv1x1.weight_gradient(grad, x, prologue))
 
 
+@pytest.mark.twin
 def test_statistics_lose_no_digits_at_a_mean_of_ten_thousand() -> None:
     torch.manual_seed(0)
     x = draw(4, (2, 9, 11), torch.float32, False, 1e4)
@@ -124,6 +132,7 @@ def test_statistics_lose_no_digits_at_a_mean_of_ten_thousand() -> None:
     torch.testing.assert_close(found[1].double(), stored.std(1, correction=0).reciprocal(), **LARGE_MEAN)
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize("config", conv1x1.CONFIGS)
 def test_every_tile_gives_the_same_product(config: conv1x1.Config) -> None:
     torch.manual_seed(0)
@@ -132,6 +141,7 @@ def test_every_tile_gives_the_same_product(config: conv1x1.Config) -> None:
     torch.testing.assert_close(found, torch.nn.functional.conv2d(x, weight[..., None, None]), **PRODUCT[torch.float32])
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize("config", conv1x1.WEIGHT_CONFIGS)
 def test_every_tile_gives_the_same_weight_gradient(config: conv1x1.Config) -> None:
     torch.manual_seed(0)
@@ -140,6 +150,7 @@ def test_every_tile_gives_the_same_weight_gradient(config: conv1x1.Config) -> No
     torch.testing.assert_close(conv1x1.weight_gradient(grad, x, config=config).double(), wanted, **PRODUCT[torch.float32])
 
 
+@pytest.mark.twin
 def test_what_does_not_fit_is_refused() -> None:
     x, weight = draw(4, (1, 3, 3), torch.float32, False), torch.ones(5, 4, device=DEVICE)
     with pytest.raises(ValueError, match="out must be channels-last"):

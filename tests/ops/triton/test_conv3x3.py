@@ -9,15 +9,19 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.ops.triton.test_pool import draw
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import PRODUCT
 
 pytest.importorskip("triton")
 from yolov9k.kernels import conv3x3
 
+pytestmark = pytest.mark.interpret
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(40), derandomize=BY_DAY)
 @given(
     st.tuples(st.integers(0, 2), st.integers(1, 7), st.integers(1, 7)),
     st.sampled_from([1, 5, 8, 33]), st.sampled_from([1, 6, 16, 17]), st.sampled_from([1, 2, 4]), st.sampled_from([1, 3]),
@@ -44,6 +48,7 @@ def test_equals_torch(
     torch.testing.assert_close(out.double(), wanted, **PRODUCT[dtype])
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize("config", conv3x3.CONFIGS)
 def test_every_tile_gives_the_same(config: conv3x3.Config) -> None:
     torch.manual_seed(0)
@@ -53,6 +58,7 @@ def test_every_tile_gives_the_same(config: conv3x3.Config) -> None:
     torch.testing.assert_close(found, F.silu(F.conv2d(x, weight, bias, 1, 1)), **PRODUCT[torch.float32])
 
 
+@pytest.mark.twin
 def test_an_out_that_does_not_fit_is_refused() -> None:
     x, weight, bias = draw((1, 2, 4, 4), torch.float32, False, 0), torch.ones(3, 2, 3, 3), torch.ones(3)
     for out in (torch.empty(1, 3, 4, 4), draw((1, 3, 3, 4), torch.float32, False, 0)):

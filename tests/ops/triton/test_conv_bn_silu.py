@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.plain_kernels import PlainKernels, column
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import CUT_OFF, DFL_FLOAT32, FUSED_RELATIVE, MEAN_ROUNDING, ROUNDED
 from yolov9k.ops import conv_bn_silu
 
 pytest.importorskip("triton")
 from yolov9k.kernels._operands import Norm
 from yolov9k.kernels.conv_bn_silu import as_matrix, normalize, reduce_gradient, spread_gradient
+
+pytestmark = pytest.mark.interpret
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -44,7 +47,8 @@ def results(run: Callable[..., Tensor], x: Tensor, conv: nn.Conv2d, bn: nn.Batch
     return [part.detach().double() for part in parts if part is not None]
 
 
-@settings(deadline=None, max_examples=20, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(20), derandomize=BY_DAY)
 @given(
     st.integers(0, 1000), st.integers(1, 5), st.sampled_from([1, 7, 64, 65]), st.booleans(), st.booleans(), st.booleans(),
     st.sampled_from([0.0, 1e4]),
@@ -68,6 +72,7 @@ def test_conv_bn_silu_equals_the_reference(
         assert (mine - truth).abs().max() <= 2 * (theirs - truth).abs().max() + scale
 
 
+@pytest.mark.twin
 def test_conv_bn_silu_in_low_precision() -> None:
     for training in (True, False):
         x, conv, bn = layers(3, 4, 70, torch.bfloat16, 0.5)
@@ -84,6 +89,7 @@ def test_conv_bn_silu_in_low_precision() -> None:
             assert (mine - truth).abs().max() <= 2 * (theirs - truth).abs().max() + truth.abs().max() * unit
 
 
+@pytest.mark.twin
 def test_normalize_writes_into_a_slice_and_refuses_other_memory() -> None:
     torch.manual_seed(4)
     wide = torch.full((2, 12, 3, 5), 7.0, device=DEVICE).contiguous(memory_format=torch.channels_last)
@@ -113,7 +119,8 @@ def random_norm(z: Tensor) -> Norm:
     return Norm(torch.randn(z.shape[1]).to(DEVICE), torch.randn(z.shape[1]).to(DEVICE), mean.float(), invstd.float())
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
 @given(
     st.integers(0, 1000), st.sampled_from([1, 7, 64, 65]), st.booleans(), st.integers(1, 3), st.booleans(), st.booleans(),
     st.booleans(), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
@@ -144,6 +151,7 @@ def test_sums_of_two_and_of_several_gradients(
         torch.testing.assert_close(found.double(), want, **ROUNDED[dtype])
 
 
+@pytest.mark.twin
 def test_no_gradient_and_four_are_refused() -> None:
     z = random_map(4, torch.float32)
     for grads in ([], [z] * 4):
@@ -151,6 +159,7 @@ def test_no_gradient_and_four_are_refused() -> None:
             reduce_gradient(grads, [z], [random_norm(z)], True)
 
 
+@pytest.mark.twin
 def test_lone_rows_columns_and_images_are_matrices_as_they_lie() -> None:
     for shape in ((1, 3, 1, 1), (4, 3, 1, 1), (1, 3, 5, 1), (1, 3, 1, 5), (2, 1, 3, 4)):
         x = torch.randn(shape).contiguous(memory_format=torch.channels_last)

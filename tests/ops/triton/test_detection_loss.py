@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support import shared
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import BFLOAT16_MAPS, LOSS_FLOAT32, LOSS_GRADIENT, LOSS_KERNEL_GRADIENT, LOSS_VALUE
 from yolov9k.losses import DetectionLoss
 from yolov9k.ops import detection_loss, detection_loss_and_gradient
 
 pytest.importorskip("triton")
+
+pytestmark = pytest.mark.interpret
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STRIDES = [8, 16, 32]
@@ -43,7 +46,7 @@ def results(backend: str, maps: list[Tensor], *operands: Tensor, bins: int, **op
     return parts.detach(), [leaf.grad for leaf in leaves if leaf.grad is not None]
 
 
-@settings(deadline=None, max_examples=60 if DEVICE == "cuda" else 12, derandomize=True)
+@settings(deadline=None, max_examples=examples(60 if DEVICE == "cuda" else 12), derandomize=BY_DAY)
 @given(
     st.integers(0, 999), st.integers(1, 3), st.integers(0, 4), st.sampled_from([1, 3, 17]), st.sampled_from([4, 16]),
     st.integers(1, 7), st.booleans(), st.sampled_from([0.0, 0.1]), st.sampled_from([1.0, 2.0]),
@@ -70,6 +73,7 @@ def test_equals_the_reference(
     torch.testing.assert_close(plain[1], others)
 
 
+@pytest.mark.twin
 def test_low_precision_maps_are_computed_in_float32() -> None:
     maps, *operands = sample(5, 2, 3, 5, 16, 6, True, torch.bfloat16)
     parts, grads = results("triton", maps, *operands, bins=16)
@@ -81,6 +85,7 @@ def test_low_precision_maps_are_computed_in_float32() -> None:
         torch.testing.assert_close(mine.float(), other, rtol=2 * BFLOAT16_MAPS["rtol"], atol=LOSS_KERNEL_GRADIENT["atol"])
 
 
+@pytest.mark.twin
 def test_extreme_logits_stay_finite() -> None:
     maps, *operands = sample(6, 2, 3, 5, 16, 6, False, torch.float32)
     parts, grads = results("triton", [level.sign() * 1e4 for level in maps], *operands, bins=16)
@@ -122,6 +127,7 @@ def test_compiles_into_one_graph() -> None:
     assert all(leaf.grad is not None for leaf in leaves)
 
 
+@pytest.mark.twin
 def test_the_training_loss_goes_back_in_one_pass() -> None:
     branches = [sample(seed, 2, 3, 4, 16, 5, True, torch.float32)[0] for seed in (1, 2)]
     boxes = torch.tensor([[[1, 0.4, 0.5, 0.5, 0.6]], [[2, 0.6, 0.5, 0.4, 0.4]]], device=DEVICE)

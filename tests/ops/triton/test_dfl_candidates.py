@@ -8,15 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ops.triton.test_dfl_decode import DEVICE, random_maps
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import DFL_FLOAT32
 from yolov9k.ops import batched_nms, dfl_candidates, dfl_decode
 
 pytest.importorskip("triton")
 
+pytestmark = pytest.mark.interpret
+
 STRIDES = [8, 16, 32]
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
 @given(
     st.integers(0, 2**31), st.integers(0, 3),
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=3), st.sampled_from([1, 5, 17]),
@@ -36,6 +40,7 @@ def test_candidates_are_the_columns_above_the_threshold_in_order(
         assert torch.equal(found[:, :count], image[:, wanted])
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize("multi_label", [True, False])
 def test_suppression_of_candidates_is_suppression_of_all(multi_label: bool) -> None:
     """The same boxes, scores and order, whatever lies past the counts."""
@@ -52,6 +57,7 @@ def test_suppression_of_candidates_is_suppression_of_all(multi_label: bool) -> N
         torch.testing.assert_close(found.detections, wanted.detections, **DFL_FLOAT32)
 
 
+@pytest.mark.twin
 def test_what_is_no_number_is_no_candidate() -> None:
     maps = random_maps(4, 1, [(3, 3)], 66, torch.float32)
     maps[0][0, 64:, 1, 1] = float("nan")
@@ -61,6 +67,7 @@ def test_what_is_no_number_is_no_candidate() -> None:
         assert 4 not in anchors[0, :8].tolist()
 
 
+@pytest.mark.twin
 def test_the_registration_is_sound_and_compiles() -> None:
     maps = random_maps(5, 2, [(3, 4)], 67, torch.float32)
     torch.library.opcheck(
@@ -71,6 +78,7 @@ def test_the_registration_is_sound_and_compiles() -> None:
     assert torch.equal(run(maps).counts, dfl_candidates(maps, [8], threshold=0.5, backend="triton").counts)
 
 
+@pytest.mark.twin
 def test_wrong_arguments_are_named() -> None:
     maps = random_maps(6, 1, [(2, 2)], 66, torch.float32)
     with pytest.raises(ValueError, match=r"dfl_candidates: threshold must be in \[0, 1\], got 2"):

@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import DFL_FLOAT32
 from yolov9k.ops import dfl_decode
 from yolov9k.ops.reference.dfl_decode import dfl_decode as reference
 
 pytest.importorskip("triton")
+
+pytestmark = pytest.mark.interpret
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -21,7 +24,8 @@ def random_maps(seed: int, batch: int, sizes: list[tuple[int, int]], channels: i
     return [3 * torch.randn(batch, channels, h, w, generator=generator).to(DEVICE, dtype) for h, w in sizes]
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
 @given(
     st.integers(0, 2**31), st.integers(0, 2), st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=3),
     st.sampled_from([1, 5, 17]), st.sampled_from([1, 3, 16]), st.booleans(),
@@ -46,6 +50,7 @@ def test_dfl_decode_equals_the_reference(
         assert mine.grad.stride() == mine.stride()
 
 
+@pytest.mark.twin
 def test_dfl_decode_in_low_precision() -> None:
     """Its error against float64 is at most twice that of torch's own operators in the same precision."""
     for dtype in (torch.bfloat16, torch.float16):
@@ -57,6 +62,7 @@ def test_dfl_decode_in_low_precision() -> None:
         assert ours.mean() <= 2 * own.mean()
 
 
+@pytest.mark.twin
 def test_dfl_decode_of_strange_inputs() -> None:
     maps = random_maps(2, 1, [(4, 6)], 67, torch.float32)
     wide = [torch.cat((maps[0], maps[0]), 3)[..., ::2]]

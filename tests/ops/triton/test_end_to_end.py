@@ -15,6 +15,8 @@ from yolov9k.models import YOLOv9, create_model
 
 pytest.importorskip("triton")
 
+pytestmark = pytest.mark.interpret
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STEPS, LEARNING_RATE = (4 if DEVICE == "cuda" else 1), 0.01
 

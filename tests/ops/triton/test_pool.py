@@ -9,10 +9,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import ROUNDED
 
 pytest.importorskip("triton")
 from yolov9k.kernels import pool
+
+pytestmark = pytest.mark.interpret
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = st.sampled_from([torch.float32, torch.float16])
@@ -28,7 +31,7 @@ def draw(size: tuple[int, ...], dtype: torch.dtype, wide: bool, seed: int) -> Te
     return whole.to(DEVICE, dtype).contiguous(memory_format=torch.channels_last)[:, 3 * wide : 3 * wide + channels]
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(deadline=None, max_examples=examples(40), derandomize=BY_DAY)
 @given(SIZES, st.sampled_from(WINDOWS), DTYPES, st.booleans(), st.booleans(), st.integers(0, 99))
 def test_max_pool(
     size: tuple[int, ...], window: tuple[int, int, int], dtype: torch.dtype, wide: bool, added: bool, seed: int
@@ -54,7 +57,8 @@ def test_max_pool(
         torch.testing.assert_close(mine.double(), total, **ROUNDED[dtype])
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
 @given(SIZES, DTYPES, st.booleans(), st.integers(0, 99))
 def test_avg_pool(size: tuple[int, ...], dtype: torch.dtype, wide: bool, seed: int) -> None:
     assume(min(size[2:]) > 1)
@@ -70,6 +74,7 @@ def test_avg_pool(size: tuple[int, ...], dtype: torch.dtype, wide: bool, seed: i
         torch.testing.assert_close(mine.double(), leaf.grad, **ROUNDED[dtype])
 
 
+@pytest.mark.twin
 def test_not_a_number_and_infinities_as_torch_has_them() -> None:
     x = draw((1, 2, 6, 6), torch.float32, False, 0).clone()
     x[0, 0, 2, 3], x[0, 1] = float("nan"), float("-inf")

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from tests.ops.test_sgd_ema import SETTINGS, Flat
 from tests.ops.triton.test_dfl_decode import DEVICE
+from tests.tiers import BY_DAY, examples
 from tests.tolerances import SGD_FLOAT32
 from yolov9k.ops.sgd_ema import SCALE, Settings
 
 pytest.importorskip("triton")
+
+pytestmark = pytest.mark.interpret
 
 NAMES = ("values", "grads", "momentum", "ema", "state")
 SIZES = st.lists(st.sampled_from([0, 1, 7, 64, 1500]), min_size=3, max_size=3)
@@ -32,7 +35,8 @@ def both(flat: Flat, told: Settings = SETTINGS) -> None:
         assert torch.equal(flat.low.float(), flat.values[: flat.ends[-1]].to(flat.low.dtype).float())
 
 
-@settings(deadline=None, max_examples=25, derandomize=True)
+@pytest.mark.twin
+@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
 @given(
     st.integers(0, 2**31), SIZES, st.sampled_from([0, 3, 1100]), st.sampled_from([0.01, 10.0, math.inf]),
     st.sampled_from([0.0, 0.937]), st.sampled_from([None, torch.float16, torch.float32]), st.sampled_from([1.0, 1024.0]),
@@ -49,6 +53,7 @@ def test_the_kernels_are_the_definition(
         both(flat, told)
 
 
+@pytest.mark.twin
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 3e30])
 def test_a_gradient_that_is_not_finite_is_skipped(bad: float) -> None:
     """3e30 is a float32, its square is not: the norm decides, as the definition's does."""
@@ -65,6 +70,7 @@ def test_a_gradient_that_is_not_finite_is_skipped(bad: float) -> None:
     assert flat.state[1:].tolist() == [1.0, 1.0, 0.5, 0.0]
 
 
+@pytest.mark.twin
 def test_programs_that_take_several_blocks_miss_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole model has more blocks than programs."""
     from yolov9k.kernels import sgd_ema as kernels
@@ -74,6 +80,7 @@ def test_programs_that_take_several_blocks_miss_nothing(monkeypatch: pytest.Monk
     both(Flat(2, [3000, 4100, 999], 2500, torch.float32, torch.float16).to(DEVICE))
 
 
+@pytest.mark.twin
 def test_the_same_step_twice_is_the_same_to_the_bit() -> None:
     one, two = (Flat(3, [3000, 100, 999], 70, torch.float32).to(DEVICE) for _ in range(2))
     one.step(backend="triton")
@@ -82,6 +89,7 @@ def test_the_same_step_twice_is_the_same_to_the_bit() -> None:
         assert torch.equal(getattr(one, name), getattr(two, name)), name
 
 
+@pytest.mark.twin
 def test_a_bfloat16_copy_is_a_unit_off_at_most() -> None:
     """Triton's interpreter cuts off where a GPU rounds."""
     flat = Flat(4, [70, 80, 90], 5, torch.float32, torch.bfloat16).to(DEVICE)

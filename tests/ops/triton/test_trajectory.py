@@ -20,6 +20,8 @@ from yolov9k.models import YOLOv9
 
 pytest.importorskip("triton")
 
+pytestmark = pytest.mark.interpret
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SEEDS = {"yolov9-t": 5000, "gelan-t": 6000}
 # Interpreted, a step of yolov9-t takes half a minute: there it runs alone, in float32, for the first step and one on what that

@@ -101,7 +101,7 @@ class TrainStep:
     def _check(self, images: Tensor, boxes: Tensor, counts: Tensor) -> None:
         for name, tensor in (("images", images), ("boxes", boxes), ("counts", counts)):
             expect_device(tensor, self.flat.values, "TrainStep", name)
-        expect_shape(boxes, (len(images), None, None), "TrainStep", "boxes")
+        expect_shape(boxes, (len(images), None, self.task.target_width), "TrainStep", "boxes")
         expect_shape(counts, (len(images),), "TrainStep", "counts")
 
     @property
