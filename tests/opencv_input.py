@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yolov9k.common.arrays import FILL, Float32Array, Image
 from yolov9k.data.augment import MAX_COVER, AugmentParams, Matrix, Mosaic
-from yolov9k.data.labels import MIN_SHARE, MIN_SHARE_OUTLINED, Floats, Labels, clip, concatenate, hulls
-from yolov9k.data.letterbox import FILL, Image
+from yolov9k.data.labels import MIN_AREA_RATIO, MIN_AREA_RATIO_OUTLINED, Labels, clip, concatenate, hulls
 from yolov9k.ops.reference.augment import UNIT
 from yolov9k.ops.reference.augment_boxes import MAX_ASPECT, MIN_SIDE
 
@@ -34,8 +34,8 @@ def batch(params_list: Sequence[AugmentParams], tiles: Sequence[Tile], size: int
 def apply(params: AugmentParams, tiles: Sequence[Tile], size: int) -> Tile:
     """One params."""
     views = [_view(part, tiles, size) for part in params.mosaics]
-    image, labels = mix(*views, params.mix) if len(views) > 1 else views[0]
-    return flip(recolor(image, params.gains), labels, flip_lr=params.flip_lr, flip_ud=params.flip_ud)
+    image, labels = mix(*views, params.mix_weight) if len(views) > 1 else views[0]
+    return flip(recolor(image, params.hsv_gains), labels, flip_lr=params.flip_lr, flip_ud=params.flip_ud)
 
 
 def _view(part: Mosaic, tiles: Sequence[Tile], size: int) -> Tile:
@@ -92,15 +92,15 @@ def copy_paste(image: Image, labels: Labels, probability: float, seed: int) -> T
     return image, concatenate([labels, mirrored.chosen(keep)])
 
 
-def _cover(box: Floats, boxes: Floats) -> Floats:
+def _cover(box: Float32Array, boxes: Float32Array) -> Float32Array:
     """Share of each of `boxes` [n, 4] that `box` hides."""
     overlap = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
     areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1e-9)
-    share: Floats = overlap.clip(0).prod(1) / areas
+    share: Float32Array = overlap.clip(0).prod(1) / areas
     return share
 
 
-def _cut_out(image: Image, box: Floats, outline: Floats) -> tuple[Image, Image, tuple[int, int]]:
+def _cut_out(image: Image, box: Float32Array, outline: Float32Array) -> tuple[Image, Image, tuple[int, int]]:
     """The mirrored image within a box, the mask of the mirrored outline in it, and (left, top) of its place."""
     width = image.shape[1]
     (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
@@ -161,12 +161,12 @@ def warped(labels: Labels, matrix: Matrix, width: int, height: int) -> Labels:
     return replace(labels, boxes=boxes, points=points, lengths=lengths).chosen(keep)
 
 
-def survivors(before: Floats, after: Floats, outlined: np.ndarray) -> np.ndarray:
+def survivors(before: Float32Array, after: Float32Array, outlined: np.ndarray) -> np.ndarray:
     """Which boxes [n, 4] are still worth learning once the image's edge cut `before` down to `after` (facts)."""
     sides = after[:, 2:] - after[:, :2]
     share = sides.prod(1) / np.maximum((before[:, 2:] - before[:, :2]).prod(1), 1e-9)
     aspect = sides.max(1) / np.maximum(sides.min(1), 1e-9)
-    needed = np.where(outlined, MIN_SHARE_OUTLINED, MIN_SHARE)
+    needed = np.where(outlined, MIN_AREA_RATIO_OUTLINED, MIN_AREA_RATIO)
     return (sides > MIN_SIDE).all(1) & (aspect < MAX_ASPECT) & (share > needed)
 
 
