@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from torch.autograd import DeviceType
 
-from tests.engine.test_step import TINY
+from tests.engine_cases import TINY
 from yolov9k import create_model
 from yolov9k.common.errors import UserError
 from yolov9k.data.synthetic import generate

@@ -40,10 +40,12 @@ def run_demo(folder: str | Path, project: str | Path, epochs: int, console: Cons
     result = trainer.fit()
     weights = trainer.directory / "weights" / "best.pt"
     image = draw_beside_truth(Predictor(weights, SIZE), load_split(data, "val"), trainer.directory / "predictions.png")
-    console.print(f"AP50 {result.metrics.ap50:.3f}, AP {result.metrics.ap:.3f} on scenes that were not trained on")
+    values = result.metrics.columns()
+    ap50, ap = values["metrics/mAP_0.5"], values["metrics/mAP_0.5:0.95"]
+    console.print(f"AP50 {ap50:.3f}, AP {ap:.3f} on scenes that were not trained on")
     console.print(f"predictions (right) beside the truth (left): {image}")
     console.print(NEXT.format(weights=weights))
-    return result.metrics.ap50
+    return ap50
 
 
 def draw_beside_truth(predictor: Predictor, split: Split, path: Path, count: int = 12) -> Path:

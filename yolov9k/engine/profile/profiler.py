@@ -24,14 +24,15 @@ from yolov9k.common.errors import UserError, check_range
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import make_loader
-from yolov9k.engine.evaluate import plots
+from yolov9k.engine.profile.plots import plot_profile
 from yolov9k.engine.profile.roofline import Floors
 from yolov9k.engine.train.cuda_graphs import WARM_UP
-from yolov9k.engine.train.memory import memory_gb, synthetic_batch
-from yolov9k.engine.train.prefetch import feed
+from yolov9k.engine.train.memory import memory_gb
+from yolov9k.engine.train.prefetch import prefetch
 from yolov9k.engine.train.run_dir import make_run_directory
+from yolov9k.engine.train.setup import make_criterion
 from yolov9k.engine.train.step import TrainStep
-from yolov9k.engine.train.trainer import make_criterion
+from yolov9k.engine.train.synthetic_batch import synthetic_batch
 from yolov9k.models import YOLOv9, create_model
 
 ASSIGNER = ("claim_anchors", "resolve_claims", "weigh_anchors")  # csrc/task_aligned_assign.cuh
@@ -117,7 +118,7 @@ def run_profile(
         bytes=floors.network_bytes, peak_memory=_peak(chosen), rates=floors.rates,
     )  # fmt: skip
     (directory / "profile.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
-    plots.plot_profile(report.parts, report.stages, report.floors, _title(report), directory / "profile.png")
+    plot_profile(report.parts, report.stages, report.floors, _title(report), directory / "profile.png")
     _print(report, console or Console())
     (console or Console()).print(f"run: {directory}")
     return report
@@ -139,7 +140,7 @@ def _source(
     def endless(dtype: torch.dtype | None) -> Iterator[Case]:
         for epoch in itertools.count():
             loader.set_epoch(epoch)
-            for moved in feed(loader, device, dtype):
+            for moved in prefetch(loader, device, dtype):
                 if len(moved) == batch:  # an epoch's last may be smaller
                     yield moved.images, moved.boxes, moved.counts
 
