@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolov9k.common.arrays import Float32Array
+from yolov9k.common.arrays import FILL, Float32Array, Image
 from yolov9k.data.augment import MAX_COVER, AugmentParams, Matrix, Mosaic
-from yolov9k.data.labels import MIN_SHARE, MIN_SHARE_OUTLINED, Labels, concatenate
-from yolov9k.data.letterbox import FILL, Image
-from yolov9k.ops.augment_boxes import clip_outlines
+from yolov9k.data.labels import MIN_AREA_RATIO, MIN_AREA_RATIO_OUTLINED, Labels, clip, concatenate, hulls
 from yolov9k.ops.reference.augment import UNIT
-from yolov9k.ops.reference.augment_boxes import MAX_ASPECT, MIN_SIDE, hulls
+from yolov9k.ops.reference.augment_boxes import MAX_ASPECT, MIN_SIDE
 
 GRAY = (FILL, FILL, FILL)
 Shape = tuple[int, int]
@@ -36,8 +34,8 @@ def batch(params_list: Sequence[AugmentParams], tiles: Sequence[Tile], size: int
 def apply(params: AugmentParams, tiles: Sequence[Tile], size: int) -> Tile:
     """One params."""
     views = [_view(part, tiles, size) for part in params.mosaics]
-    image, labels = mix(*views, params.mix) if len(views) > 1 else views[0]
-    return flip(recolor(image, params.gains), labels, flip_lr=params.flip_lr, flip_ud=params.flip_ud)
+    image, labels = mix(*views, params.mix_weight) if len(views) > 1 else views[0]
+    return flip(recolor(image, params.hsv_gains), labels, flip_lr=params.flip_lr, flip_ud=params.flip_ud)
 
 
 def _view(part: Mosaic, tiles: Sequence[Tile], size: int) -> Tile:
@@ -57,7 +55,8 @@ def mosaic(tiles: Sequence[Tile], center: tuple[float, float], size: int) -> Til
         canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
         parts.append(shifted(labels, left, top))
     labels = concatenate(parts)
-    points, lengths, boxes = clip_outlines(labels.points, labels.lengths, 2 * size, 2 * size)
+    points, lengths = clip(labels.points, labels.lengths, 2 * size, 2 * size)
+    boxes = hulls(points, lengths)
     inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
     return canvas, replace(labels, boxes=boxes, points=points, lengths=lengths).chosen(inside)
 
@@ -156,18 +155,18 @@ def warped(labels: Labels, matrix: Matrix, width: int, height: int) -> Labels:
     """Seen through a 3x3 matrix in a window of width x height; objects that hardly show are dropped."""
     turned = labels.points @ matrix[:, :2].T.astype(np.float32) + matrix[:, 2].astype(np.float32)
     moved = turned[:, :2] / turned[:, 2:]
-    points, lengths, boxes = clip_outlines(moved, labels.lengths, width, height)
-    before = hulls(torch.from_numpy(moved), torch.from_numpy(labels.lengths)).numpy()
-    keep = survivors(before, boxes, labels.outlined)
+    points, lengths = clip(moved, labels.lengths, width, height)
+    boxes = hulls(points, lengths)
+    keep = survivors(hulls(moved, labels.lengths), boxes, labels.outlined)
     return replace(labels, boxes=boxes, points=points, lengths=lengths).chosen(keep)
 
 
 def survivors(before: Float32Array, after: Float32Array, outlined: np.ndarray) -> np.ndarray:
-    """Which boxes [n, 4] are still worth learning once the image's edge cut `before` down to `after`."""
+    """Which boxes [n, 4] are still worth learning once the image's edge cut `before` down to `after` (facts)."""
     sides = after[:, 2:] - after[:, :2]
     share = sides.prod(1) / np.maximum((before[:, 2:] - before[:, :2]).prod(1), 1e-9)
     aspect = sides.max(1) / np.maximum(sides.min(1), 1e-9)
-    needed = np.where(outlined, MIN_SHARE_OUTLINED, MIN_SHARE)
+    needed = np.where(outlined, MIN_AREA_RATIO_OUTLINED, MIN_AREA_RATIO)
     return (sides > MIN_SIDE).all(1) & (aspect < MAX_ASPECT) & (share > needed)
 
 

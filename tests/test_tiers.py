@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -60,9 +59,8 @@ def test_every_operator_has_every_step_of_its_proof(collected: Collected) -> Non
             assert any("test_no_kernel_spills" in node and operator in node for node, _ in nodes), f"{operator}: not compiled"
 
 
-def test_marks_are_those_of_the_configuration() -> None:
-    lines = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]["markers"]
-    assert {line.split(":")[0] for line in lines} == {*SLOW, "nightly", "twin"}
+def test_marks_are_those_of_the_configuration(pytestconfig: pytest.Config) -> None:
+    assert {*SLOW, "nightly", "twin"} <= {line.split(":")[0] for line in pytestconfig.getini("markers")}
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from tests.augment_cases import render
 from tests.tiers import examples
 from tests.tolerances import LABEL_EDGE, PASTED_EDGE, PIXEL_ROUNDING
+from yolov9k import native
+from yolov9k.common.arrays import FILL
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data import augment
-from yolov9k.data.augment import Canvas, Layer, View, Warp
+from yolov9k.data.augment import Canvas, ImageLayer, View, Warp
 from yolov9k.data.batch import collate, pack
 from yolov9k.data.dataset import Sample
-from yolov9k.data.labels import Labels, concatenate
-from yolov9k.data.letterbox import FILL
+from yolov9k.data.labels import Labels, clip, clip_outlines, concatenate, hulls
 from yolov9k.data.records import Record
-from yolov9k.ops.augment_boxes import clip_outlines
 from yolov9k.ops.reference.augment_boxes import MIN_SIDE
 
 SIZE = 64
@@ -56,7 +56,7 @@ def tile(image: np.ndarray, labels: Labels) -> tuple[np.ndarray, Record]:
 
 def alone(image: np.ndarray, labels: Labels) -> Canvas:
     """An image that is all of its canvas."""
-    return Canvas(image.shape[:2], (Layer(image, 0, 0),), labels)
+    return Canvas(image.shape[:2], (ImageLayer(image, 0, 0),), labels)
 
 
 def shown(
@@ -193,10 +193,10 @@ def test_boxes_stay_inside_and_polygons_agree(seed: int, mosaic: bool, boxes: li
     for part in params.mosaics:
         canvas = augment.copy_paste(augment.mosaic([tile(image, labels)] * 4, part.center, SIZE), part.paste, part.paste_seed)
         assert canvas.labels.lengths.sum() == len(canvas.labels.points)
-        hull = clip_outlines(canvas.labels.points, canvas.labels.lengths, *canvas.shape[::-1])[2]
+        hull = hulls(canvas.labels.points, canvas.labels.lengths)
         assert np.allclose(hull, canvas.labels.boxes, atol=PIXEL_ROUNDING)
         views.append(View(canvas, flips @ part.warp.matrix(canvas.shape, shape)))
-    image, _, seen = render(Sample(tuple(views[-2:]), params.mix, params.gains, 0, shape, shape))
+    image, _, seen = render(Sample(tuple(views[-2:]), params.mix_weight, params.hsv_gains, 0, shape, shape))
     assert image.shape == (SIZE, SIZE, 3)
     assert image.dtype == np.uint8
     assert ((seen >= -PIXEL_ROUNDING) & (seen <= SIZE + PIXEL_ROUNDING)).all()
@@ -212,7 +212,7 @@ def test_still_parameters_do_nothing(seed: int) -> None:
     assert params.mosaics == ()
     matrix = params.warp.matrix((SIZE, SIZE), (SIZE, SIZE))
     assert np.array_equal(matrix, np.eye(3))
-    after, boxes = shown(alone(image, labels), matrix, (SIZE, SIZE), params.gains, whole=True)
+    after, boxes = shown(alone(image, labels), matrix, (SIZE, SIZE), params.hsv_gains, whole=True)
     assert np.array_equal(after, image)
     assert np.allclose(boxes, labels.boxes, atol=PIXEL_ROUNDING)
 
@@ -295,11 +295,43 @@ def test_copy_paste_leaves_out_what_would_hide_others_or_has_no_outline() -> Non
 def test_clipping_cuts_outlines_exactly() -> None:
     diamond = np.array([[0, 6], [6, 0], [12, 6], [6, 12]], np.float32) - (6, 6)
     far = np.array([[-5, -5], [-1, -5], [-1, -1]], np.float32)
-    points, lengths, hulls = clip_outlines(np.concatenate([far, diamond, far]).astype(np.float32), np.array([3, 4, 3]), 10, 10)
+    points, lengths = clip(np.concatenate([far, diamond, far]).astype(np.float32), np.array([3, 4, 3]), 10, 10)
     assert lengths[0] == lengths[2] == 0
-    assert np.allclose(hulls, [[0, 0, 0, 0], [0, 0, 6, 6], [0, 0, 0, 0]])
+    assert np.allclose(hulls(points, lengths), [[0, 0, 0, 0], [0, 0, 6, 6], [0, 0, 0, 0]])
     area = cv2.contourArea(points)
     assert area == pytest.approx(18)
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(seeds, st.integers(0, 12), st.sampled_from([1.0, 7.5, 64.0]))
+def test_compiled_clipping_has_the_same_bits(seed: int, count: int, extent: float) -> None:
+    """Outlines of no, one and many points, on the edges too, in and around the rectangle, and jagged beyond the first room."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 30, count)
+    points = rng.normal(extent / 2, extent * rng.choice([0.2, 1, 9]), (lengths.sum(), 2)).astype(np.float32)
+    points[rng.random(len(points)) < 0.2] = rng.choice([0.0, extent])
+    lengths, height = lengths.astype(np.int64), extent * 0.75
+    wanted, left = clip(points, lengths, extent, height)
+    for found in (clip_outlines(points, lengths, extent, height), clip_outlines(points[::-1][::-1], lengths, extent, height)):
+        assert np.array_equal(found[0], wanted)
+        assert np.array_equal(found[1], left)
+        assert np.array_equal(found[2], hulls(wanted, left))
+
+
+def test_clipping_takes_as_much_room_as_it_needs() -> None:
+    comb = np.array([[x, (-90, 9)[i % 2]] for i in range(40) for x in (i, i)], np.float32)[1:-1]
+    slanted = comb @ np.array([[0.8, 0.6], [-0.6, 0.8]], np.float32)
+    wanted, left = clip(slanted, np.array([len(comb)]), 20, 3)
+    found, lengths, _ = clip_outlines(slanted, np.array([len(comb)]), 20, 3)
+    assert np.array_equal(found, wanted)
+    assert lengths.tolist() == left.tolist()
+
+
+@pytest.mark.skipif(not native.available(), reason="csrc/ is not built")
+def test_wrong_lengths_of_outlines_are_refused() -> None:
+    for lengths in ([4], [2, -1], [2, 2]):
+        with pytest.raises(ValueError, match="clip: lengths must not be negative, together at most the number of points"):
+            native.clip_outlines(np.zeros((3, 2), np.float32), np.array(lengths), 5, 5)
 
 
 @pytest.mark.parametrize("form", ["whole", "cut", "upside down", "read-only", "gray map"])
@@ -314,7 +346,7 @@ def test_images_that_are_lent_are_those_that_are_copied(form: str, recwarn: pyte
         image = np.broadcast_to(image[..., :1], image.shape)
     if form == "read-only":
         image.flags.writeable = mask.flags.writeable = False
-    layers = (Layer(image, 2, 3), Layer(image[:5], 20, 9, mask[:5]), Layer(image[:0], 1, 1))
+    layers = (ImageLayer(image, 2, 3), ImageLayer(image[:5], 20, 9, mask[:5]), ImageLayer(image[:0], 1, 1))
     view = View(Canvas((64, 64), layers, Labels.empty()), Warp(degrees=20, scale=0.9).matrix((64, 64), (64, 64)))
     sample = Sample((view, view), 0.6, (1.1, 0.7, 1.2), 0, (64, 64), (48, 48))
     lent, copied = collate([sample, sample]), pack([sample, sample]).augment()
