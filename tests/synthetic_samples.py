@@ -70,7 +70,7 @@ class ColorDetector(nn.Module):
     def candidates(self, maps: list[Tensor], threshold: float) -> tuple[Tensor, None]:
         return maps[0], None
 
-    def broken(self, maps: list[Tensor]) -> Tensor:
+    def nonfinite(self, maps: list[Tensor]) -> Tensor:
         return ~maps[0].isfinite().flatten(1).all(1)
 
     def to_lean(self) -> ColorDetector:

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from yolov9k.engine.train.memory import is_out_of_memory, synthetic_batch
+from yolov9k.engine.train.memory import is_out_of_memory
+from yolov9k.engine.train.synthetic_batch import synthetic_batch
 
 CLASSES = 80
 CONF, IOU = 0.001, 0.7  # thresholds of every validation

@@ -12,8 +12,8 @@ from torch import Tensor
 from yolov9k import create_model
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine import TrainStep
-from yolov9k.engine.train.memory import synthetic_batch
 from yolov9k.engine.train.reference_step import ReferenceStep
+from yolov9k.engine.train.synthetic_batch import synthetic_batch
 from yolov9k.engine.train.trainer import make_criterion
 from yolov9k.models.analysis.step_cost import step_cost
 

@@ -17,11 +17,12 @@ from yolov9k.data.letterbox import map_to_image
 from yolov9k.data.loader import Batch, Loader, make_loader
 from yolov9k.data.records import Split
 from yolov9k.data.synthetic import NAMES, generate
-from yolov9k.engine.evaluate.coco import CocoEvaluator, Metrics
 from yolov9k.engine.evaluate.validator import Criterion, validate
 from yolov9k.engine.train.trainer import make_criterion
 from yolov9k.models import YOLOv9
 from yolov9k.ops import batched_nms
+from yolov9k.tasks.detect.coco import CocoEvaluator
+from yolov9k.tasks.detect.metrics import Metrics
 
 # Images, their side and the batch: enough for a GPU to be busy, few enough for a CPU.
 SCALES = {"cpu": (32, 320, 16), "cuda": (256, 640, 32)}

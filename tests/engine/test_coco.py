@@ -18,7 +18,7 @@ from tests.support import shared
 from tests.tolerances import COCO_AP
 from yolov9k.common.errors import UserError
 from yolov9k.data.records import Record
-from yolov9k.engine.evaluate.coco import CocoEvaluator
+from yolov9k.tasks.detect.coco import CocoEvaluator
 
 OFFICIAL = {"ap": 0.50458, "ap50": 0.69697, "ap75": 0.57298}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.test_step import BOXES, COUNTS, random_images, tiny  # noqa: F401  (a fixture)
+from tests.engine_cases import BOXES, COUNTS, random_images
 from tests.host_reads import HostRead, forbidden_host_reads
 from tests.support import wide_tiles
 from yolov9k import create_model
@@ -51,7 +51,7 @@ def test_who_is_excused_may_read() -> None:
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_a_step_reads_nothing(
-    tiny: YOLOv9, amp: str, backend: str, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    tiny: YOLOv9, amp: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """Two accumulation steps and an update, in plain torch and with the kernels that a GPU runs."""
     if backend == "triton":
@@ -82,7 +82,7 @@ def test_a_whole_models_step_reads_nothing(name: str) -> None:
     assert (step.updates, step.skipped) == (1, 1)
 
 
-def test_a_step_that_reads_is_caught(tiny: YOLOv9) -> None:  # noqa: F811
+def test_a_step_that_reads_is_caught(tiny: YOLOv9) -> None:
     """As the step would be if its gradient's norm were looked at."""
 
     class Reading(DetectionLoss):

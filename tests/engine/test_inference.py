@@ -77,7 +77,7 @@ def test_candidates_give_the_detections_of_the_full_decode(
     wanted = by_full_decode(model, maps, conf, 0.6, multi, 30)
     found = detect(model, maps, conf, 0.6, multi_label=multi, agnostic=not multi, max_det=30)
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
-    assert torch.equal(model.broken(maps), ~model.decode(maps).isfinite().flatten(1).all(1))
+    assert torch.equal(model.nonfinite(maps), ~model.decode(maps).isfinite().flatten(1).all(1))
 
 
 HEAD = create_model("gelan-t", 3)  # its head alone is used
@@ -100,7 +100,7 @@ def test_what_makes_an_image_broken() -> None:
         maps = random_maps(1, len(spoilt), (4, 8), 0)
         for image, (spoil, _) in enumerate(spoilt):
             spoil(maps[level][image])
-        assert HEAD.broken(maps).tolist() == [broken for _, broken in spoilt]
+        assert HEAD.nonfinite(maps).tolist() == [broken for _, broken in spoilt]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.test_step import BOXES, COUNTS, random_images, tiny  # noqa: F401  (a fixture)
+from tests.engine_cases import BOXES, COUNTS, random_images
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import Batch, make_loader
 from yolov9k.data.synthetic import generate
 from yolov9k.engine import TrainStep
-from yolov9k.engine.train.loss_monitor import LossMonitor, find_fault
-from yolov9k.engine.train.prefetch import feed
+from yolov9k.engine.train.loss_monitor import LossMonitor, find_nonfinite
+from yolov9k.engine.train.prefetch import prefetch
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9
 
@@ -41,22 +41,23 @@ def do(watch: LossMonitor, images: Tensor) -> Tensor:
     return parts
 
 
-def test_means_are_those_of_the_finite_steps(tiny: YOLOv9, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_means_are_those_of_the_finite_steps(tiny: YOLOv9, capsys: pytest.CaptureFixture[str]) -> None:
     seen = watch(tiny)
-    assert all(map(math.isnan, seen.means))
+    assert all(map(math.isnan, seen.means.values()))
     parts = [do(seen, random_images(0)), do(seen, random_images(1) * math.nan), do(seen, random_images(2))]
     seen.finish()
     wanted = ((parts[0].float() + parts[2].float()) / 2).tolist()
-    assert seen.means == pytest.approx(wanted)
+    assert list(seen.means) == ["box", "cls", "dfl"]
+    assert list(seen.means.values()) == pytest.approx(wanted)
     assert seen.in_a_row == 0
     printed = capsys.readouterr().err
     assert "the loss is not finite at iteration 2 (images 3.jpg, 5.jpg); the step is skipped" in printed
     assert printed.count("not finite") == 1
     seen.start()
-    assert all(map(math.isnan, seen.means))
+    assert all(map(math.isnan, seen.means.values()))
 
 
-def test_too_many_in_a_row_end_the_run_with_the_images_and_the_place(tiny: YOLOv9) -> None:  # noqa: F811
+def test_too_many_in_a_row_end_the_run_with_the_images_and_the_place(tiny: YOLOv9) -> None:
     seen = watch(tiny, limit=2)
     do(seen, random_images(0) * math.nan)
     do(seen, random_images(0))
@@ -69,7 +70,7 @@ def test_too_many_in_a_row_end_the_run_with_the_images_and_the_place(tiny: YOLOv
     assert "\n" not in message
 
 
-def test_a_gradient_that_is_not_finite_is_told_from_a_loss(tiny: YOLOv9) -> None:  # noqa: F811
+def test_a_gradient_that_is_not_finite_is_told_from_a_loss(tiny: YOLOv9) -> None:
     """The loss is finite, its gradient is made to overflow on the way."""
     tiny.model[3].conv.weight.register_hook(lambda grad: grad * math.inf)  # type: ignore[union-attr]
     seen = watch(tiny, limit=1)
@@ -78,7 +79,7 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_loss(tiny: YOLOv9) -> None
     assert seen.step.skipped == 1
 
 
-def test_fp16_may_look_for_its_loss_scale(tiny: YOLOv9, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_fp16_may_look_for_its_loss_scale(tiny: YOLOv9, capsys: pytest.CaptureFixture[str]) -> None:
     """The first scale overflows in half precision until it has been halved often enough; that is no fault."""
     seen = watch(tiny.float(), limit=1, amp="fp16")
     seen.step.state[3] = 2.0**40
@@ -92,10 +93,10 @@ def test_fp16_may_look_for_its_loss_scale(tiny: YOLOv9, capsys: pytest.CaptureFi
 
 
 def fault(step: TrainStep, images: Tensor) -> str:
-    return find_fault(step, images, BOXES.to(images.dtype), COUNTS)
+    return find_nonfinite(step, images, BOXES.to(images.dtype), COUNTS)
 
 
-def test_the_fault_is_found(tiny: YOLOv9) -> None:  # noqa: F811
+def test_the_fault_is_found(tiny: YOLOv9) -> None:
     step = TrainStep(tiny, DetectionLoss(2), TrainRecipe(), "eager")
     before = {key: value.clone() for key, value in tiny.state_dict().items()}
     assert fault(step, random_images(0)) == "done anew, the last batch is finite"
@@ -114,7 +115,7 @@ def test_the_fault_is_found(tiny: YOLOv9) -> None:  # noqa: F811
     assert all(torch.equal(value, before[key]) for key, value in tiny.state_dict().items())  # looking changes nothing
 
 
-def test_running_statistics_survive_a_broken_batch(tiny: YOLOv9) -> None:  # noqa: F811
+def test_running_statistics_survive_a_broken_batch(tiny: YOLOv9) -> None:
     step = TrainStep(tiny, DetectionLoss(2), TrainRecipe(), "eager")
     step(random_images(0), BOXES.double(), COUNTS)
     before = {key: value.clone() for key, value in tiny.state_dict().items() if "running" in key}
@@ -130,7 +131,7 @@ def test_every_batch_is_fed_once_in_order(where: str, tmp_path: Path) -> None:
     split = load_split(str(data), "train")
     options = {"img_size": 64, "batch": 4, "augment": True, "workers": 0}
     loaders = [make_loader(split, TrainRecipe(), augment_on=on, **options) for on in ("worker", where)]
-    wanted, fed = list(loaders[0]), list(feed(loaders[1], torch.device("cpu")))
+    wanted, fed = list(loaders[0]), list(prefetch(loaders[1], torch.device("cpu")))
     assert [batch.indices for batch in fed] == [batch.indices for batch in wanted]
     for one, other in zip(fed, wanted, strict=True):
         assert torch.equal(one.images, other.images)

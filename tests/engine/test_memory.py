@@ -199,7 +199,8 @@ FAILING = """
 import re, resource, sys, torch
 from pathlib import Path
 from yolov9k.engine import TrainStep
-from yolov9k.engine.train.memory import explain_out_of_memory, is_out_of_memory, synthetic_batch
+from yolov9k.engine.train.memory import explain_out_of_memory, is_out_of_memory
+from yolov9k.engine.train.synthetic_batch import synthetic_batch
 from yolov9k.engine.train.trainer import make_criterion
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.models import create_model

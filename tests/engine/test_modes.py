@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.test_step import BOXES, COUNTS, random_images, tiny  # noqa: F401  (a fixture)
+from tests.engine_cases import BOXES, COUNTS, random_images
 from tests.tolerances import STEP_BY_HAND
 from yolov9k.common.device import NotRecorded, Recording
 from yolov9k.common.errors import UserError
@@ -78,7 +78,7 @@ def assert_same(one: TrainStep, other: TrainStep, exact: bool = True) -> None:
             torch.testing.assert_close(mine.state_dict()[key], value, **tolerance, msg=lambda text, key=key: f"{key}: {text}")
 
 
-def test_recorded_steps_are_the_eager_ones(tiny: YOLOv9) -> None:  # noqa: F811
+def test_recorded_steps_are_the_eager_ones(tiny: YOLOv9) -> None:
     """Two steps to an update; two sizes of image; a crowd that outgrows the boxes' room, and fewer boxes after it."""
     lines: list[str] = []
     eager, (captured, recorder) = build(tiny), recorded(tiny, lines.append)
@@ -122,7 +122,7 @@ def test_steps_are_warmed_up_on_what_is_recorded() -> None:
     assert seen["run"] == seen["record"]
 
 
-def test_results_of_earlier_steps_stay(tiny: YOLOv9) -> None:  # noqa: F811
+def test_results_of_earlier_steps_stay(tiny: YOLOv9) -> None:
     """What a caller keeps is not overwritten by the next replay."""
     captured, _ = recorded(tiny)
     parts = [captured(*case) for case in batches(10)]
@@ -131,7 +131,7 @@ def test_results_of_earlier_steps_stay(tiny: YOLOv9) -> None:  # noqa: F811
     assert all(map(torch.equal, parts, kept))
 
 
-def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(tiny: YOLOv9) -> None:  # noqa: F811
+def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(tiny: YOLOv9) -> None:
     class Refusing(Repeater):
         def record(self, step: Callable[[], Tensor]) -> Recording:
             raise NotRecorded("operation not permitted when stream is capturing")
@@ -147,7 +147,7 @@ def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(tiny: YOLOv9) 
     assert "cannot be recorded and runs eagerly: operation not permitted" in lines[-1]
 
 
-def test_the_compiled_step_is_the_eager_one(tiny: YOLOv9) -> None:  # noqa: F811
+def test_the_compiled_step_is_the_eager_one(tiny: YOLOv9) -> None:
     eager, compiled = build(tiny), build(tiny, "compiled")
     for case in batches(4, crowd={1: 3}):
         torch.testing.assert_close(compiled(*case), eager(*case), **STEP_BY_HAND)
@@ -160,7 +160,7 @@ def test_room_is_a_power_of_two(boxes: int, room: int) -> None:
     assert capacity(boxes) == room
 
 
-def test_modes_that_cannot_be_are_refused(tiny: YOLOv9) -> None:  # noqa: F811
+def test_modes_that_cannot_be_are_refused(tiny: YOLOv9) -> None:
     assert build(tiny, "auto").mode == "eager"
     with pytest.raises(UserError, match="--mode fast: expected one of auto, eager, captured, compiled"):
         build(tiny, "fast")
@@ -170,7 +170,7 @@ def test_modes_that_cannot_be_are_refused(tiny: YOLOv9) -> None:  # noqa: F811
         assert build(tiny.cuda(), "auto").mode == "captured"
 
 
-def test_a_batch_that_does_not_fit_is_named(tiny: YOLOv9) -> None:  # noqa: F811
+def test_a_batch_that_does_not_fit_is_named(tiny: YOLOv9) -> None:
     step = build(tiny)
     x = random_images(0)
     with pytest.raises(ValueError, match=r"TrainStep: boxes must have shape \[2, \*, 5\], got \[2, 1, 6\]"):
@@ -182,7 +182,7 @@ def test_a_batch_that_does_not_fit_is_named(tiny: YOLOv9) -> None:  # noqa: F811
     assert (step.iteration, step.waiting) == (0, 0)
 
 
-def test_a_run_goes_on_from_its_state(tiny: YOLOv9) -> None:  # noqa: F811
+def test_a_run_goes_on_from_its_state(tiny: YOLOv9) -> None:
     """Model, average and state brought into a fresh step: as if it had never stopped."""
     straight, first = build(tiny), build(tiny)
     work = batches(8)

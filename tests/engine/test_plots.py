@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from tests import synthetic_samples
 from yolov9k.common.errors import UserError
 from yolov9k.data.draw import class_color, draw_boxes, mosaic, text_color
-from yolov9k.engine.evaluate import plots
-from yolov9k.engine.evaluate.coco import CocoEvaluator, Metrics
+from yolov9k.engine.train.plots import plot_results, read_results
+from yolov9k.tasks import DetectTask
+from yolov9k.tasks.detect import plots
+from yolov9k.tasks.detect.coco import CocoEvaluator
+from yolov9k.tasks.detect.metrics import Metrics
 
 COLUMNS = (
     "epoch,time,train/box_loss,train/cls_loss,train/dfl_loss,metrics/precision,metrics/recall,metrics/mAP_0.5,"
@@ -48,22 +51,22 @@ def test_results(tmp_path: Path, epochs: int) -> None:
     rows = [f"{e},{e},3,2,1,.1,.2,.3,.2,{'' if e % 2 else 3},,nan,{0.01 / (e + 1)},90,1.5" for e in range(epochs)]
     path = tmp_path / "results.csv"
     path.write_text("\n".join([COLUMNS, *rows]) + "\n")
-    plots.plot_results(path, tmp_path / "results.png")
+    plot_results(path, tmp_path / "results.png", DetectTask())
     assert written(tmp_path / "results.png").shape == (975, 1800, 3)
-    assert np.isnan(plots.read_results(path)["val/dfl_loss"]).all()
+    assert np.isnan(read_results(path)["val/dfl_loss"]).all()
 
 
 def test_results_of_another_making(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     path.write_text("  epoch,  train/box_loss\n 0, 1.5\n 1, n/a\n")  # padded, as other trainers write them
-    plots.plot_results(path, tmp_path / "results.png")
+    plot_results(path, tmp_path / "results.png", DetectTask())
     written(tmp_path / "results.png")
-    assert plots.read_results(path)["train/box_loss"][0] == 1.5
+    assert read_results(path)["train/box_loss"][0] == 1.5
     path.write_text(COLUMNS + "\n")
     with pytest.raises(UserError, match=r"results\.csv: no finished epoch"):
-        plots.plot_results(path, tmp_path / "none.png")
+        plot_results(path, tmp_path / "none.png", DetectTask())
     with pytest.raises(UserError, match="cannot read"):
-        plots.plot_results(tmp_path / "missing.csv", tmp_path / "none.png")
+        plot_results(tmp_path / "missing.csv", tmp_path / "none.png", DetectTask())
 
 
 @pytest.mark.parametrize("classes", [2, 45])
@@ -109,7 +112,7 @@ def test_threads_may_plot(tmp_path: Path) -> None:
 def test_pyplot_stays_out() -> None:
     """It holds every figure for good and belongs to whoever plots interactively; a process that nothing else has filled."""
     program = (
-        "import sys, yolov9k.engine.evaluate.plots, yolov9k.engine.train.trainer; sys.exit('matplotlib.pyplot' in sys.modules)"
+        "import sys, yolov9k.tasks.detect.plots, yolov9k.engine.train.trainer; sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.engine_cases import BOXES, COUNTS, random_images
 from tests.support import fill, golden_weights, shared
 from tests.tolerances import ACCUMULATED, ROUNDING_CLOUD, STEP_BY_HAND, TRAJECTORY
 from yolov9k import create_model
@@ -21,35 +21,6 @@ from yolov9k.engine.train.schedule import Schedule, settings
 from yolov9k.losses import DetectionLoss
 from yolov9k.losses.detection import pad_targets
 from yolov9k.models import YOLOv9
-
-TINY = """
-nc: 2
-depth_multiple: 1.0
-width_multiple: 1.0
-backbone:
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [8, 3, 2]]
-  - [-1, 1, Conv, [8, 3, 2]]
-head:
-  - [[2, 3, 4], 1, DDetect, [nc]]
-"""
-ROWS = torch.tensor([[0, 1, 0.4, 0.5, 0.6, 0.7], [1, 0, 0.6, 0.4, 0.5, 0.5]])
-BOXES, COUNTS = pad_targets(ROWS, 2)
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> YOLOv9:
-    """A detector of five convolutions, in float64 so that the arithmetic by hand has no rounding to excuse."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
-    torch.manual_seed(0)
-    return create_model(str(path), 2).double().train()
-
-
-def random_images(seed: int, batch: int = 2) -> Tensor:
-    return torch.rand(batch, 3, 64, 64, generator=torch.Generator().manual_seed(seed)).double()
 
 
 def gradients(model: YOLOv9, images: Tensor, boxes: Tensor = BOXES, counts: Tensor = COUNTS) -> dict[str, np.ndarray]:

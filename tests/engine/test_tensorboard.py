@@ -13,6 +13,7 @@ from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.synthetic import generate
 from yolov9k.engine.train.run_dir import Results
 from yolov9k.engine.train.trainer import Trainer
+from yolov9k.tasks import DetectTask
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -34,11 +35,11 @@ def test_every_epochs_numbers_are_logged(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_shows_no_epoch_twice(tmp_path: Path) -> None:
-    first = Results(tmp_path / "results.csv")
+    first = Results(tmp_path / "results.csv", DetectTask())
     for epoch in range(3):
         first.add({"epoch": epoch, "time": 1.0, "val/box_loss": math.inf})
     first.close()
-    again = Results(tmp_path / "results.csv", first=2)
+    again = Results(tmp_path / "results.csv", DetectTask(), first=2)
     again.add({"epoch": 2, "time": 9.0})
     again.close()
     log = event_accumulator.EventAccumulator(str(tmp_path)).Reload()

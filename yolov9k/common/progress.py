@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
-def progress_bar(shown: bool = True) -> Progress:
-    """A bar on stderr that goes when it is done."""
-    times = TimeElapsedColumn(), TimeRemainingColumn()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
+def progress_bar(shown: bool = True, console: Console | None = None, *, note: bool = False) -> Progress:
+    """A bar on the console, stderr where none is given, that goes when it is done.
+
+    note: tasks have a field `note`, which stands behind the bar in place of the time that has passed.
+    """
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [] if note else [TimeElapsedColumn()]
+    columns += [TimeRemainingColumn()]
+    columns += [TextColumn("{task.fields[note]}")] if note else []
+    return Progress(*columns, console=console or Console(stderr=True), transient=True, disable=not shown)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from yolov9k.common.errors import check_range
+from yolov9k.config.command_options import DemoOptions
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split
 from yolov9k.data.draw import draw_boxes, mosaic
@@ -26,24 +26,25 @@ NEXT = """what to type next, for your own data:
   yolov9k predict --weights {weights} --source path/to/images"""
 
 
-def run_demo(folder: str | Path, project: str | Path, epochs: int, console: Console, scenes: int) -> float:
-    """Generate, train, evaluate, draw; returns AP50 on scenes that were not trained on: a fifth of `scenes` more."""
-    check_range("epochs", epochs, 1)
-    check_range("scenes", scenes, 1)
-    data = generate(folder, train=scenes, val=max(scenes // 5, 1), size=SIZE)
+def run_demo(demo: DemoOptions, console: Console) -> float:
+    """Generate, train, evaluate, draw; returns AP50 on scenes that were not trained on: a fifth of `demo.scenes` more."""
+    demo.check()
+    data = generate(demo.folder, train=demo.scenes, val=max(demo.scenes // 5, 1), size=SIZE)
     console.print(f"generated scenes: {data.parent}")
     options = TrainOptions(
-        data=str(data), cfg="yolov9-t", img=SIZE, batch=16, epochs=epochs, hyp="demo", workers=1, project=str(project),
+        data=str(data), cfg="yolov9-t", img=SIZE, batch=16, epochs=demo.epochs, hyp="demo", workers=1, project=demo.project,
         name="demo", close_mosaic=0, cache="ram",
     )  # fmt: skip
     trainer = Trainer(options, console)
     result = trainer.fit()
     weights = trainer.directory / "weights" / "best.pt"
     image = draw_beside_truth(Predictor(weights, SIZE), load_split(data, "val"), trainer.directory / "predictions.png")
-    console.print(f"AP50 {result.metrics.ap50:.3f}, AP {result.metrics.ap:.3f} on scenes that were not trained on")
+    values = result.metrics.columns()
+    ap50, ap = values["metrics/mAP_0.5"], values["metrics/mAP_0.5:0.95"]
+    console.print(f"AP50 {ap50:.3f}, AP {ap:.3f} on scenes that were not trained on")
     console.print(f"predictions (right) beside the truth (left): {image}")
     console.print(NEXT.format(weights=weights))
-    return result.metrics.ap50
+    return ap50
 
 
 def draw_beside_truth(predictor: Predictor, split: Split, path: Path, count: int = 12) -> Path:

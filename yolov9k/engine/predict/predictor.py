@@ -3,81 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from yolov9k.common.arrays import Image
 from yolov9k.common.device import autocast, pick_device
 from yolov9k.common.errors import UserError, check_range
 from yolov9k.common.timing import Clock, Speed
-from yolov9k.data.draw import class_name, draw_boxes
-from yolov9k.data.letterbox import letterbox, map_to_image, rounded_size
-from yolov9k.engine.inference import detect, exact, inference_form, to_input
+from yolov9k.data.letterbox import letterbox, rounded_size
+from yolov9k.engine.inference import inference_form, to_input
 from yolov9k.engine.predict.sources import Frame, Source, open_source
 from yolov9k.models import YOLOv9
 from yolov9k.models.checkpoints import load
+from yolov9k.tasks import DecodeOptions, Result, task_of
 
 Arrays = Image | Sequence[Image]
-
-
-@dataclass
-class Result:
-    """What was found in one image, best first.
-
-    image: uint8 [H, W, 3] BGR, as it was read; boxes: float32 [n, 4] x1 y1 x2 y2 in its pixels; scores: float32 [n];
-    classes: int64 [n]. frame: the number in a video, from 0, else None.
-    """
-
-    path: Path
-    image: Image = field(repr=False)
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    classes: NDArray[np.int64]
-    names: Sequence[str] = field(repr=False)
-    frame: int | None = None
-    source: Frame | None = field(default=None, repr=False)
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def draw(self, *, labels: bool = True, confidences: bool = True, line_width: int | None = None) -> Image:
-        """A copy of the image with the boxes on it."""
-        return draw_boxes(
-            self.image.copy(), self.boxes, self.classes, self.names, self.scores,
-            labels=labels, confidences=confidences, line_width=line_width,
-        )  # fmt: skip
-
-    def to_yolo_text(self, conf: bool = False) -> str:
-        """A line for each box: class, center x, center y, width, height as shares of the image, score if `conf`."""
-        height, width = self.image.shape[:2]
-        low, high = self.boxes[:, :2].astype(np.float64), self.boxes[:, 2:].astype(np.float64)
-        rows = np.hstack([(low + high) / 2, high - low]) / [width, height, width, height]
-        lines = []
-        for index, row, score in zip(self.classes, rows, self.scores, strict=True):
-            values = [*row, score] if conf else row
-            lines.append(" ".join([str(int(index)), *(f"{value:.6f}" for value in values)]) + "\n")
-        return "".join(lines)
-
-    def to_json(self) -> dict[str, Any]:
-        """Ready for json.dumps: path, frame, width, height, detections (class, name, score, box x1 y1 x2 y2 in px)."""
-        rows = zip(self.classes, self.scores, self.boxes, strict=True)
-        detections = [
-            {
-                "class": int(index),
-                "name": class_name(self.names, int(index)),
-                "score": round(float(score), 5),
-                "box": [round(float(value), 3) for value in box],
-            }
-            for index, score, box in rows
-        ]
-        height, width = self.image.shape[:2]
-        return {"path": str(self.path), "frame": self.frame, "width": width, "height": height, "detections": detections}
 
 
 class Predictor:
@@ -112,8 +54,9 @@ class Predictor:
         self.model = inference_form(loaded, self.device, channels_last=channels_last)
         self.names = list(self.model.names)
         self.img_size = rounded_size(img_size, "--img", self.model.stride)
-        self.conf, self.iou, self.agnostic, self.max_det = conf, iou, agnostic, max_det
-        self.classes = None if classes is None else [_class_index(c, self.names) for c in classes]
+        self.task = task_of(self.model)
+        chosen = None if classes is None else [_class_index(c, self.names) for c in classes]
+        self.options = DecodeOptions(conf, iou, max_det, chosen, agnostic)
         self.amp, self.batch, self.channels_last = amp, batch, channels_last
         self.clock, self.images = Clock(self.device), 0
 
@@ -155,21 +98,14 @@ class Predictor:
         with self.clock.phase("inference"), autocast(self.device, self.amp):
             maps = self.model.branches(x, main_only=True)[-1]
         with self.clock.phase("postprocess"):
-            kept = detect(
-                self.model, exact(maps), self.conf, self.iou,
-                classes=self.classes, agnostic=self.agnostic, max_det=self.max_det,
-            )  # fmt: skip
-            detections, counts = kept.detections.cpu(), kept.counts.tolist()
-            _, gain, pad = fitted[0]
-            results = [self._result(f, rows[:n], gain, pad) for f, rows, n in zip(frames, detections, counts, strict=True)]
+            found, counts = self.task.decode(self.model, maps, self.options)
+            rows, (_, gain, pad) = found.cpu(), fitted[0]
+            results = [
+                self.task.result(frame, mine[:n], gain, pad, self.names)
+                for frame, mine, n in zip(frames, rows, counts.tolist(), strict=True)
+            ]
         self.images += len(frames)
         return results
-
-    def _result(self, frame: Frame, rows: Tensor, gain: float, pad: tuple[int, int]) -> Result:
-        height, width = frame.image.shape[:2]
-        boxes = map_to_image(rows[:, :4], gain, pad, (height, width)).float().numpy()
-        scores, classes = rows[:, 4].float().numpy(), rows[:, 5].long().numpy()
-        return Result(frame.path, frame.image, boxes, scores, classes, self.names, frame.index, frame)
 
 
 def _class_index(wanted: int | str, names: Sequence[str]) -> int:

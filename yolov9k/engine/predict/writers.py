@@ -15,9 +15,9 @@ from yolov9k.common.errors import UserError, check_range
 from yolov9k.common.files import write_json
 from yolov9k.common.progress import progress_bar
 from yolov9k.common.timing import Speed
-from yolov9k.data.draw import class_name
-from yolov9k.engine.predict.predictor import Predictor, Result
+from yolov9k.engine.predict.predictor import Predictor
 from yolov9k.engine.predict.sources import Source, open_source
+from yolov9k.tasks import Result
 
 THICKEST = 100  # pixels of a box's line
 _WRITABLE = frozenset({".bmp", ".jpeg", ".jpg", ".jpe", ".png", ".tif", ".tiff", ".webp"})
@@ -25,7 +25,7 @@ _WRITABLE = frozenset({".bmp", ".jpeg", ".jpg", ".jpe", ".png", ".tif", ".tiff",
 
 @dataclass
 class Summary:
-    """What a prediction found and wrote. counts: detections by class name, most frequent first; files: the media."""
+    """What a prediction found and wrote. counts: what was found by class name, most frequent first; files: the media."""
 
     images: int = 0
     videos: int = 0
@@ -97,7 +97,7 @@ class _Writer:
     def __init__(self, out: Path, draw: _Drawing | None, *, txt: bool, conf: bool, keep_json: bool) -> None:
         self.out, self.draw, self.txt, self.conf = out, draw, txt, conf
         self.rows: list[dict[str, Any]] | None = [] if keep_json else None
-        self.counts: Counter[int] = Counter()
+        self.counts: Counter[str] = Counter()
         self.summary = Summary()
         self._stems, self._label_stems = _Names(), _Names()
         self._video: _VideoFile | None = None
@@ -107,7 +107,7 @@ class _Writer:
             (out / "labels").mkdir(exist_ok=True)
 
     def add(self, result: Result) -> None:
-        self.counts.update(map(int, result.classes))
+        self.counts.update(result.found())
         self.summary.frames += 1
         if result.frame is None:
             self._add_image(result)
@@ -141,7 +141,7 @@ class _Writer:
             return
         image = self.draw(result)
         if self._video is None:
-            fps = (result.source.fps if result.source else None) or 25.0
+            fps = getattr(getattr(result, "source", None), "fps", None) or 25.0
             self._video = _VideoFile(self.out / f"{self._video_stem}.mp4", fps, image)
         self._video.add(image)
 
@@ -155,7 +155,7 @@ class _Writer:
         """Empty where nothing was found: that tells an image without objects from one that was not looked at."""
         if self.txt:
             path = self.out / "labels" / f"{self._label_stems.claim(stem)}.txt"
-            _write(path, result.to_yolo_text(self.conf).encode())
+            _write(path, result.to_text(self.conf).encode())
 
     def close(self) -> None:
         """Finish the last video and write the JSON."""
@@ -212,5 +212,5 @@ def predict_to_folder(
             writer.close()
     summary = writer.summary
     summary.skipped, summary.speed = list(found.skipped), predictor.speed
-    summary.counts = {class_name(predictor.names, index): n for index, n in writer.counts.most_common()}
+    summary.counts = dict(writer.counts.most_common())
     return summary

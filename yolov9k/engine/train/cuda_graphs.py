@@ -64,7 +64,7 @@ class Graphs:
 
     def _static(self, shape: Any, images: Tensor, boxes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if shape not in self._inputs:
-            room = boxes.new_zeros(len(boxes), self.capacity, 5)
+            room = boxes.new_zeros(len(boxes), self.capacity, boxes.shape[2])
             self._inputs[shape] = (torch.empty_like(images), room, torch.zeros_like(counts))
         return self._inputs[shape]
 

@@ -40,15 +40,15 @@ class LossMonitor:
 
     def start(self) -> None:
         """Begin an epoch's means."""
-        self._sum, self._count = [0.0, 0.0, 0.0], 0
+        self._sum, self._count = [0.0] * len(self.step.task.losses), 0
 
     @property
-    def means(self) -> list[float]:
-        """Mean box, class and dfl loss of the epoch so far, NaN where none was finite."""
-        return [part / self._count if self._count else math.nan for part in self._sum]
+    def means(self) -> dict[str, float]:
+        """Mean of each of the task's losses in the epoch so far, by name, NaN where none was finite."""
+        return self.step.task.loss_values([part / self._count if self._count else math.nan for part in self._sum])
 
     def add(self, parts: Tensor, batch: Batch) -> None:
-        """Note the loss parts [3] of the step that was given `batch`."""
+        """Note the loss parts of the step that was given `batch`."""
         self._batch = batch
         figures = torch.cat((parts.float(), self.step.state.float()))
         self._figures.give((self.step.iteration, batch.indices), figures)
@@ -58,15 +58,16 @@ class LossMonitor:
         self._figures.finish()
 
     def _judge(self, step: tuple[int, Sequence[int]], figures: Tensor) -> None:
-        parts, state = figures[:3].tolist(), figures[3:].tolist()
-        fault = self._fault(parts, state)
+        number = len(self.step.task.losses)
+        parts, state = figures[:number].tolist(), figures[number:].tolist()
+        error = self._error(parts, state)
         if all(map(math.isfinite, parts)):
             self._sum, self._count = [a + b for a, b in zip(self._sum, parts, strict=True)], self._count + 1
-        self.in_a_row = self.in_a_row + 1 if fault else 0
-        if fault:
-            self._complain(fault, *step)
+        self.in_a_row = self.in_a_row + 1 if error else 0
+        if error:
+            self._warn(error, *step)
 
-    def _fault(self, parts: list[float], state: list[float]) -> str:
+    def _error(self, parts: list[float], state: list[float]) -> str:
         """What of a step is not finite, empty where nothing is wrong."""
         left_out, self.skipped = int(state[SKIPPED]) - self.skipped, int(state[SKIPPED])
         settling = self.step.dtype == torch.float16 and state[SCALE] >= 1
@@ -74,19 +75,19 @@ class LossMonitor:
             return "loss"
         return "gradient" if left_out > 0 and not settling else ""
 
-    def _complain(self, fault: str, iteration: int, indices: Sequence[int]) -> None:
+    def _warn(self, error: str, iteration: int, indices: Sequence[int]) -> None:
         files = ", ".join(self.records[i].path.name for i in indices[:SHOWN]) + (", ..." if len(indices) > SHOWN else "")
-        warn(f"the {fault} is not finite at iteration {iteration} (images {files}); the step is skipped")
+        warn(f"the {error} is not finite at iteration {iteration} (images {files}); the step is skipped")
         if self.in_a_row >= self.limit:
             assert self._batch is not None
-            place = find_fault(self.step, self._batch.images, self._batch.boxes, self._batch.counts)
+            place = find_nonfinite(self.step, self._batch.images, *self.step.task.targets(self._batch))
             raise UserError(
-                f"the {fault} was not finite for {self.in_a_row} iterations in a row; {place}; images {files}; lower lr0 "
+                f"the {error} was not finite for {self.in_a_row} iterations in a row; {place}; images {files}; lower lr0 "
                 f"({self.step.recipe.lr0}) or train with --amp off; {self.last_good} is the last good state"
             )
 
 
-def find_fault(step: TrainStep, images: Tensor, boxes: Tensor, counts: Tensor) -> str:
+def find_nonfinite(step: TrainStep, images: Tensor, boxes: Tensor, counts: Tensor) -> str:
     """Where a batch first stops being finite: a tensor of the model, the images, a layer, the loss or a gradient."""
     twin = copy.deepcopy(step.model).use("reference")
     for key, value in twin.state_dict().items():
@@ -95,22 +96,22 @@ def find_fault(step: TrainStep, images: Tensor, boxes: Tensor, counts: Tensor) -
     images = to_float(images).to(memory_format=step.memory_format)
     if not images.isfinite().all():
         return "the images are not finite"
-    broken: list[str] = []
+    nonfinite: list[str] = []
     names = {module: name for name, module in twin.named_modules()}
 
     def look(module: nn.Module, _: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and not broken and not output.isfinite().all():
-            broken.append(f"{names[module]} ({type(module).__name__}) is the first layer whose output is not finite")
+        if isinstance(output, Tensor) and not nonfinite and not output.isfinite().all():
+            nonfinite.append(f"{names[module]} ({type(module).__name__}) is the first layer whose output is not finite")
 
     for module in twin.modules():
         module.register_forward_hook(look)
     with autocast_to(step.device, step.dtype):
         branches = twin(images)
-    if broken:
-        return broken[0]
+    if nonfinite:
+        return nonfinite[0]
     total, parts = step.criterion(branches, (boxes, counts))
     if not parts.isfinite().all():
-        return f"every layer is finite, the loss is not: box, class, dfl {[round(p, 3) for p in parts.tolist()]}"
+        return f"every layer is finite, the loss is not: {step.task.loss_text(step.task.loss_values(parts.tolist()), ', ')}"
     total.backward()  # type: ignore[no-untyped-call]
     for key, parameter in reversed(list(twin.named_parameters())):  # as the gradient travels
         if parameter.grad is not None and not parameter.grad.isfinite().all():

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from yolov9k.common.device import (
     AMP,
@@ -32,10 +31,11 @@ from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.cuda_graphs import WARM_UP
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.engine.train.step import TrainStep
-from yolov9k.losses import DetectionLoss
+from yolov9k.engine.train.synthetic_batch import synthetic_batch
 from yolov9k.models import YOLOv9
-from yolov9k.models.analysis.live_bytes import BOXES, step_bytes
+from yolov9k.models.analysis.live_bytes import step_bytes
 from yolov9k.ops import available
+from yolov9k.tasks import Criterion
 
 SHARE = 0.85  # of what is free: allocators split blocks, images wait in queues, validation has maps of its own
 COUNTED = (16, 32)  # batches that are counted on shapes, a line through both gives the rest
@@ -69,14 +69,14 @@ class Footprint(NamedTuple):
         return self.states + self.fixed + batch * self.image
 
 
-class Pick(NamedTuple):
+class BatchChoice(NamedTuple):
     """A batch and the line that says why."""
 
     batch: int
     reason: str
 
 
-def footprint(model: YOLOv9, criterion: DetectionLoss, img_size: int, amp: str = "off") -> Footprint:
+def footprint(model: YOLOv9, criterion: Criterion, img_size: int, amp: str = "off") -> Footprint:
     """An estimate from shapes alone, for the model's device; checkpointed as the model is."""
     weights, learning = _bytes(model.state_dict().values()), _bytes(p for p in model.parameters() if p.requires_grad)
     low = AMP[amp]
@@ -84,7 +84,7 @@ def footprint(model: YOLOv9, criterion: DetectionLoss, img_size: int, amp: str =
     copies = sum(p.numel() for p in model.parameters()) * dtype.itemsize if low else 0
     cuda = is_cuda(model_device(model))
     backend = "triton" if cuda and "triton" in available("conv_bn_silu") else "reference"
-    loss = copy.copy(criterion)
+    loss: Any = copy.copy(criterion)
     loss.backend = "reference"
     counted = None if cuda and "triton" in available("detection_loss") else loss
     few, many = COUNTED  # of one or two images the peak lies elsewhere
@@ -103,9 +103,9 @@ def batch_sizes(nominal: int, most: int) -> list[int]:
 
 
 def pick_batch(
-    model: YOLOv9, criterion: DetectionLoss, recipe: TrainRecipe, img_size: int, device: torch.device, *, amp: str = "off",
+    model: YOLOv9, criterion: Criterion, recipe: TrainRecipe, img_size: int, device: torch.device, *, amp: str = "off",
     images: int | None = None, share: float = SHARE, **step_options: Any,
-) -> Pick:  # fmt: skip
+) -> BatchChoice:  # fmt: skip
     """The largest batch whose step fits in a share of the free memory; never more than the images or the nominal batch.
 
     On CUDA real steps of a copy of the model are run, at two small batches and then at the chosen one; on a CPU the memory
@@ -126,7 +126,9 @@ def pick_batch(
             f"{device}; give a smaller --img, --checkpoint or a smaller model"
         ) from None
     bound = f"; more would exceed {_bound(recipe, images)}" if batch == sizes[-1] else ""
-    return Pick(batch, f"--batch auto: {batch} images of {img_size} px, {how}: {line}, {share:.0%} of what is free{bound}")
+    return BatchChoice(
+        batch, f"--batch auto: {batch} images of {img_size} px, {how}: {line}, {share:.0%} of what is free{bound}"
+    )
 
 
 def _bound(recipe: TrainRecipe, images: int | None) -> str:
@@ -165,7 +167,7 @@ class _Trials:
     def __init__(
         self,
         model: YOLOv9,
-        criterion: DetectionLoss,
+        criterion: Criterion,
         recipe: TrainRecipe,
         img_size: int,
         amp: str,
@@ -199,17 +201,6 @@ def trial_schedule(recipe: TrainRecipe, batch: int) -> tuple[TrainRecipe, Schedu
 def trial_sizes(batch: int, schedule: Schedule) -> list[int]:
     """Batches of all kinds that a run has: those of several updates, and an epoch's smaller last one."""
     return [batch] * (TRIAL_UPDATES * schedule.accumulate) + [batch - 1] * (batch > 1)
-
-
-def synthetic_batch(batch: int, img_size: int, classes: int, device: torch.device, seed: int = 0) -> tuple[Tensor, ...]:
-    """Noise uint8 [B, 3, S, S], boxes [B, G, 5] (class, cx, cy, w, h normalized) and counts [B], all within the image."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (batch, 3, img_size, img_size), generator=generator, dtype=torch.uint8)
-    centers = 0.2 + 0.6 * torch.rand(batch, BOXES, 2, generator=generator)
-    sides = 0.02 + 0.3 * torch.rand(batch, BOXES, 2, generator=generator)
-    labels = torch.randint(0, classes, (batch, BOXES, 1), generator=generator).float()
-    boxes = torch.cat((labels, centers, sides), -1)
-    return images.to(device), boxes.to(device), torch.full((batch,), BOXES).to(device)
 
 
 def free_memory(device: torch.device) -> int:
@@ -247,7 +238,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def explain_out_of_memory(
-    error: BaseException, model: YOLOv9, criterion: DetectionLoss, batch: int, img_size: int, *, amp: str = "off",
+    error: BaseException, model: YOLOv9, criterion: Criterion, batch: int, img_size: int, *, amp: str = "off",
     recipe: TrainRecipe | None = None,
 ) -> UserError:  # fmt: skip
     """What a step that ran out of memory had allocated, and what to change. What the failed step still holds is let go."""
@@ -270,7 +261,7 @@ def explain_out_of_memory(
 
 def _advice(
     model: YOLOv9,
-    criterion: DetectionLoss,
+    criterion: Criterion,
     cost: Footprint,
     room: int,
     batch: int,

@@ -11,7 +11,7 @@ from yolov9k.data.batch import Batch
 from yolov9k.data.loader import Loader
 
 
-def feed(loader: Loader, device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Batch]:
+def prefetch(loader: Loader, device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Batch]:
     """The loader's batches on `device`.
 
     A GPU fetches them from page-locked memory on a stream of its own, a batch ahead, and augments them there where the

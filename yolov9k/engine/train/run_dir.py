@@ -12,14 +12,14 @@ from typing import Any
 import yaml
 
 from yolov9k.common.errors import UserError
+from yolov9k.tasks import Task
 
-COLUMNS = (
-    "epoch", "time",
-    "train/box_loss", "train/cls_loss", "train/dfl_loss",
-    "metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95",
-    "val/box_loss", "val/cls_loss", "val/dfl_loss",
-    "lr/pg0", "images_per_s", "memory_gb",
-)  # fmt: skip
+FIRST_COLUMNS, LAST_COLUMNS = ("epoch", "time"), ("lr/pg0", "images_per_s", "memory_gb")
+
+
+def columns(task: Task) -> tuple[str, ...]:
+    """Columns of results.csv: the epoch and its seconds, the task's losses and metrics, then what every task has."""
+    return (*FIRST_COLUMNS, *task.columns(), *LAST_COLUMNS)
 
 
 @contextmanager
@@ -72,14 +72,14 @@ class Results:
     Lines from `first` on are dropped, since a resumed run writes them anew.
     """
 
-    def __init__(self, path: Path, first: int = 0) -> None:
-        self.path = path
+    def __init__(self, path: Path, task: Task, first: int = 0) -> None:
+        self.path, self.columns = path, columns(task)
         kept: list[dict[str, str]] = []
         if first and path.exists():
             with path.open(newline="") as file:
                 kept = [row for row in csv.DictReader(file) if int(row["epoch"]) < first]
         with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(kept)
         self._board = _tensorboard(path.parent, first)
@@ -88,7 +88,8 @@ class Results:
         """Append one epoch's line; a missing or non-finite value is left empty."""
         known = {key: value for key, value in row.items() if math.isfinite(value)}
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow({key: f"{known[key]:.6g}" if key in known else "" for key in COLUMNS})
+            cells = {key: f"{known[key]:.6g}" if key in known else "" for key in self.columns}
+            csv.DictWriter(file, self.columns).writerow(cells)
         if self._board is not None:
             for key in known.keys() - {"epoch"}:
                 self._board.add_scalar(key, known[key], int(row["epoch"]))

@@ -13,17 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yolov9k.common.device import AMP, GraphRecorder, NotRecorded, autocast_to, is_cuda
+from yolov9k.common.device import AMP, GraphRecorder, NotRecorded, autocast_to, is_cuda, model_device
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.cuda_graphs import Graphs, capacity
 from yolov9k.engine.train.flat_storage import FlatStorage
 from yolov9k.engine.train.schedule import FIRST_SCALE, Phase, Schedule, settings
-from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9
 from yolov9k.ops.checks import expect_device, expect_shape
 from yolov9k.ops.library import label
 from yolov9k.ops.sgd_ema import NORM, SCALE, SETTINGS, SKIPPED, STATE, UPDATES, sgd_ema
+from yolov9k.tasks import Criterion, task_of
 
 _log = logging.getLogger(__name__).info
 MODES = ("auto", "eager", "captured", "compiled")
@@ -32,8 +32,9 @@ MODES = ("auto", "eager", "captured", "compiled")
 class TrainStep:
     """Trains `model` step by step.
 
-    Call it with images [B, 3, H, W] (uint8, or floating 0..1), boxes [B, G, 5] (class, cx, cy, w, h normalized) and counts
-    [B], all on the model's device; it returns the loss parts [3] (box, class, dfl) as a device tensor, without waiting.
+    Call it with images [B, 3, H, W] (uint8, or floating 0..1), the task's targets (for detection boxes [B, G, 5]: class, cx,
+    cy, w, h normalized) and their counts [B], all on the model's device; it returns the loss parts, one for each of the
+    task's losses (box, class, dfl), as a device tensor, without waiting.
     `model` and `ema` are the weights: the model's tensors move into flat storage, so move it to its device before.
 
     mode: "eager"; "captured": the whole step as a CUDA graph, one for each shape of batch; "compiled": network and loss by
@@ -47,7 +48,7 @@ class TrainStep:
     def __init__(
         self,
         model: YOLOv9,
-        criterion: DetectionLoss,
+        criterion: Criterion,
         recipe: TrainRecipe,
         mode: str = "auto",
         *,
@@ -58,7 +59,7 @@ class TrainStep:
         log: Callable[[str], object] = _log,
     ) -> None:
         self.model, self.criterion, self.recipe, self.schedule, self.log = model, criterion, recipe, schedule, log
-        self.device = next(model.parameters()).device
+        self.task, self.device = task_of(model), model_device(model)
         self.mode, self.dtype = choose_mode(mode, self.device), AMP[amp]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
@@ -100,7 +101,7 @@ class TrainStep:
     def _check(self, images: Tensor, boxes: Tensor, counts: Tensor) -> None:
         for name, tensor in (("images", images), ("boxes", boxes), ("counts", counts)):
             expect_device(tensor, self.flat.values, "TrainStep", name)
-        expect_shape(boxes, (len(images), None, 5), "TrainStep", "boxes")
+        expect_shape(boxes, (len(images), None, None), "TrainStep", "boxes")
         expect_shape(counts, (len(images),), "TrainStep", "counts")
 
     @property

@@ -6,104 +6,36 @@ import gc
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 from torch import Tensor
 
 from yolov9k.common.errors import UserError
 from yolov9k.common.files import write_json
+from yolov9k.data.batch import Batch
+from yolov9k.data.letterbox import map_to_image
 from yolov9k.data.records import Record
-from yolov9k.engine.evaluate.ground_truth import GroundTruth, read_coco_ground_truth
-from yolov9k.engine.evaluate.matching import CONFIDENCE_GRID, add_confusion, confidence_curves, match_by_score, stack
+from yolov9k.tasks.base import Predictions
+from yolov9k.tasks.detect import plots
+from yolov9k.tasks.detect.ground_truth import GroundTruth, read_coco_ground_truth
+from yolov9k.tasks.detect.matching import CONFIDENCE_GRID, add_confusion, confidence_curves, match_by_score, stack
+from yolov9k.tasks.detect.metrics import ClassMetrics, Curves, Metrics
+from yolov9k.tasks.detect.plots import CONFUSION_CONFIDENCE, CONFUSION_IOU
 
 Floats = NDArray[np.float64]
 
-# Operating point of the confusion matrix: what a viewer of the images would see.
-CONFUSION_CONFIDENCE = 0.25
-CONFUSION_IOU = 0.45
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 
 
-@dataclass(frozen=True)
-class ClassMetrics:
-    """One class: images and instances that hold it (crowds not counted) and its figures, NaN where it has no truth."""
-
-    name: str
-    images: int
-    instances: int
-    precision: float
-    recall: float
-    ap50: float
-    ap: float
-
-
-@dataclass(frozen=True)
-class Curves:
-    """pr [classes, 101]: precision over `recall_grid` at IoU .5, NaN for a class without truth.
-
-    precision, recall, f1 [classes, 1001]: over `confidence`; `best` is the index in it of the highest mean F1.
-    """
-
-    recall_grid: Floats
-    pr: Floats
-    confidence: Floats
-    precision: Floats
-    recall: Floats
-    f1: Floats
-    best: int
-
-    @property
-    def best_confidence(self) -> float:
-        return float(self.confidence[self.best])
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """COCO figures, 0..1; means leave out classes without truth. A size (small, medium, large) without truth is NaN.
-
-    precision, recall: class means at the confidence of the best mean F1, IoU .5.
-    confusion [classes + 1, classes + 1]: rows predicted, columns true, last is background; confidence .25, IoU .45.
-    """
-
-    ap: float
-    ap50: float
-    ap75: float
-    ap_small: float
-    ap_medium: float
-    ap_large: float
-    ar100: float
-    precision: float
-    recall: float
-    images: int
-    per_class: list[ClassMetrics]
-    curves: Curves = field(repr=False)
-    confusion: NDArray[np.int64] = field(repr=False)
-
-    @property
-    def fitness(self) -> float:
-        """What the best checkpoint is chosen by: 0.1 AP50 + 0.9 AP (facts: validation)."""
-        return 0.1 * self.ap50 + 0.9 * self.ap
-
-    def to_dict(self) -> dict[str, Any]:
-        """Scalars and the per-class list, ready for JSON: NaN becomes None."""
-        scalars = "ap ap50 ap75 ap_small ap_medium ap_large ar100 precision recall fitness images"
-        classes = [{key: _or_none(value) for key, value in vars(row).items()} for row in self.per_class]
-        return {**{name: _or_none(getattr(self, name)) for name in scalars.split()}, "per_class": classes}
-
-
-def _or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 class CocoEvaluator:
-    """Collects detections of images whose truth it knows, then computes Metrics.
+    """Collects detections of images whose ground truth it knows, then computes Metrics.
 
-    names [classes]; category_ids [classes]: id of each class in COCO results; records: the truth, one for each image.
+    names [classes]; category_ids [classes]: id of each class in COCO results; records: the ground truth, one for each image.
     Raises ValueError when the two lists differ in length or an image id comes twice.
     """
 
@@ -123,7 +55,7 @@ class CocoEvaluator:
 
     @classmethod
     def from_json(cls, path: str | Path) -> CocoEvaluator:
-        """Truth straight from a COCO instances JSON; classes are its categories in the order of their ids."""
+        """Ground truth straight from a COCO instances JSON; classes are its categories in the order of their ids."""
         names, category_ids, truth = read_coco_ground_truth(path)
         evaluator = cls(names, category_ids, [])
         evaluator._truth.update(truth)
@@ -143,6 +75,21 @@ class CocoEvaluator:
         if len(rows) and (rows[:, 5].min() < 0 or rows[:, 5].max() >= len(self.names)):
             raise ValueError(f"detected classes must be below {len(self.names)}, got {rows[:, 5].max():.0f}")
         self._detections.setdefault(image_id, []).append(rows)
+
+    def add(self, batch: Batch, records: Sequence[Record], predictions: Predictions) -> None:
+        """Add a batch's detections [B, max_det, 6] in pixels of its letterboxed images, all on the host."""
+        found, counts = predictions
+        sizes = torch.tensor([(record.height, record.width) for record in records], dtype=found.dtype)
+        scale, pad, size = (t.reshape(len(batch), 1, 1, -1).movedim(-1, 0) for t in (batch.scale, batch.pad, sizes))
+        boxes = map_to_image(found[..., :4], scale[0], pad, size)
+        rows = torch.cat((boxes, found[..., 4:]), -1).double().numpy()
+        for record, mine, count in zip(records, rows, counts.tolist(), strict=True):
+            self.update(record.image_id, mine[:count])
+
+    def plot_batch(self, batch: Batch, predictions: Predictions, directory: Path) -> None:
+        """val_batch0_labels.png and val_batch0_pred.png: a batch's ground truth and its detections, on the host."""
+        plots.plot_batch(batch.images, batch.boxes, batch.counts, self.names, directory / "val_batch0_labels.png")
+        plots.plot_detections(batch.images, *predictions, self.names, directory / "val_batch0_pred.png")
 
     def add_results(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Add COCO results: dicts with image_id, category_id, bbox [x, y, w, h] and score. Raises UserError."""

@@ -1,12 +1,11 @@
-"""Images of a run: curves, confusion matrix, label statistics, batches. Figure objects only: any thread may draw."""
+"""Plots of detection: curves, confusion matrix, label statistics, batches. Figure objects only: any thread may draw."""
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,89 +16,26 @@ from torch import Tensor
 
 from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError
+from yolov9k.common.figures import save_figure
 from yolov9k.data.draw import class_color, class_name, draw_boxes, mosaic
 from yolov9k.data.records import Split
-from yolov9k.engine.evaluate.coco import CONFUSION_CONFIDENCE, Metrics
+
+if TYPE_CHECKING:
+    from yolov9k.tasks.detect.metrics import Metrics
 
 Floats = NDArray[np.float64]
 
+# Operating point of the confusion matrix and of drawn predictions: what a viewer of the images would see.
+CONFUSION_CONFIDENCE = 0.25
+CONFUSION_IOU = 0.45
 _MAX_NAMED_CLASSES = 20  # a legend or a line for each class stops being readable beyond
 _READABLE_SIDE = 400  # pixels of a mosaic's tile
-_RESULT_PANELS: list[tuple[str, list[str]]] = [
-    *((f"{part} loss", [f"train/{part}_loss", f"val/{part}_loss"]) for part in ("box", "cls", "dfl")),
-    ("average precision", ["metrics/mAP_0.5", "metrics/mAP_0.5:0.95"]),
-    ("precision and recall", ["metrics/precision", "metrics/recall"]),
-    ("learning rate", ["lr/pg0"]),
-]
 
 
 def rgb(index: int) -> tuple[float, float, float]:
     """A class's color as matplotlib wants it."""
     blue, green, red = class_color(index)
     return red / 255, green / 255, blue / 255
-
-
-def _save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi, format=path.suffix.lstrip(".") or "png")
-
-
-def read_results(path: str | Path) -> dict[str, Floats]:
-    """Columns of results.csv by name, NaN where a cell holds no number. Raises UserError for a file without rows."""
-    try:
-        with Path(path).open(newline="") as stream:
-            rows = list(csv.DictReader(stream, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the results ({error})") from None
-    if not rows:
-        raise UserError(f"{path}: no finished epoch in it, nothing to plot")
-    return {name.strip(): np.array([_number(row[name]) for row in rows]) for name in rows[0] if name}
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
-
-
-def plot_results(csv_path: str | Path, path: str | Path) -> None:
-    """results.png from results.csv: losses of training and validation, AP, precision and recall, learning rate."""
-    columns = read_results(csv_path)
-    epochs = columns.get("epoch", np.arange(len(next(iter(columns.values()))), dtype=np.float64))
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
-    for axes, (title, keys) in zip(figure.subplots(2, 3).flat, _RESULT_PANELS, strict=True):
-        for key in keys:
-            values = columns.get(key, np.full(len(epochs), math.nan))
-            known = ~np.isnan(values)  # validation may run every few epochs only; the line goes on over the gaps
-            if known.any():
-                marker = "o" if known.sum() < 30 else None
-                axes.plot(epochs[known], values[known], marker=marker, markersize=3, label=key)
-        if axes.lines:
-            axes.legend(fontsize=8)
-        axes.set(title=title, xlabel="epoch")
-        axes.grid(alpha=0.3)
-    _save(figure, path)
-
-
-def plot_profile(
-    parts: Mapping[str, float], stages: Mapping[str, float], floors: Mapping[str, float], title: str, path: str | Path
-) -> None:
-    """A bar for each part of a training step with its floor, and one for each stage of the forward; milliseconds."""
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.barh(list(parts), list(parts.values()), color="tab:blue", label="measured")
-    known = [part for part in parts if part in floors]
-    left.barh(known, [floors[part] for part in known], height=0.3, color="tab:orange", label="floor")
-    left.legend(fontsize=8)
-    right.barh(list(stages), list(stages.values()), color="tab:blue")
-    for axes, text in ((left, "parts of a step"), (right, "stages of the forward")):
-        axes.set(title=text, xlabel="ms")
-        axes.invert_yaxis()
-        axes.grid(axis="x", alpha=0.3)
-    figure.suptitle(title)
-    _save(figure, path)
 
 
 def plot_curves(metrics: Metrics, directory: str | Path) -> None:
@@ -135,7 +71,7 @@ def _curve_figure(
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, frameon=False)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(metrics: Metrics, path: str | Path) -> None:
@@ -158,7 +94,7 @@ def plot_confusion(metrics: Metrics, path: str | Path) -> None:
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.set(title="confidence 0.25, IoU 0.45", xlabel="true", ylabel="predicted")
-    _save(figure, path, dpi=100 if len(names) > 40 else 150)
+    save_figure(figure, path, dpi=100 if len(names) > 40 else 150)
 
 
 def plot_labels(split: Split, path: str | Path) -> None:
@@ -176,7 +112,7 @@ def plot_labels(split: Split, path: str | Path) -> None:
         _density(axes, points)
         axes.set(title=title, xlabel=labels[0], ylabel=labels[1], xlim=(0, 1), ylim=(0, 1), aspect="equal")
     middle.invert_yaxis()  # as in the image: y grows downwards
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _class_histogram(axes: Axes, classes: NDArray[np.int64], split: Split) -> None:

@@ -1,4 +1,4 @@
-"""Detections against truth: greedy matching, precision and recall over confidence, and the confusion matrix."""
+"""Detections against ground truth: greedy matching, precision and recall over confidence, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov9k.engine.evaluate.ground_truth import GroundTruth
+from yolov9k.tasks.detect.ground_truth import GroundTruth
 
 CONFIDENCE_GRID = np.linspace(0.0, 1.0, 1001)
 

@@ -1,0 +1,68 @@
+"""results.png: the curves of a run, drawn from results.csv."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from yolov9k.common.errors import UserError
+from yolov9k.common.figures import save_figure
+from yolov9k.tasks import Task
+
+COLUMNS = 3  # panels in a row
+
+
+def read_results(path: str | Path) -> dict[str, NDArray[np.float64]]:
+    """Columns of results.csv by name, NaN where a cell holds no number. Raises UserError for a file without rows."""
+    try:
+        with Path(path).open(newline="") as stream:
+            rows = list(csv.DictReader(stream, skipinitialspace=True))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read the results ({error})") from None
+    if not rows:
+        raise UserError(f"{path}: no finished epoch in it, nothing to plot")
+    return {name.strip(): np.array([_number(row[name]) for row in rows]) for name in rows[0] if name}
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
+def plot_results(csv_path: str | Path, path: str | Path, task: Task) -> None:
+    """results.png from results.csv: a panel for each loss of the task, in training and validation, its metrics, the learning
+    rate. Raises UserError for a file without rows."""
+    columns = read_results(csv_path)
+    panels = [*task.panels(), ("learning rate", ["lr/pg0"])]
+    rows = math.ceil(len(panels) / COLUMNS)
+    figure = Figure(figsize=(4 * COLUMNS, 3.25 * rows), layout="constrained")
+    places = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axes, (title, keys) in zip(places, panels, strict=False):
+        _plot_panel(axes, columns, keys)
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+    for axes in places[len(panels) :]:
+        axes.set_visible(False)
+    save_figure(figure, path)
+
+
+def _plot_panel(axes: Any, columns: dict[str, NDArray[np.float64]], keys: Sequence[str]) -> None:
+    """A line for each column that has numbers."""
+    epochs = columns.get("epoch", np.arange(len(next(iter(columns.values()))), dtype=np.float64))
+    for key in keys:
+        values = columns.get(key, np.full(len(epochs), math.nan))
+        known = ~np.isnan(values)  # validation may run every few epochs only; the line goes on over the gaps
+        if known.any():
+            marker = "o" if known.sum() < 30 else None
+            axes.plot(epochs[known], values[known], marker=marker, markersize=3, label=key)
+    if axes.lines:
+        axes.legend(fontsize=8)

@@ -1,0 +1,111 @@
+"""What a run is made of: splits, model, loss, loaders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from yolov9k.common.device import is_cuda
+from yolov9k.common.errors import UserError, warn
+from yolov9k.config.recipe import TrainRecipe
+from yolov9k.config.train_options import TrainOptions
+from yolov9k.data.config import load_split
+from yolov9k.data.loader import Loader, make_loader
+from yolov9k.data.records import Split
+from yolov9k.models import YOLOv9, create_model
+from yolov9k.models.checkpoints import load_weights, read, rebuild
+from yolov9k.tasks import Criterion, task_of
+
+
+def make_criterion(model: YOLOv9, recipe: TrainRecipe) -> Criterion:
+    """The loss of a model's task under a recipe."""
+    return task_of(model).criterion(model, recipe)
+
+
+def load_splits(options: TrainOptions, console: Console) -> tuple[Split, Split]:
+    """Training and validation split. Raises UserError where nothing can be trained on them."""
+    train, val = (
+        load_split(options.data, name, single_cls=options.single_cls, strict=options.strict) for name in ("train", "val")
+    )
+    if not options.single_cls:
+        _check_names(options.data, train.names, val.names)
+    train = _with_objects(train, options.min_items, console)
+    if not any(len(record.classes) for record in train.records):
+        raise UserError(f"{options.data}: no training image has an object; 'yolov9k data check {options.data}' lists why")
+    for split in (train, val):
+        if errors := [fault for fault in split.faults if fault.fatal]:
+            warn(f"{split.name}: {len(errors)} faulty labels or images are left out, the first: {errors[0]}; "
+                 f"list them with 'yolov9k data check {options.data}'")  # fmt: skip
+    return train, val
+
+
+def _check_names(data: str, train: list[str], val: list[str]) -> None:
+    """Splits in files of their own (COCO, VOC) may number their classes apart: the figures would mean nothing."""
+    if train != val:
+        pairs = enumerate(zip_longest(train, val, fillvalue="none"))
+        number, (first, second) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+        raise UserError(
+            f"{data}: train ({len(train)} classes) and val ({len(val)}) differ, class {number} is {first} "
+            f"in train and {second} in val; give both the same classes in the same order, or names: in a data.yaml"
+        )
+
+
+def _with_objects(split: Split, min_items: int, console: Console) -> Split:
+    """The images with as many objects as --min-items asks for."""
+    kept = [record for record in split.records if (~record.crowd).sum() >= min_items]
+    if len(kept) == len(split.records):
+        return split
+    if not kept:
+        raise UserError(f"--min-items {min_items}: none of {len(split.records)} training images has as many objects")
+    console.print(f"--min-items {min_items}: {len(split.records) - len(kept)} training images are left out")
+    return replace(split, records=kept)
+
+
+def make_loaders(
+    options: TrainOptions, recipe: TrainRecipe, train: Split, val: Split, device: torch.device
+) -> tuple[Loader, Loader]:
+    """The loaders of training, augmented, and of validation, in rectangles."""
+    common: dict[str, Any] = {"img_size": options.img, "workers": options.workers, "cache": options.cache}
+    training = make_loader(
+        train, recipe, batch=min(options.batch, len(train.records)), augment=True, rect=options.rect, seed=options.seed,
+        close_mosaic=options.close_mosaic, epochs=options.epochs, multi_scale=options.multi_scale,
+        augment_on=device if is_cuda(device) else "worker", decode=options.decode, **common,
+    )  # fmt: skip
+    return training, make_loader(val, recipe, batch=2 * options.batch, augment=False, rect=True, **common)
+
+
+def build_model(options: TrainOptions, split: Split, resume: dict[str, Any] | None, console: Console) -> YOLOv9:
+    """A fresh model, one from --weights, or the one of a run that goes on. Raises UserError."""
+    if resume:
+        model = rebuild(resume, "--resume")
+        model.load_state_dict(resume["model"])
+    elif options.cfg is None:
+        given = read(str(options.weights))
+        if "spec" not in given:
+            raise UserError(f"{options.weights}: has no layer table; say which model it is with --cfg")
+        changed = {"num_classes": len(split.names), "names": split.names, "fused": False}
+        model = rebuild({**given, **changed}, str(options.weights))
+    else:
+        model = create_model(options.cfg, len(split.names))
+    if options.weights and not resume:
+        fresh = load_weights(model, options.weights)
+        console.print(f"{options.weights}: {len(model.state_dict()) - len(fresh)} tensors taken, {len(fresh)} fresh")
+    model.names = list(split.names)
+    _freeze(model, options.freeze)
+    return model
+
+
+def _freeze(model: YOLOv9, layers: tuple[int, ...]) -> None:
+    """Freeze layers: one number N means the first N, several mean just those (as the published flag)."""
+    given = ",".join(map(str, layers))
+    chosen = range(layers[0]) if len(layers) == 1 and layers[0] >= 0 else layers
+    for number in chosen:
+        if not 0 <= number < len(model.model):
+            raise UserError(f"--freeze {given}: the model has layers 0 to {len(model.model) - 1}")
+        model.model[number].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"--freeze {given}: nothing is left to train")

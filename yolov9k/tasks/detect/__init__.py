@@ -1,0 +1,1 @@
+"""Object detection: boxes with classes and scores, evaluated by COCO's average precision."""

@@ -1,0 +1,106 @@
+"""Object detection as a task: the published loss, COCO's metrics, boxes as results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolov9k.common.errors import UserError
+from yolov9k.config.recipe import TrainRecipe
+from yolov9k.data.batch import Batch
+from yolov9k.data.letterbox import map_to_image
+from yolov9k.data.records import Record, Split
+from yolov9k.losses import DetectionLoss
+from yolov9k.models import YOLOv9
+from yolov9k.ops import Detections, batched_nms
+from yolov9k.tasks.base import Criterion, DecodeOptions, Metric, NamedLoss, Predictions, Task
+from yolov9k.tasks.detect import plots
+from yolov9k.tasks.detect.coco import CocoEvaluator
+from yolov9k.tasks.detect.result import Result
+
+
+class DetectTask(Task):
+    """Boxes, classes, scores. Losses and columns of results.csv are those of the published code."""
+
+    name = "detect"
+    losses = (NamedLoss("box", "box"), NamedLoss("cls", "class"), NamedLoss("dfl", "dfl"))
+    metrics = (
+        Metric("metrics/precision", "precision and recall"),
+        Metric("metrics/recall", "precision and recall"),
+        Metric("metrics/mAP_0.5", "average precision", "AP50"),
+        Metric("metrics/mAP_0.5:0.95", "average precision", "AP"),
+    )
+
+    def criterion(self, model: YOLOv9, recipe: TrainRecipe) -> Criterion:
+        return DetectionLoss(
+            model.num_classes, model.head.strides, model.head.reg_max, box=recipe.box, cls=recipe.cls, dfl=recipe.dfl,
+            auxiliary=recipe.auxiliary, topk=recipe.tal_topk, alpha=recipe.tal_alpha, beta=recipe.tal_beta,
+            label_smoothing=recipe.label_smoothing, pos_weight=recipe.cls_pw,
+        )  # fmt: skip
+
+    def decode(self, model: YOLOv9, maps: Sequence[Tensor], options: DecodeOptions) -> Predictions:
+        found, counts = detect(
+            model, exact(maps), options.conf, options.iou, classes=options.classes,
+            agnostic=options.agnostic or options.single_cls, multi_label=options.multi_label and not options.single_cls,
+            max_det=options.max_det,
+        )  # fmt: skip
+        if options.single_cls:
+            found[..., 5] = 0
+        return Predictions(found, counts)
+
+    def nonfinite(self, model: YOLOv9, maps: Sequence[Tensor]) -> Tensor:
+        return model.nonfinite(exact(maps))
+
+    def evaluator(self, model: YOLOv9, split: Split | None, records: Sequence[Record], single_cls: bool) -> CocoEvaluator:
+        return CocoEvaluator(*_classes(model, split, single_cls), records)
+
+    def result(self, frame: Any, found: Tensor, gain: float, pad: tuple[int, int], names: Sequence[str]) -> Result:
+        height, width = frame.image.shape[:2]
+        boxes = map_to_image(found[:, :4], gain, pad, (height, width)).float().numpy()
+        scores, classes = found[:, 4].float().numpy(), found[:, 5].long().numpy()
+        return Result(frame.path, frame.image, boxes, scores, classes, names, frame.index, frame)
+
+    def plot_batch(self, batch: Batch, names: Sequence[str], path: Path) -> None:
+        images = batch.images if batch.images.dtype == torch.uint8 else (batch.images.float() * 255).round().byte()
+        plots.plot_batch(images.cpu(), batch.boxes.cpu(), batch.counts.cpu(), names, path)
+
+    def plot_split(self, split: Split, path: Path) -> None:
+        plots.plot_labels(split, path)
+
+
+def exact(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Raw maps in at least float32: half precision cannot tell pixels apart beyond 2048 (fp16) or 256 (bf16)."""
+    return [level if level.dtype == torch.float64 else level.float() for level in maps]
+
+
+def detect(
+    model: YOLOv9,
+    maps: Sequence[Tensor],
+    conf: float,
+    iou: float,
+    *,
+    classes: Sequence[int] | None = None,
+    agnostic: bool = False,
+    multi_label: bool = False,
+    max_det: int = 300,
+) -> Detections:
+    """From the main branch's `exact` raw maps to what suppression keeps, as in `ops.batched_nms`; a GPU is not waited for."""
+    prediction, lengths = model.candidates(maps, conf)
+    return batched_nms(prediction, conf, iou, classes, agnostic, multi_label, max_det, lengths=lengths)
+
+
+def _classes(model: YOLOv9, split: Split | None, single_cls: bool) -> tuple[list[str], list[int]]:
+    """Names and category ids of the classes that are evaluated. Raises UserError where model and data have others."""
+    names = split.names if split else model.names
+    if single_cls:
+        return (["object"] if len(names) != 1 else names), (split.category_ids[:1] if split else [0])
+    if len(names) != model.num_classes:
+        raise UserError(
+            f"{split.source if split else 'model'}: {len(names)} classes in the data, {model.num_classes} in the "
+            "model; give the data that the model was trained for, or --single-cls"
+        )
+    return names, (split.category_ids if split else list(range(len(names))))
