@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolov9k.common.arrays import Float32Array
+from yolov9k.common.arrays import FILL, Float32Array, Image
 from yolov9k.data.augment import MAX_COVER, AugmentParams, Matrix, Mosaic
-from yolov9k.data.labels import MIN_SHARE, MIN_SHARE_OUTLINED, Labels, concatenate
-from yolov9k.data.letterbox import FILL, Image
+from yolov9k.data.labels import MIN_AREA_RATIO, MIN_AREA_RATIO_OUTLINED, Labels, concatenate
 from yolov9k.ops.augment_boxes import clip_outlines
 from yolov9k.ops.reference.augment import UNIT
 from yolov9k.ops.reference.augment_boxes import MAX_ASPECT, MIN_SIDE, hulls
@@ -36,8 +35,8 @@ def batch(params_list: Sequence[AugmentParams], tiles: Sequence[Tile], size: int
 def apply(params: AugmentParams, tiles: Sequence[Tile], size: int) -> Tile:
     """One params."""
     views = [_view(part, tiles, size) for part in params.mosaics]
-    image, labels = mix(*views, params.mix) if len(views) > 1 else views[0]
-    return flip(recolor(image, params.gains), labels, flip_lr=params.flip_lr, flip_ud=params.flip_ud)
+    image, labels = mix(*views, params.mix_weight) if len(views) > 1 else views[0]
+    return flip(recolor(image, params.hsv_gains), labels, flip_lr=params.flip_lr, flip_ud=params.flip_ud)
 
 
 def _view(part: Mosaic, tiles: Sequence[Tile], size: int) -> Tile:
@@ -167,7 +166,7 @@ def survivors(before: Float32Array, after: Float32Array, outlined: np.ndarray) -
     sides = after[:, 2:] - after[:, :2]
     share = sides.prod(1) / np.maximum((before[:, 2:] - before[:, :2]).prod(1), 1e-9)
     aspect = sides.max(1) / np.maximum(sides.min(1), 1e-9)
-    needed = np.where(outlined, MIN_SHARE_OUTLINED, MIN_SHARE)
+    needed = np.where(outlined, MIN_AREA_RATIO_OUTLINED, MIN_AREA_RATIO)
     return (sides > MIN_SIDE).all(1) & (aspect < MAX_ASPECT) & (share > needed)
 
 

@@ -76,7 +76,7 @@ class Work:
         samples = []
         for params in params_list:
             views = self.dataset.apply(params, 0, shape, [])
-            samples.append(Sample(views, params.mix if len(views) > 1 else 1.0, params.gains, 0, shape, shape))
+            samples.append(Sample(views, params.mix_weight if len(views) > 1 else 1.0, params.hsv_gains, 0, shape, shape))
         return collate(samples)
 
     def opencv(self, params_list: list[augment.AugmentParams]) -> object:

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from tests.augment_cases import render
 from tests.tolerances import LABEL_EDGE, PASTED_EDGE, PIXEL_ROUNDING
+from yolov9k.common.arrays import FILL
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data import augment
-from yolov9k.data.augment import Canvas, Layer, View, Warp
+from yolov9k.data.augment import Canvas, ImageLayer, View, Warp
 from yolov9k.data.batch import collate, pack
 from yolov9k.data.dataset import Sample
 from yolov9k.data.labels import Labels, concatenate
-from yolov9k.data.letterbox import FILL
 from yolov9k.data.records import Record
 from yolov9k.ops.augment_boxes import clip_outlines
 from yolov9k.ops.reference.augment_boxes import MIN_SIDE
@@ -55,7 +55,7 @@ def tile(image: np.ndarray, labels: Labels) -> tuple[np.ndarray, Record]:
 
 def alone(image: np.ndarray, labels: Labels) -> Canvas:
     """An image that is all of its canvas."""
-    return Canvas(image.shape[:2], (Layer(image, 0, 0),), labels)
+    return Canvas(image.shape[:2], (ImageLayer(image, 0, 0),), labels)
 
 
 def shown(
@@ -195,7 +195,7 @@ def test_boxes_stay_inside_and_polygons_agree(seed: int, mosaic: bool, boxes: li
         hull = clip_outlines(canvas.labels.points, canvas.labels.lengths, *canvas.shape[::-1])[2]
         assert np.allclose(hull, canvas.labels.boxes, atol=PIXEL_ROUNDING)
         views.append(View(canvas, flips @ part.warp.matrix(canvas.shape, shape)))
-    image, _, seen = render(Sample(tuple(views[-2:]), params.mix, params.gains, 0, shape, shape))
+    image, _, seen = render(Sample(tuple(views[-2:]), params.mix_weight, params.hsv_gains, 0, shape, shape))
     assert image.shape == (SIZE, SIZE, 3)
     assert image.dtype == np.uint8
     assert ((seen >= -PIXEL_ROUNDING) & (seen <= SIZE + PIXEL_ROUNDING)).all()
@@ -211,7 +211,7 @@ def test_still_parameters_do_nothing(seed: int) -> None:
     assert params.mosaics == ()
     matrix = params.warp.matrix((SIZE, SIZE), (SIZE, SIZE))
     assert np.array_equal(matrix, np.eye(3))
-    after, boxes = shown(alone(image, labels), matrix, (SIZE, SIZE), params.gains, whole=True)
+    after, boxes = shown(alone(image, labels), matrix, (SIZE, SIZE), params.hsv_gains, whole=True)
     assert np.array_equal(after, image)
     assert np.allclose(boxes, labels.boxes, atol=PIXEL_ROUNDING)
 
@@ -313,7 +313,7 @@ def test_images_that_are_lent_are_those_that_are_copied(form: str, recwarn: pyte
         image = np.broadcast_to(image[..., :1], image.shape)
     if form == "read-only":
         image.flags.writeable = mask.flags.writeable = False
-    layers = (Layer(image, 2, 3), Layer(image[:5], 20, 9, mask[:5]), Layer(image[:0], 1, 1))
+    layers = (ImageLayer(image, 2, 3), ImageLayer(image[:5], 20, 9, mask[:5]), ImageLayer(image[:0], 1, 1))
     view = View(Canvas((64, 64), layers, Labels.empty()), Warp(degrees=20, scale=0.9).matrix((64, 64), (64, 64)))
     sample = Sample((view, view), 0.6, (1.1, 0.7, 1.2), 0, (64, 64), (48, 48))
     lent, copied = collate([sample, sample]), pack([sample, sample]).augment()

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tests.support import shared
 from yolov9k.common.errors import UserError
-from yolov9k.data.check import Report, Spread, check_data, plot_grid, print_report
+from yolov9k.data.check import DataReport, Spread, check_data, plot_grid, print_report
 from yolov9k.data.config import load_split
 
 
@@ -38,7 +38,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data.yaml"
 
 
-def printed(report: Report) -> str:
+def printed(report: DataReport) -> str:
     console = Console(file=io.StringIO(), width=100, color_system=None)
     print_report(report, console)
     assert isinstance(console.file, io.StringIO)
@@ -62,12 +62,11 @@ def test_printed_report_names_every_fault(data: Path) -> None:
     text = printed(report)
     for fault in report.faults:
         assert str(fault) in text
-    assert "2 faults, 0 notices" in text
+    assert "2 errors, 0 warnings" in text
     assert "[cell]" in text  # brackets in names are no markup
-    report.render(Console(file=io.StringIO()))
 
 
-def test_a_part_that_cannot_be_read_does_not_hide_the_others(data: Path) -> None:
+def test_a_split_that_cannot_be_read_does_not_hide_the_others(data: Path) -> None:
     data.write_text("train: images/train\nval: images/gone\nnames: [x, y]")
     report = check_data(data)
     assert [split.name for split in report.splits] == ["train"]
@@ -76,11 +75,11 @@ def test_a_part_that_cannot_be_read_does_not_hide_the_others(data: Path) -> None
 
 
 def test_strict(data: Path) -> None:
-    with pytest.raises(UserError, match="2 faults in train"):
+    with pytest.raises(UserError, match="2 errors in train"):
         check_data(data, strict=True)
 
 
-def test_part_without_boxes(data: Path) -> None:
+def test_split_without_boxes(data: Path) -> None:
     (data.parent / "labels" / "val" / "d.txt").write_text("")
     val = check_data(data).splits[1]
     assert (val.boxes, val.class_boxes, val.sizes, val.widths) == (0, [0, 0], (0, 0, 0), Spread(0, 0, 0))

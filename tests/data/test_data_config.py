@@ -1,4 +1,4 @@
-"""What a path is taken for, what data.yaml may say, and which part of a dataset stands in for another."""
+"""What a path is taken for, what data.yaml may say, and which split of a dataset stands in for another."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write(root: Path, text: str, name: str = "data.yaml") -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Parts one (a, b) and two (c)."""
+    """Folders one (a, b) and two (c)."""
     images(tmp_path / "one", "a", "b")
     images(tmp_path / "two", "c")
     return tmp_path
@@ -179,7 +179,7 @@ def test_keys_of_other_tools_are_read_past(root: Path, capsys: pytest.CaptureFix
         ("val: two", "train", ["c"], True),
     ],
 )
-def test_parts_stand_in(
+def test_splits_stand_in(
     root: Path, capsys: pytest.CaptureFixture[str], parts: str, split: str, expected: list[str], warned: bool
 ) -> None:
     loaded = load_split(write(root, f"{parts}\nnames: [x]"), split)
@@ -188,7 +188,7 @@ def test_parts_stand_in(
     assert ("warning" in capsys.readouterr().err) == warned
 
 
-def test_parts_that_nothing_stands_in_for(root: Path) -> None:
+def test_splits_that_nothing_stands_in_for(root: Path) -> None:
     path = write(root, "train: one\nval: two\nnames: [x]")
     with pytest.raises(UserError, match="no split 'test', there is train, val"):
         load_split(path, "test")
@@ -219,7 +219,7 @@ def coco(path: Path, image: Path, name: str = "dog") -> Path:
     return path
 
 
-def test_coco_folder_finds_its_parts_by_file_name(root: Path) -> None:
+def test_coco_folder_finds_its_splits_by_file_name(root: Path) -> None:
     coco(root / "annotations" / "instances_train2017.json", images(root / "a", "i") / "i.png")
     coco(root / "annotations" / "instances_val2017.json", images(root / "a", "j") / "j.png")
     for name in ("captions_val2017.json", "image_info_test2017.json"):
@@ -268,11 +268,11 @@ def test_strict_counts_fatal_faults_and_shows_the_first(root: Path) -> None:
     assert len(load_split(path, "train").fatal_faults) == 4
     with pytest.raises(UserError) as caught:
         load_split(path, "train", strict=True)
-    assert "4 faults in train" in str(caught.value)
+    assert "4 errors in train" in str(caught.value)
     assert "a.txt:3" in str(caught.value)
     assert "a.txt:4" not in str(caught.value)
     (root / "two" / "labels" / "c.txt").unlink()
-    assert load_split(path, "val", strict=True).faults  # a notice is no fatal fault
+    assert load_split(path, "val", strict=True).faults  # a warning is no error
 
 
 def test_no_label_at_all_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

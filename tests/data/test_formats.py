@@ -64,7 +64,7 @@ def test_bytes_behind_the_end_marker_do_no_harm(tmp_path: Path, suffix: str) -> 
 def test_jpeg_lacking_only_its_end_marker(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.jpg")
     path.write_bytes(path.read_bytes()[:-2])
-    assert "end marker" in (probe.probe_image(path).fault or "")
+    assert "end marker" in (probe.probe_image(path).error or "")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tolerances import LETTERBOX_PIXELS, PIXEL_ROUNDING
-from yolov9k.data.letterbox import FILL, letterbox, map_to_image, rectangle_shapes
+from yolov9k.common.arrays import FILL
+from yolov9k.data.letterbox import letterbox, map_to_image, rectangle_shapes
 
 sides = st.integers(1, 300)
 

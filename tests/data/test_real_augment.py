@@ -49,9 +49,9 @@ def test_images_and_boxes_are_opencvs(name: str, hyp: str) -> None:
     for seed in range(12):
         params = augment.draw(np.random.default_rng(seed), RECIPES[hyp], seed % len(tiles), len(tiles), mosaic=True)
         views = dataset.apply(params, seed, (SIZE, SIZE), [])
-        share, plain = (params.mix if len(views) > 1 else 1.0), (1.0, 1.0, 1.0)
+        share, plain = (params.mix_weight if len(views) > 1 else 1.0), (1.0, 1.0, 1.0)
         found, classes, boxes = render(Sample(views, share, plain, 0, (SIZE, SIZE), (SIZE, SIZE)))
-        still = augment.AugmentParams(params.mosaics, params.mix, params.warp, plain, params.flip_lr, params.flip_ud)
+        still = augment.AugmentParams(params.mosaics, params.mix_weight, params.warp, plain, params.flip_lr, params.flip_ud)
         wanted, labels = opencv_input.apply(still, tiles, SIZE)
         off = np.abs(found.astype(int) - wanted)
         assert off.mean() <= OPENCV_MEAN
@@ -71,8 +71,8 @@ def test_colors_of_images_are_opencvs(name: str) -> None:
     for index in range(4):
         image = reader(index)
         shape = (image.shape[0], image.shape[1])
-        gains = augment.draw(rng, TrainRecipe(), 0, 1, mosaic=False).gains
-        canvas = augment.Canvas(shape, (augment.Layer(image, 0, 0),), Labels.empty())
+        gains = augment.draw(rng, TrainRecipe(), 0, 1, mosaic=False).hsv_gains
+        canvas = augment.Canvas(shape, (augment.ImageLayer(image, 0, 0),), Labels.empty())
         found = render(Sample((View(canvas, np.eye(3)),), 1.0, gains, 0, shape, shape))[0]
         off = np.abs(found.astype(int) - opencv_input.recolor(image, gains))
         assert off.max() <= HSV_LEVELS
@@ -111,14 +111,14 @@ def test_only_what_is_seen_is_packed() -> None:
         inverse = view.inverse((SIZE, SIZE), (SIZE, SIZE))
         seen = view.seen(inverse, (SIZE, SIZE))
         assert sum(layer.image.size for layer in seen) <= sum(layer.image.size for layer in view.canvas.layers)
-        sample = Sample((view,), 1.0, params.gains, 0, (SIZE, SIZE), (SIZE, SIZE))
+        sample = Sample((view,), 1.0, params.hsv_gains, 0, (SIZE, SIZE), (SIZE, SIZE))
         cropped = render(sample)[0]
-        whole = render(Sample((_Uncropped(view.canvas, view.matrix),), 1.0, params.gains, 0, (SIZE, SIZE), (SIZE, SIZE)))[0]
+        whole = render(Sample((_Uncropped(view.canvas, view.matrix),), 1.0, params.hsv_gains, 0, (SIZE, SIZE), (SIZE, SIZE)))[0]
         assert np.array_equal(cropped, whole)
 
 
 class _Uncropped(View):
-    def seen(self, inverse: np.ndarray, output: tuple[int, int]) -> list[augment.Layer]:
+    def seen(self, inverse: np.ndarray, output: tuple[int, int]) -> list[augment.ImageLayer]:
         return list(self.canvas.layers)
 
 
@@ -139,7 +139,7 @@ def test_a_new_size_is_seen_at_once_and_boxes_stay_shares() -> None:
     """Multi-scale: the view leads to the new size, in place of a second resize of what was resampled already."""
     image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8), (0, 0), 3)
     labels = Labels.make(np.zeros(1, np.int64), np.array([[8, 16, 40, 48]], np.float32), [None])
-    view = View(augment.Canvas((64, 64), (augment.Layer(image, 0, 0),), labels), np.eye(3), whole=True)
+    view = View(augment.Canvas((64, 64), (augment.ImageLayer(image, 0, 0),), labels), np.eye(3), whole=True)
     found, _, boxes = render(Sample((view,), 1.0, (1.0, 1.0, 1.0), 0, (64, 64), (96, 96)))
     wanted = cv2.resize(image, (96, 96), interpolation=cv2.INTER_LINEAR)
     assert np.abs(found[2:-2, 2:-2].astype(int) - wanted[2:-2, 2:-2]).max() <= 1

@@ -28,15 +28,15 @@ def test_layout_and_labels(tmp_path: Path) -> None:
         images = sorted((folder / "images" / split).iterdir())
         assert [image.stem for image in images] == [f"{index:05d}" for index in range(count)]
         for index, path in enumerate(images):
-            scene = synthetic.draw_scene((0, number, index), 96)
+            sample = synthetic.draw_sample((0, number, index), 96)
             image = cv2.imread(str(path))
             assert image is not None
             assert image.shape == (96, 96, 3)
-            assert np.abs(image.astype(int) - scene.image).mean() < 8  # JPEG's loss
+            assert np.abs(image.astype(int) - sample.image).mean() < 8  # JPEG's loss
             rows = np.loadtxt(folder / "labels" / split / f"{path.stem}.txt", ndmin=2)
-            np.testing.assert_array_equal(rows[:, 0], scene.classes)
+            np.testing.assert_array_equal(rows[:, 0], sample.classes)
             corners = np.concatenate((rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2), 1) * 96
-            np.testing.assert_allclose(corners, scene.boxes, atol=1e-3)  # six digits in the file
+            np.testing.assert_allclose(corners, sample.boxes, atol=1e-3)  # six digits in the file
 
 
 def test_same_seed_same_bytes_and_another_seed_other_images(tmp_path: Path) -> None:
@@ -98,14 +98,14 @@ def test_numbers_out_of_range_are_named(tmp_path: Path, wrong: dict[str, int]) -
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**31), st.integers(32, 160))
 def test_scenes_hold_one_to_four_boxes_inside_the_image(seed: int, size: int) -> None:
-    scene = synthetic.draw_scene((seed, 0, 0), size)
-    assert scene.image.shape == (size, size, 3)
-    assert scene.image.dtype == np.uint8
-    assert 1 <= len(scene.classes) == len(scene.boxes) <= 4
-    assert ((scene.classes >= 0) & (scene.classes < len(synthetic.NAMES))).all()
-    assert (scene.boxes >= 0).all()
-    assert (scene.boxes <= size).all()
-    extent = scene.boxes[:, 2:] - scene.boxes[:, :2]
+    sample = synthetic.draw_sample((seed, 0, 0), size)
+    assert sample.image.shape == (size, size, 3)
+    assert sample.image.dtype == np.uint8
+    assert 1 <= len(sample.classes) == len(sample.boxes) <= 4
+    assert ((sample.classes >= 0) & (sample.classes < len(synthetic.NAMES))).all()
+    assert (sample.boxes >= 0).all()
+    assert (sample.boxes <= size).all()
+    extent = sample.boxes[:, 2:] - sample.boxes[:, :2]
     assert (extent >= 0.1 * size).all()
     assert (extent <= 0.6 * size).all()
 
@@ -116,5 +116,5 @@ def test_boxes_fit_a_lone_circle_to_the_pixel() -> None:
 
 
 def test_every_class_appears() -> None:
-    seen = np.concatenate([synthetic.draw_scene((0, 0, index), 64).classes for index in range(60)])
+    seen = np.concatenate([synthetic.draw_sample((0, 0, index), 64).classes for index in range(60)])
     assert np.bincount(seen, minlength=len(synthetic.NAMES)).min() > 10

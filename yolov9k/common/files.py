@@ -37,11 +37,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        fault = _os_error(error)
-        if fault is None:
+        failed = _os_error(error)
+        if failed is None:
             raise
-        full = fault.errno in (errno.ENOSPC, errno.EDQUOT)
-        cause = "the disk is full" if full else fault.strerror or str(fault)
+        full = failed.errno in (errno.ENOSPC, errno.EDQUOT)
+        cause = "the disk is full" if full else failed.strerror or str(failed)
         kept = "; the previous file is kept" if os.path.exists(path) else ""  # pathlib raises where the folder is locked
         raise UserError(f"{path}: cannot be saved, {cause}{kept}; free space or choose another --project") from None
     finally:

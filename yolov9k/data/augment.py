@@ -24,7 +24,7 @@ Tile = tuple[Image, Record]
 Shape = tuple[int, int]  # height, width
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2
 
-MIX_BETA = 32.0  # mix-up's share is Beta(32, 32)
+MIX_BETA = 32.0  # mix-up's weight is Beta(32, 32)
 MAX_COVER = 0.3  # a pasted object may hide less than this share of any other
 MIN_SCALE = 0.05  # recipe.scale 1 would otherwise allow an empty image
 ROUNDING = 2  # pixels that the operator's float32 coordinates can hardly be off
@@ -76,9 +76,9 @@ class AugmentParams:
     """All that is random about one sample: no mosaic (the plain letterboxed image), one, or two mixed."""
 
     mosaics: tuple[Mosaic, ...]
-    mix: float  # share of the first of two mosaics
+    mix_weight: float  # of the first of two mosaics
     warp: Warp  # of the plain image
-    gains: tuple[float, float, float]  # of hue, saturation, value
+    hsv_gains: tuple[float, float, float]  # of hue, saturation, value
     flip_lr: bool  # flip left to right
     flip_ud: bool  # flip top to bottom
 
@@ -93,9 +93,9 @@ def draw(rng: np.random.Generator, recipe: TrainRecipe, index: int, count: int, 
     hue, saturation, value = 1 + rng.uniform(-1, 1, 3) * (recipe.hsv_h, recipe.hsv_s, recipe.hsv_v)
     return AugmentParams(
         mosaics=mosaics,
-        mix=float(rng.beta(MIX_BETA, MIX_BETA)),
+        mix_weight=float(rng.beta(MIX_BETA, MIX_BETA)),
         warp=_draw_warp(rng, recipe),
-        gains=(float(hue), float(saturation), float(value)),
+        hsv_gains=(float(hue), float(saturation), float(value)),
         flip_lr=bool(rng.random() < recipe.fliplr),
         flip_ud=bool(rng.random() < recipe.flipud),
     )
@@ -122,7 +122,7 @@ def _draw_warp(rng: np.random.Generator, recipe: TrainRecipe) -> Warp:
 
 
 @dataclass(frozen=True)
-class Layer:
+class ImageLayer:
     """An image whose top left pixel lies at (left, top) of a canvas; mask uint8 [h, w], not 0: opaque, None: all of it."""
 
     image: Image
@@ -130,7 +130,7 @@ class Layer:
     top: int
     mask: Image | None = None
 
-    def within(self, x1: int, y1: int, x2: int, y2: int) -> Layer:
+    def within(self, x1: int, y1: int, x2: int, y2: int) -> ImageLayer:
         """The part that lies in a rectangle of the canvas, maybe of no pixel; no copy."""
         height, width = self.image.shape[:2]
         left, top, right, bottom = x1 - self.left, y1 - self.top, x2 - self.left, y2 - self.top
@@ -139,7 +139,7 @@ class Layer:
         left, top = min(max(left, 0), width), min(max(top, 0), height)
         part = np.s_[top : max(top, bottom), left : max(left, right)]
         mask = None if self.mask is None else self.mask[part]
-        return Layer(self.image[part], self.left + left, self.top + top, mask)
+        return ImageLayer(self.image[part], self.left + left, self.top + top, mask)
 
     def holds(self, x1: int, y1: int, x2: int, y2: int) -> bool:
         """Whether it covers all of a rectangle of the canvas."""
@@ -153,7 +153,7 @@ class Canvas:
     """Layers on gray, later ones hide earlier ones, and the objects in them."""
 
     shape: Shape
-    layers: tuple[Layer, ...]
+    layers: tuple[ImageLayer, ...]
     labels: Labels
 
     def cut(self, x1: int, y1: int, x2: int, y2: int) -> Image:
@@ -186,7 +186,7 @@ class View:
         centered = _translation(-0.5, -0.5) @ back @ _translation(0.5, 0.5)
         return centered / centered[2, 2] if centered[2, 2] else centered
 
-    def seen(self, inverse: Matrix, output: Shape) -> list[Layer]:
+    def seen(self, inverse: Matrix, output: Shape) -> list[ImageLayer]:
         """The parts of the layers that can be seen at all: those within the hull of the output's corners."""
         x1, y1, x2, y2 = visible_bounds(inverse, output)
         parts = [layer.within(x1, y1, x2, y2) for layer in self.canvas.layers]
@@ -219,7 +219,7 @@ def mosaic(tiles: Sequence[Tile], center: tuple[float, float], size: int) -> Can
     for corner, (image, _) in enumerate(tiles):
         height, width = image.shape[:2]
         places.append((width, height, x if corner % 2 else x - width, y if corner > 1 else y - height))
-    whole = [Layer(image, *place[2:]) for (image, _), place in zip(tiles, places, strict=True)]
+    whole = [ImageLayer(image, *place[2:]) for (image, _), place in zip(tiles, places, strict=True)]
     layers = [layer.within(0, 0, 2 * size, 2 * size) for layer in whole]
     labels = Labels.of_records([record for _, record in tiles], places)
     return Canvas((2 * size, 2 * size), tuple(layers), labels.clipped(2 * size, 2 * size))
@@ -232,8 +232,8 @@ def copy_paste(canvas: Canvas, probability: float, seed: int, seen: Rectangle = 
     (Ghiasi et al., arXiv 2012.07177)
     """
     labels, width = canvas.labels, canvas.shape[1]
-    lucky = np.random.default_rng(seed).random(len(labels)) < probability
-    chosen = np.flatnonzero(lucky & labels.outlined)
+    selected = np.random.default_rng(seed).random(len(labels)) < probability
+    chosen = np.flatnonzero(selected & labels.outlined)
     mirrored = labels.boxes[chosen]
     mirrored[:, [0, 2]] = width - mirrored[:, [2, 0]]
     free = (_cover(mirrored, labels.boxes) < MAX_COVER).all(1)
@@ -261,7 +261,7 @@ def _cover(boxes: Float32Array, others: Float32Array) -> Float32Array:
     return share
 
 
-def _cut_out(canvas: Canvas, boxes: Float32Array, copies: Labels, seen: Rectangle) -> list[Layer]:
+def _cut_out(canvas: Canvas, boxes: Float32Array, copies: Labels, seen: Rectangle) -> list[ImageLayer]:
     """Of the objects in `boxes` [n, 4] the mirrored image, masked by the mirrored outline in `copies`, at their place."""
     width, ends = canvas.shape[1], np.cumsum(copies.lengths).tolist()
     rectangles = np.hstack([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])]).astype(int).tolist()
@@ -272,14 +272,14 @@ def _cut_out(canvas: Canvas, boxes: Float32Array, copies: Labels, seen: Rectangl
     ]
 
 
-def _patch(image: Image, outline: Float32Array, left: int, top: int) -> Layer:
+def _patch(image: Image, outline: Float32Array, left: int, top: int) -> ImageLayer:
     """An image, mirrored, at (left, top), where the outline is its mask."""
     patch: Image = cv2.flip(image, 1)  # type: ignore[assignment]  # OpenCV's stubs lack the dtype
     mask: Image = np.zeros(patch.shape[:2], np.uint8)
     fraction = 4  # binary digits of OpenCV's fixed-point coordinates, which count from the first pixel's center
     points = np.rint((outline - np.array([left, top]) - 0.5) * (1 << fraction)).astype(np.int32)
     cv2.fillPoly(mask, [points], 1, shift=fraction)
-    return Layer(patch, left, top, mask)
+    return ImageLayer(patch, left, top, mask)
 
 
 def mirror(shape: Shape, *, flip_lr: bool, flip_ud: bool) -> Matrix:

@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yolov9k.common.device import Stream, is_cpu
-from yolov9k.data.augment import Layer, Shape, View
+from yolov9k.data.augment import ImageLayer, Shape, View
 from yolov9k.data.dataset import Failure, Sample
 from yolov9k.data.labels import Labels, concatenate
 from yolov9k.ops import augment, augment_boxes
 from yolov9k.ops.augment import LAYER
 
 Pixels = tuple[Tensor | tuple[Tensor, ...], Tensor]  # what holds the images, and the table of layers
-Part = TypeVar("Part", bound="_Movable")
+Movable = TypeVar("Movable", bound="_Movable")
 
 
 class _Movable:
     """A dataclass whose tensors move together."""
 
-    def to(self: Part, device: torch.device | str, *, non_blocking: bool = True) -> Part:
+    def to(self: Movable, device: torch.device | str, *, non_blocking: bool = True) -> Movable:
         """A copy with all tensors on a device; asynchronous where this batch is pinned."""
         return self._moved(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self: Part) -> Part:
+    def pin_memory(self: Movable) -> Movable:
         """A copy in page-locked memory."""
         return self._moved(Tensor.pin_memory)
 
@@ -39,7 +39,7 @@ class _Movable:
             if isinstance(value := getattr(self, f.name), Tensor):
                 value.record_stream(stream)
 
-    def _moved(self: Part, move: Callable[[Tensor], Tensor]) -> Part:
+    def _moved(self: Movable, move: Callable[[Tensor], Tensor]) -> Movable:
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         return replace(self, **{k: move(v) for k, v in values.items() if isinstance(v, Tensor)})  # type: ignore[type-var]
 
@@ -70,23 +70,23 @@ class Batch(_Movable):
 class RawBatch(_Movable):
     """A batch before augmentation: images as they were decoded, and what is to be done with them.
 
-    pixels, layers, layer_spans, views, shares, gains: what `ops.augment` takes; several pixels, which do not move, where the
-    batch is made at once (`collate`). points, ends, classes, least, object_spans,
-    matrices: what `ops.augment_boxes` takes. shape, output (height, width): of the boxes and of the images. capacity: the
+    pixels, layers, layer_ranges, views, mix_weights, hsv_gains: what `ops.augment` takes; several pixels, which do not
+    move, where the batch is made at once (`collate`). points, ends, classes, min_area_ratio, object_ranges, matrices:
+    what `ops.augment_boxes` takes. shape, output (height, width): of the boxes and of the images. capacity: the
     most objects of a sample, at least 1. The rest as in Batch.
     """
 
     pixels: Tensor | tuple[Tensor, ...]
     layers: Tensor
-    layer_spans: Tensor
+    layer_ranges: Tensor
     views: Tensor
-    shares: Tensor
-    gains: Tensor
+    mix_weights: Tensor
+    hsv_gains: Tensor
     points: Tensor
     ends: Tensor
     classes: Tensor
-    least: Tensor
-    object_spans: Tensor
+    min_area_ratio: Tensor
+    object_ranges: Tensor
     matrices: Tensor
     shape: Shape
     output: Shape
@@ -106,20 +106,16 @@ class RawBatch(_Movable):
         as many rows as the fullest image needs, elsewhere `capacity`, as nobody there may ask how many are needed.
         """
         images = augment(
-            self.pixels, self.layers, self.layer_spans, self.views, self.shares, self.gains, self.output,
+            self.pixels, self.layers, self.layer_ranges, self.views, self.mix_weights, self.hsv_gains, self.output,
             dtype, channels_last, backend,
         )  # fmt: skip
         boxes, counts = augment_boxes(
-            self.points, self.ends, self.classes, self.least, self.object_spans, self.matrices, self.shape,
+            self.points, self.ends, self.classes, self.min_area_ratio, self.object_ranges, self.matrices, self.shape,
             self.capacity, backend,
         )  # fmt: skip
         if is_cpu(counts.device):
             boxes = boxes[:, : max(1, int(counts.max()))].contiguous()
         return Batch(images, boxes, counts, self.indices, self.scale, self.pad, self.failures)
-
-
-def _fresh(size: int) -> NDArray[np.uint8]:
-    return np.empty(size, np.uint8)
 
 
 def pack(samples: Sequence[Sample]) -> RawBatch:
@@ -132,10 +128,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return _lay(samples, _lent).augment()
 
 
-def _lay(samples: Sequence[Sample], host_copy: Callable[[Sequence[Layer]], Pixels]) -> RawBatch:
+def _lay(samples: Sequence[Sample], host_copy: Callable[[Sequence[ImageLayer]], Pixels]) -> RawBatch:
     """A raw batch, its images handed over as pixels and the table of layers."""
     shape, output = samples[0].shape, samples[0].output
-    layers: list[list[Layer]] = []
+    layers: list[list[ImageLayer]] = []
     views, matrices, labels = [], [], []
     for sample in samples:
         for view in _two(sample.views):
@@ -146,23 +142,23 @@ def _lay(samples: Sequence[Sample], host_copy: Callable[[Sequence[Layer]], Pixel
             labels.append(_objects(view) if view else (Labels.empty(), np.zeros(0, np.float32)))
     pixels, table = host_copy([layer for some in layers for layer in some])
     objects = concatenate([some for some, _ in labels])
-    object_spans = _spans([len(some) for some, _ in labels])
+    object_ranges = _ranges([len(some) for some, _ in labels])
     return RawBatch(
         pixels=pixels,
         layers=table,
-        layer_spans=_spans([len(some) for some in layers]),
+        layer_ranges=_ranges([len(some) for some in layers]),
         views=_matrices(views),
-        shares=_floats([sample.mix for sample in samples]),
-        gains=_floats([sample.gains for sample in samples]),
+        mix_weights=_floats([sample.mix_weight for sample in samples]),
+        hsv_gains=_floats([sample.hsv_gains for sample in samples]),
         points=torch.from_numpy(np.ascontiguousarray(objects.points)),
         ends=torch.from_numpy(np.cumsum(objects.lengths)),
         classes=torch.from_numpy(objects.classes),
-        least=torch.from_numpy(np.concatenate([least for _, least in labels])),
-        object_spans=object_spans,
+        min_area_ratio=torch.from_numpy(np.concatenate([ratios for _, ratios in labels])),
+        object_ranges=object_ranges,
         matrices=_matrices(matrices),
         shape=shape,
         output=output,
-        capacity=max(1, int((object_spans[:, 1, 1] - object_spans[:, 0, 0]).max())),
+        capacity=max(1, int((object_ranges[:, 1, 1] - object_ranges[:, 0, 0]).max())),
         indices=[sample.index for sample in samples],
         scale=_floats([sample.gain for sample in samples]),
         pad=_floats([sample.pad for sample in samples]),
@@ -175,12 +171,12 @@ def _two(views: Sequence[View]) -> list[View | None]:
 
 
 def _objects(view: View) -> tuple[Labels, NDArray[np.float32]]:
-    """The objects of a view and the share that each must keep; the annotated boxes where all are to be kept."""
+    """The objects of a view and the share of its area that each must keep; the annotated boxes where all are to be kept."""
     labels = view.canvas.labels
-    return (labels.boxed, np.full(len(labels), -1, np.float32)) if view.whole else (labels, labels.least)
+    return (labels.boxed, np.full(len(labels), -1, np.float32)) if view.whole else (labels, labels.min_area_ratio)
 
 
-def _copied(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
+def _copied(layers: Sequence[ImageLayer]) -> tuple[Tensor, Tensor]:
     """Images and masks in one uint8 [N], and the table int64 [L, 8] that tells where (`ops.augment`)."""
     pixels = np.empty(sum(layer.image.size + (0 if layer.mask is None else layer.mask.size) for layer in layers), np.uint8)
     table, start = np.empty((len(layers), LAYER), np.int64), 0
@@ -198,7 +194,7 @@ def _put(array: NDArray[np.uint8], pixels: NDArray[np.uint8], start: int) -> int
     return end
 
 
-def _lent(layers: Sequence[Layer]) -> tuple[tuple[Tensor, ...], Tensor]:
+def _lent(layers: Sequence[ImageLayer]) -> tuple[tuple[Tensor, ...], Tensor]:
     """The same table, and the memory of each image and mask as it is."""
     parts, table, start = [np.empty(0, np.uint8)], [], 0
     for layer in layers:
@@ -231,7 +227,7 @@ class _Bytes:
         self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (size,), "data": (address, False)}
 
 
-def _spans(counts: Sequence[int]) -> Tensor:
+def _ranges(counts: Sequence[int]) -> Tensor:
     """[B, 2, 2] first and one past the last of what each of two views has so many of."""
     ends = np.cumsum(counts, dtype=np.int64)
     return torch.from_numpy(np.stack([ends - np.array(counts, np.int64), ends], -1).reshape(-1, 2, 2))

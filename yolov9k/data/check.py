@@ -18,12 +18,12 @@ from yolov9k.data.config import find_splits, load_split
 from yolov9k.data.grid import plot_grid
 from yolov9k.data.records import Fault, Record, Split, count_fatal
 
-__all__ = ["Report", "SplitReport", "Spread", "check_data", "plot_grid", "print_report", "summarize"]
+__all__ = ["DataReport", "SplitReport", "Spread", "check_data", "plot_grid", "print_report", "summarize"]
 SMALL, MEDIUM = 32.0**2, 96.0**2  # areas in square pixels where COCO divides small from medium from large
 
 
 class Spread(NamedTuple):
-    """Least, median and greatest of a quantity in pixels; all 0 when there is nothing to measure."""
+    """Smallest, median and largest of a quantity in pixels; all 0 when there is nothing to measure."""
 
     low: float
     median: float
@@ -39,7 +39,7 @@ class Spread(NamedTuple):
 
 @dataclass
 class SplitReport:
-    """Counts of a part. `class_boxes` and `class_images` go by class; `sizes` counts small, medium and large boxes."""
+    """Counts of a split. `class_boxes` and `class_images` go by class; `sizes` counts small, medium and large boxes."""
 
     name: str
     names: list[str]
@@ -56,8 +56,8 @@ class SplitReport:
 
 
 @dataclass
-class Report:
-    """All parts of a dataset. `faults` holds each fault once, even if several parts share it."""
+class DataReport:
+    """All splits of a dataset. `faults` holds each once, even if several splits share it."""
 
     source: Path
     splits: list[SplitReport]
@@ -65,33 +65,29 @@ class Report:
 
     @property
     def fatal_count(self) -> int:
-        """How many faults cost a row, a sample or a whole part."""
+        """How many faults cost a row, a sample or a whole split."""
         return count_fatal(self.faults)
 
-    def render(self, console: Console | None = None) -> None:
-        """Print the report, to stdout unless `console` says otherwise."""
-        print_report(self, console or Console())
 
+def check_data(path: str | Path, *, strict: bool = False) -> DataReport:
+    """Read every split of a dataset and report on it.
 
-def check_data(path: str | Path, *, strict: bool = False) -> Report:
-    """Read every part of a dataset and report on it.
-
-    A part that cannot be read is a fatal fault of the report. Raises UserError when the source itself cannot be
-    understood, and with `strict` at the first part that has a fatal fault.
+    A split that cannot be read is a fatal fault of the report. Raises UserError when the dataset itself cannot be
+    understood, and with `strict` at the first split that has a fatal fault.
     """
     reports: list[SplitReport] = []
     faults: list[Fault] = []
     for name in find_splits(path):
-        part = _check_part(path, name, strict)
-        if isinstance(part, Fault):
-            faults.append(part)
+        split = _check_split(path, name, strict)
+        if isinstance(split, Fault):
+            faults.append(split)
         else:
-            reports.append(part)
-            faults.extend(part.faults)
-    return Report(Path(path), reports, list(dict.fromkeys(faults)))
+            reports.append(split)
+            faults.extend(split.faults)
+    return DataReport(Path(path), reports, list(dict.fromkeys(faults)))
 
 
-def _check_part(path: str | Path, name: str, strict: bool) -> SplitReport | Fault:
+def _check_split(path: str | Path, name: str, strict: bool) -> SplitReport | Fault:
     try:
         return summarize(load_split(path, name, strict=strict))
     except UserError as error:
@@ -101,7 +97,7 @@ def _check_part(path: str | Path, name: str, strict: bool) -> SplitReport | Faul
 
 
 def summarize(split: Split) -> SplitReport:
-    """Counts of one part."""
+    """Counts of one split."""
     records, num_classes = split.records, len(split.names)
     sides = np.concatenate([_sides(record) for record in records] or [np.zeros((0, 2), np.float32)])
     classes = [record.classes for record in records]
@@ -131,20 +127,20 @@ def _sides(record: Record) -> Float32Array:
     return (boxes[:, 2:] - boxes[:, :2]).round(2)  # else float32 turns 32 pixels into 31.999998 and medium into small
 
 
-def print_report(report: Report, console: Console) -> None:
-    """Print tables of parts and classes, then every fault with its file and line."""
+def print_report(report: DataReport, console: Console) -> None:
+    """Print tables of splits and classes, then every error and warning with its file and line."""
     if report.splits:
-        console.print(_part_table(report.splits))
+        console.print(_split_table(report.splits))
         console.print(_class_table(report.splits))
     for fault in report.faults:
-        mark = "[red]fault[/red] " if fault.fatal else "[yellow]notice[/yellow]"
+        mark = "[red]error[/red]  " if fault.fatal else "[yellow]warning[/yellow]"
         console.print(f"{mark} {escape(str(fault))}", soft_wrap=True, highlight=False)
-    notices = len(report.faults) - report.fatal_count
-    console.print(f"{report.source}: {report.fatal_count} faults, {notices} notices", soft_wrap=True, highlight=False)
+    warnings = len(report.faults) - report.fatal_count
+    console.print(f"{report.source}: {report.fatal_count} errors, {warnings} warnings", soft_wrap=True, highlight=False)
 
 
-def _part_table(splits: Sequence[SplitReport]) -> Table:
-    table = Table(title="Parts", caption="sizes in pixels of the original images; small < 32², medium < 96²")
+def _split_table(splits: Sequence[SplitReport]) -> Table:
+    table = Table(title="Splits", caption="sizes in pixels of the original images; small < 32², medium < 96²")
     for heading in ("", *(split.name for split in splits)):
         table.add_column(heading, justify="right" if heading else "left")
     rows = {
@@ -155,8 +151,8 @@ def _part_table(splits: Sequence[SplitReport]) -> Table:
         "small": [split.sizes[0] for split in splits],
         "medium": [split.sizes[1] for split in splits],
         "large": [split.sizes[2] for split in splits],
-        "faults": [count_fatal(split.faults) for split in splits],
-        "notices": [len(split.faults) - count_fatal(split.faults) for split in splits],
+        "errors": [count_fatal(split.faults) for split in splits],
+        "warnings": [len(split.faults) - count_fatal(split.faults) for split in splits],
     }
     for heading, counts in rows.items():
         table.add_row(heading, *(f"{count:,}" for count in counts))

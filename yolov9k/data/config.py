@@ -21,7 +21,7 @@ def load_split(data: str | Path, split: str, *, single_cls: bool = False, strict
 
     A dataset without a val split lends valid, then test, then train, with a warning; one that has one split only lends
     it as train too. `single_cls` merges all classes into one. Raises UserError when the dataset cannot be understood,
-    when no image is left, and with `strict` when there is any fatal fault.
+    when no image is left, and with `strict` when there is any error.
     """
     layout = open_dataset(Path(data))
     listing = _read_split(layout, _choose_split(layout, split))
@@ -103,13 +103,13 @@ def _format_of(path: Path, layout: DatasetLayout) -> Format:
 
 
 def _refuse(split: Split, strict: bool) -> None:
-    """Raise UserError for a split without images and, when `strict`, for fatal faults."""
+    """Raise UserError for a split without images and, when `strict`, for errors."""
     fatal = split.fatal_faults
     if not split.records:
         formats = ", ".join(sorted(SUFFIXES))
-        why = f"{len(fatal)} faults, the first: {fatal[0]}" if fatal else f"no image found ({formats})"
+        why = f"{len(fatal)} errors, the first: {fatal[0]}" if fatal else f"no image found ({formats})"
         raise UserError(f"{split.source}: {split.name} is empty: {why}; correct the path or the data")
     if strict and fatal:
         first = "; ".join(map(str, fatal[:3]))
-        what = f"{len(fatal)} faults in {split.name}, the first: {first}"
-        raise UserError(f"{split.source}: {what}; mend them or leave out --strict")
+        what = f"{len(fatal)} errors in {split.name}, the first: {first}"
+        raise UserError(f"{split.source}: {what}; correct them or leave out --strict")

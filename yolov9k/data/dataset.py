@@ -12,7 +12,7 @@ from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError, warn
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data import augment
-from yolov9k.data.augment import AugmentParams, Canvas, Layer, Mosaic, Shape, View
+from yolov9k.data.augment import AugmentParams, Canvas, ImageLayer, Mosaic, Shape, View
 from yolov9k.data.cache.image_cache import ImageSource, Reader, make_source
 from yolov9k.data.cache.nvjpeg import NvjpegReader
 from yolov9k.data.images import UnreadableImage
@@ -44,14 +44,14 @@ class Failure:
 class Sample:
     """An image that is yet to be made, and its objects: one view or a mixture of two (`ops.augment`).
 
-    mix: share of the first view. gains: of hue, saturation and value. shape (height, width): where the views' matrices
+    mix_weight: of the first view. hsv_gains: of hue, saturation and value. shape (height, width): where the views' matrices
     lead; output: what the image is resized to. gain, pad (left, top): x in `shape` = x in the original * gain + left;
     of meaning without augmentation only.
     """
 
     views: tuple[View, ...]
-    mix: float
-    gains: tuple[float, float, float]
+    mix_weight: float
+    hsv_gains: tuple[float, float, float]
     index: int
     shape: Shape
     output: Shape
@@ -65,7 +65,7 @@ class DetectionDataset(Dataset[Sample]):
 
     augment False: images are letterboxed, never enlarged beyond `img_size`. An image that cannot be read is
     replaced in training by the next one that can; in evaluation by a gray one, so that its objects count as missed.
-    `unreadable` holds the indices of the records that failed so far, as far as `report` was told.
+    `unreadable` holds the indices of the records that failed, as far as `report` was told.
     decode: "cpu", or "nvjpeg", by which a cache of images to augment is filled.
     """
 
@@ -89,8 +89,8 @@ class DetectionDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, draw: SampleRequest) -> Sample:
-        return self._augmented(draw) if self.augment else self._letterboxed(draw)
+    def __getitem__(self, request: SampleRequest) -> Sample:
+        return self._augmented(request) if self.augment else self._letterboxed(request)
 
     def report(self, failures: Sequence[Failure]) -> None:
         """Count records whose images could not be read; the first time each is warned about."""
@@ -100,27 +100,27 @@ class DetectionDataset(Dataset[Sample]):
                 instead = "another image takes its place" if self.augment else "its objects count as missed"
                 warn(f"{failure.reason}; {instead}")
 
-    def _letterboxed(self, draw: SampleRequest) -> Sample:
-        record, failures = self.records[draw.index], list[Failure]()
-        image = self._image(draw.index, failures)
+    def _letterboxed(self, request: SampleRequest) -> Sample:
+        record, failures = self.records[request.index], list[Failure]()
+        image = self._image(request.index, failures)
         if image is None:
-            gray, one = View(Canvas(draw.shape, (), Labels.empty()), np.eye(3), whole=True), (1.0, 1.0, 1.0)
-            return Sample((gray,), 1.0, one, draw.index, draw.shape, draw.output, failures=failures)
+            gray, one = View(Canvas(request.shape, (), Labels.empty()), np.eye(3), whole=True), (1.0, 1.0, 1.0)
+            return Sample((gray,), 1.0, one, request.index, request.shape, request.output, failures=failures)
         gain = max(image.shape[:2]) / max(record.height, record.width)
-        canvas, refit, pad = _fit(image, record, draw.shape)
+        canvas, refit, pad = _fit(image, record, request.shape)
         view = View(canvas, np.eye(3), whole=True)
-        return Sample((view,), 1.0, (1.0, 1.0, 1.0), draw.index, draw.shape, draw.output, gain * refit, pad)
+        return Sample((view,), 1.0, (1.0, 1.0, 1.0), request.index, request.shape, request.output, gain * refit, pad)
 
-    def _augmented(self, draw: SampleRequest) -> Sample:
-        rng = np.random.default_rng((self.seed, draw.epoch, draw.index))
-        params = augment.draw(rng, self.recipe, draw.index, len(self), mosaic=draw.mosaic)
+    def _augmented(self, request: SampleRequest) -> Sample:
+        rng = np.random.default_rng((self.seed, request.epoch, request.index))
+        params = augment.draw(rng, self.recipe, request.index, len(self), mosaic=request.mosaic)
         failures: list[Failure] = []
-        views = self.apply(params, draw.index, draw.shape, failures)
-        mix = params.mix if len(views) > 1 else 1.0
-        return Sample(views, mix, params.gains, draw.index, draw.shape, draw.output, failures=failures)
+        views = self.apply(params, request.index, request.shape, failures)
+        weight = params.mix_weight if len(views) > 1 else 1.0
+        return Sample(views, weight, params.hsv_gains, request.index, request.shape, request.output, failures=failures)
 
     def apply(self, params: AugmentParams, index: int, shape: Shape, failures: list[Failure]) -> tuple[View, ...]:
-        """The views that a params asks for, of `shape`; images that failed on the way join `failures`."""
+        """The views that `params` ask for, of `shape`; images that failed on the way join `failures`."""
         mirror = augment.mirror(shape, flip_lr=params.flip_lr, flip_ud=params.flip_ud)
         views = [self._mosaic(mosaic, shape, failures) for mosaic in params.mosaics]
         if not views:
@@ -160,4 +160,4 @@ def _fit(image: Image, record: Record, shape: Shape) -> tuple[Canvas, float, tup
     height, width = image.shape[:2]
     left, top = (shape[1] - width) // 2, (shape[0] - height) // 2
     labels = Labels.of_records([record], [(width, height, left, top)])
-    return Canvas(shape, (Layer(image, left, top),), labels), gain, (left, top)
+    return Canvas(shape, (ImageLayer(image, left, top),), labels), gain, (left, top)

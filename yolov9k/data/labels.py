@@ -17,8 +17,8 @@ from yolov9k.ops.augment_boxes import clip_outlines
 
 Place = tuple[int, int, int, int]  # of an image on a canvas: width, height, left, top
 
-MIN_SHARE = 0.1  # of a box's area that must stay in the image
-MIN_SHARE_OUTLINED = 0.01  # the hull of an outline is exact, a small rest of it is still a good box
+MIN_AREA_RATIO = 0.1  # of a box's area that must stay in the image
+MIN_AREA_RATIO_OUTLINED = 0.01  # the hull of an outline is exact, a small rest of it is still a good box
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class Labels:
     @classmethod
     def of_records(cls, records: Sequence[Record], places: Sequence[Place]) -> Labels:
         """What the records of some images say, crowds left out, each resized and laid at its place of one canvas."""
-        parts = [_without_crowds(record) for record in records]
+        several = [_without_crowds(record) for record in records]
         unit = cls.make(
-            np.concatenate([classes for classes, _, _ in parts]),
-            np.concatenate([boxes for _, boxes, _ in parts]),
-            [polygon for _, _, polygons in parts for polygon in polygons],
+            np.concatenate([classes for classes, _, _ in several]),
+            np.concatenate([boxes for _, boxes, _ in several]),
+            [polygon for _, _, polygons in several for polygon in polygons],
         )
-        owner = np.repeat(np.arange(len(parts)), [len(classes) for classes, _, _ in parts])
+        owner = np.repeat(np.arange(len(several)), [len(classes) for classes, _, _ in several])
         table = np.array(places, np.float32).reshape(-1, 4)
         factors, offsets = table[owner, :2], table[owner, 2:]
         boxes = unit.boxes * np.hstack([factors, factors]) + np.hstack([offsets, offsets])
@@ -100,9 +100,9 @@ class Labels:
         return replace(self, boxes=boxes, points=points, lengths=lengths).chosen(inside)
 
     @property
-    def least(self) -> Float32Array:
+    def min_area_ratio(self) -> Float32Array:
         """Share of its area, float32 [n], that each object must keep at the edge of an image."""
-        return np.where(self.outlined, MIN_SHARE_OUTLINED, MIN_SHARE).astype(np.float32)
+        return np.where(self.outlined, MIN_AREA_RATIO_OUTLINED, MIN_AREA_RATIO).astype(np.float32)
 
     @property
     def boxed(self) -> Labels:
@@ -110,14 +110,14 @@ class Labels:
         return Labels.make(self.classes, self.boxes, [None] * len(self))
 
 
-def concatenate(parts: Sequence[Labels]) -> Labels:
+def concatenate(several: Sequence[Labels]) -> Labels:
     """All objects of several labels in one."""
     return Labels(
-        np.concatenate([p.classes for p in parts]),
-        np.concatenate([p.boxes for p in parts]),
-        np.concatenate([p.points for p in parts]),
-        np.concatenate([p.lengths for p in parts]),
-        np.concatenate([p.outlined for p in parts]),
+        np.concatenate([labels.classes for labels in several]),
+        np.concatenate([labels.boxes for labels in several]),
+        np.concatenate([labels.points for labels in several]),
+        np.concatenate([labels.lengths for labels in several]),
+        np.concatenate([labels.outlined for labels in several]),
     )
 
 

@@ -27,13 +27,13 @@ from yolov9k.data.dataset import DetectionDataset, Sample, SampleRequest
 from yolov9k.data.letterbox import rectangle_shapes
 from yolov9k.data.records import Split
 
-__all__ = ["Batch", "DrawSampler", "Loader", "RawBatch", "make_loader"]
+__all__ = ["Batch", "Loader", "RawBatch", "RequestSampler", "make_loader"]
 SCALES = (0.5, 1.5)  # of img_size, the range of multi-scale training
 
 
 @dataclass
-class DrawSampler:
-    """The draws of an epoch, batch by batch.
+class RequestSampler:
+    """The samples that an epoch asks for, batch by batch.
 
     shapes: of each batch where the records are taken in order of aspect (rectangular batches, `order` sorts them);
     otherwise all are square. Everything random depends on (seed, epoch) alone.
@@ -87,7 +87,7 @@ class Loader:
     """
 
     def __init__(
-        self, dataset: DetectionDataset, sampler: DrawSampler, *, workers: int, pin: bool, device: torch.device | None = None
+        self, dataset: DetectionDataset, sampler: RequestSampler, *, workers: int, pin: bool, device: torch.device | None = None
     ) -> None:
         self.dataset, self.sampler, self.batch_size, self.device = dataset, sampler, sampler.batch, device
         fork = "fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None
@@ -198,7 +198,7 @@ def make_loader(
         shapes = rectangle_shapes(aspects[order], batch, img_size, stride)
     workers = min(workers, os.cpu_count() or 1)
     dataset = DetectionDataset(split.records, recipe, img_size, augment=augment, seed=seed, cache=cache, decode=decode)
-    sampler = DrawSampler(
+    sampler = RequestSampler(
         order=order,
         batch=batch,
         img_size=img_size,

@@ -23,11 +23,11 @@ _CACHE_FROM = 512  # fewer images than this are read faster than a cache is wort
 
 
 class ImageInfo(NamedTuple):
-    """Size in pixels after EXIF orientation; `fault` says what is wrong, and then the size is 0 x 0."""
+    """Size in pixels after EXIF orientation; `error` says what is wrong, and then the size is 0 x 0."""
 
     height: int
     width: int
-    fault: str | None = None
+    error: str | None = None
 
 
 def is_image(path: Path) -> bool:
@@ -57,7 +57,7 @@ def probe_images(paths: Sequence[Path]) -> list[ImageInfo]:
         missing = [i for i, key in enumerate(keys) if key not in remembered]
         fresh = dict(zip(missing, pool.map(probe_image, (paths[i] for i in missing)), strict=True))
     if len(fresh) >= _CACHE_FROM:
-        sound = {keys[i]: info for i, info in fresh.items() if info.fault is None}  # a fault may pass: look again
+        sound = {keys[i]: info for i, info in fresh.items() if info.error is None}  # an error may pass: look again
         _write_cache(remembered | sound)
     return [fresh[i] if i in fresh else remembered[key] for i, key in enumerate(keys)]
 
@@ -67,7 +67,7 @@ def probe_image(path: Path) -> ImageInfo:
     try:
         with Image.open(path) as image:
             width, height = _upright_size(image)
-            fault = _truncation(path, image)
+            truncation = _truncation(path, image)
     except FileNotFoundError:
         return ImageInfo(0, 0, "image not found; restore the file or remove it from the dataset")
     except UnidentifiedImageError:
@@ -75,7 +75,7 @@ def probe_image(path: Path) -> ImageInfo:
         return ImageInfo(0, 0, f"image {what}; replace or remove it")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return ImageInfo(0, 0, f"image cannot be read ({error}); replace or remove it")
-    return ImageInfo(0, 0, fault) if fault else ImageInfo(height, width)
+    return ImageInfo(0, 0, truncation) if truncation else ImageInfo(height, width)
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

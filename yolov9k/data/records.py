@@ -1,4 +1,4 @@
-"""What a dataset is once it has been read: images with their truth, and every fault met on the way."""
+"""What a dataset is once it has been read: images with their ground truth, and everything wrong that was met on the way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yolov9k.common.arrays import BoolArray, Float32Array, Int64Array
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with the data. `fatal`: the row or sample was left out; otherwise it is a notice."""
+    """One thing wrong with the data. `fatal`: the row or sample was left out, an error; otherwise it is a warning."""
 
     path: Path
     line: int | None
@@ -26,7 +26,7 @@ class Fault:
 
 @dataclass
 class Record:
-    """One image and its truth.
+    """One image and its ground truth.
 
     `height` and `width` are pixels after EXIF orientation. For n boxes: `classes` int64 [n]; `boxes` float32 [n, 4],
     x1 y1 x2 y2 as fractions of the image; `polygons` n outlines float32 [k, 2] in the same units, or None;
@@ -53,7 +53,7 @@ class Record:
 
 @dataclass
 class Split:
-    """One part of a dataset. `category_ids[class]` is the id that a COCO JSON file uses for that class."""
+    """One split of a dataset. `category_ids[class]` is the id that a COCO JSON file uses for that class."""
 
     name: str
     names: list[str]
@@ -64,10 +64,10 @@ class Split:
 
     @property
     def fatal_faults(self) -> list[Fault]:
-        """The faults that cost a row or a sample."""
+        """The errors: what costs a row or a sample."""
         return [fault for fault in self.faults if fault.fatal]
 
 
 def count_fatal(faults: Iterable[Fault]) -> int:
-    """How many of `faults` cost a row or a sample."""
+    """How many of `faults` are errors, which cost a row or a sample."""
     return sum(fault.fatal for fault in faults)

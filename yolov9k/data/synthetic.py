@@ -1,6 +1,6 @@
 """The demonstration data set: textured shapes over uneven backgrounds, drawn here, nothing downloaded.
 
-A scene depends on the seed, the split and its own number alone, so the same call writes the same bytes, and a larger
+A sample depends on the seed, the split and its own number alone, so the same call writes the same bytes, and a larger
 data set begins with the images of a smaller one. Boxes are read off the rendered pixels: tight round what is visible.
 """
 
@@ -23,10 +23,10 @@ NAMES = ("circle", "square", "triangle", "star")
 MANIFEST = "synthetic.json"  # written last, so a folder that holds it is complete
 _REVISION = 1  # of the drawing below: raise it when the images change
 _SUPERSAMPLE = 4  # masks are drawn this much larger and averaged down: smooth edges
-_VISIBLE = 0.8  # a shape that would leave less than this part of an earlier one in sight is placed elsewhere
+_VISIBLE = 0.8  # a shape that would leave less than this share of an earlier one in sight is placed elsewhere
 
 
-class Scene(NamedTuple):
+class SyntheticSample(NamedTuple):
     """An image uint8 [size, size, 3] BGR, classes [n], boxes [n, 4]: x1 y1 x2 y2, pixel edges of what is visible."""
 
     image: Image
@@ -48,9 +48,9 @@ def generate(folder: str | Path, *, train: int = 480, val: int = 96, size: int =
     Raises:
         UserError: a number is out of range, or the folder holds something that was not generated here.
     """
-    for name, value, least in (("train", train, 1), ("val", val, 1), ("size", size, 32), ("seed", seed, 0)):
-        if value < least:
-            raise UserError(f"synthetic data: {name} is {value}; it must be at least {least}")
+    for name, value, minimum in (("train", train, 1), ("val", val, 1), ("size", size, 32), ("seed", seed, 0)):
+        if value < minimum:
+            raise UserError(f"synthetic data: {name} is {value}; it must be at least {minimum}")
     folder = Path(folder)
     manifest = {"revision": _REVISION, "train": train, "val": val, "size": size, "seed": seed}
     if _holds(folder, manifest):
@@ -70,8 +70,8 @@ def generate(folder: str | Path, *, train: int = 480, val: int = 96, size: int =
     return folder / "data.yaml"
 
 
-def draw_scene(seed: tuple[int, int, int], size: int) -> Scene:
-    """Draw the scene (seed, split, index): 1 to 4 shapes, each 25 to 55 % of the side, `size` pixels square."""
+def draw_sample(seed: tuple[int, int, int], size: int) -> SyntheticSample:
+    """Draw the sample (seed, split, index): 1 to 4 shapes, each 25 to 55 % of the side, `size` pixels square."""
     rng = np.random.default_rng(seed)
     image = _background(rng, size)
     masks: list[BoolArray] = []  # what is still visible of each shape
@@ -90,7 +90,7 @@ def draw_scene(seed: tuple[int, int, int], size: int) -> Scene:
         classes.append(label)
     image += rng.normal(0, rng.uniform(2, 8), image.shape).astype(np.float32)  # the sensor's noise, over everything
     pixels = np.clip(image, 0, 255).round().astype(np.uint8)
-    return Scene(pixels, np.array(classes, np.int64), np.array([_tight_box(mask) for mask in masks], np.int64))
+    return SyntheticSample(pixels, np.array(classes, np.int64), np.array([_tight_box(mask) for mask in masks], np.int64))
 
 
 def _holds(folder: Path, manifest: dict[str, int]) -> bool:
@@ -110,13 +110,13 @@ def _write_split(root: Path, split: str, seeds: list[tuple[int, int, int]], size
     images.mkdir(parents=True)
     labels.mkdir(parents=True)
     for index, seed in enumerate(seeds):
-        scene = draw_scene(seed, size)
+        sample = draw_sample(seed, size)
         path = images / f"{index:05d}.jpg"
-        if not cv2.imwrite(str(path), scene.image, [cv2.IMWRITE_JPEG_QUALITY, 95]):
+        if not cv2.imwrite(str(path), sample.image, [cv2.IMWRITE_JPEG_QUALITY, 95]):
             raise UserError(f"{path}: could not be written")
-        centers = (scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2 / size
-        extents = (scene.boxes[:, 2:] - scene.boxes[:, :2]) / size
-        rows = zip(scene.classes, np.concatenate((centers, extents), 1), strict=True)
+        centers = (sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2 / size
+        extents = (sample.boxes[:, 2:] - sample.boxes[:, :2]) / size
+        rows = zip(sample.classes, np.concatenate((centers, extents), 1), strict=True)
         text = "".join(f"{label} {' '.join(f'{value:.6f}' for value in row)}\n" for label, row in rows)
         (labels / f"{index:05d}.txt").write_text(text, encoding="utf-8")
 

@@ -26,8 +26,8 @@ def build_records(images: list[AnnotatedImage]) -> tuple[list[Record], list[Faul
     records: list[Record] = []
     faults: list[Fault] = []
     for image, info, image_id in zip(images, infos, ids, strict=True):
-        if info.fault:
-            faults.append(_image_fault(image, info.fault))
+        if info.error:
+            faults.append(_image_fault(image, info.error))
             continue
         record = _build_record(image, info, image_id or 0, faults)
         stem = image.path.stem  # as the published validation names images
