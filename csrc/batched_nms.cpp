@@ -120,7 +120,7 @@ void suppress_image(NmsInput in, const NmsOutput& out, std::int64_t image) {
     in.count = length_of(in, image);
     thread_local std::vector<std::uint64_t> keys;  // kept from image to image: fresh memory costs more than filling it
     std::vector<std::vector<Box>> kept(in.class_agnostic ? 1 : in.classes);  // by class: others are no rivals
-    std::ptrdiff_t competing = kMostCandidates;
+    std::ptrdiff_t competing = kMaxCandidates;
     std::int64_t count = 0;
     float upper = kLargest;
     for (const float lower : cuts<T>(in, image)) {
@@ -145,7 +145,7 @@ Status suppress_all(const NmsInput& in, const NmsOutput& out, int threads) {
 }  // namespace
 
 std::int64_t padded_candidates(std::int64_t classes, std::int64_t count, bool multi_label) {
-    const std::int64_t most = std::min<std::int64_t>(multi_label ? classes * count : count, kMostCandidates);
+    const std::int64_t most = std::min<std::int64_t>(multi_label ? classes * count : count, kMaxCandidates);
     std::int64_t padded = 2;
     while (padded < most) padded *= 2;
     return padded;

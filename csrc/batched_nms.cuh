@@ -106,7 +106,7 @@ __global__ void settle_digit(NmsOutput out, unsigned level) {
     constexpr unsigned each = kBins / kScanThreads;
     NmsState& state = out.state[blockIdx.x];
     const bool settled = state.settled;
-    const unsigned needed = level == 0 ? kMostCandidates : state.needed, t = threadIdx.x;
+    const unsigned needed = level == 0 ? kMaxCandidates : state.needed, t = threadIdx.x;
     std::uint32_t* histogram = out.histogram + static_cast<std::int64_t>(blockIdx.x) * kBins + t * each;
     unsigned mine[each], sum = 0, above = 0, total = 0;
     for (unsigned i = 0; i < each; ++i) {

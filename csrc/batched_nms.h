@@ -8,8 +8,8 @@
 
 namespace yk {
 
-constexpr std::uint32_t kMostCandidates = 30000;  // of an image, the best by score
-constexpr std::int64_t kMaxFiltered = 4096;       // classes, where some are asked for: their set travels as bits
+constexpr std::uint32_t kMaxCandidates = 30000;  // of an image, the best by score
+constexpr std::int64_t kMaxFiltered = 4096;      // classes, where some are asked for: their set travels as bits
 
 struct NmsInput {
     const void* prediction;  // [B, 4 + C, A] of `dtype`: center x, y, width, height in pixels, probabilities

@@ -37,10 +37,10 @@ def mosaics(images: int, size: int, mixed: bool) -> AugmentCase:
     corners = [(size - width, size - height), (size, size - height), (size - width, size), (size, size)]
     layers = [[area * i, height, width, *corners[i % 4], -1, 3 * width, 0] for i in range(count)]
     ends = 4 * np.arange(1, count // 4 + 1).reshape(images, -1)
-    spans = np.zeros((images, 2, 2), np.int64)
-    spans[:, : ends.shape[1]] = np.stack([ends - 4, ends], -1)
+    ranges = np.zeros((images, 2, 2), np.int64)
+    ranges[:, : ends.shape[1]] = np.stack([ends - 4, ends], -1)
     return AugmentCase(
-        torch.from_numpy(rng.integers(0, 256, area * count, np.uint8)), torch.tensor(layers), torch.from_numpy(spans),
+        torch.from_numpy(rng.integers(0, 256, area * count, np.uint8)), torch.tensor(layers), torch.from_numpy(ranges),
         torch.from_numpy(views(images, size, rng)).float(), torch.full((images,), 0.5 if mixed else 1.0),
         torch.from_numpy(rng.uniform(0.6, 1.4, (images, 3))).float(), (size, size),
     )  # fmt: skip
@@ -52,10 +52,10 @@ def outlines(images: int, size: int) -> BoxesCase:
     count = images * OBJECTS
     points = rng.uniform(0, 2 * size, (count, 1, 2)) + rng.uniform(0, size / 4, (count, POINTS, 2))
     firsts = torch.arange(images) * OBJECTS
-    spans = torch.stack((firsts, firsts + OBJECTS, firsts + OBJECTS, firsts + OBJECTS), 1).reshape(images, 2, 2)
+    ranges = torch.stack((firsts, firsts + OBJECTS, firsts + OBJECTS, firsts + OBJECTS), 1).reshape(images, 2, 2)
     return BoxesCase(
         torch.from_numpy(points).reshape(-1, 2).float(), torch.arange(1, count + 1) * POINTS, torch.arange(count) % 80,
-        torch.full((count,), 0.1), spans, torch.from_numpy(np.linalg.inv(views(images, size, rng))).float(), (size, size),
+        torch.full((count,), 0.1), ranges, torch.from_numpy(np.linalg.inv(views(images, size, rng))).float(), (size, size),
     )  # fmt: skip
 
 
