@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from yolov9k.common.arrays import Image, Int64Array
 from yolov9k.common.errors import UserError, warn
 from yolov9k.common.files import cache_folder, locked
 from yolov9k.common.memory import available_memory, readable_size
+from yolov9k.common.progress import progress_bar
 from yolov9k.data.cache.image_store import GONE, DamagedImage, ImageStore
 from yolov9k.data.images import UnreadableImage, read_image
 from yolov9k.data.letterbox import resize, scaled
@@ -119,7 +119,7 @@ class ImageCache:
     def _read(self, indices: list[int]) -> None:
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
-            with _progress() as progress:
+            with progress_bar(_console.is_terminal, _console) as progress:
                 task = progress.add_task("caching", total=len(indices))
                 for start in range(0, len(indices), self.reader.portion):
                     portion = indices[start : start + self.reader.portion]
@@ -135,11 +135,6 @@ class ImageCache:
         except UnreadableImage:  # left to the reader, which tells who asks for it
             return
         self.store.put(index, image)
-
-
-def _progress() -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=_console, transient=True, disable=not _console.is_terminal)
 
 
 def check_name(cache: str | None) -> None:
