@@ -236,7 +236,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(little: dict[str, Any]) -> None
     with torch.no_grad():
         run.model.model[0].conv.weight.fill_(math.nan)  # type: ignore[union-attr]
     message = (
-        r"the loss was not finite for 10 iterations in a row; the model's model\.0\.conv\.weight is not finite; images "
+        r"the loss was not finite for 10 consecutive iterations; the model's model\.0\.conv\.weight is not finite; images "
         r"\d+\.jpg, .*; lower lr0 \(0\.01\) or train with --amp off; .*last\.pt is the last good state"
     )
     with pytest.raises(UserError, match=message):
@@ -244,7 +244,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(little: dict[str, Any]) -> None
     run = trainer(little, epochs=2, bad_steps=2)
     with torch.no_grad():
         run.model.model[1].bn.weight.fill_(math.inf)  # type: ignore[union-attr]
-    with pytest.raises(UserError, match="the loss was not finite for 2 iterations in a row"):
+    with pytest.raises(UserError, match="the loss was not finite for 2 consecutive iterations"):
         run.fit()
 
 

@@ -49,7 +49,7 @@ def test_means_are_those_of_the_finite_steps(tiny: YOLOv9, capsys: pytest.Captur
     wanted = ((parts[0].float() + parts[2].float()) / 2).tolist()
     assert list(seen.means) == ["box", "cls", "dfl"]
     assert list(seen.means.values()) == pytest.approx(wanted)
-    assert seen.in_a_row == 0
+    assert seen.consecutive == 0
     printed = capsys.readouterr().err
     assert "the loss is not finite at iteration 2 (images 3.jpg, 5.jpg); the step is skipped" in printed
     assert printed.count("not finite") == 1
@@ -57,7 +57,7 @@ def test_means_are_those_of_the_finite_steps(tiny: YOLOv9, capsys: pytest.Captur
     assert all(map(math.isnan, seen.means.values()))
 
 
-def test_too_many_in_a_row_end_the_run_with_the_images_and_the_place(tiny: YOLOv9) -> None:
+def test_too_many_consecutive_end_the_run_with_the_images_and_the_place(tiny: YOLOv9) -> None:
     seen = watch(tiny, limit=2)
     do(seen, random_images(0) * math.nan)
     do(seen, random_images(0))
@@ -65,7 +65,7 @@ def test_too_many_in_a_row_end_the_run_with_the_images_and_the_place(tiny: YOLOv
     with pytest.raises(UserError) as caught:
         do(seen, random_images(0) * math.nan)
     message = str(caught.value)
-    assert message.startswith("the loss was not finite for 2 iterations in a row; the images are not finite; ")
+    assert message.startswith("the loss was not finite for 2 consecutive iterations; the images are not finite; ")
     assert "images 3.jpg, 5.jpg; lower lr0 (0.01) or train with --amp off; last.pt is the last good state" in message
     assert "\n" not in message
 
@@ -74,7 +74,7 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_loss(tiny: YOLOv9) -> None
     """The loss is finite, its gradient is made to overflow on the way."""
     tiny.model[3].conv.weight.register_hook(lambda grad: grad * math.inf)  # type: ignore[union-attr]
     seen = watch(tiny, limit=1)
-    with pytest.raises(UserError, match="the gradient was not finite for 1 iterations in a row"):
+    with pytest.raises(UserError, match="the gradient was not finite for 1 consecutive iterations"):
         do(seen, random_images(0))
     assert seen.step.skipped == 1
 

@@ -1,4 +1,4 @@
-"""The profile of a training step: parts that add up, files that open, floors that are counted, wrong wishes refused."""
+"""The profile of a training step: parts that add up, files that open, counted roofline bounds, wrong wishes refused."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from yolov9k import create_model
 from yolov9k.common.errors import UserError
 from yolov9k.config import ProfileOptions
 from yolov9k.data.synthetic import generate
-from yolov9k.engine.profile import roofline as floors_module
+from yolov9k.engine.profile import roofline
 from yolov9k.engine.profile.profiler import ASSIGNER, PARTS, Report, _parts, run_profile
-from yolov9k.engine.profile.roofline import Floors
+from yolov9k.engine.profile.roofline import RooflineBounds
 from yolov9k.models.analysis.step_cost import step_cost
 
 pytestmark = pytest.mark.tools
@@ -59,7 +59,7 @@ def test_parts_add_up_and_files_open(cfg: str, tmp_path: Path) -> None:
         assert image.format == "PNG"
         assert min(image.size) > 300
     text = console.export_text()
-    assert all(word in text for word in (*PARTS, "idle", "backbone 8", "floor, ms", "images/s", "peak memory", str(run)))
+    assert all(word in text for word in (*PARTS, "idle", "backbone 8", "bound, ms", "images/s", "peak memory", str(run)))
 
 
 def test_the_assigners_kernels_are_not_the_losses() -> None:
@@ -84,22 +84,22 @@ def test_a_data_sets_loader_is_measured(cfg: str, tmp_path: Path) -> None:
     assert report.data > 0
 
 
-def test_floors_are_the_counts_over_the_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(floors_module, "_SIDES", {"cpu": 64})  # the rates are not looked at, and bfloat16 is slow on a CPU
+def test_roofline_bounds_are_the_counts_over_the_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline, "_SIDES", {"cpu": 64})  # the rates are not looked at, and bfloat16 is slow on a CPU
     model = create_model("yolov9-t", 80)
-    floors = Floors(model, 2, 64, CPU, torch.bfloat16)
-    floors.rates = {"copy": 1e12, "matrix": 1e30}
+    bounds = RooflineBounds(model, 2, 64, CPU, torch.bfloat16)
+    bounds.rates = {"copy": 1e12, "matrix": 1e30}
     costs = step_cost(model, 2, 64, "reference")
-    times = floors.times()
+    times = bounds.times()
     for part in ("forward", "backward"):
         assert times[part] == pytest.approx(1000 * sum(costs[part].bytes.values()) / 1e12)
-    assert floors.network_bytes == sum(sum(cost.bytes.values()) for cost in costs.values())
+    assert bounds.network_bytes == sum(sum(cost.bytes.values()) for cost in costs.values())
     anchors = 2 * 2 * (8 * 8 + 4 * 4 + 2 * 2)  # images, branches
     assert times["loss"] == pytest.approx(1000 * 2 * anchors * 144 * 2 / 1e12)
-    floors.rates = {"copy": 1e30, "matrix": 1e12}
+    bounds.rates = {"copy": 1e30, "matrix": 1e12}
     flops = 16.3e9 * 2 * (64 / 640) ** 2  # facts: sizes
-    assert floors.times()["forward"] == pytest.approx(1000 * flops / 1e12, rel=0.005)
-    assert floors.times()["backward"] == pytest.approx(2 * floors.times()["forward"])
+    assert bounds.times()["forward"] == pytest.approx(1000 * flops / 1e12, rel=0.005)
+    assert bounds.times()["backward"] == pytest.approx(2 * bounds.times()["forward"])
 
 
 @pytest.mark.parametrize(

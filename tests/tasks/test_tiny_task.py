@@ -6,23 +6,38 @@ import csv
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
+from torch import Tensor
 
-from tests.tasks.tiny_task import Accuracy, LargestTask
+from tests.tasks.tiny_task import Accuracy, Entropy, LargestTask
 from yolov9k import load
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import make_loader
 from yolov9k.data.synthetic import generate
+from yolov9k.engine import TrainStep
 from yolov9k.engine.evaluate.validator import print_metrics, validate
 from yolov9k.engine.predict.predictor import Predictor
 from yolov9k.engine.predict.writers import predict_to_folder
+from yolov9k.engine.train.loss_monitor import find_nonfinite
 from yolov9k.engine.train.trainer import Trainer
 from yolov9k.models.checkpoints import read
 from yolov9k.tasks import DetectTask, register, task_of
+
+
+class Unbounded(Entropy):
+    """Its second loss is infinite."""
+
+    def __call__(self, branches: Any, targets: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        total, parts = super().__call__(branches, targets)
+        return total, parts * torch.tensor([1.0, torch.inf])
+
 
 ROWS = [[-1, 1, "Conv", [8, 3, 2]] for _ in range(5)]
 TABLE = {"nc": 4, "backbone": ROWS, "head": [[[2, 3, 4], 1, "LargestClass", ["nc"]]]}
@@ -31,7 +46,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """data.yaml, the run's directory, and what was printed, of two epochs of which the second is a resumed run's."""
+    """data.yaml, the run's directory, and what was printed, of two epochs of which the second is a resumed run's.
+
+    The first epoch is printed as on a terminal, with the progress bar; the second as into a file.
+    """
     folder = tmp_path_factory.mktemp("tiny-task")
     data = generate(folder / "data", train=12, val=8, size=64)
     (folder / "own.yaml").write_text(yaml.safe_dump(TABLE))
@@ -42,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     )  # fmt: skip
     printed = io.StringIO()
     console = Console(file=printed, width=200, force_terminal=False)
-    first = Trainer(options, console)
+    first = Trainer(options, Console(file=printed, width=200, force_terminal=True, color_system=None))
     first.fit()
     Trainer.resume(first.directory / "weights" / "last.pt", console=console, epochs=2).fit()
     return data, first.directory, printed.getvalue()
@@ -66,6 +84,18 @@ def test_lines_have_its_labels_alone(trained: tuple[Path, Path, str]) -> None:
     assert re.search(r"epoch 2/2  entropy \d\.\d{3}  logit size 0\.\d{3}  accuracy \d\.\d{3}  ", trained[2])
     assert re.search(r"loss: entropy \d\.\d{4}, logit size 0\.\d{4}", trained[2])
     assert not re.search(r"\b(box|dfl|AP50)\b", trained[2])
+
+
+def test_the_progress_bar_has_its_labels(trained: tuple[Path, Path, str]) -> None:
+    assert re.search(r"epoch 1/1 .*3/3 .*entropy \d\.\d{3} logit size 0\.\d{3}  \d", trained[2])
+
+
+def test_a_loss_that_is_not_finite_is_reported_by_its_names(trained: tuple[Path, Path, str]) -> None:
+    model = load(trained[1] / "weights" / "best.pt").train()
+    step = TrainStep(model, Unbounded(), TrainRecipe(), "eager")
+    boxes, counts = torch.zeros(2, 1, 5), torch.ones(2, dtype=torch.int64)
+    place = find_nonfinite(step, torch.rand(2, 3, 64, 64), boxes, counts)
+    assert re.fullmatch(r"every layer is finite, the loss is not: entropy \d\.\d{3}, logit size inf", place)
 
 
 def test_the_best_is_that_of_its_fitness(trained: tuple[Path, Path, str]) -> None:

@@ -1,4 +1,4 @@
-"""The demonstration: generated scenes, a short training, an image of predictions beside the truth."""
+"""The demonstration: generated samples, a short training, an image of predictions beside the ground truth."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ NEXT = """what to type next, for your own data:
 
 
 def run_demo(demo: DemoOptions, console: Console) -> float:
-    """Generate, train, evaluate, draw; returns AP50 on scenes that were not trained on: a fifth of `demo.scenes` more."""
+    """Generate, train, evaluate, draw; returns AP50 on samples that were not trained on: a fifth of `demo.scenes` more."""
     demo.check()
     data = generate(demo.folder, train=demo.scenes, val=max(demo.scenes // 5, 1), size=SIZE)
-    console.print(f"generated scenes: {data.parent}")
+    console.print(f"generated samples: {data.parent}")
     options = TrainOptions(
         data=str(data), cfg="yolov9-t", img=SIZE, batch=16, epochs=demo.epochs, hyp="demo", workers=1, project=demo.project,
         name="demo", close_mosaic=0, cache="ram",
@@ -41,20 +41,20 @@ def run_demo(demo: DemoOptions, console: Console) -> float:
     image = draw_beside_truth(Predictor(weights, SIZE), load_split(data, "val"), trainer.directory / "predictions.png")
     values = result.metrics.columns()
     ap50, ap = values["metrics/mAP_0.5"], values["metrics/mAP_0.5:0.95"]
-    console.print(f"AP50 {ap50:.3f}, AP {ap:.3f} on scenes that were not trained on")
-    console.print(f"predictions (right) beside the truth (left): {image}")
+    console.print(f"AP50 {ap50:.3f}, AP {ap:.3f} on samples that were not trained on")
+    console.print(f"predictions (right) beside the ground truth (left): {image}")
     console.print(NEXT.format(weights=weights))
     return ap50
 
 
 def draw_beside_truth(predictor: Predictor, split: Split, path: Path, count: int = 12) -> Path:
-    """Write a mosaic of pairs, truth left and prediction right, of the split's first `count` images; returns its path."""
+    """Write pairs, ground truth left and prediction right, of the split's first `count` images into a mosaic; returns it."""
     pairs = []
     for record in split.records[:count]:
         image = np.asarray(cv2.resize(read_image(record.path), None, fx=2, fy=2), dtype=np.uint8)
         (found,) = predictor(image)
         size = np.array([image.shape[1], image.shape[0]] * 2)
-        truth = draw_boxes(image.copy(), record.boxes * size, record.classes, split.names)
-        pairs.append(np.concatenate((truth, found.draw()), 1))
+        ground_truth = draw_boxes(image.copy(), record.boxes * size, record.classes, split.names)
+        pairs.append(np.concatenate((ground_truth, found.draw()), 1))
     cv2.imwrite(str(path), mosaic(pairs, columns=3))
     return path

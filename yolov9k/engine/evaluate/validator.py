@@ -66,7 +66,7 @@ def validate(
     check_range("iou", iou, 0, 1)
     check_range("max-det", max_det, 1)
     if single_cls and model.num_classes > 1:
-        criterion = None  # the truth's one class is none of the model's
+        criterion = None  # the ground truth's one class is none of the model's
     chosen = torch.device(device) if device is not None else model_device(model)
     task, records = task_of(model), loader.dataset.records
     evaluator = task.evaluator(model, split, records, single_cls)

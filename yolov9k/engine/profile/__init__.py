@@ -1,1 +1,1 @@
-"""Profiling of the training step against its floors."""
+"""Profiling of the training step against its roofline bounds."""

@@ -11,14 +11,14 @@ from yolov9k.common.figures import save_figure
 
 
 def plot_profile(
-    parts: Mapping[str, float], stages: Mapping[str, float], floors: Mapping[str, float], title: str, path: str | Path
+    parts: Mapping[str, float], stages: Mapping[str, float], bounds: Mapping[str, float], title: str, path: str | Path
 ) -> None:
-    """A bar for each part of a training step with its floor, and one for each stage of the forward; milliseconds."""
+    """A bar for each part of a training step with its roofline bound, and one for each stage of the forward; milliseconds."""
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.barh(list(parts), list(parts.values()), color="tab:blue", label="measured")
-    known = [part for part in parts if part in floors]
-    left.barh(known, [floors[part] for part in known], height=0.3, color="tab:orange", label="floor")
+    known = [part for part in parts if part in bounds]
+    left.barh(known, [bounds[part] for part in known], height=0.3, color="tab:orange", label="roofline bound")
     left.legend(fontsize=8)
     right.barh(list(stages), list(stages.values()), color="tab:blue")
     for axes, text in ((left, "parts of a step"), (right, "stages of the forward")):

@@ -1,4 +1,4 @@
-"""Where a training step's time goes, beside the least that the device could take for it (performance.md: method)."""
+"""Where a training step's time goes, beside the least that the device could take for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from yolov9k.data.config import load_split
 from yolov9k.data.letterbox import rounded_size
 from yolov9k.data.loader import make_loader
 from yolov9k.engine.profile.plots import plot_profile
-from yolov9k.engine.profile.roofline import Floors
+from yolov9k.engine.profile.roofline import RooflineBounds
 from yolov9k.engine.train.cuda_graphs import WARM_UP
 from yolov9k.engine.train.memory import memory_gb
 from yolov9k.engine.train.prefetch import prefetch
@@ -49,7 +49,7 @@ Case = tuple[Tensor, Tensor, Tensor]
 class Report:
     """Milliseconds a step, each the mean over `steps` steps but `step`, the median of steps that nobody looked at.
 
-    parts: of the eager step, on a GPU the time that kernels ran. "idle" is what is left of a step. floors: the least time
+    parts: of the eager step, on a GPU the time that kernels ran. "idle" is what is left of a step. bounds: the least time
     of a part where it is counted. launches: CUDA kernels, on a CPU calls of operators. bytes: moved by the network.
     """
 
@@ -65,7 +65,7 @@ class Report:
     data: float | None
     parts: dict[str, float]
     stages: dict[str, float]
-    floors: dict[str, float]
+    bounds: dict[str, float]
     launches: int
     synchronizations: int
     bytes: int
@@ -96,15 +96,15 @@ def run_profile(options: ProfileOptions, console: Console | None = None) -> Repo
     trace = _traced(eager, cases, directory / "trace.json")
     parts, stages = _parts(trace, is_cuda(chosen), steps)
     parts["idle"] = max(plain - sum(parts.values()), 0.0)
-    floors = Floors(eager.model, batch, cases[0][0].shape[-1], chosen, step.dtype)
+    bounds = RooflineBounds(eager.model, batch, cases[0][0].shape[-1], chosen, step.dtype)
     report = Report(
         model=step.model.spec.name, device=device_name(chosen), amp=precision, mode=step.mode, batch=batch, img=img,
         steps=steps, step=whole, eager_step=plain, data=None if waited is None else 1000 * waited, parts=parts, stages=stages,
-        floors=floors.times(), launches=_launches(trace, chosen, steps), synchronizations=_waits(trace, chosen, steps),
-        bytes=floors.network_bytes, peak_memory=_peak(chosen), rates=floors.rates,
+        bounds=bounds.times(), launches=_launches(trace, chosen, steps), synchronizations=_waits(trace, chosen, steps),
+        bytes=bounds.network_bytes, peak_memory=_peak(chosen), rates=bounds.rates,
     )  # fmt: skip
     (directory / "profile.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
-    plot_profile(report.parts, report.stages, report.floors, _title(report), directory / "profile.png")
+    plot_profile(report.parts, report.stages, report.bounds, _title(report), directory / "profile.png")
     _print(report, console or Console())
     (console or Console()).print(f"run: {directory}")
     return report
@@ -236,16 +236,16 @@ def _title(report: Report) -> str:
 def _print(report: Report, console: Console) -> None:
     cuda = not report.device.startswith("cpu")
     table = Table(title=f"a training step: {_title(report)}")
-    for column in ("part", "ms", "share", "floor, ms"):
+    for column in ("part", "ms", "share", "bound, ms"):
         table.add_column(column, justify="left" if column == "part" else "right")
     if report.data is not None:
         table.add_row("waiting for data", f"{report.data:.2f}", "", "", end_section=True)
     for part, value in report.parts.items():
-        table.add_row(part, f"{value:.2f}", f"{value / report.eager_step:.1%}", _floor(report.floors.get(part)))
+        table.add_row(part, f"{value:.2f}", f"{value / report.eager_step:.1%}", _bound(report.bounds.get(part)))
         for stage, time_ in report.stages.items() if part == "forward" else ():
             table.add_row(f"  {stage}", f"{time_:.2f}", f"{time_ / report.eager_step:.1%}", "")
     table.add_section()
-    table.add_row("step, eager", f"{report.eager_step:.2f}", "", _floor(sum(report.floors.values())))
+    table.add_row("step, eager", f"{report.eager_step:.2f}", "", _bound(sum(report.bounds.values())))
     if report.mode != "eager":
         table.add_row(f"step, {report.mode}", f"{report.step:.2f}", "", "")
     console.print(table)
@@ -257,8 +257,8 @@ def _print(report: Report, console: Console) -> None:
         f"{speed:.1f} images/s; {report.launches} {kind}, {report.synchronizations} {waits} a step; "
         f"{report.bytes / 1e9:.2f} GB moved by the network as counted; peak memory {report.peak_memory / 1e9:.2f} GB"
     )
-    console.print(f"floors are counted bytes and FLOPs at rates measured here: {rates}")
+    console.print(f"bounds are counted bytes and FLOPs at rates measured here: {rates}")
 
 
-def _floor(value: float | None) -> str:
+def _bound(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"

@@ -18,8 +18,8 @@ _SIDES = {"cuda": 8192, "cpu": 1024}
 _COPIES = {"cuda": 2**30, "cpu": 2**26}
 
 
-class Floors:
-    """Floors of one model's step. `rates`: bytes a second copied (read and written), FLOPs a second multiplied."""
+class RooflineBounds:
+    """Roofline bounds of one model's step. `rates`: bytes a second copied (read and written), FLOPs a second multiplied."""
 
     def __init__(self, model: YOLOv9, batch: int, img: int, device: torch.device, dtype: torch.dtype | None) -> None:
         self.model, self.batch, self.img = model, batch, img

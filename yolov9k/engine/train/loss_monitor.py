@@ -26,14 +26,14 @@ BEHIND = 64  # steps that the host may be ahead of the device
 class LossMonitor:
     """Losses of a run, read without waiting for the device; what is not finite is warned about, much of it ends the run.
 
-    limit: so many iterations in a row without a finite loss and gradient raise UserError, which names the layer, the images
-    and `last_good`, the checkpoint to go back to. A gradient that overflows in fp16 while the loss scale settles is counted
-    in `skipped` alone.
+    limit: this many consecutive iterations without a finite loss and gradient raise UserError, which names the layer, the
+    images and `last_good`, the checkpoint to go back to. A gradient that overflows in fp16 while the loss scale settles is
+    counted in `skipped` alone.
     """
 
     def __init__(self, step: TrainStep, records: Sequence[Record], limit: int, last_good: Path) -> None:
         self.step, self.records, self.limit, self.last_good = step, records, limit, last_good
-        self.in_a_row, self.skipped = 0, step.skipped
+        self.consecutive, self.skipped = 0, step.skipped
         self._figures = AsyncHostCopy(self._judge, step.device, BEHIND if is_cuda(step.device) else 0)
         self._batch: Batch | None = None  # the last step's
         self.start()
@@ -63,7 +63,7 @@ class LossMonitor:
         error = self._error(parts, state)
         if all(map(math.isfinite, parts)):
             self._sum, self._count = [a + b for a, b in zip(self._sum, parts, strict=True)], self._count + 1
-        self.in_a_row = self.in_a_row + 1 if error else 0
+        self.consecutive = self.consecutive + 1 if error else 0
         if error:
             self._warn(error, *step)
 
@@ -78,11 +78,11 @@ class LossMonitor:
     def _warn(self, error: str, iteration: int, indices: Sequence[int]) -> None:
         files = ", ".join(self.records[i].path.name for i in indices[:SHOWN]) + (", ..." if len(indices) > SHOWN else "")
         warn(f"the {error} is not finite at iteration {iteration} (images {files}); the step is skipped")
-        if self.in_a_row >= self.limit:
+        if self.consecutive >= self.limit:
             assert self._batch is not None
             place = find_nonfinite(self.step, self._batch.images, *self.step.task.targets(self._batch))
             raise UserError(
-                f"the {error} was not finite for {self.in_a_row} iterations in a row; {place}; images {files}; lower lr0 "
+                f"the {error} was not finite for {self.consecutive} consecutive iterations; {place}; images {files}; lower lr0 "
                 f"({self.step.recipe.lr0}) or train with --amp off; {self.last_good} is the last good state"
             )
 

@@ -41,7 +41,7 @@ class ReferenceStep:
         self.grad_norm = torch.zeros(())
 
     def __call__(self, images: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
-        """One accumulation step; returns the loss parts [3]."""
+        """One accumulation step; returns the loss parts, one value for each of the task's losses."""
         if self.schedule:
             set_phase(self.optimizer, self.schedule.at(self.iteration))
         images = images.float() / 255 if images.dtype == torch.uint8 else images

@@ -1,4 +1,4 @@
-"""What the optimizer is told at each iteration (facts: training recipe)."""
+"""What the optimizer is told at each iteration (arXiv 2402.13616, appendix A)."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ class Trainer:
                 save(self.directory / "weights" / "best.pt", self.step.ema, epoch=epoch, best=self.best)
         self.results.add(row)
         self.next_epoch = epoch + 1
-        if not self.monitor.in_a_row:  # last.pt stays the last good state
+        if not self.monitor.consecutive:  # last.pt stays the last good state
             self._save("last.pt")
         if epoch and self.options.save_period > 0 and epoch % self.options.save_period == 0:
             save(self.directory / "weights" / f"epoch{epoch}.pt", self.step.ema, epoch=epoch)

@@ -43,22 +43,22 @@ class CocoEvaluator:
         if len(names) != len(category_ids):
             raise ValueError(f"{len(names)} class names but {len(category_ids)} category ids")
         self.names, self.category_ids = list(names), list(category_ids)
-        self._truth: dict[int, GroundTruth] = {}
+        self._ground_truth: dict[int, GroundTruth] = {}
         self._detections: dict[int, list[Floats]] = {}
         self._result_ids: dict[int, int | str] = {}
         for record in records:
-            if record.image_id in self._truth:
+            if record.image_id in self._ground_truth:
                 raise ValueError(f"image id {record.image_id} comes twice")
-            self._truth[record.image_id] = GroundTruth.of_record(record)
+            self._ground_truth[record.image_id] = GroundTruth.of_record(record)
             if record.result_id is not None:
                 self._result_ids[record.image_id] = record.result_id
 
     @classmethod
     def from_json(cls, path: str | Path) -> CocoEvaluator:
-        """Ground truth straight from a COCO instances JSON; classes are its categories in the order of their ids."""
-        names, category_ids, truth = read_coco_ground_truth(path)
+        """Ground ground_truth straight from a COCO instances JSON; classes are its categories in the order of their ids."""
+        names, category_ids, ground_truth = read_coco_ground_truth(path)
         evaluator = cls(names, category_ids, [])
-        evaluator._truth.update(truth)
+        evaluator._ground_truth.update(ground_truth)
         return evaluator
 
     def update(self, image_id: int, detections: Tensor | Floats) -> None:
@@ -70,8 +70,8 @@ class CocoEvaluator:
         rows = np.asarray(rows, np.float64)
         if rows.ndim != 2 or rows.shape[1] != 6:
             raise ValueError(f"detections must be [n, 6], got {list(rows.shape)}")
-        if image_id not in self._truth:
-            raise ValueError(f"image id {image_id} is not among the {len(self._truth)} images of the truth")
+        if image_id not in self._ground_truth:
+            raise ValueError(f"image id {image_id} is not among the {len(self._ground_truth)} images of the ground truth")
         if len(rows) and (rows[:, 5].min() < 0 or rows[:, 5].max() >= len(self.names)):
             raise ValueError(f"detected classes must be below {len(self.names)}, got {rows[:, 5].max():.0f}")
         self._detections.setdefault(image_id, []).append(rows)
@@ -104,7 +104,7 @@ class CocoEvaluator:
             self.update(result["image_id"], np.array([row], np.float64))
         except (KeyError, TypeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}"
-            raise UserError(f"COCO result {number} does not fit the truth ({what})") from None
+            raise UserError(f"COCO result {number} does not fit the ground truth ({what})") from None
 
     def save_json(self, path: str | Path) -> None:
         """Write COCO results: bbox with 3 decimals, score with 5; images are called by their `result_id`.
@@ -146,7 +146,7 @@ class CocoEvaluator:
             ar100=_mean(recall[..., _ALL], 0.0),
             precision=_mean(at_best[0], 0.0),
             recall=_mean(at_best[1], 0.0),
-            images=len(self._truth),
+            images=len(self._ground_truth),
             per_class=[ClassMetrics(n, int(i), int(k), *map(float, rest)) for n, i, k, *rest in columns],
             curves=curves,
             confusion=self._confusion(),
@@ -154,23 +154,25 @@ class CocoEvaluator:
 
     def _counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Instances and images [classes] that hold each class, crowds not counted."""
-        real = [truth.classes[~truth.crowd] for truth in self._truth.values()]
+        real = [ground_truth.classes[~ground_truth.crowd] for ground_truth in self._ground_truth.values()]
         size = len(self.names)
         instances = sum((np.bincount(c, minlength=size) for c in real), np.zeros(size, np.int64))
         images = sum((np.bincount(np.unique(c), minlength=size) for c in real), np.zeros(size, np.int64))
         return instances, images
 
-    def _coco_arrays(self, any_truth: bool) -> tuple[Floats, Floats]:
+    def _coco_arrays(self, any_ground_truth: bool) -> tuple[Floats, Floats]:
         """faster-coco-eval's precision [T, R, K, A] and recall [T, K, A] at 100 detections, -1 turned into NaN."""
-        if not any_truth:
+        if not any_ground_truth:
             return np.full((10, 101, len(self.names), 4), np.nan), np.full((10, len(self.names), 4), np.nan)
         # Class indices serve as category ids here, so that K runs in the order of the names.
         frame = {
-            "images": [{"id": image_id} for image_id in self._truth],
+            "images": [{"id": image_id} for image_id in self._ground_truth],
             "categories": [{"id": index, "name": name} for index, name in enumerate(self.names)],
         }
-        truth, found = (COCO({**frame, "annotations": rows}) for rows in (self._truth_rows(), self._result_rows()))
-        evaluation = COCOeval_faster(truth, found, "bbox", print_function=_silent)
+        ground_truth, found = (
+            COCO({**frame, "annotations": rows}) for rows in (self._ground_truth_rows(), self._result_rows())
+        )
+        evaluation = COCOeval_faster(ground_truth, found, "bbox", print_function=_silent)
         evaluation.evaluate()
         evaluation.accumulate()
         precision, recall = (np.array(evaluation.eval[key], np.float64)[..., -1] for key in ("precision", "recall"))
@@ -178,10 +180,10 @@ class CocoEvaluator:
         recall[recall < 0] = np.nan
         return precision, recall
 
-    def _truth_rows(self) -> list[dict[str, Any]]:
+    def _ground_truth_rows(self) -> list[dict[str, Any]]:
         rows = (
             {"image_id": image_id, "category_id": index, "bbox": box, "area": area, "iscrowd": int(crowd)}
-            for image_id, t in self._truth.items()
+            for image_id, t in self._ground_truth.items()
             for index, box, area, crowd in zip(*_lists(t.classes, _xywh(t.boxes), t.areas, t.crowd), strict=True)
         )
         return _numbered(rows)
@@ -196,7 +198,7 @@ class CocoEvaluator:
 
     def _curves(self, pr: Floats, instances: NDArray[np.int64]) -> Curves:
         rows = {image_id: self._rows(image_id) for image_id in self._detections}
-        outcomes = [match_by_score(r, self._truth[image_id], 0.5) for image_id, r in rows.items()]
+        outcomes = [match_by_score(r, self._ground_truth[image_id], 0.5) for image_id, r in rows.items()]
         flat = np.concatenate([np.zeros((0, 6)), *rows.values()])
         outcome = np.concatenate([np.zeros(0, np.int8), *outcomes])
         precision, recall = confidence_curves(flat[:, 4], flat[:, 5].astype(np.int64), outcome, instances)
@@ -206,8 +208,8 @@ class CocoEvaluator:
 
     def _confusion(self) -> NDArray[np.int64]:
         matrix = np.zeros((len(self.names) + 1,) * 2, np.int64)
-        for image_id, truth in self._truth.items():
-            add_confusion(matrix, self._rows(image_id), truth, CONFUSION_CONFIDENCE, CONFUSION_IOU)
+        for image_id, ground_truth in self._ground_truth.items():
+            add_confusion(matrix, self._rows(image_id), ground_truth, CONFUSION_CONFIDENCE, CONFUSION_IOU)
         return matrix
 
 
@@ -248,5 +250,5 @@ def _mean(values: Floats, empty: float = math.nan) -> float:
 
 
 def _class_means(values: Floats) -> Floats:
-    """[classes, ...] -> [classes], NaN for a class without truth."""
+    """[classes, ...] -> [classes], NaN for a class without ground truth."""
     return np.array([_mean(row) for row in values])

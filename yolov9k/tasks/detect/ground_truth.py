@@ -1,4 +1,4 @@
-"""The truth of one image in pixels, from a Record or from a COCO file."""
+"""The ground truth of one image in pixels, from a Record or from a COCO file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GroundTruth:
 
     @classmethod
     def of_record(cls, record: Record) -> GroundTruth:
-        """A record's truth in the pixels of its original image."""
+        """A record's ground truth in the pixels of its original image."""
         size = np.array([record.width, record.height] * 2, np.float64)
         boxes = record.boxes.astype(np.float64).reshape(-1, 4) * size
         return cls(record.classes.astype(np.int64), boxes, record.crowd.astype(bool), record.areas.astype(np.float64))
@@ -44,7 +44,7 @@ class GroundTruth:
 
 
 def read_coco_ground_truth(path: str | Path) -> tuple[list[str], list[int], dict[int, GroundTruth]]:
-    """Class names, their category ids (ascending) and truth by image id of a COCO instances JSON. Raises UserError."""
+    """Class names, their category ids (ascending) and ground truth by image id of a COCO instances JSON. Raises UserError."""
     try:
         content = read_json(path)
         categories = {int(category["id"]): str(category["name"]) for category in content["categories"]}
@@ -53,7 +53,7 @@ def read_coco_ground_truth(path: str | Path) -> tuple[list[str], list[int], dict
         notes: dict[int, list[dict[str, Any]]] = {int(image["id"]): [] for image in content["images"]}
         for note in content["annotations"]:
             notes[note["image_id"]].append(note)
-        truth = {image_id: GroundTruth.of_annotations(rows, class_of) for image_id, rows in notes.items()}
+        ground_truth = {image_id: GroundTruth.of_annotations(rows, class_of) for image_id, rows in notes.items()}
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: not a COCO instances file ({type(error).__name__}: {error})") from None
-    return [categories[category] for category in ids], ids, truth
+    return [categories[category] for category in ids], ids, ground_truth

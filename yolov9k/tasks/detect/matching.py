@@ -14,32 +14,32 @@ CONFIDENCE_GRID = np.linspace(0.0, 1.0, 1001)
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, -1
 
 
-def overlap(boxes: NDArray[np.float64], truth: GroundTruth) -> NDArray[np.float64]:
-    """IoU [n, m] of boxes [n, 4] with the truth; for crowd regions the share of the box inside, as COCO defines it."""
-    top_left = np.maximum(boxes[:, None, :2], truth.boxes[None, :, :2])
-    bottom_right = np.minimum(boxes[:, None, 2:], truth.boxes[None, :, 2:])
+def overlap(boxes: NDArray[np.float64], ground_truth: GroundTruth) -> NDArray[np.float64]:
+    """IoU [n, m] of boxes [n, 4] with the ground truth; for crowd regions the share of the box inside, as COCO defines it."""
+    top_left = np.maximum(boxes[:, None, :2], ground_truth.boxes[None, :, :2])
+    bottom_right = np.minimum(boxes[:, None, 2:], ground_truth.boxes[None, :, 2:])
     shared = (bottom_right - top_left).clip(min=0).prod(2)
-    own, other = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, truth.boxes))
-    union = np.where(truth.crowd, own[:, None], own[:, None] + other - shared)
+    own, other = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, ground_truth.boxes))
+    union = np.where(ground_truth.crowd, own[:, None], own[:, None] + other - shared)
     return np.asarray(shared / np.maximum(union, 1e-12))
 
 
-def match_by_score(detections: NDArray[np.float64], truth: GroundTruth, threshold: float) -> NDArray[np.int8]:
+def match_by_score(detections: NDArray[np.float64], ground_truth: GroundTruth, threshold: float) -> NDArray[np.int8]:
     """Outcome [n] of detections [n, 6] (x1 y1 x2 y2 score class; highest score first): COCO's greedy rule.
 
     Each takes the best free box of its class with IoU >= threshold. One that finds none is IGNORED when a crowd
     region of its class holds it, else a FALSE_POSITIVE.
     """
-    iou = overlap(detections[:, :4], truth)
-    iou[detections[:, 5, None] != truth.classes] = 0
-    free = iou[:, ~truth.crowd]
+    iou = overlap(detections[:, :4], ground_truth)
+    iou[detections[:, 5, None] != ground_truth.classes] = 0
+    free = iou[:, ~ground_truth.crowd]
     outcome = np.full(len(detections), FALSE_POSITIVE, np.int8)
     for row in np.flatnonzero((free >= threshold).any(1)):
         best = free[row].argmax()
         if free[row, best] >= threshold:
             outcome[row] = TRUE_POSITIVE
             free[:, best] = 0
-    in_crowd = (iou[:, truth.crowd] >= threshold).any(1)
+    in_crowd = (iou[:, ground_truth.crowd] >= threshold).any(1)
     outcome[(outcome == FALSE_POSITIVE) & in_crowd] = IGNORED
     return outcome
 
@@ -49,7 +49,7 @@ def confidence_curves(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Precision and recall [classes, 1001] of the detections with score >= each value of CONFIDENCE_GRID.
 
-    scores, classes, outcomes [n] as match_by_score gives them; instances [classes] counts the truth. 0/0 counts as 0.
+    scores, classes, outcomes [n] as match_by_score gives them; instances [classes] counts the ground truth. 0/0 counts as 0.
     """
     shape = len(instances), len(CONFIDENCE_GRID)
     precision, recall = np.zeros(shape), np.zeros(shape)
@@ -65,17 +65,17 @@ def confidence_curves(
 
 
 def add_confusion(
-    matrix: NDArray[np.int64], detections: NDArray[np.float64], truth: GroundTruth, confidence: float, threshold: float
+    matrix: NDArray[np.int64], detections: NDArray[np.float64], ground_truth: GroundTruth, confidence: float, threshold: float
 ) -> None:
     """Count one image into matrix [classes + 1, classes + 1] (rows predicted, columns true, last is background).
 
-    Pairs are formed greedily by IoU, whatever their class. Detections held by crowd truth are left out.
+    Pairs are formed greedily by IoU, whatever their class. Detections held by crowd ground truth are left out.
     """
     background = len(matrix) - 1
     detections = detections[detections[:, 4] >= confidence]
-    predicted, iou = detections[:, 5].astype(np.int64), overlap(detections[:, :4], truth)
-    in_crowd = (iou[:, truth.crowd] >= threshold).any(1)
-    iou, classes = iou[:, ~truth.crowd], truth.classes[~truth.crowd]
+    predicted, iou = detections[:, 5].astype(np.int64), overlap(detections[:, :4], ground_truth)
+    in_crowd = (iou[:, ground_truth.crowd] >= threshold).any(1)
+    iou, classes = iou[:, ~ground_truth.crowd], ground_truth.classes[~ground_truth.crowd]
     rows, columns = _greedy_pairs(iou, threshold)
     np.add.at(matrix, (predicted[rows], classes[columns]), 1)
     unmatched: NDArray[np.bool_] = np.logical_not(in_crowd)

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class: images and instances that hold it (crowds not counted) and its figures, NaN where it has no truth."""
+    """One class: images and instances that hold it (crowds not counted) and its figures, NaN where it has no ground truth."""
 
     name: str
     images: int
@@ -32,7 +32,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Curves:
-    """pr [classes, 101]: precision over `recall_grid` at IoU .5, NaN for a class without truth.
+    """pr [classes, 101]: precision over `recall_grid` at IoU .5, NaN for a class without ground truth.
 
     precision, recall, f1 [classes, 1001]: over `confidence`; `best` is the index in it of the highest mean F1.
     """
@@ -52,7 +52,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Metrics:
-    """COCO figures, 0..1; means leave out classes without truth. A size (small, medium, large) without truth is NaN.
+    """COCO figures, 0..1; means leave out classes without ground truth, and a size (small, medium, large) without any is NaN.
 
     precision, recall: class means at the confidence of the best mean F1, IoU .5.
     confusion [classes + 1, classes + 1]: rows predicted, columns true, last is background; confidence .25, IoU .45.

@@ -135,7 +135,7 @@ def _density(axes: Axes, points: NDArray[Any]) -> None:
 
 
 def plot_batch(images: Tensor, boxes: Tensor, counts: Tensor, names: Sequence[str], path: str | Path, limit: int = 16) -> None:
-    """Mosaic of a training batch with its truth, for train_batchN.png.
+    """Mosaic of a training batch with its ground truth, for train_batchN.png.
 
     images uint8 [B, 3, H, W] RGB; boxes [B, G, 5] class cx cy w h normalized; counts [B]; the first `limit` images.
     """
