@@ -5,7 +5,7 @@ PYTEST_FLAGS ?= -q
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint bench native gpu-check peers roofline readme clean
+.PHONY: help demo test test-all test-slow nightly lint bench native gpu-check peers roofline readme clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -16,14 +16,26 @@ demo: $(STAMP)  ## draw a small data set, train on it, evaluate, predict: minute
 	$(BIN)/yolov9k demo
 
 # A file of tests a process and a thread each: torch's threads spin at their barriers, and two such processes stall each other.
-test: lint  ## lint, types, every benchmark once, then the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest bench --benchmark-disable -n auto $(PYTEST_FLAGS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+RUN := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-lint: $(STAMP)  ## ruff and mypy
+test: lint  ## lint, types and the quick tests, one of every proof among them: minutes
+	$(RUN) tests --tier quick $(PYTEST_FLAGS)
+
+test-all: test  ## the quick tests, then every benchmark once and the slow tests: half an hour on two cores
+	$(MAKE) test-slow
+
+test-slow: $(STAMP)  ## what test-all has beyond test
+	$(RUN) bench --benchmark-disable $(PYTEST_FLAGS)
+	$(RUN) tests --tier slow $(PYTEST_FLAGS)
+
+nightly: $(STAMP)  ## hours: all tests with many random examples, every architecture; leaves bench/results/nightly, to be committed
+	$(BIN)/python -m bench.nightly
+
+lint: $(STAMP)  ## ruff, mypy and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 bench: $(STAMP)  ## time everything and save a record in bench/results
 	$(BIN)/python -m pytest bench --benchmark-storage=file://bench/results --benchmark-autosave $(PYTEST_FLAGS)
@@ -48,7 +60,7 @@ clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info yolov9k/_native*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis
 
 # Installed again when the recipe or a compiled source has changed since.
-$(STAMP): pyproject.toml setup.py build_backend.py $(wildcard csrc/*)
+$(STAMP): pyproject.toml constraints.txt setup.py build_backend.py $(wildcard csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "needs Python 3.10 or later; name one: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
@@ -56,5 +68,5 @@ $(STAMP): pyproject.toml setup.py build_backend.py $(wildcard csrc/*)
 	@command -v $(firstword $(or $(CXX),g++)) >/dev/null || \
 		{ echo "no C++ compiler; Debian, Ubuntu: apt-get install g++"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import COLLECTED
 from tests.tiers import NIGHTLY_FACTOR, SLOW, TIERS, examples, tier
 from yolov9k import ops
-from yolov9k.ops.backends import implemented
+from yolov9k.ops.registry import BACKENDS_OF
 
 ROOT = Path(__file__).resolve().parents[1]
 Collected = list[tuple[str, frozenset[str]]]
@@ -49,12 +49,12 @@ def test_every_operator_has_every_step_of_its_proof(collected: Collected) -> Non
     for operator in ops.operators():
         plain = [t for node, t in nodes if f"tests/ops/test_{operator}.py" in node]
         assert "quick" in plain, f"{operator}: no quick test of its definition"
-        if "triton" in implemented(operator):
+        if "triton" in BACKENDS_OF[operator]:
             stem = f"tests/ops/triton/test_{operator}.py"
             assert any(stem in node for node, _ in nodes), f"{operator}: Triton's interpreter does not run it"
             assert any(stem in node and t == "quick" for node, t in nodes), f"{operator}: no quick test in the interpreter"
             assert any("test_compile.py" in node for node, _ in nodes)
-        if "cuda" in implemented(operator):
+        if "cuda" in BACKENDS_OF[operator]:
             assert any("test_simt.py" in node for node, _ in nodes)
             assert any("test_no_kernel_spills" in node and operator in node for node, _ in nodes), f"{operator}: not compiled"
 
