@@ -15,6 +15,7 @@ from yolov9k.ops.library import define, differentiate, label
 from yolov9k.ops.reference import detection_loss as reference
 from yolov9k.ops.reference.dfl_decode import make_anchors
 from yolov9k.ops.reference.task_aligned_assign import task_aligned_assign as reference_assign
+from yolov9k.ops.registry import Operator, register
 
 
 def detection_loss(
@@ -219,3 +220,12 @@ define(
     _fake_backward,
 )
 differentiate("detection_loss_fused", _differentiate, _save)
+register(
+    Operator(
+        "detection_loss",
+        detection_loss,
+        "box, class and distribution loss of a branch",
+        {"triton": "value and gradient in one pass"},
+        kernels=("detection_loss",),
+    )
+)
