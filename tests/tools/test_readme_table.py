@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import gpu_check, readme_table, roofline
+from bench import gpu_check, kernel_table, readme_table, roofline
 from bench.baselines import bccd, report
 from bench.baselines.curves import Point
 
@@ -305,3 +305,21 @@ def test_every_benchmark_that_is_looked_for_exists() -> None:
     wanted += [readme_table.INPUT.format(way) for way in ("fused", "opencv")]
     names = {line.partition("::")[2] for line in listed.splitlines()}
     assert [name for name in wanted if name not in names] == []
+
+
+def test_the_operators_table_is_written_where_its_marks_are(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = root / "README.md"
+    text = readme.read_text(encoding="utf-8").partition(kernel_table.BEGIN)[0].rstrip("\n") + "\n"
+    readme.write_text(f"{text}{kernel_table.BEGIN}\n{kernel_table.END}\n", encoding="utf-8")
+    assert readme_table.main(["--check"], root) == 1
+    assert "the operators say: | operator |" in capsys.readouterr().err
+    assert readme_table.main([], root) == 0
+    written = readme.read_text(encoding="utf-8")
+    assert written.endswith("\n".join([kernel_table.BEGIN, *kernel_table.table(), kernel_table.END, ""]))
+    assert readme_table.main(["--check"], root) == 0
+    readme.write_text(written.replace("| `sgd_ema` |", "| `adam` |"), encoding="utf-8")
+    assert readme_table.main(["--check"], root) == 1
+    assert "`adam`" in capsys.readouterr().err
+    readme.write_text(written.replace(kernel_table.END, ""), encoding="utf-8")
+    assert readme_table.main([], root) == 2
+    assert kernel_table.END in capsys.readouterr().err
