@@ -31,9 +31,9 @@ RECORDS = {  # steps that write one, apart because a record is lost where its st
     "compiler": ["bench", "-k", "cuda and compiled"],
 }
 TAIL = 3000  # characters of a step's output that are kept
-TESTS = ("triton", "test_gpu.py", "test_task_aligned_assign.py", "test_batched_nms.py", "test_native.py", "test_backends.py",
-         "test_conv_silu.py", "test_sgd_ema.py", "test_tuning.py", "test_augment_operator.py", "test_augment_boxes.py",
-         "test_modes.py", "test_inference.py", "test_dfl_decode.py", "test_roofline.py", "test_nvjpeg.py")  # fmt: skip
+# Tests with parts for a GPU beside the operators' own, from tests/.
+MACHINERY = ("e2e/test_gpu.py", "ops/triton", "ops/test_native.py", "ops/test_backends.py", "ops/test_tuning.py",
+             "engine/test_modes.py", "engine/test_inference.py", "tools/test_roofline.py", "data/test_nvjpeg.py")  # fmt: skip
 MODULES = ("cv2", "faster_coco_eval", "hypothesis", "matplotlib", "numpy", "pybind11", "pytest", "pytest_benchmark", "rich",
            "safetensors", "triton", "typer", "yaml")  # fmt: skip
 LOAD = os.getloadavg()[0]  # of the last minute, before anything of ours runs
@@ -49,13 +49,22 @@ class Step(NamedTuple):
     limit: int
 
 
+def tests_with_gpu_parts() -> list[str]:
+    """From tests/: the machinery's, and those of each registered operator, by its name."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    from yolov9k import ops  # torch takes seconds to import
+
+    return [*MACHINERY, *(f"ops/test_{name}.py" for name in sorted(ops.operators()))]
+
+
 def steps(folder: Path) -> list[Step]:
     """What is run, in this order; a step that fails does not keep the next from running."""
     python = sys.executable
     pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     # kernels are compiled by as many processes; how they compile ahead of time is known without a GPU
     crowd = ["-n", str(min(os.cpu_count() or 1, 8))] if importlib.util.find_spec("xdist") else []
-    tests = [f"tests/{name}" for name in TESTS if name != "test_gpu.py"]
+    tests = [f"tests/{name}" for name in tests_with_gpu_parts() if name != "e2e/test_gpu.py"]
     tests += ["--ignore=tests/ops/triton/test_compile.py", *crowd, *(["--dist", "loadfile"] if crowd else [])]
     sanitizer = shutil.which("compute-sanitizer") or f"{TOOLKIT}/bin/compute-sanitizer"
     return [

@@ -1,4 +1,4 @@
-"""README's measured table, written from the records in bench/results: python -m bench.readme_table [--check].
+"""README's tables, of records in bench/results and of operators: python -m bench.readme_table [--check].
 
 A record that may not be quoted (bench/results/README.md) is refused. A row whose record does not exist is not printed.
 """
@@ -15,10 +15,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import kernel_table
 from bench.baselines.report import KEY, way_of
 from bench.end_to_end.bench_input import BATCH, SIZE
 from bench.roofline_report import total
-from tests.engine.test_coco import OFFICIAL
+from tests.official_figures import OFFICIAL
 from tests.tolerances import FORWARD
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -258,34 +259,43 @@ def table(root: Path) -> list[str]:
     return ["| measured | result | record |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def rewritten(text: str, lines: list[str]) -> str:
-    """`text` with `lines` between the markers. Raises Refused where they are not."""
-    before, begin, rest = text.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(f"{END}\n")
-    if not begin or not end:
-        raise Refused(f"README.md: the table stands between two lines, {BEGIN} and {END}; they are missing")
-    return "".join([before, begin, *(f"{line}\n" for line in lines), end, after])
+def rewritten(text: str, lines: list[str], begin: str = BEGIN, end: str = END) -> str:
+    """`text` with `lines` between two marking lines. Raises Refused where they are not."""
+    before, first, rest = text.partition(f"{begin}\n")
+    _, last, after = rest.partition(f"{end}\n")
+    if not first or not last:
+        raise Refused(f"README.md: the table stands between two lines, {begin} and {end}; they are missing")
+    return "".join([before, first, *(f"{line}\n" for line in lines), last, after])
+
+
+def differences(text: str, wanted: str, begin: str, end: str) -> Iterator[str]:
+    """The lines between the marks that differ, each with its number and what it should be."""
+    here, there = (each.partition(f"{begin}\n")[2].partition(f"{end}\n")[0].splitlines() for each in (text, wanted))
+    first = text.partition(begin)[0].count("\n") + 2
+    for number, (one, other) in enumerate(zip_longest(here, there, fillvalue="(no line)"), first):
+        if one != other:
+            yield f"README.md:{number}: {one}\n    {'the records say' if begin == BEGIN else 'the operators say'}: {other}"
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
-    """Rewrite the table, or compare it; the exit status says whether README and records agree, 2 that none can be written."""
+    """Rewrite the tables, or compare them; the exit status says whether README agrees, 2 that none can be written."""
     parser = argparse.ArgumentParser(prog="python -m bench.readme_table", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, name the lines that differ")
     check, readme = parser.parse_args(arguments).check, root / "README.md"
     text = readme.read_text(encoding="utf-8")
     try:
         wanted = rewritten(text, table(root))
+        if kernel_table.BEGIN in text or kernel_table.END in text:
+            wanted = rewritten(wanted, kernel_table.table(), kernel_table.BEGIN, kernel_table.END)
     except Refused as error:
         print(f"bench.readme_table: {error}", file=sys.stderr)
         return 2
     if not check:
         readme.write_text(wanted, encoding="utf-8")
         return 0
-    here, there = (each.partition(f"{BEGIN}\n")[2].partition(f"{END}\n")[0].splitlines() for each in (text, wanted))
-    first = text.partition(BEGIN)[0].count("\n") + 2
-    for number, (one, other) in enumerate(zip_longest(here, there, fillvalue="(no line)"), first):
-        if one != other:
-            print(f"README.md:{number}: {one}\n    the records say: {other}", file=sys.stderr)
+    for begin, end in ((BEGIN, END), (kernel_table.BEGIN, kernel_table.END)):
+        for line in differences(text, wanted, begin, end):
+            print(line, file=sys.stderr)
     return int(text != wanted)
 
 

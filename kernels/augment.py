@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from yolov9k.kernels._aot import AotVariant, typed
+
 BLOCK = 256  # pixels a program
 LAYER: tl.constexpr = tl.constexpr(8)  # columns of `layers`
 GRAY: tl.constexpr = tl.constexpr(0x727272)  # of what no layer covers
@@ -190,3 +192,12 @@ def augment(
                 *tables, images, height, width, LAST=channels_last, BLOCK=BLOCK, enable_fp_fusion=False
             )
     return images
+
+
+def aot_variants() -> list[AotVariant]:
+    """Both forms of the output."""
+    types = typed("layers ranges", "*i64") | typed("height width", "i32") | {"pixels": "*u8"}
+    return [
+        AotVariant("_augment", types | {"out": "*bf16"}, {"LAST": True, "BLOCK": 256}, "bf16, channels last", exact=True),
+        AotVariant("_augment", types | {"out": "*u8"}, {"LAST": False, "BLOCK": 256}, "uint8, planes", exact=True),
+    ]

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from yolov9k.kernels._aot import AotVariant, typed
+
 BLOCK = 32  # objects a program takes at a time: a warp, whose lanes wait for no other
 MIN_SIDE: tl.constexpr = tl.constexpr(2.0)  # pixels: smaller boxes are dropped
 MAX_ASPECT: tl.constexpr = tl.constexpr(100.0)
@@ -180,3 +182,9 @@ def augment_boxes(
                 *tables, boxes, counts, float(height), float(width), capacity, BLOCK=BLOCK, num_warps=1, enable_fp_fusion=False
             )
     return boxes, counts
+
+
+def aot_variants() -> list[AotVariant]:
+    """The one launch."""
+    types = typed("ends classes ranges counts", "*i64") | typed("height width", "fp32") | {"capacity": "i32"}
+    return [AotVariant("_boxes", types, {"BLOCK": 32}, warps=1, exact=True)]

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from yolov9k.kernels._aot import AotVariant, typed
 from yolov9k.kernels._operands import Affine, Epilogue
 from yolov9k.kernels.conv_bn_silu import as_matrix
 
@@ -238,3 +239,26 @@ def weight_gradient(grad: Tensor, x: Tensor, prologue: Affine | None = None, con
             num_warps=config.warps, num_stages=config.stages,
         )  # fmt: skip
     return parts.sum(0) if shares > 1 else parts[0]
+
+
+def aot_variants() -> list[AotVariant]:
+    """The product with what can stand around it, in two widths, and the weight's gradient."""
+    types = typed("a b out add1 add2 z grad x", "*bf16") | typed(
+        "pitch_a stride_n stride_k pitch_o rows width depth pitch_1 pitch_2 pitch_z tiles pitch_g pitch_x share", "i32"
+    )
+    plain = {"PROLOGUE": False, "BIAS": False, "ADDENDS": 0, "ACTIVATION": False, "STATISTICS": False, "EPILOGUE": False}
+    plain |= {"ROWS": 128, "COLUMNS": 64, "DEPTH": 32}
+    around: dict[str, dict[str, object]] = {
+        "plain": {},
+        "prologue, statistics": {"PROLOGUE": True, "STATISTICS": True},
+        "bias, SiLU": {"BIAS": True, "ACTIVATION": True},
+        "epilogue, two addends": {"EPILOGUE": True, "ACTIVATION": True, "ADDENDS": 2},
+    }
+    return [
+        *(AotVariant("_multiply", types, plain | flags, label) for label, flags in around.items()),
+        *(
+            AotVariant("_multiply", types, plain | flags | {"COLUMNS": 128}, f"{label}, 128 wide", 8)
+            for label, flags in around.items()
+        ),
+        AotVariant("_weight_gradient", types, {"PROLOGUE": True, "ROWS": 64, "COLUMNS": 64, "DEPTH": 64}),
+    ]

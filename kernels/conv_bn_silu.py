@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from yolov9k.kernels._aot import AotVariant, typed
 from yolov9k.kernels._operands import Deferred, Norm, Running
 
 CHUNK = 1024  # rows that one program reduces
@@ -127,7 +128,7 @@ def _normalize(
 
 
 @triton.jit
-def _slope(
+def _bn_silu_backward_gradient(
     grad, grad2, grad3, pitch_g, pitch_g2, pitch_g3, row, column, inside, real, normal, normal2, gamma, beta, gamma2, beta2,
     SOURCES: tl.constexpr, DUAL: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
@@ -147,7 +148,7 @@ def _slope(
 
 
 @triton.jit
-def _reduce_gradient(
+def _bn_silu_backward_reduce(
     grad, grad2, grad3, z, z2, pitch_g, pitch_g2, pitch_g3, pitch_z, pitch_z2, rows, channels,
     gamma, beta, mean, invstd, gamma2, beta2, mean2, invstd2, parts,
     SOURCES: tl.constexpr, DUAL: tl.constexpr, ACTIVATION: tl.constexpr,
@@ -165,7 +166,7 @@ def _reduce_gradient(
         normal2 = normal
         if DUAL:
             normal2 = _normal(z2, pitch_z2, row, column, inside, real, mean2, invstd2)
-        g = _slope(
+        g = _bn_silu_backward_gradient(
             grad, grad2, grad3, pitch_g, pitch_g2, pitch_g3, row, column, inside, real, normal, normal2,
             gamma, beta, gamma2, beta2, SOURCES, DUAL, ACTIVATION,
         )  # fmt: skip
@@ -182,7 +183,7 @@ def _reduce_gradient(
 
 
 @triton.jit
-def _spread(g, normal, out, pitch, row, column, inside, real, rows, gamma, invstd, total, product, TRAINING: tl.constexpr):
+def _applied(g, normal, out, pitch, row, column, inside, real, rows, gamma, invstd, total, product, TRAINING: tl.constexpr):
     """d loss / d z = gamma / std * (g - mean of g - normalized value * mean of their product)."""
     if TRAINING:
         share = 1.0 / rows
@@ -193,7 +194,7 @@ def _spread(g, normal, out, pitch, row, column, inside, real, rows, gamma, invst
 
 
 @triton.jit
-def _spread_gradient(
+def _bn_silu_backward_apply(
     grad, grad2, grad3, z, z2, out, out2, pitch_g, pitch_g2, pitch_g3, pitch_z, pitch_z2, pitch_o, pitch_o2, rows, channels,
     count, gamma, beta, mean, invstd, gamma2, beta2, mean2, invstd2, sums,
     SOURCES: tl.constexpr, DUAL: tl.constexpr, TRAINING: tl.constexpr, ACTIVATION: tl.constexpr,
@@ -206,14 +207,14 @@ def _spread_gradient(
     normal2 = normal
     if DUAL:
         normal2 = _normal(z2, pitch_z2, row, column, inside, real, mean2, invstd2)
-    g = _slope(
+    g = _bn_silu_backward_gradient(
         grad, grad2, grad3, pitch_g, pitch_g2, pitch_g3, row, column, inside, real, normal, normal2,
         gamma, beta, gamma2, beta2, SOURCES, DUAL, ACTIVATION,
     )  # fmt: skip
-    _spread(g, normal, out, pitch_o, row, column, inside, real, count, gamma, invstd, sums, sums + channels, TRAINING)
+    _applied(g, normal, out, pitch_o, row, column, inside, real, count, gamma, invstd, sums, sums + channels, TRAINING)
     if DUAL:
         product = sums + 2 * channels
-        _spread(g, normal2, out2, pitch_o2, row, column, inside, real, count, gamma2, invstd2, sums, product, TRAINING)
+        _applied(g, normal2, out2, pitch_o2, row, column, inside, real, count, gamma2, invstd2, sums, product, TRAINING)
 
 
 def as_matrix(x: Tensor) -> Tensor:
@@ -289,7 +290,7 @@ def normalize(z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, y: T
         )  # fmt: skip
 
 
-def reduce_gradient(grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool) -> Tensor:
+def bn_silu_backward_reduce(grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool) -> Tensor:
     """Over all rows: sum of the gradient before the activation, and of its product with each normalized map.
 
     grads: one to three maps [B, C, H, W] whose sum is the gradient of what `normalize` wrote. Returns float32 [1 + len(z), C]:
@@ -300,7 +301,7 @@ def reduce_gradient(grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequenc
     chunks = triton.cdiv(rows, CHUNK)
     parts = first.new_empty((1 + len(z), chunks, channels), dtype=torch.float32)
     with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
-        _reduce_gradient[(chunks, triton.cdiv(channels, COLUMNS))](
+        _bn_silu_backward_reduce[(chunks, triton.cdiv(channels, COLUMNS))](
             *sources, first, second, *(m.stride(0) for m in (*sources, first, second)), rows, channels,
             *norms[0], *norms[-1], parts, SOURCES=len(grads), DUAL=len(z) > 1, ACTIVATION=activation,
             CHUNK=CHUNK, ROWS=ROWS, COLUMNS=COLUMNS,
@@ -308,11 +309,11 @@ def reduce_gradient(grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequenc
     return parts.sum(1)
 
 
-def spread_gradient(
+def bn_silu_backward_apply(
     grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, sums: Tensor | None,
     out: Sequence[Tensor], count: int = 0,
 ) -> None:  # fmt: skip
-    """Write the gradient of each map z into `out`; arguments as in `reduce_gradient`, whose result is `sums`.
+    """Write the gradient of each map z into `out`; arguments as in `bn_silu_backward_reduce`, whose result is `sums`.
 
     sums None: mean and invstd are the running ones and depend on no z. count: rows that the sums are of, this map's by default.
     Raises ValueError for an out of other memory.
@@ -325,7 +326,7 @@ def spread_gradient(
     rows, channels = first.shape
     matrices = (*sources, first, second, *results)
     with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
-        _spread_gradient[(triton.cdiv(rows, ROWS), triton.cdiv(channels, COLUMNS))](
+        _bn_silu_backward_apply[(triton.cdiv(rows, ROWS), triton.cdiv(channels, COLUMNS))](
             *matrices, *(m.stride(0) for m in matrices), rows, channels, count or rows, *norms[0], *norms[-1],
             norms[0].mean if sums is None else sums, SOURCES=len(grads), DUAL=len(z) > 1, TRAINING=sums is not None,
             ACTIVATION=activation, ROWS=ROWS, COLUMNS=COLUMNS,
@@ -339,3 +340,26 @@ def _sources(grads: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     matrices = [as_matrix(grad) for grad in grads]
     first, second, third = (matrices + matrices[:1] * 2)[:3]
     return first, second, third
+
+
+def aot_variants() -> list[AotVariant]:
+    """Every kernel; those that can serve two BatchNorms at once in both forms."""
+    types = (
+        typed("first z z2 y grad grad2 grad3 out2 residual", "*bf16")
+        | typed("eps momentum active", "fp32")
+        | {"batches": "*i64"}
+        | typed("pitch_z pitch_z2 pitch_y pitch_r pitch_g pitch_g2 pitch_g3 pitch_o pitch_o2", "i32")
+        | typed("pitch rows channels count tiles tile_rows kind_stride tile_stride out_stride", "i32")
+    )
+    one: dict[str, object] = {"CHUNK": CHUNK, "ROWS": ROWS, "COLUMNS": COLUMNS, "SOURCES": 1, "DUAL": False}
+    one |= dict.fromkeys(("ACTIVATION", "TRAINING", "FIRST", "RUNNING", "AFFINE", "RESIDUAL"), True)
+    dual = one | {"DUAL": True, "RESIDUAL": False, "SOURCES": 3}
+    return [
+        AotVariant("_statistics", types, one),
+        AotVariant("_merge_statistics", types, one),
+        *(
+            AotVariant(kernel, types | {"out": "*bf16"}, constants, label)
+            for kernel in ("_normalize", "_bn_silu_backward_reduce", "_bn_silu_backward_apply")
+            for constants, label in ((one, ""), (dual, "dual"))
+        ),
+    ]

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from yolov9k.kernels._aot import AotVariant, typed
 from yolov9k.kernels.dfl_decode import _expectation
 
 if TYPE_CHECKING:
@@ -261,3 +262,18 @@ def loss(
                 )  # fmt: skip
         first, slot = first + anchors, slot + tiles[i]
     return parts.sum(1), grads
+
+
+def aot_variants() -> list[AotVariant]:
+    """What the assigner is given, and the loss with and without its gradient."""
+    types = typed("ptr out logits", "*bf16") | typed("gt_index labels", "*i64")
+    types |= typed("pixels smoothing pos_weight", "fp32")
+    types |= typed(
+        "first anchors total width b c h w out_b out_c out_h out_w classes reg_max images gt_count slot slots", "i32"
+    )
+    sizes = {"IMAGES": 16, "BINS": 16, "CLASSES": 16, "BLOCK": 32}
+    return [
+        AotVariant("_predictions", types, sizes),
+        AotVariant("_loss", types, sizes | {"GRADIENT": False}, "forward"),
+        AotVariant("_loss", types, sizes | {"GRADIENT": True}, "with gradient"),
+    ]

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from yolov9k.kernels._aot import AotVariant, typed
 from yolov9k.kernels.dfl_decode import _expectation
 
 BLOCK = 64  # anchors a program
@@ -110,3 +111,10 @@ def dfl_candidates(
                 )  # fmt: skip
             first, first_tile = first + size, first_tile + count
     return prediction, places, sums[:, -1].long()
+
+
+def aot_variants() -> list[AotVariant]:
+    """The two launches."""
+    types = typed("ptr out", "*bf16") | {"tallies": "*i32", "places": "*i64", "pixels": "fp32", "threshold": "fp32"}
+    types |= typed("first first_tile tiles total anchors width b c h w classes reg_max", "i32")
+    return [AotVariant(kernel, types, {"BINS": 16, "ROWS": 16, "BLOCK": 64}) for kernel in ("_count", "_write")]

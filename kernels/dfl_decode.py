@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from yolov9k.kernels._aot import AotVariant, typed
+
 MOST_LEVELS = 3
 BLOCK = 64  # anchors a program; a level's last program is partly idle
 
@@ -166,3 +168,17 @@ def dfl_decode(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int) -> 
             BINS=triton.next_power_of_2(reg_max), ROWS=16, BLOCK=BLOCK,
         )  # fmt: skip
     return out
+
+
+def aot_variants() -> list[AotVariant]:
+    """Forward and backward."""
+    forward = (
+        typed("ptr0 ptr1 ptr2 out", "*bf16")
+        | typed("pixels0 pixels1 pixels2", "fp32")
+        | typed("tiles0 tiles1 anchors0 anchors1 anchors2 width0 width1 width2 classes reg_max", "i32")
+        | typed("b0 c0 h0 w0 b1 c1 h1 w1 b2 c2 h2 w2", "i32")
+    )
+    backward = typed("grad ptr out", "*bf16") | {"pixels": "fp32"}
+    backward |= typed("first anchors width grad_b grad_r grad_a b c h w out_b out_c out_h out_w classes reg_max", "i32")
+    sizes = {"BINS": 16, "ROWS": 16, "BLOCK": 64}
+    return [AotVariant("_decode", forward, sizes), AotVariant("_decode_backward", backward, sizes)]

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from yolov9k.kernels._aot import AotVariant, typed
 from yolov9k.kernels.conv_bn_silu import as_matrix
 
 PIXELS, CHANNELS = 16, 64
@@ -164,3 +165,22 @@ def max_pool_backward(
                 CHANNELS=CHANNELS,
             )  # fmt: skip
     return out
+
+
+def aot_variants() -> list[AotVariant]:
+    """The average, and the maximum of both windows that models have."""
+    types = (
+        typed("source target grad addend out", "*bf16")
+        | {"places": "*u8"}
+        | typed("pitch_s pitch_t pitch_p pitch_g pitch_a pitch_o count height width source_height source_width", "i32")
+        | typed("pooled_height pooled_width channels shift stride padding", "i32")
+    )
+    constants = {"PIXELS": PIXELS, "CHANNELS": CHANNELS, "ADDEND": True}
+    return [
+        AotVariant("_average", types, constants),
+        *(
+            AotVariant(kernel, types, constants | {"KERNEL": size}, f"{size}x{size}")
+            for kernel in ("_maximum", "_maximum_gradient")
+            for size in (3, 5)
+        ),
+    ]

@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from yolov9k.kernels._aot import AotVariant, typed
+
 BLOCK = 1024  # values a program takes at a time
 PARTIALS = 1024  # most programs, and so partial sums, of the first launch
 PROGRAMS = 2048  # most programs of the second
@@ -118,3 +120,12 @@ def sgd_ema(
             values, grads, momentum, ema, low if low is not None else values, settings, partials, state, trained, total,
             group_ends[0], group_ends[1], parts, HAS_LOW=low is not None, PARTIALS=PARTIALS, BLOCK=BLOCK,
         )  # fmt: skip
+
+
+def aot_variants() -> list[AotVariant]:
+    """The norm's partial sums, and the update."""
+    types = {"low": "*bf16"} | typed("trained total end0 end1 parts", "i32")
+    return [
+        AotVariant("_square_sums", types, {"BLOCK": 1024}),
+        AotVariant("_update", types, {"HAS_LOW": True, "PARTIALS": 1024, "BLOCK": 1024}),
+    ]

@@ -27,7 +27,7 @@ def normal(z: Tensor, norm: Any) -> Tensor:
     return (z - column(norm.mean)) * column(norm.invstd)
 
 
-def slope(grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Any], activation: bool) -> Tensor:
+def bn_silu_backward_gradient(grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Any], activation: bool) -> Tensor:
     grad = torch.stack(list(grads)).sum(0)
     if not activation:
         return grad
@@ -65,7 +65,7 @@ class PlainKernels(Kernels):
             out += addend
         if epilogue is None:
             return None
-        out.copy_(slope([out], [epilogue.z], [epilogue], epilogue.activation))
+        out.copy_(bn_silu_backward_gradient([out], [epilogue.z], [epilogue], epilogue.activation))
         return torch.stack([t.sum((0, 2, 3)) for t in (out, out * normal(epilogue.z, epilogue))])[:, None]
 
     def conv1x1_weight_gradient(self, grad: Tensor, x: Tensor, prologue: Any) -> Tensor:
@@ -89,12 +89,12 @@ class PlainKernels(Kernels):
         u = sum(normal(a, n) * column(n.gamma) + column(n.beta) for a, n in zip(z, norms, strict=True))
         y.copy_((F.silu(torch.as_tensor(u)) if activation else u) + (0 if residual is None else residual))
 
-    def reduce(self, grads: Any, z: Any, norms: Any, activation: bool) -> Tensor:
-        g = slope(grads, z, norms, activation)
+    def bn_silu_backward_reduce(self, grads: Any, z: Any, norms: Any, activation: bool) -> Tensor:
+        g = bn_silu_backward_gradient(grads, z, norms, activation)
         return torch.stack([t.sum((0, 2, 3)) for t in (g, *(g * normal(a, n) for a, n in zip(z, norms, strict=True)))])
 
-    def spread(self, grads: Any, z: Any, norms: Any, activation: bool, sums: Any, out: Any, count: int) -> None:
-        g = slope(grads, z, norms, activation)
+    def bn_silu_backward_apply(self, grads: Any, z: Any, norms: Any, activation: bool, sums: Any, out: Any, count: int) -> None:
+        g = bn_silu_backward_gradient(grads, z, norms, activation)
         for row, (a, n, target) in enumerate(zip(z, norms, out, strict=True), 1):
             centered = g if sums is None else g - column(sums[0]) / count - normal(a, n) * column(sums[row]) / count
             target.copy_(centered * column(n.gamma * n.invstd))

@@ -1,6 +1,6 @@
-"""The input's kernels on a device: from packed, decoded images to a channels-last batch, and the boxes that go with it.
+"""The input's kernel on a device: from packed, decoded images to a channels-last batch.
 
-Bytes are those that must move: every image of the batch read once, the batch written once; outlines read, rows written.
+Bytes are those that must move: every image of the batch read once, the batch written once.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.augment_cases import AugmentCase, BoxesCase
-from yolov9k.ops import augment, augment_boxes, available
-
-OBJECTS, POINTS = 28, 24  # of a mosaic of four images of COCO, and of an outline
+from yolov9k.ops import augment, available
 
 
 def views(images: int, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -46,25 +44,12 @@ def mosaics(images: int, size: int, mixed: bool) -> AugmentCase:
     )  # fmt: skip
 
 
-def outlines(images: int, size: int) -> BoxesCase:
-    """Objects all over a canvas of twice the size, each of as many points."""
-    rng = np.random.default_rng(0)
-    count = images * OBJECTS
-    points = rng.uniform(0, 2 * size, (count, 1, 2)) + rng.uniform(0, size / 4, (count, POINTS, 2))
-    firsts = torch.arange(images) * OBJECTS
-    ranges = torch.stack((firsts, firsts + OBJECTS, firsts + OBJECTS, firsts + OBJECTS), 1).reshape(images, 2, 2)
-    return BoxesCase(
-        torch.from_numpy(points).reshape(-1, 2).float(), torch.arange(1, count + 1) * POINTS, torch.arange(count) % 80,
-        torch.full((count,), 0.1), ranges, torch.from_numpy(np.linalg.inv(views(images, size, rng))).float(), (size, size),
-    )  # fmt: skip
-
-
-def _there(operator: str, device: str) -> None:
+def skip_absent(operator: str, device: str) -> None:
     if device == "cpu" or "triton" not in available(operator):
         pytest.skip("Triton's kernels run on a GPU; its interpreter is not worth timing, the host's pass is in bench_input.py")
 
 
-def _on(case: AugmentCase | BoxesCase, device: str) -> list[Tensor]:
+def tensors_on(case: AugmentCase | BoxesCase, device: str) -> list[Tensor]:
     return [part.to(device) for part in case[:-1] if isinstance(part, Tensor)]
 
 
@@ -72,17 +57,8 @@ def _on(case: AugmentCase | BoxesCase, device: str) -> list[Tensor]:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.uint8])
 def bench_augment(measure: Callable[..., None], device: str, dtype: torch.dtype, mixed: bool) -> None:
     """Sixteen images of 640 pixels, each a mosaic of four or a mixture of two; against copying the same bytes."""
-    _there("augment", device)
+    skip_absent("augment", device)
     case = mosaics(16, 640, mixed)
-    tensors = _on(case, device)
+    tensors = tensors_on(case, device)
     moved = case.pixels.numel() + 16 * 3 * 640 * 640 * dtype.itemsize
     measure(lambda: augment(*tensors, case.size, dtype, channels_last=True, backend="triton"), device, moved)
-
-
-def bench_augment_boxes(measure: Callable[..., None], device: str) -> None:
-    """Sixteen samples of outlines: a launch and its latency, no bandwidth."""
-    _there("augment_boxes", device)
-    case = outlines(16, 640)
-    tensors = _on(case, device)
-    moved = case.points.numel() * 4 + len(case.ends) * (8 + 8 + 4) + 16 * 64 * 5 * 4
-    measure(lambda: augment_boxes(*tensors, case.size, 64, backend="triton"), device, moved)

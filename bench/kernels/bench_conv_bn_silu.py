@@ -1,7 +1,7 @@
 """Convolution, BatchNorm and SiLU of training at shapes of yolov9-c and -t, 640 px, batch 16: Triton, torch and its compiler.
 
 Bytes are those that the fused kernels have to move, whichever way is timed, so that shares of the copy bandwidth compare:
-passes over the maps where a kernel stands alone, else the plan's own tally. A processor runs torch's way once, on less.
+passes over the maps where a kernel stands alone, else the plan's own count. A processor runs torch's way once, on less.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from yolov9k.models.block import Block
 from yolov9k.models.blocks import ELAN1, SPPELAN, AConv, ADown, Conv, RepNCSPELAN4
 from yolov9k.ops import available, conv_bn_silu
-from yolov9k.ops.plan.planned import tally
+from yolov9k.ops.plan.planned import counting
 
 Measure = Callable[..., None]
 WAYS = ("triton", "eager", "compiled")
@@ -106,7 +106,7 @@ def _cost(block: Block, x: Tensor, backward: bool) -> tuple[int, int]:
         flops[0] += 2 * out.numel() * conv.weight[0].numel()
 
     shape = torch.empty_like(x, device="meta")
-    with tally() as ours:
+    with counting() as ours:
         y = _as("triton", block, "meta").to(x.dtype)(shape.requires_grad_())
         if backward:
             y.backward(torch.empty_like(y))
@@ -163,8 +163,8 @@ def _dual_triton(z: Sequence[Tensor], bns: Sequence[nn.BatchNorm2d], backward: b
         norms = [Norm(bn.weight, bn.bias, *statistics) for bn, statistics in zip(bns, found, strict=True)]
         kernels.normalize(z, norms, True, y)
         if backward:
-            sums = kernels.reduce_gradient([grad], z, norms, True)
-            kernels.spread_gradient([grad], z, norms, True, sums, out)
+            sums = kernels.bn_silu_backward_reduce([grad], z, norms, True)
+            kernels.bn_silu_backward_apply([grad], z, norms, True, sums, out)
 
     return run
 

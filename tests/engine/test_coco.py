@@ -14,14 +14,13 @@ from faster_coco_eval import COCO, COCOeval_faster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.official_figures import OFFICIAL
 from tests.support import shared
 from tests.tiers import examples
 from tests.tolerances import COCO_AP
 from yolov9k.common.errors import UserError
 from yolov9k.data.records import Record
 from yolov9k.tasks.detect.coco import CocoEvaluator
-
-OFFICIAL = {"ap": 0.50458, "ap50": 0.69697, "ap75": 0.57298}
 
 
 def record(image_id: int, rows: list[list[float]], crowd: list[bool] | None = None) -> Record:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import gpu_check, readme_table, roofline
+from bench import gpu_check, kernel_table, readme_table, roofline
 from bench.baselines import bccd, report
 from bench.baselines.curves import Point
 
@@ -214,7 +214,7 @@ def test_the_rooflines_record_gives_a_row_a_model(root: Path, monkeypatch: pytes
     made = [
         roofline.Row("", "dfl_decode", "", 1, 1000, seconds=1.0),
         roofline.Row("yolov9-c", "normalize", "a", 1, 80_000_000, calls=3, seconds=1e-4),
-        roofline.Row("yolov9-c", "spread", "b", 1, 90_000_000, seconds=1e-4),
+        roofline.Row("yolov9-c", "bn_silu_backward_apply", "b", 1, 90_000_000, seconds=1e-4),
         roofline.Row("yolov9-c", "merge", "c", 1, 10, why="the time was up"),
         roofline.Row("yolov9-t", "merge", "c", 1, 10, why="the time was up"),
     ]
@@ -308,3 +308,21 @@ def test_every_benchmark_that_is_looked_for_exists() -> None:
     wanted += [readme_table.INPUT.format(way) for way in ("fused", "opencv")]
     names = {line.partition("::")[2] for line in listed.splitlines()}
     assert [name for name in wanted if name not in names] == []
+
+
+def test_the_operators_table_is_written_where_its_marks_are(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = root / "README.md"
+    text = readme.read_text(encoding="utf-8").partition(kernel_table.BEGIN)[0].rstrip("\n") + "\n"
+    readme.write_text(f"{text}{kernel_table.BEGIN}\n{kernel_table.END}\n", encoding="utf-8")
+    assert readme_table.main(["--check"], root) == 1
+    assert "the operators say: | operator |" in capsys.readouterr().err
+    assert readme_table.main([], root) == 0
+    written = readme.read_text(encoding="utf-8")
+    assert written.endswith("\n".join([kernel_table.BEGIN, *kernel_table.table(), kernel_table.END, ""]))
+    assert readme_table.main(["--check"], root) == 0
+    readme.write_text(written.replace("| `sgd_ema` |", "| `adam` |"), encoding="utf-8")
+    assert readme_table.main(["--check"], root) == 1
+    assert "`adam`" in capsys.readouterr().err
+    readme.write_text(written.replace(kernel_table.END, ""), encoding="utf-8")
+    assert readme_table.main([], root) == 2
+    assert kernel_table.END in capsys.readouterr().err

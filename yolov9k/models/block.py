@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from yolov9k.ops.backends import choose
 from yolov9k.ops.plan.ir import ConvLayer, ConvSpec, Plan, Planner, Slice
-from yolov9k.ops.plan.planned import planned, planned_fused, register
+from yolov9k.ops.plan.planned import planned, planned_fused, register_plan
 
 
 class PlanBuilder(Planner):
@@ -69,7 +69,7 @@ class Block(nn.Module):
             if all(module.is_plain() for module in blocks) and len(forms) == 1:
                 p = PlanBuilder(self, width, forms.pop())
                 plan = p.finish(self.build_plan(p, Slice(0, 0, width)))
-                name, convs = register(plan), p.modules
+                name, convs = register_plan(plan), p.modules
             self.__dict__["_prepared"] = (plan, name, convs)
         return self.__dict__["_prepared"][0]  # type: ignore[no-any-return]
 
@@ -93,7 +93,7 @@ class Block(nn.Module):
     def _run(self, x: Tensor) -> Tensor:
         plan, name, convs = self.__dict__["_prepared"]
         if not torch.compiler.is_compiling():
-            register(plan)  # the module may come from another process
+            register_plan(plan)  # the module may come from another process
         first = convs[0].conv.weight
         if not x.is_meta and torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))

@@ -18,6 +18,7 @@ from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_shape
 from yolov9k.ops.library import define
 from yolov9k.ops.reference import augment as reference
+from yolov9k.ops.registry import Operator, register
 
 DTYPES = (torch.uint8, torch.float32, torch.bfloat16, torch.float16)
 LAYER = 8  # columns of `layers`
@@ -141,4 +142,13 @@ define(
     "int width, ScalarType dtype, bool channels_last, str backend) -> Tensor",
     _run,
     _fake,
+)
+register(
+    Operator(
+        "augment",
+        augment,
+        "images of a batch from decoded ones: letterbox, mosaic, affine, mixture, recoloring",
+        {"cpu": "default on CPU", "triton": "one pass from decoded bytes to the batch"},
+        kernels=("augment",),
+    )
 )

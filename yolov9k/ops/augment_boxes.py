@@ -16,6 +16,7 @@ from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_shape
 from yolov9k.ops.library import define
 from yolov9k.ops.reference import augment_boxes as reference
+from yolov9k.ops.registry import Operator, register
 
 
 class Boxes(NamedTuple):
@@ -137,4 +138,13 @@ define(
     "int height, int width, int capacity, str backend) -> (Tensor boxes, Tensor counts)",
     _run,
     _fake,
+)
+register(
+    Operator(
+        "augment_boxes",
+        augment_boxes,
+        "boxes of the objects in augmented images",
+        {"cpu": "default on CPU", "triton": "one launch for a batch"},
+        kernels=("augment_boxes",),
+    )
 )

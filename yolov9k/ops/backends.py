@@ -12,23 +12,10 @@ import torch
 from yolov9k.common.device import has_cuda, is_cpu
 from yolov9k.native import constant
 from yolov9k.native import why_missing as why_native_missing
+from yolov9k.ops.registry import BACKENDS_OF
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
 _DEVICES = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}  # on which each one runs
-
-# Backends that each operator has beside the reference, which every operator has.
-_IMPLEMENTED: dict[str, tuple[str, ...]] = {
-    "conv_bn_silu": ("triton",),
-    "conv_silu": ("triton",),
-    "dfl_decode": ("triton",),
-    "dfl_candidates": ("triton",),
-    "task_aligned_assign": ("cpu", "cuda"),
-    "detection_loss": ("triton",),
-    "batched_nms": ("cpu", "cuda"),
-    "sgd_ema": ("triton",),
-    "augment": ("cpu", "triton"),
-    "augment_boxes": ("cpu", "triton"),
-}
 
 
 def choose(operator: str, backend: str, device: torch.device, float64: bool = False) -> str:
@@ -45,7 +32,7 @@ def choose(operator: str, backend: str, device: torch.device, float64: bool = Fa
             return "reference"
         fit = [name for name in available(operator) if _DEVICES.get(name) == device.type and not float64]
         return fit[0] if fit else "reference"
-    if backend not in ("reference", *_IMPLEMENTED[operator]):
+    if backend not in ("reference", *BACKENDS_OF[operator]):
         raise RuntimeError(f"{operator}: backend {backend!r} is not implemented; available: {', '.join(available(operator))}")
     if backend == "reference":
         return backend
@@ -90,9 +77,9 @@ def _has_triton() -> bool:
 
 def available(operator: str) -> Sequence[str]:
     """Names of the backends that `operator` has on this machine."""
-    return ("reference", *(backend for backend in _IMPLEMENTED[operator] if not why_missing(backend)))
+    return ("reference", *(backend for backend in BACKENDS_OF[operator] if not why_missing(backend)))
 
 
 def operators() -> Sequence[str]:
     """Names of all operators."""
-    return tuple(_IMPLEMENTED)
+    return tuple(BACKENDS_OF)

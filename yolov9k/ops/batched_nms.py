@@ -13,6 +13,7 @@ from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.reference import batched_nms as reference
+from yolov9k.ops.registry import Operator, register
 
 
 class Detections(NamedTuple):
@@ -94,3 +95,11 @@ define(
     _fake,
 )
 differentiate("batched_nms", _no_gradient)
+register(
+    Operator(
+        "batched_nms",
+        batched_nms,
+        "exact non-maximum suppression of a batch",
+        {"cpu": "default on CPU", "cuda": "a batch without a read on the host"},
+    )
+)

@@ -15,7 +15,8 @@ from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.plan.ir import ConvLayer, ConvSpec, Planner, Slice
-from yolov9k.ops.plan.planned import planned, register
+from yolov9k.ops.plan.planned import planned, register_plan
+from yolov9k.ops.registry import Operator, register
 
 
 def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: bool = True, backend: str = "auto") -> Tensor:
@@ -56,7 +57,7 @@ def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: boo
 def _plan(width: int, spec: ConvSpec) -> str:
     """The plan of a lone convolution, by name."""
     p = Planner(width, fused=False)
-    return register(p.finish(p.conv(Slice(0, 0, width), spec)))
+    return register_plan(p.finish(p.conv(Slice(0, 0, width), spec)))
 
 
 def _check_modules(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> None:
@@ -170,3 +171,12 @@ define(
     _fake_backward,
 )
 differentiate("conv_bn_silu", _differentiate, _save)
+register(
+    Operator(
+        "conv_bn_silu",
+        conv_bn_silu,
+        "convolution, BatchNorm, SiLU of training; whole blocks as plans",
+        {"triton": "forward and backward"},
+        kernels=("conv_bn_silu", "conv1x1", "pool"),
+    )
+)

@@ -1,4 +1,4 @@
-"""Convolution with bias, SiLU and a residual, for fused inference: the fastest measured way for each shape.
+"""Convolution with bias, SiLU and a residual, for fused inference: the fastest measured variant for each shape.
 
 On a GPU "auto" measures torch's convolution followed by SiLU, Triton's tiles and, where its probe says yes, cuDNN's own fusion
 when a shape is met for the first time, and remembers the winner (`ops/tuning.py`). None is wired in.
@@ -19,11 +19,12 @@ from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define
 from yolov9k.ops.reference import conv_silu as reference
+from yolov9k.ops.registry import Operator, register
 from yolov9k.ops.tuning import fastest
 
 _OP = "conv_silu"
-Way = Callable[..., None]  # takes the operator's arguments, `out` last, and writes to it
-_chosen: dict[tuple[Any, ...], Way] = {}  # what `fastest` said in this process, found without asking again
+Variant = Callable[..., None]  # takes the operator's arguments, `out` last, and writes to it
+_chosen: dict[tuple[Any, ...], Variant] = {}  # what `fastest` said in this process, found without asking again
 
 
 def conv_silu(
@@ -101,14 +102,15 @@ def _triton(
     residual: Tensor | None, out: Tensor, tile: int | None = None,
 ) -> None:  # fmt: skip
     """A product of matrices where the convolution is one, else the implicit product; `tile`: which of the kernel's CONFIGS."""
-    from yolov9k.kernels import conv1x1, conv3x3  # Triton takes a second to import
+    from yolov9k.kernels import conv1x1  # Triton takes a second to import
+    from yolov9k.kernels import conv_silu as kernel
 
     if _is_matrix(weight, stride, padding, groups, residual):
         config = None if tile is None else conv1x1.CONFIGS[tile]
         conv1x1.forward(x, weight, out, bias=bias, activation=activation, config=config)
         return
-    config = None if tile is None else conv3x3.CONFIGS[tile]
-    conv3x3.conv_silu(x, weight, bias, stride, padding, groups, activation, out, residual, config)
+    config = None if tile is None else kernel.CONFIGS[tile]
+    kernel.conv_silu(x, weight, bias, stride, padding, groups, activation, out, residual, config)
 
 
 def _cudnn(
@@ -119,20 +121,21 @@ def _cudnn(
     cudnn.conv_silu(x, weight, bias, stride, padding, activation, out, residual)
 
 
-_WAYS: dict[str, Way] = {"reference": _torch, "triton": _triton, "cudnn": _cudnn}
+_WAYS: dict[str, Variant] = {"reference": _torch, "triton": _triton, "cudnn": _cudnn}
 
 
 def _is_matrix(weight: Tensor, stride: int, padding: int, groups: int, residual: Tensor | None) -> bool:
     return (weight.shape[2], stride, padding, groups) == (1, 1, 0, 1) and residual is None
 
 
-def _candidates(x: Tensor, weight: Tensor, window: tuple[int, int, int], residual: Tensor | None) -> dict[str, Way]:
+def _candidates(x: Tensor, weight: Tensor, window: tuple[int, int, int], residual: Tensor | None) -> dict[str, Variant]:
     """What is measured; torch first, which is taken where nothing can be. window: stride, padding, groups."""
-    from yolov9k.kernels import conv1x1, conv3x3
+    from yolov9k.kernels import conv1x1
+    from yolov9k.kernels import conv_silu as kernel
 
-    tiles = conv1x1.CONFIGS if _is_matrix(weight, *window, residual) else conv3x3.CONFIGS
+    tiles = conv1x1.CONFIGS if _is_matrix(weight, *window, residual) else kernel.CONFIGS
     narrowest = min(tile.columns for tile in tiles)
-    ways: dict[str, Way] = {"torch": _torch}
+    ways: dict[str, Variant] = {"torch": _torch}
     for number, tile in enumerate(tiles):
         if tile.columns < max(2 * weight.shape[0] // window[2], narrowest + 1):  # a wider one would be mostly idle
             ways[f"triton {'x'.join(map(str, tile))}"] = functools.partial(_triton, tile=number)
@@ -141,7 +144,7 @@ def _candidates(x: Tensor, weight: Tensor, window: tuple[int, int, int], residua
     return ways
 
 
-def _fastest(x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> Way:
+def _fastest(x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> Variant:
     """The fastest way for tensors of these shapes and layouts. `options`: the operator's other arguments, residual, out."""
     *numbers, residual, out = options
     layouts = tuple(None if t is None else (tuple(t.shape), t.stride()) for t in (x, weight, residual, out))
@@ -174,3 +177,12 @@ def _fake_out(x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> None:
 _ARGUMENTS = "Tensor x, Tensor weight, Tensor bias, int stride, int padding, int groups, bool activation, Tensor? residual"
 define(f"conv_silu({_ARGUMENTS}) -> Tensor", reference.conv_silu, reference.conv_silu)
 define(f"conv_silu_out({_ARGUMENTS}, Tensor(a!) out, str backend) -> ()", _forward_out, _fake_out)
+register(
+    Operator(
+        "conv_silu",
+        conv_silu,
+        "convolution, bias, SiLU, residual of fused inference",
+        {"triton": "measured against torch's convolution and, with `pip install -e '.[cudnn]'`, cuDNN's own fusion"},
+        kernels=("conv_silu", "conv1x1"),
+    )
+)

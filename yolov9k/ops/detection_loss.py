@@ -15,6 +15,7 @@ from yolov9k.ops.reference import detection_loss as reference
 from yolov9k.ops.reference.detection_loss import LossOptions
 from yolov9k.ops.reference.dfl_decode import make_anchors
 from yolov9k.ops.reference.task_aligned_assign import AssignOptions
+from yolov9k.ops.registry import Operator, register
 from yolov9k.ops.task_aligned_assign import assign, one_of
 
 
@@ -255,3 +256,12 @@ define(
     _fake_backward,
 )
 differentiate("detection_loss_fused", _differentiate, _save)
+register(
+    Operator(
+        "detection_loss",
+        detection_loss,
+        "box, class and distribution loss of a branch",
+        {"triton": "value and gradient in one pass"},
+        kernels=("detection_loss",),
+    )
+)

@@ -13,6 +13,7 @@ from yolov9k.ops.checks import expect
 from yolov9k.ops.dfl_decode import check_maps
 from yolov9k.ops.library import define
 from yolov9k.ops.reference import dfl_candidates as reference
+from yolov9k.ops.registry import Operator, register
 
 
 class Candidates(NamedTuple):
@@ -64,4 +65,13 @@ define(
     "(Tensor prediction, Tensor anchors, Tensor counts)",
     _forward,
     _fake,
+)
+register(
+    Operator(
+        "dfl_candidates",
+        dfl_candidates,
+        "boxes of the anchors above a threshold alone",
+        {"triton": "forward"},
+        kernels=("dfl_candidates",),
+    )
 )

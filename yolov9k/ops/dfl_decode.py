@@ -12,6 +12,7 @@ from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.reference import dfl_decode as reference
+from yolov9k.ops.registry import Operator, register
 
 
 def dfl_decode(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int = 16, backend: str = "auto") -> Tensor:
@@ -103,3 +104,12 @@ define(
     _fake_backward,
 )
 differentiate("dfl_decode", _differentiate, _save)
+register(
+    Operator(
+        "dfl_decode",
+        dfl_decode,
+        "raw maps to boxes and probabilities",
+        {"triton": "forward and backward"},
+        kernels=("dfl_decode",),
+    )
+)

@@ -14,6 +14,7 @@ from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define
 from yolov9k.ops.reference import sgd_ema as reference
 from yolov9k.ops.reference.sgd_ema import GROUPS, NORM, SCALE, SETTINGS, SKIPPED, STATE, TRACKER, UPDATES
+from yolov9k.ops.registry import Operator, register
 
 __all__ = ["GROUPS", "NORM", "SCALE", "SETTINGS", "SKIPPED", "STATE", "TRACKER", "UPDATES", "Settings", "sgd_ema"]
 
@@ -98,4 +99,13 @@ define(
     "int[] group_ends, Tensor(f!) state, str backend) -> ()",
     _step,
     _fake,
+)
+register(
+    Operator(
+        "sgd_ema",
+        sgd_ema,
+        "clipping, weight decay, Nesterov SGD and moving average",
+        {"triton": "two launches for all parameters"},
+        kernels=("sgd_ema",),
+    )
 )

@@ -13,6 +13,7 @@ from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.reference import task_aligned_assign as reference
 from yolov9k.ops.reference.task_aligned_assign import AssignOptions, compute_dtype
+from yolov9k.ops.registry import Operator, register
 
 Options = TypeVar("Options")
 
@@ -121,3 +122,11 @@ define(
     _fake,
 )
 differentiate("task_aligned_assign", _no_gradient)
+register(
+    Operator(
+        "task_aligned_assign",
+        task_aligned_assign,
+        "assignment of anchors to ground-truth boxes",
+        {"cpu": "default on CPU", "cuda": "a batch without a read on the host"},
+    )
+)

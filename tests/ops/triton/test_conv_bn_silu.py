@@ -18,7 +18,7 @@ from yolov9k.ops import conv_bn_silu
 
 pytest.importorskip("triton")
 from yolov9k.kernels._operands import Norm
-from yolov9k.kernels.conv_bn_silu import as_matrix, normalize, reduce_gradient, spread_gradient
+from yolov9k.kernels.conv_bn_silu import as_matrix, bn_silu_backward_apply, bn_silu_backward_reduce, normalize
 
 pytestmark = pytest.mark.interpret
 
@@ -103,7 +103,7 @@ def test_normalize_writes_into_a_slice_and_refuses_other_memory() -> None:
     with pytest.raises(ValueError, match="y must be channels-last"):
         normalize([z], [norm], True, torch.empty(2, 4, 3, 5, device=DEVICE))
     with pytest.raises(ValueError, match="out must be channels-last"):
-        spread_gradient([z], [z], [norm], True, None, [torch.empty(2, 4, 3, 5, device=DEVICE)])
+        bn_silu_backward_apply([z], [z], [norm], True, None, [torch.empty(2, 4, 3, 5, device=DEVICE)])
 
 
 def random_map(channels: int, dtype: torch.dtype, mean: float = 0.0, wide: int = 0) -> Tensor:
@@ -142,11 +142,16 @@ def test_sums_of_two_and_of_several_gradients(
     normalize(z, norms, activation, y, residual)
     plain.normalize(exact_z, exact_norms, activation, wanted, None if residual is None else residual.double())
     torch.testing.assert_close(y.double(), wanted, **ROUNDED[dtype])
-    sums, exact_sums = reduce_gradient(grads, z, norms, activation), plain.reduce(exact_grads, exact_z, exact_norms, activation)
+    sums, exact_sums = (
+        bn_silu_backward_reduce(grads, z, norms, activation),
+        plain.bn_silu_backward_reduce(exact_grads, exact_z, exact_norms, activation),
+    )
     torch.testing.assert_close(sums.double(), exact_sums, **ROUNDED[torch.float32])
     out, exact_out = [random_map(width, dtype, 0.0, extra) for _ in z], [torch.empty_like(wanted) for _ in z]
-    spread_gradient(grads, z, norms, activation, sums if training else None, out)
-    plain.spread(exact_grads, exact_z, exact_norms, activation, exact_sums if training else None, exact_out, 2 * 5 * 7)
+    bn_silu_backward_apply(grads, z, norms, activation, sums if training else None, out)
+    plain.bn_silu_backward_apply(
+        exact_grads, exact_z, exact_norms, activation, exact_sums if training else None, exact_out, 2 * 5 * 7
+    )
     for found, want in zip(out, exact_out, strict=True):
         torch.testing.assert_close(found.double(), want, **ROUNDED[dtype])
 
@@ -156,7 +161,7 @@ def test_no_gradient_and_four_are_refused() -> None:
     z = random_map(4, torch.float32)
     for grads in ([], [z] * 4):
         with pytest.raises(ValueError, match="one to 3 maps"):
-            reduce_gradient(grads, [z], [random_norm(z)], True)
+            bn_silu_backward_reduce(grads, [z], [random_norm(z)], True)
 
 
 @pytest.mark.twin

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from yolov9k.models.block import Block
 from yolov9k.models.yolov9 import YOLOv9
-from yolov9k.ops.plan.planned import tally
+from yolov9k.ops.plan.planned import counting
 
 # What torch itself runs for one operator of ours on its reference path: name of the part, passes over its largest map.
 _COMPOSED = {
@@ -89,7 +89,7 @@ def step_cost(model: YOLOv9, batch: int = 16, img_size: int = 640, backend: str 
 
 
 def _counted(part: Any) -> Cost:
-    with tally() as ours, Count() as torchs:
+    with counting() as ours, Count() as torchs:
         part()
     return Cost(ours.launches + torchs.cost.launches, ours.bytes + torchs.cost.bytes)
 

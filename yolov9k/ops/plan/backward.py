@@ -100,10 +100,10 @@ class Backward(Run):
                 grads, before = [grad], False
             else:
                 grads, before = self._at_most(self.sources(part), MOST_SOURCES), activation
-                found = self.k.reduce(grads, z, norms, before)
+                found = self.k.bn_silu_backward_reduce(grads, z, norms, before)
             sums.append(found)
             total, count = self._of_everyone(found, z[0])
-            self.k.spread(grads, z, norms, before, total if self.training else None, out, count)
+            self.k.bn_silu_backward_apply(grads, z, norms, before, total if self.training else None, out, count)
         together = sums[0] if len(sums) == 1 else torch.cat(sums, 1)
         for row, (layer, _) in enumerate(pairs, 1):
             # a tensor of its own: who clips or averages gradients in place would do it twice

@@ -1,4 +1,4 @@
-"""What a plan's steps call: the kernels themselves, or a tally that knows their results' shapes, bytes and launches alone."""
+"""What a plan's steps call: the kernels, or a stand-in that computes nothing and counts launches and bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Kernels:
     def __init__(self) -> None:
         self._tiles: dict[Any, int] = {}  # what `tuning` said, found in a microsecond
 
-    # Modules are imported when they are first needed: Triton takes a second, and a tally needs none.
+    # Modules are imported when they are first needed: Triton takes a second, and counting needs none.
     matrix = functools.cached_property(lambda self: importlib.import_module("yolov9k.kernels.conv1x1"))
     norm = functools.cached_property(lambda self: importlib.import_module("yolov9k.kernels.conv_bn_silu"))
     pool = functools.cached_property(lambda self: importlib.import_module("yolov9k.kernels.pool"))
@@ -146,14 +146,16 @@ class Kernels:
     ) -> None:
         self.norm.normalize(z, norms, activation, y, residual)
 
-    def reduce(self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool) -> Tensor:
-        return self.norm.reduce_gradient(grads, z, norms, activation)  # type: ignore[no-any-return]
+    def bn_silu_backward_reduce(
+        self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool
+    ) -> Tensor:
+        return self.norm.bn_silu_backward_reduce(grads, z, norms, activation)  # type: ignore[no-any-return]
 
-    def spread(
+    def bn_silu_backward_apply(
         self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, sums: Tensor | None,
         out: Sequence[Tensor], count: int,
     ) -> None:  # fmt: skip
-        self.norm.spread_gradient(grads, z, norms, activation, sums, out, count)
+        self.norm.bn_silu_backward_apply(grads, z, norms, activation, sums, out, count)
 
     def sum_parts(self, parts: Tensor) -> Tensor:
         """Partial sums [n, tiles, C] to [n, C]."""
@@ -175,7 +177,7 @@ class Kernels:
         self.pool.max_pool_backward(grad, places, size, kernel, stride, padding, out, addend)
 
 
-class Tally(Kernels):
+class CountingKernels(Kernels):
     """Computes nothing: results have the kernels' shapes, and every launch is counted with the bytes that it moves."""
 
     TILE = 128  # rows a tile; what the partial results' own few bytes are counted by
@@ -230,15 +232,15 @@ class Tally(Kernels):
     def normalize(self, z: Sequence[Tensor], norms: Any, activation: bool, y: Tensor, residual: Tensor | None) -> None:
         self.count("normalize", [*z, *([] if residual is None else [residual])], [y])
 
-    def reduce(self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Any, activation: bool) -> Tensor:
-        self.count("reduce gradient", [*grads, *z], [], 2)
+    def bn_silu_backward_reduce(self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Any, activation: bool) -> Tensor:
+        self.count("bn_silu backward, reduce", [*grads, *z], [], 2)
         return z[0].new_empty((1 + len(z), z[0].shape[1]), dtype=torch.float32)
 
-    def spread(
+    def bn_silu_backward_apply(
         self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Any, activation: bool, sums: Tensor | None,
         out: Sequence[Tensor], count: int,
     ) -> None:  # fmt: skip
-        self.count("spread gradient", [*grads, *z], out)
+        self.count("bn_silu backward, apply", [*grads, *z], out)
 
     def sum_parts(self, parts: Tensor) -> Tensor:
         self.count("sum of parts", [parts], [])

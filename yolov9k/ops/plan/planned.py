@@ -16,15 +16,15 @@ from yolov9k.ops.plan.backward import Backward
 from yolov9k.ops.plan.forward import Forward, saved_count
 from yolov9k.ops.plan.fused import Fused
 from yolov9k.ops.plan.ir import Plan
-from yolov9k.ops.plan.launches import Kernels, Tally
+from yolov9k.ops.plan.launches import CountingKernels, Kernels
 
 _PLANS: dict[str, Plan] = {}  # by what names them in an operator's arguments
 _NAMES: dict[Plan, str] = {}
-_tally: Kernels | None = None  # for blocks that run on shapes alone
+_counting: Kernels | None = None  # for blocks that run on shapes alone
 _kernels: Kernels | None = None
 
 
-def register(plan: Plan) -> str:
+def register_plan(plan: Plan) -> str:
     """The name by which `planned` knows a plan; the same plan has the same name in every process."""
     name = _NAMES.get(plan)
     if name is None:
@@ -38,19 +38,19 @@ def register(plan: Plan) -> str:
 @contextlib.contextmanager
 def launching(kernels: Kernels, on_shapes: bool = False) -> Iterator[None]:
     """Planned blocks launch by `kernels` meanwhile, those that run on shapes alone (meta or fake tensors) or all others."""
-    global _kernels, _tally
-    before = _kernels, _tally
-    _kernels, _tally = (_kernels, kernels) if on_shapes else (kernels, _tally)
+    global _kernels, _counting
+    before = _kernels, _counting
+    _kernels, _counting = (_kernels, kernels) if on_shapes else (kernels, _counting)
     try:
         yield
     finally:
-        _kernels, _tally = before
+        _kernels, _counting = before
 
 
 @contextlib.contextmanager
-def tally() -> Iterator[Tally]:
+def counting() -> Iterator[CountingKernels]:
     """Count launches and bytes of all planned blocks that run on shapes alone meanwhile."""
-    counted = Tally()
+    counted = CountingKernels()
     with launching(counted, on_shapes=True):
         yield counted
 
@@ -103,7 +103,7 @@ def _fused(x: Tensor, parameters: list[Tensor], name: str) -> Tensor:
 
 
 def _fake_fused(x: Tensor, parameters: list[Tensor], name: str) -> Tensor:
-    return _run_fused(_tally or Tally(), x, parameters, name)
+    return _run_fused(_counting or CountingKernels(), x, parameters, name)
 
 
 def _no_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
@@ -134,7 +134,7 @@ def _forward(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _fake_forward(*arguments: Any) -> tuple[Tensor, ...]:
-    return _run(_tally or Tally(), *arguments)
+    return _run(_counting or CountingKernels(), *arguments)
 
 
 def _backward(*arguments: Any) -> list[Tensor]:
@@ -142,7 +142,7 @@ def _backward(*arguments: Any) -> list[Tensor]:
 
 
 def _fake_backward(*arguments: Any) -> list[Tensor]:
-    return _run_backward(_tally or Tally(), *arguments)
+    return _run_backward(_counting or CountingKernels(), *arguments)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

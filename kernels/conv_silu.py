@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from yolov9k.kernels._aot import AotVariant, typed
 from yolov9k.kernels.conv1x1 import Config, _dot
 from yolov9k.kernels.conv_bn_silu import as_matrix
 
@@ -91,7 +92,7 @@ def conv_silu(
         out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     source, target = as_matrix(x), as_matrix(out)
     if target.data_ptr() != out.data_ptr() or out.shape != shape:
-        raise ValueError(f"conv3x3: out must be channels-last [{', '.join(map(str, shape))}], got {list(out.shape)}, "
+        raise ValueError(f"conv_silu: out must be channels-last [{', '.join(map(str, shape))}], got {list(out.shape)}, "
                          f"strides {list(out.stride())}")  # fmt: skip
     if not target.numel():
         return out
@@ -108,3 +109,17 @@ def conv_silu(
             ROWS=config.rows, COLUMNS=config.columns, DEPTH=config.depth, num_warps=config.warps, num_stages=config.stages,
         )  # fmt: skip
     return out
+
+
+def aot_variants() -> list[AotVariant]:
+    """3x3 with everything, in two widths."""
+    types = (
+        typed("x weight residual out", "*bf16")
+        | typed("pitch_x pitch_r pitch_o rows height width", "i32")
+        | typed("source_height source_width depth columns_in_group stride padding", "i32")
+    )
+    constants = {"KERNEL": 3, "ACTIVATION": True, "RESIDUAL": True, "UNIT": 8, "ROWS": 128, "DEPTH": 64}
+    return [
+        AotVariant("_convolve", types, constants | {"COLUMNS": columns}, f"{columns} wide", warps)
+        for columns, warps in ((64, 4), (128, 8))
+    ]
