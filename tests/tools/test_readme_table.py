@@ -87,7 +87,8 @@ def test_a_trainings_record_says_what_its_log_and_its_description_say(folder: st
     path = ROOT / "bench/results" / folder
     record = json.loads((path / "record.json").read_text())
     about = (
-        rf"{record['model']}: .*; {record['train']} training and {record['val']} validation images at {record['img']} px; cpu"
+        rf"{record['model']}: .*; {record['train']} training and {record['val']} validation (images|pictures) "
+        rf"at {record['img']} px; cpu"
     )
     assert re.search(about, (path / "log.txt").read_text())
     prose = (path / "README.md").read_text()
