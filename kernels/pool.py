@@ -3,6 +3,8 @@
 A program serves PIXELS neighboring pixels of the output and CHANNELS channels. Gradients are gathered: a pixel asks the
 windows that cover it, so nothing is added atomically and every run is the same. Bytes an output element: forward the window's
 new pixels read and one written (max_pool: and a byte for the place of the maximum); backward the same the other way.
+
+Not an operator: a building block of the plans of `conv_bn_silu`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Convolution, bias, SiLU and residual of fused inference: definition, registration, the choice among ways, cuDNN's, errors."""
+"""Convolution, bias, SiLU and residual of inference: definition, registration, choice of a variant, cuDNN's, errors."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def random_maps(
 
 
 def by_hand(maps: list[np.ndarray], strides: list[int], bins: int) -> np.ndarray:
-    """Boxes and probabilities [B, 4 + nc, A], a cell at a time (arXiv 2006.04388, eq. 6; facts: blocks)."""
+    """Boxes and probabilities [B, 4 + nc, A], a cell at a time (arXiv 2006.04388, eq. 6)."""
     columns = []
     for level, stride in zip(maps, strides, strict=True):
         batch, channels, height, width = level.shape

@@ -88,7 +88,7 @@ def test_every_cuda_operator_runs_on_the_host() -> None:
     for name, operator in OPERATORS.items():
         if "cuda" in operator.backends:
             assert re.search(rf"\b{name}\b", text)
-            assert f'{name}.cuh"' in main
+            assert f'"{name}.h"' in main
 
 
 def test_the_gpu_check_runs_every_operators_tests() -> None:

@@ -1,4 +1,4 @@
-"""Convolution, BatchNorm and SiLU as one operator: the network's hot path (facts: blocks, Conv).
+"""Convolution, BatchNorm and SiLU as one operator: the network's hot path.
 
 The backward saves the convolution's input and output only: BatchNorm and SiLU are recomputed, so SiLU's input is never kept.
 """

@@ -1,4 +1,4 @@
-"""From raw head maps to the candidates of suppression alone: what a threshold lets through, decoded (facts: validation)."""
+"""From raw head maps to the candidates of suppression alone: what a threshold lets through, decoded."""
 
 from __future__ import annotations
 
