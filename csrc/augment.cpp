@@ -47,16 +47,16 @@ Run between(const int* places, int count, int low, int high) {
 
 // Of a view that is not in perspective. Most layers are out of a row's way, which its ends tell.
 Reach reach_flat(const int* places, int count, int low, int length) {
-    const auto [least, most] = std::minmax(places[0], places[count - 1]);
-    if (most < low - kFraction || least >= low + length) return {{0, 0}, {0, 0}};
+    const auto [lowest, highest] = std::minmax(places[0], places[count - 1]);
+    if (highest < low - kFraction || lowest >= low + length) return {{0, 0}, {0, 0}};
     return {between(places, count, low - kFraction, low + length), between(places, count, low, low + length - kFraction)};
 }
 
 YK_CLONES Run extent(const int* places, int count) {
     int lowest = places[0], highest = places[0];
     for (int x = 0; x < count; ++x) {
-        lowest = least(lowest, places[x]);
-        highest = most(highest, places[x]);
+        lowest = min_of(lowest, places[x]);
+        highest = max_of(highest, places[x]);
     }
     return {lowest, highest};
 }
@@ -69,9 +69,9 @@ Reach reach_tilted(const int* places, int count, int low, int length, Run bounds
     int inner = 0;
     for (int x = 0; x < count; ++x) {
         if (static_cast<unsigned>(places[x] - low + kFraction) >= touching) continue;
-        found.touched = {least(found.touched.begin, x), x + 1};
+        found.touched = {min_of(found.touched.begin, x), x + 1};
         if (static_cast<unsigned>(places[x] - low) >= inside) continue;
-        found.inner = {least(found.inner.begin, x), x + 1};
+        found.inner = {min_of(found.inner.begin, x), x + 1};
         ++inner;
     }
     if (inner != found.inner.end - found.inner.begin) found.inner = {0, 0};
@@ -113,9 +113,9 @@ YK_CLONES void set_places(const float* m, int y, int width, bool flat, int* colu
 
 View make_view(const AugmentInput& in, const PlacedImage* all_placed, std::int64_t number) {
     const float* m = in.matrices + 9 * number;
-    const std::int64_t* span = in.spans + 2 * number;
+    const std::int64_t* pair = in.ranges + 2 * number;
     const bool flat = m[6] == 0.0f && m[7] == 0.0f && m[8] == 1.0f;
-    View view{all_placed + span[0], static_cast<int>(span[1] - span[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f, 0, {}, {},
+    View view{all_placed + pair[0], static_cast<int>(pair[1] - pair[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f, 0, {}, {},
               std::vector<int>(in.width), std::vector<int>(in.width), std::vector<int>(in.width), {}};
     if (!view.upright) return view;
     set_places(m, 0, static_cast<int>(in.width), flat, view.column.data(), view.row.data());
@@ -205,8 +205,8 @@ void fetch_next(const View& view, const PlacedImage& layer, Run run) {
 // At least the offset, from the layer's first byte, of every pixel of a run.
 int greatest_offset(const View& view, const PlacedImage& layer, Run run) {
     if (!view.flat) return *std::max_element(view.offset.begin() + run.begin, view.offset.begin() + run.end);
-    const int column = most(view.column[run.begin], view.column[run.end - 1]) >> kFractionBits;
-    const int row = most(view.row[run.begin], view.row[run.end - 1]) >> kFractionBits;
+    const int column = max_of(view.column[run.begin], view.column[run.end - 1]) >> kFractionBits;
+    const int row = max_of(view.row[run.begin], view.row[run.end - 1]) >> kFractionBits;
     return (row - static_cast<int>(layer.top)) * static_cast<int>(layer.stride) + 3 * (column - static_cast<int>(layer.left));
 }
 
@@ -243,7 +243,7 @@ void paint_edge(const View& view, int k, Run run, std::uint32_t* out) {
         }
         Color four[4];
         for (int i = 0; i < 4; ++i)
-            four[i] = unpack(look(view.layers, k + 1, column + (i & 1), row + (i >> 1)));
+            four[i] = unpack(canvas_color(view.layers, k + 1, column + (i & 1), row + (i >> 1)));
         out[x] = bilinear(four[0], four[1], four[2], four[3], right, below);
     }
 }
@@ -262,9 +262,9 @@ Reach reach_opaque(const View& view, const PlacedImage& layer) {
     const Opaque none{0, 0, false};
     const Opaque upper = row < 0 || row >= layer.height ? none : layer.opaque[row];
     const Opaque under = row + 1 < 0 || row + 1 >= layer.height ? none : layer.opaque[row + 1];
-    const int begin = upper.end && under.end ? least(upper.begin, under.begin) : most(upper.begin, under.begin);
-    const Run some{begin, most(upper.end, under.end)};
-    const Run all{most(upper.begin, under.begin), upper.solid && under.solid ? least(upper.end, under.end) : 0};
+    const int begin = upper.end && under.end ? min_of(upper.begin, under.begin) : max_of(upper.begin, under.begin);
+    const Run some{begin, max_of(upper.end, under.end)};
+    const Run all{max_of(upper.begin, under.begin), upper.solid && under.solid ? min_of(upper.end, under.end) : 0};
     const auto across = [&](Run columns) {
         const int low = (static_cast<int>(layer.left) + columns.begin) * kFraction;
         const int length = (columns.end - columns.begin) * kFraction;
@@ -275,7 +275,7 @@ Reach reach_opaque(const View& view, const PlacedImage& layer) {
 }
 
 // One row of a view, BGR in the low bytes of each word; returns where it may be other than gray.
-Run see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
+Run view_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
     const int width = static_cast<int>(in.width);
     fill(out, width, kGray);
     Run seen{width, 0};
@@ -306,9 +306,9 @@ Run see_row(const AugmentInput& in, View& view, int y, std::uint32_t* out) {
     return seen;
 }
 
-YK_CLONES void mix_row(std::uint8_t* first, const std::uint8_t* second, int count, int share) {
+YK_CLONES void mix_row(std::uint8_t* first, const std::uint8_t* second, int count, int weight) {
     for (int i = 0; i < count; ++i)
-        first[i] = static_cast<std::uint8_t>((first[i] * share + second[i] * (kUnit - share) + kUnit / 2) >> kUnitBits);
+        first[i] = static_cast<std::uint8_t>((first[i] * weight + second[i] * (kUnit - weight) + kUnit / 2) >> kUnitBits);
 }
 
 // In two loops: one would be so long a chain of operations that a processor has too few pixels under way at a time.
@@ -316,7 +316,7 @@ YK_CLONES void recolor_run(std::uint32_t* row, Run run, int hue, int saturation,
     constexpr int kBlock = 128;
     int hues[kBlock], products[kBlock], values[kBlock];
     for (; run.begin < run.end; run.begin += kBlock) {
-        const int count = least(run.end - run.begin, kBlock);
+        const int count = min_of(run.end - run.begin, kBlock);
         std::uint32_t* some = row + run.begin;
         for (int x = 0; x < count; ++x) {
             const Shade shade = to_shade(some[x], hue, saturation, value);
@@ -346,18 +346,18 @@ void write_row(const std::uint32_t* row, int width, const AugmentOutput& out, st
 
 template <typename T>
 void make_image(const AugmentInput& in, const PlacedImage* all_placed, const AugmentOutput& out, std::int64_t image) {
-    const int width = static_cast<int>(in.width), share = fixed(in.shares[image], 1.0f);
-    const float* gain = in.gains + 3 * image;
+    const int width = static_cast<int>(in.width), weight = fixed(in.mix_weights[image], 1.0f);
+    const float* gain = in.hsv_gains + 3 * image;
     const int hue = fixed(gain[0], 2.0f), saturation = fixed(gain[1], 2.0f), value = fixed(gain[2], 2.0f);
     const bool recolored = hue != kUnit || saturation != kUnit || value != kUnit;
     const std::uint32_t gray = recolor(kGray, hue, saturation, value);
     View first = make_view(in, all_placed, 2 * image), second = make_view(in, all_placed, 2 * image + 1);
     std::vector<std::uint32_t> row(width), other(width);
     for (int y = 0; y < in.height; ++y) {
-        Run seen = see_row(in, first, y, row.data());
-        if (share != kUnit) {
-            seen = hull(seen, see_row(in, second, y, other.data()));
-            mix_row(reinterpret_cast<std::uint8_t*>(row.data()), reinterpret_cast<std::uint8_t*>(other.data()), 4 * width, share);
+        Run seen = view_row(in, first, y, row.data());
+        if (weight != kUnit) {
+            seen = hull(seen, view_row(in, second, y, other.data()));
+            mix_row(reinterpret_cast<std::uint8_t*>(row.data()), reinterpret_cast<std::uint8_t*>(other.data()), 4 * width, weight);
         }
         if (recolored) {  // gray is of one color before and after
             recolor_run(row.data(), seen, hue, saturation, value);

@@ -11,7 +11,7 @@ namespace yk {
 
 constexpr int kFractionBits = 11, kFraction = 1 << kFractionBits;  // places between two pixels
 constexpr float kFar = 524288.0f;                                  // pixels; coordinates are cut off there
-constexpr int kUnitBits = 15, kUnit = 1 << kUnitBits;              // a share or a gain of 1
+constexpr int kUnitBits = 15, kUnit = 1 << kUnitBits;              // a weight or a gain of 1
 constexpr int kHues = 180, kSector = 30;  // OpenCV's hue counts to 180, a sixth of it lies between two pure colors
 constexpr std::uint32_t kGray = 0x727272;  // of what no layer covers
 
@@ -27,8 +27,8 @@ YK_HD std::uint32_t pack(int blue, int green, int red) {
     return static_cast<std::uint32_t>(blue) | static_cast<std::uint32_t>(green) << 8 | static_cast<std::uint32_t>(red) << 16;
 }
 
-YK_HD int least(int a, int b) { return a < b ? a : b; }
-YK_HD int most(int a, int b) { return a > b ? a : b; }
+YK_HD int min_of(int a, int b) { return a < b ? a : b; }
+YK_HD int max_of(int a, int b) { return a > b ? a : b; }
 
 // Rounded down; |value| < 2^31.
 YK_HD int floor_of(float value) {
@@ -43,7 +43,7 @@ YK_HD int place(float pixels) {
     return floor_of(near * kFraction + 0.5f);
 }
 
-// A share or a gain in units of 1 / kUnit, between 0 and `largest`.
+// A weight or a gain in units of 1 / kUnit, between 0 and `largest`.
 YK_HD int fixed(float value, float largest) {
     const float above = value > 0.0f ? value : 0.0f;
     return floor_of((above < largest ? above : largest) * kUnit + 0.5f);
@@ -56,7 +56,7 @@ YK_HD bool holds(const PlacedImage& placed, std::int64_t column, std::int64_t ro
 }
 
 // The canvas of `count` images at a whole pixel: the last one that is opaque there, gray where there is none.
-YK_HD std::uint32_t look(const PlacedImage* all_placed, int count, int column, int row) {
+YK_HD std::uint32_t canvas_color(const PlacedImage* all_placed, int count, int column, int row) {
     for (int k = count; k-- > 0;) {
         if (!holds(all_placed[k], column, row)) continue;
         const PlacedImage& placed = all_placed[k];
@@ -81,7 +81,7 @@ YK_HD std::uint32_t bilinear(Color here, Color next, Color under, Color across, 
 
 // scale / divisor in 1 / 4096, rounded (never a tie); a quotient of float32 is near enough.
 YK_HD int reciprocal(int scale, int divisor) {
-    return static_cast<int>(static_cast<float>(scale * 4096) / static_cast<float>(most(divisor, 1)) + 0.5f);
+    return static_cast<int>(static_cast<float>(scale * 4096) / static_cast<float>(max_of(divisor, 1)) + 0.5f);
 }
 
 // value - product * part / (255 * kSector), the latter rounded, where product is value * saturation and part of kSector is how
@@ -89,7 +89,7 @@ YK_HD int reciprocal(int scale, int divisor) {
 // the quotient is a whole number or a half one; its error stays below half a unit of the numerator.
 YK_HD int faded(int value, float product, int hue, int center) {
     const int beyond = std::abs(std::abs(hue - center) - kHues / 2) - kSector;  // the hue goes round
-    const float part = static_cast<float>(least(most(beyond, 0), kSector));
+    const float part = static_cast<float>(min_of(max_of(beyond, 0), kSector));
     return value - static_cast<int>((product * part + (255 * kSector + 1) / 2.0f) * (1.0f / (255 * kSector)));
 }
 
@@ -102,14 +102,14 @@ struct Shade {
 // A color whose hue, saturation and value are multiplied by gains of 1 / kUnit, at most 2, in OpenCV's 8 bits.
 YK_HD Shade to_shade(std::uint32_t color, int hue_gain, int saturation_gain, int value_gain) {
     const Color c = unpack(color);
-    const int bright = most(most(c.blue, c.green), c.red), spread = bright - least(least(c.blue, c.green), c.red);
+    const int bright = max_of(max_of(c.blue, c.green), c.red), spread = bright - min_of(min_of(c.blue, c.green), c.red);
     int turn = c.red - c.green + 4 * spread;
     turn = bright == c.green ? c.blue - c.red + 2 * spread : turn;
     turn = bright == c.red ? c.green - c.blue : turn;
     const int angle = (turn * reciprocal(kSector, spread) + 2048) >> 12;
     const int pure = (spread * reciprocal(255, bright) + 2048) >> 12;
     const int hue = wrapped((angle < 0 ? angle + kHues : angle) * hue_gain >> kUnitBits);
-    const int saturation = least(pure * saturation_gain >> kUnitBits, 255), value = least(bright * value_gain >> kUnitBits, 255);
+    const int saturation = min_of(pure * saturation_gain >> kUnitBits, 255), value = min_of(bright * value_gain >> kUnitBits, 255);
     return {hue, value * saturation, value};
 }
 

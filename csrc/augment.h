@@ -26,10 +26,10 @@ struct AugmentInput {
     std::int64_t source_count;
     const Layer* layers;
     std::int64_t layer_count;
-    const std::int64_t* spans;  // [B, 2, 2] first layer of each view, one past its last
-    const float* matrices;      // [B, 2, 3, 3] from pixels to the canvas
-    const float* shares;        // [B] of the first view
-    const float* gains;         // [B, 3] of hue, saturation, value
+    const std::int64_t* ranges;  // [B, 2, 2] first layer of each view, one past its last
+    const float* matrices;       // [B, 2, 3, 3] from pixels to the canvas
+    const float* mix_weights;    // [B] of the first view
+    const float* hsv_gains;      // [B, 3] of hue, saturation, value
     std::int64_t images, height, width;
 };
 
@@ -40,7 +40,7 @@ struct AugmentOutput {
     std::int64_t stride_image, stride_channel, stride_row, stride_pixel;  // elements
 };
 
-constexpr std::int64_t kMostPlace = 1 << 18;  // sides and places of layers stay below
+constexpr std::int64_t kMaxPlace = 1 << 18;  // sides and places of layers stay below
 
 // Threaded over the images.
 Status augment_cpu(const AugmentInput& in, const AugmentOutput& out, int threads);

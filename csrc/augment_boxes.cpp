@@ -22,7 +22,7 @@ bool write_object(const AugmentBoxesInput& in, std::int64_t n, const float* matr
     }
     clipper.close();
     const Box& box = clipper.rest.box;
-    if (!finite || !survives(whole.box, box, in.least[n])) return false;
+    if (!finite || !survives(whole.box, box, in.min_area_ratio[n])) return false;
     row[0] = static_cast<float>(in.classes[n]);
     row[1] = (box.x1 + box.x2) / 2.0f / width;
     row[2] = (box.y1 + box.y2) / 2.0f / height;
@@ -36,7 +36,7 @@ std::int64_t make_boxes(const AugmentBoxesInput& in, std::int64_t image, float* 
     std::int64_t kept = 0;
     float spare[5];
     for (std::int64_t view = 2 * image; view < 2 * image + 2; ++view)
-        for (std::int64_t n = in.spans[2 * view]; n < in.spans[2 * view + 1]; ++n)
+        for (std::int64_t n = in.ranges[2 * view]; n < in.ranges[2 * view + 1]; ++n)
             kept += write_object(in, n, in.matrices + 9 * view, kept < in.capacity ? rows + 5 * kept : spare);
     return kept;
 }
@@ -59,15 +59,15 @@ struct Outline {
 Status check_augment_boxes(const AugmentBoxesInput& in, const AugmentBoxesOutput& out) {
     if (in.point_count < 0 || in.objects < 0 || in.images < 0 || in.capacity < 0 || in.height < 1 || in.width < 1)
         return bad_argument("a length is negative");
-    if (in.images && (!in.spans || !in.matrices || !out.counts || (in.capacity && !out.boxes)))
+    if (in.images && (!in.ranges || !in.matrices || !out.counts || (in.capacity && !out.boxes)))
         return bad_argument("an address is null");
-    if (in.objects && (!in.ends || !in.classes || !in.least || (in.point_count && !in.points)))
+    if (in.objects && (!in.ends || !in.classes || !in.min_area_ratio || (in.point_count && !in.points)))
         return bad_argument("the address of the objects is null");
     for (std::int64_t n = 0, last = 0; n < in.objects; last = in.ends[n++])
         if (in.ends[n] < last || in.ends[n] > in.point_count) return bad_argument("ends must be rising, from 0 to at most the number of points");
     for (std::int64_t i = 0; i < 4 * in.images; i += 2)
-        if (in.spans[i] < 0 || in.spans[i] > in.spans[i + 1] || in.spans[i + 1] > in.objects)
-            return bad_argument("spans must be rising, from 0 to at most the number of objects");
+        if (in.ranges[i] < 0 || in.ranges[i] > in.ranges[i + 1] || in.ranges[i + 1] > in.objects)
+            return bad_argument("ranges must be rising, from 0 to at most the number of objects");
     return ok();
 }
 

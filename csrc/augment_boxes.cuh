@@ -78,15 +78,15 @@ struct Clipper {
     }
 };
 
-constexpr float kMinSide = 2.0f, kMaxAspect = 100.0f, kTiny = 1e-9f;  // facts: training recipe
+constexpr float kMinSide = 2.0f, kMaxAspect = 100.0f, kTiny = 1e-9f;  // as in the reference
 
 // Whether a box is worth learning once the image's edge cut `before` down to `after`.
-YK_HD bool survives(const Box& before, const Box& after, float least) {
-    if (least < 0.0f) return true;
+YK_HD bool survives(const Box& before, const Box& after, float min_area_ratio) {
+    if (min_area_ratio < 0.0f) return true;
     const float wide = after.x2 - after.x1, tall = after.y2 - after.y1;
     const float brief = smaller(wide, tall), extended = larger(wide, tall);
     const float share = area(after) / larger(area(before), kTiny);
-    return brief > kMinSide && extended / larger(brief, kTiny) < kMaxAspect && share > least;
+    return brief > kMinSide && extended / larger(brief, kTiny) < kMaxAspect && share > min_area_ratio;
 }
 
 }  // namespace yk

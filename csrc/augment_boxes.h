@@ -12,9 +12,9 @@ struct AugmentBoxesInput {
     const float* points;        // [P, 2]
     const std::int64_t* ends;   // [N] one past the last point of each outline
     const std::int64_t* classes;  // [N]
-    const float* least;         // [N] share of the area that must stay, below 0: all is kept
-    const std::int64_t* spans;  // [B, 2, 2] first object of each view, one past its last
-    const float* matrices;      // [B, 2, 3, 3] from the canvas to the image
+    const float* min_area_ratio;  // [N] fraction of the area that must stay, below 0: all is kept
+    const std::int64_t* ranges;  // [B, 2, 2] first object of each view, one past its last
+    const float* matrices;       // [B, 2, 3, 3] from the canvas to the image
     std::int64_t point_count, objects, images, height, width, capacity;
 };
 
@@ -42,7 +42,7 @@ struct ClipOutput {
     float* boxes;           // [objects, 4] its hull, zeros where nothing is left
 };
 
-// Outlines cut to 0..width x 0..height (yolov9k/data/labels.py, the definition).
+// Outlines clipped to 0..width x 0..height (yolov9k/ops/reference/augment_boxes.py, the definition).
 Status clip_outlines(const ClipInput& in, const ClipOutput& out);
 
 }  // namespace yk

@@ -20,8 +20,8 @@ const std::uint8_t* find(const AugmentInput& in, const Begins& begins, std::int6
 
 // False where it lies beyond what is there; one without pixels lies anywhere.
 bool place_image(const AugmentInput& in, const Begins& begins, const Layer& l, PlacedImage& placed) {
-    const auto small = [](std::int64_t place) { return place > -kMostPlace && place < kMostPlace; };
-    const auto apart = [](std::int64_t stride, std::int64_t width) { return stride >= width && stride < 3 * kMostPlace; };
+    const auto small = [](std::int64_t place) { return place > -kMaxPlace && place < kMaxPlace; };
+    const auto apart = [](std::int64_t stride, std::int64_t width) { return stride >= width && stride < 3 * kMaxPlace; };
     if (!small(l.left) || !small(l.top) || !small(l.height) || !small(l.width) || l.height < 0 || l.width < 0) return false;
     placed = {nullptr, nullptr, nullptr, nullptr, l.height, l.width, l.left, l.top, l.stride, l.mask_stride};
     if (!l.height || !l.width) return true;
@@ -38,14 +38,14 @@ Status check(const AugmentInput& in, const AugmentOutput& out) {
         return bad_argument("a length is negative");
     if (in.height > 1 << 15 || in.width > 1 << 15) return bad_argument("size is too large");
     if (out.element != 1 && out.element != 2 && out.element != 4) return bad_argument("an element has 1, 2 or 4 bytes");
-    if (in.images && (!in.spans || !in.matrices || !in.shares || !in.gains || !out.images || !out.levels))
+    if (in.images && (!in.ranges || !in.matrices || !in.mix_weights || !in.hsv_gains || !out.images || !out.levels))
         return bad_argument("an address is null");
     if (in.layer_count && !in.layers) return bad_argument("the address of the layers is null");
     for (std::int64_t i = 0; i < in.source_count; ++i)
         if (in.sources[i].count < 0 || (in.sources[i].count && !in.sources[i].bytes)) return bad_argument("a source is null");
     for (std::int64_t i = 0; i < 4 * in.images; i += 2)
-        if (in.spans[i] < 0 || in.spans[i] > in.spans[i + 1] || in.spans[i + 1] > in.layer_count)
-            return bad_argument("spans must be rising, from 0 to at most the number of layers");
+        if (in.ranges[i] < 0 || in.ranges[i] > in.ranges[i + 1] || in.ranges[i + 1] > in.layer_count)
+            return bad_argument("ranges must be rising, from 0 to at most the number of layers");
     return ok();
 }
 

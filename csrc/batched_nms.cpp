@@ -1,4 +1,4 @@
-// The host backend of the suppression: the math of nms.cuh, an image a task.
+// The host backend of the suppression: the math of batched_nms.cuh, an image a task.
 #include <algorithm>
 #include <cstring>
 #include <functional>
@@ -156,7 +156,7 @@ Status check_nms(const NmsInput& in, const NmsOutput& out) {
     if (in.images < 0 || in.count < 0 || in.classes < 1) return bad_argument("a length is negative");
     if (in.count > most / in.classes) return bad_argument("prediction: more than 2^32 - 1 scores an image");
     if (in.images > 65535) return bad_argument("prediction: more than 65535 images");
-    if (in.filter && in.classes > kMostFiltered) return bad_argument("classes: a filter serves at most 4096 classes");
+    if (in.filter && in.classes > kMaxFiltered) return bad_argument("classes: a filter serves at most 4096 classes");
     if (in.max_detections < 1) return bad_argument("max_detections must be at least 1");
     if (in.images && (!out.detections || !out.counts)) return bad_argument("the address of an output is null");
     if (in.stride_row != 1 && in.stride_anchor != 1 && in.count > 1)

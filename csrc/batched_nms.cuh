@@ -1,4 +1,4 @@
-// Exact batched non-maximum suppression (facts: validation): the math of both backends and the kernels.
+// Exact batched non-maximum suppression: the math of both backends and the kernels.
 //
 // A candidate is one key of 64 bits: its score, and its number (anchor * classes + class) so that ties go to the lowest.
 // Work for N = anchors * classes scores, M competing candidates, K kept ones, all images in one sequence of launches:

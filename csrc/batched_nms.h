@@ -1,4 +1,4 @@
-// Exact batched non-maximum suppression: what it reads, what it writes, and its two backends (facts: validation).
+// Exact batched non-maximum suppression: what it reads, what it writes, and its two backends.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 namespace yk {
 
 constexpr std::uint32_t kMostCandidates = 30000;  // of an image, the best by score
-constexpr std::int64_t kMostFiltered = 4096;      // classes, where some are asked for: their set travels as bits
+constexpr std::int64_t kMaxFiltered = 4096;       // classes, where some are asked for: their set travels as bits
 
 struct NmsInput {
     const void* prediction;  // [B, 4 + C, A] of `dtype`: center x, y, width, height in pixels, probabilities
@@ -19,7 +19,7 @@ struct NmsInput {
     float conf_threshold, iou_threshold;
     bool class_agnostic, multi_label, filter;
     std::int64_t max_detections;
-    std::uint32_t wanted[kMostFiltered / 32];  // with `filter`: bit c says whether class c counts
+    std::uint32_t wanted[kMaxFiltered / 32];  // with `filter`: bit c says whether class c counts
     const std::int64_t* lengths;  // [B]: columns of each image that are real, the first ones; null: all
 };
 

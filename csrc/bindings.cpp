@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "task_aligned_assign.h"
 #include "augment.h"
 #include "augment_boxes.h"
 #include "batched_nms.h"
+#include "task_aligned_assign.h"
 
 namespace py = pybind11;
 
@@ -81,7 +81,7 @@ yk::NmsInput nms_input(const py::dict& a) {
     if (in.filter)
         for (const py::handle& label : a["wanted"]) {
             const auto c = py::cast<std::int64_t>(label);
-            if (c >= 0 && c < yk::kMostFiltered) in.wanted[c / 32] |= 1u << (c % 32);
+            if (c >= 0 && c < yk::kMaxFiltered) in.wanted[c / 32] |= 1u << (c % 32);
         }
     return in;
 }
@@ -106,10 +106,10 @@ yk::AugmentInput augment_input(const py::dict& a, const std::vector<yk::Source>&
     in.source_count = static_cast<std::int64_t>(sources.size());
     in.layers = address<const yk::Layer>(a, "layers");
     in.layer_count = get<std::int64_t>(a, "layer_count");
-    in.spans = address<const std::int64_t>(a, "spans");
+    in.ranges = address<const std::int64_t>(a, "ranges");
     in.matrices = address<const float>(a, "matrices");
-    in.shares = address<const float>(a, "shares");
-    in.gains = address<const float>(a, "gains");
+    in.mix_weights = address<const float>(a, "mix_weights");
+    in.hsv_gains = address<const float>(a, "hsv_gains");
     in.images = get<std::int64_t>(a, "images");
     in.height = get<std::int64_t>(a, "height");
     in.width = get<std::int64_t>(a, "width");
@@ -133,8 +133,8 @@ yk::AugmentBoxesInput augment_boxes_input(const py::dict& a) {
     in.points = address<const float>(a, "points");
     in.ends = address<const std::int64_t>(a, "ends");
     in.classes = address<const std::int64_t>(a, "classes");
-    in.least = address<const float>(a, "least");
-    in.spans = address<const std::int64_t>(a, "spans");
+    in.min_area_ratio = address<const float>(a, "min_area_ratio");
+    in.ranges = address<const std::int64_t>(a, "ranges");
     in.matrices = address<const float>(a, "matrices");
     in.point_count = get<std::int64_t>(a, "point_count");
     in.objects = get<std::int64_t>(a, "objects");
@@ -145,7 +145,7 @@ yk::AugmentBoxesInput augment_boxes_input(const py::dict& a) {
     return in;
 }
 
-py::tuple assign(const py::kwargs& a) {
+py::tuple task_aligned_assign(const py::kwargs& a) {
     const yk::AssignInput in = assign_input(a);
     const yk::AssignOutput out = assign_output(a);
     const int threads = get<int>(a, "threads");
@@ -155,7 +155,7 @@ py::tuple assign(const py::kwargs& a) {
     return report(status);
 }
 
-py::tuple nms(const py::kwargs& a) {
+py::tuple batched_nms(const py::kwargs& a) {
     const yk::NmsInput in = nms_input(a);
     const yk::NmsOutput out = nms_output(a);
     const int threads = get<int>(a, "threads");
@@ -200,11 +200,11 @@ py::tuple clip_outlines(const py::kwargs& a) {
 }
 
 #ifdef YK_WITH_CUDA
-py::tuple assign_cuda(const py::kwargs& a) {
+py::tuple task_aligned_assign_cuda(const py::kwargs& a) {
     return report(yk::assign_cuda(assign_input(a), assign_output(a), address<void>(a, "stream")));
 }
 
-py::tuple nms_cuda(const py::kwargs& a) {
+py::tuple batched_nms_cuda(const py::kwargs& a) {
     return report(yk::nms_cuda(nms_input(a), nms_output(a), address<void>(a, "stream")));
 }
 #endif
@@ -235,15 +235,17 @@ PYBIND11_MODULE(_native, module) {
     module.doc() = "Torch-free kernels of yolov9k; call them through yolov9k.native. Each returns (code, message), code 0: done.";
     module.def("build_info", &build_info, "How this module was compiled.");
     module.def("padded_candidates", &yk::padded_candidates, py::arg("classes"), py::arg("count"), py::arg("multi_label"),
-               "Keys of scratch that nms_cuda needs an image.");
-    module.def("assign", &assign, "Task-aligned assignment on the host; arguments as in csrc/task_aligned_assign.h, and `threads`.");
-    module.def("nms", &nms, "Non-maximum suppression on the host; arguments as in csrc/batched_nms.h, and `threads`.");
-    module.def("augment", &augment, "PlacedImages for training on the host; arguments as in csrc/augment.h, and `threads`.");
-    module.def("augment_boxes", &augment_boxes, "Their boxes on the host; arguments as in csrc/augment_boxes.h, and `threads`.");
-    module.def("clip_outlines", &clip_outlines, "Outlines cut to a rectangle; arguments as in csrc/augment_boxes.h.");
+               "Keys of scratch that batched_nms_cuda needs an image.");
+    module.def("task_aligned_assign", &task_aligned_assign,
+               "Task-aligned assignment on the host; arguments as in csrc/task_aligned_assign.h, and `threads`.");
+    module.def("batched_nms", &batched_nms,
+               "Non-maximum suppression on the host; arguments as in csrc/batched_nms.h, and `threads`.");
+    module.def("augment", &augment, "Augmented images on the host; arguments as in csrc/augment.h, and `threads`.");
+    module.def("augment_boxes", &augment_boxes, "Boxes of augmented images on the host; arguments as in csrc/augment_boxes.h, and `threads`.");
+    module.def("clip_outlines", &clip_outlines, "Outlines clipped to a rectangle; arguments as in csrc/augment_boxes.h.");
 #ifdef YK_WITH_CUDA
-    module.def("assign_cuda", &assign_cuda, "The same on the current CUDA device, enqueued on `stream`.");
-    module.def("nms_cuda", &nms_cuda, "The same on the current CUDA device, enqueued on `stream`.");
+    module.def("task_aligned_assign_cuda", &task_aligned_assign_cuda, "The same on the current CUDA device, enqueued on `stream`.");
+    module.def("batched_nms_cuda", &batched_nms_cuda, "The same on the current CUDA device, enqueued on `stream`.");
 #endif
     py::dict scratch;
     scratch["state"] = sizeof(yk::NmsState);

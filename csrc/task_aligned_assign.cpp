@@ -1,4 +1,4 @@
-// The host backend of the assigner: the math of assigner.cuh, an image a task.
+// The host backend of the assigner: the math of task_aligned_assign.cuh, an image a task.
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -30,14 +30,14 @@ template <typename T>
 void claim(const AssignInput& in, std::int64_t image, std::int64_t g, const std::vector<Box>& tiles,
            std::vector<std::uint64_t>& keys, std::vector<std::uint64_t>& claims) {
     const std::int64_t gt = image * in.gt_count + g, label = label_at(in, gt);
-    const Box truth = box_at(in.gt_boxes, gt);
+    const Box gt_box = box_at(in.gt_boxes, gt);
     keys.clear();
     for (std::size_t tile = 0; tile < tiles.size(); ++tile) {
-        if (apart(truth, tiles[tile])) continue;
+        if (apart(gt_box, tiles[tile])) continue;
         const std::int64_t first = static_cast<std::int64_t>(tile) * kTile, last = std::min(first + kTile, in.count);
         for (std::int64_t a = first; a < last; ++a) {
-            if (!contains(truth, in.anchors[2 * a], in.anchors[2 * a + 1])) continue;
-            const float overlap = ciou(truth, box_at(in.boxes, image * in.count + a));
+            if (!contains(gt_box, in.anchors[2 * a], in.anchors[2 * a + 1])) continue;
+            const float overlap = ciou(gt_box, box_at(in.boxes, image * in.count + a));
             const float metric = alignment(in, probability<T>(in, image, a, label), overlap);
             if (metric > 0.0f) keys.push_back(make_key(metric, static_cast<std::uint32_t>(a)));
         }
@@ -92,9 +92,9 @@ Status assign(const AssignInput& in, const AssignOutput& out, int threads) {
 Status check_assign(const AssignInput& in, const AssignOutput& out) {
     constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
     if (in.images < 0 || in.count < 0 || in.gt_count < 0 || in.classes < 1) return bad_argument("a length is negative");
-    if (in.gt_count > kMostBoxes) return bad_argument("gt_boxes: more than 65535 boxes an image");
+    if (in.gt_count > kMaxBoxes) return bad_argument("gt_boxes: more than 65535 boxes an image");
     if (in.count > most || in.images * in.gt_count > most || in.images > most) return bad_argument("a length is too large");
-    if (in.topk < 1 || in.topk > kMostTopk) return bad_argument("topk must be from 1 to 1024");
+    if (in.topk < 1 || in.topk > kMaxTopk) return bad_argument("topk must be from 1 to 1024");
     if (in.images && !out.weight_sum) return bad_argument("the address of weight_sum is null");
     const bool anchors = in.images && in.count, boxes = in.images && in.gt_count;
     if (anchors && (!in.scores || !in.boxes || !in.anchors || !out.gt_index || !out.weight))

@@ -1,4 +1,4 @@
-// Task-aligned assignment (TOOD, arXiv 2108.07755, section 3.2; facts: loss): the math of both backends and the kernels.
+// Task-aligned assignment (TOOD, arXiv 2108.07755, section 3.2): the math of both backends and the kernels.
 //
 // The device keeps, besides its outputs, one word an anchor and two a box: no tensor of boxes x anchors exists. Kernels:
 //   claim_anchors   a block a box: its best `topk` anchors, each told of the claim
@@ -49,7 +49,7 @@ YK_HD float alignment(const AssignInput& in, float p, float overlap) {
     return metric > 0.0f && is_finite(metric) ? metric : 0.0f;
 }
 
-// Whether a row of the ground truth is a box: padding is none, nor is what is not finite.
+// Whether a row of the ground truth is a box: neither padding nor what is not finite.
 YK_HD bool is_real(const AssignInput& in, std::int64_t gt) { return in.gt_mask[gt] && is_finite(box_at(in.gt_boxes, gt)); }
 
 // A contested anchor's claim on it by one box: higher overlap first, ties to the lowest box.
@@ -57,10 +57,10 @@ YK_HD std::uint64_t contest_key(const AssignInput& in, std::int64_t image, std::
                                 std::int64_t g) {
     const std::int64_t gt = image * in.gt_count + g;
     if (!is_real(in, gt)) return 0;
-    const Box truth = box_at(in.gt_boxes, gt);
-    if (in.mask_conflicts && !contains(truth, in.anchors[2 * anchor], in.anchors[2 * anchor + 1])) return 0;
+    const Box gt_box = box_at(in.gt_boxes, gt);
+    if (in.mask_conflicts && !contains(gt_box, in.anchors[2 * anchor], in.anchors[2 * anchor + 1])) return 0;
     // Boxes apart have an IoU of 0 less a penalty: no need to reckon it, and most are apart.
-    const float overlap = intersection(truth, predicted) > 0.0f ? clamped(ciou(truth, predicted)) : 0.0f;
+    const float overlap = intersection(gt_box, predicted) > 0.0f ? clamped(ciou(gt_box, predicted)) : 0.0f;
     return make_key(overlap, static_cast<std::uint32_t>(g));
 }
 
@@ -72,7 +72,7 @@ YK_HD float normalized(float metric, float best_metric, float best_overlap) {
 
 constexpr unsigned kAssignThreads = 128;
 constexpr unsigned kWeighThreads = 512;
-constexpr unsigned kBuffer = 2048;  // keys of one box held at a time; at least kMostTopk and a round of threads
+constexpr unsigned kBuffer = 2048;  // keys of one box held at a time; at least kMaxTopk and a round of threads
 
 // Keeps the best `topk` of the first n keys, sorted, and returns how many there are. All threads take part.
 __device__ inline unsigned trim(std::uint64_t* keys, unsigned n, unsigned topk) {
@@ -90,27 +90,27 @@ __global__ void claim_anchors(AssignInput in, AssignOutput out) {
     __shared__ unsigned appended;
     const std::int64_t gt = blockIdx.x, image = gt / in.gt_count, g = gt % in.gt_count;
     if (!is_real(in, gt)) return;
-    const Box truth = box_at(in.gt_boxes, gt);
+    const Box gt_box = box_at(in.gt_boxes, gt);
     const std::int64_t label = label_at(in, gt);
     const unsigned topk = static_cast<unsigned>(in.topk);
     unsigned held = 0;          // keys in the buffer, known to every thread
-    std::uint64_t least = 0;    // a key at or below this one can't be among the best any more
+    std::uint64_t threshold = 0;  // a key at or below this one can't be among the best any more
     if (threadIdx.x == 0) appended = 0;
     for (std::int64_t base = 0; base < in.count; base += blockDim.x) {
         const std::int64_t a = base + threadIdx.x;
-        const bool within = a < in.count && contains(truth, in.anchors[2 * a], in.anchors[2 * a + 1]);
+        const bool within = a < in.count && contains(gt_box, in.anchors[2 * a], in.anchors[2 * a + 1]);
         if (!__syncthreads_or(within)) continue;
         if (within) {
-            const float overlap = ciou(truth, box_at(in.boxes, image * in.count + a));
+            const float overlap = ciou(gt_box, box_at(in.boxes, image * in.count + a));
             const float metric = alignment(in, probability<T>(in, image, a, label), overlap);
             const std::uint64_t key = metric > 0.0f ? make_key(metric, static_cast<std::uint32_t>(a)) : 0;
-            if (key > least) keys[atomicAdd(&appended, 1u)] = key;
+            if (key > threshold) keys[atomicAdd(&appended, 1u)] = key;
         }
         __syncthreads();
         held = appended;  // the next round adds to it only after its first barrier
         if (held + blockDim.x > kBuffer) {
             held = trim(keys, held, topk);
-            least = held == topk ? keys[topk - 1] : 0;
+            threshold = held == topk ? keys[topk - 1] : 0;
             if (threadIdx.x == 0) appended = held;
         }
     }

@@ -1,4 +1,4 @@
-// Task-aligned assignment: what it reads, what it writes, and its two backends (facts: loss).
+// Task-aligned assignment: what it reads, what it writes, and its two backends (TOOD, arXiv 2108.07755, section 3.2).
 #pragma once
 
 #include <cstdint>
@@ -36,8 +36,8 @@ struct AssignOutput {
     std::uint32_t* best_overlap;   // [B, G]
 };
 
-constexpr int kMostTopk = 1024;
-constexpr std::int64_t kMostBoxes = 65535;  // an anchor's claims are summed in one word of 64 bits
+constexpr int kMaxTopk = 1024;
+constexpr std::int64_t kMaxBoxes = 65535;  // an anchor's claims are summed in one word of 64 bits
 
 Status check_assign(const AssignInput& in, const AssignOutput& out);
 

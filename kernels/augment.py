@@ -22,7 +22,7 @@ GRAY: tl.constexpr = tl.constexpr(0x727272)  # of what no layer covers
 FRACTION: tl.constexpr = tl.constexpr(2048)  # places between two pixels, BITS binary digits
 BITS: tl.constexpr = tl.constexpr(11)
 FAR: tl.constexpr = tl.constexpr(524288.0)  # pixels; coordinates are cut off there
-UNIT: tl.constexpr = tl.constexpr(1 << 15)  # a share or a gain of 1
+UNIT: tl.constexpr = tl.constexpr(1 << 15)  # a weight or a gain of 1
 HUES: tl.constexpr = tl.constexpr(180)
 SECTOR: tl.constexpr = tl.constexpr(30)  # of hues, a sixth of the circle
 
@@ -36,7 +36,7 @@ def _place(pixels):
 
 @triton.jit
 def _fixed(value, most):
-    """A share or a gain in units of 1 / UNIT, between 0 and `most`; 0 for NaN."""
+    """A weight or a gain in units of 1 / UNIT, between 0 and `most`; 0 for NaN."""
     return tl.floor(tl.minimum(tl.where(value > 0.0, value, 0.0), most) * UNIT + 0.5).to(tl.int32)
 
 
@@ -63,7 +63,7 @@ def _blend(here, after, under, across, right, below, shift: tl.constexpr):
 
 
 @triton.jit
-def _see(pixels, layers, span, m, x, y, inside, BLOCK: tl.constexpr):
+def _render_view(pixels, layers, layer_range, m, x, y, inside, BLOCK: tl.constexpr):
     """Blue, green, red of a view, bilinear, at the pixels that are inside."""
     depth = tl.load(m + 6) * x + (tl.load(m + 7) * y + tl.load(m + 8))
     columns = _place(tl.div_rn(tl.load(m) * x + (tl.load(m + 1) * y + tl.load(m + 2)), depth))
@@ -74,7 +74,7 @@ def _see(pixels, layers, span, m, x, y, inside, BLOCK: tl.constexpr):
     north, south = tl.min(tl.where(inside, row, beyond), 0), tl.max(tl.where(inside, row, -beyond), 0) + 1
     here = tl.where(inside, -1, GRAY)
     after, under, across = here, here, here
-    first, end = tl.load(span), tl.load(span + 1)
+    first, end = tl.load(layer_range), tl.load(layer_range + 1)
     for k in range(first, end):
         layer = layers + (first + end - 1 - k) * LAYER
         tall, wide = tl.load(layer + 1).to(tl.int32), tl.load(layer + 2).to(tl.int32)
@@ -130,33 +130,33 @@ def _recolor(blue, green, red, hue_gain, saturation_gain, value_gain):
 
 @triton.jit
 def _level(value, kind: tl.constexpr):
-    """0..255 as it is stored: itself, or a share of 255 rounded to the nearest."""
+    """0..255 as it is stored: itself, or its 255th rounded to the nearest."""
     if kind == tl.uint8:
         return value.to(tl.uint8)
-    share = tl.div_rn(value.to(tl.float32), tl.full(value.shape, 255.0, tl.float32))
-    if kind == tl.bfloat16:  # by hand, as Triton's interpreter would cut off; none of the 256 shares is a tie
-        return ((share.to(tl.int32, bitcast=True) + 0x8000) >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
-    return share.to(kind)
+    scaled = tl.div_rn(value.to(tl.float32), tl.full(value.shape, 255.0, tl.float32))
+    if kind == tl.bfloat16:  # by hand, as Triton's interpreter would cut off; none of the 256 quotients is a tie
+        return ((scaled.to(tl.int32, bitcast=True) + 0x8000) >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
+    return scaled.to(kind)
 
 
 @triton.jit
 def _augment(
-    pixels, layers, spans, matrices, shares, gains, out, height, width, LAST: tl.constexpr, BLOCK: tl.constexpr,
+    pixels, layers, ranges, matrices, mix_weights, hsv_gains, out, height, width, LAST: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     lanes, sample = tl.arange(0, BLOCK), tl.program_id(1).to(tl.int64)
     begin, area = tl.program_id(0) * BLOCK, height * width
     cell = begin + lanes
     x, y = (cell % width).to(tl.float32), (cell // width).to(tl.float32)
-    share = _fixed(tl.load(shares + sample), 1.0)
+    first_weight = _fixed(tl.load(mix_weights + sample), 1.0)
     half = tl.full((BLOCK,), UNIT // 2, tl.int32)
     blue, green, red = half, half, half
-    for view in range(tl.where(share == UNIT, 1, 2)):
-        weight, number = tl.where(view == 0, share, UNIT - share), 2 * sample + view
-        b, g, r = _see(pixels, layers, spans + 2 * number, matrices + 9 * number, x, y, cell < area, BLOCK)
+    for view in range(tl.where(first_weight == UNIT, 1, 2)):
+        weight, number = tl.where(view == 0, first_weight, UNIT - first_weight), 2 * sample + view
+        b, g, r = _render_view(pixels, layers, ranges + 2 * number, matrices + 9 * number, x, y, cell < area, BLOCK)
         blue, green, red = blue + b * weight, green + g * weight, red + r * weight
     blue, green, red = blue >> 15, green >> 15, red >> 15
-    hue, pure = _fixed(tl.load(gains + 3 * sample), 2.0), _fixed(tl.load(gains + 3 * sample + 1), 2.0)
-    value = _fixed(tl.load(gains + 3 * sample + 2), 2.0)
+    hue, pure = _fixed(tl.load(hsv_gains + 3 * sample), 2.0), _fixed(tl.load(hsv_gains + 3 * sample + 1), 2.0)
+    value = _fixed(tl.load(hsv_gains + 3 * sample + 2), 2.0)
     if (hue != UNIT) | (pure != UNIT) | (value != UNIT):
         blue, green, red = _recolor(blue, green, red, hue, pure, value)
     kind: tl.constexpr = out.dtype.element_ty
@@ -176,17 +176,17 @@ def _augment(
 
 
 def augment(
-    pixels: Tensor, layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
+    pixels: Tensor, layers: Tensor, ranges: Tensor, matrices: Tensor, mix_weights: Tensor, hsv_gains: Tensor,
     height: int, width: int, dtype: torch.dtype, channels_last: bool,
 ) -> Tensor:  # fmt: skip
     """Images [B, 3, height, width], RGB; arguments as in `yolov9k.ops.augment`."""
-    tables = [table.contiguous() for table in (pixels, layers, spans, matrices, shares, gains)]
+    tables = [table.contiguous() for table in (pixels, layers, ranges, matrices, mix_weights, hsv_gains)]
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    shape = (len(spans), 3, height, width)
+    shape = (len(ranges), 3, height, width)
     images = torch.empty(shape, dtype=dtype, device=pixels.device, memory_format=memory_format)
-    if len(spans):
+    if len(ranges):
         with torch.cuda.device_of(images):  # type: ignore[no-untyped-call]
-            _augment[(triton.cdiv(height * width, BLOCK), len(spans))](
+            _augment[(triton.cdiv(height * width, BLOCK), len(ranges))](
                 *tables, images, height, width, LAST=channels_last, BLOCK=BLOCK, enable_fp_fusion=False
             )
     return images

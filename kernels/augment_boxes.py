@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 32  # objects a program takes at a time: a warp, whose lanes wait for no other
-MIN_SIDE: tl.constexpr = tl.constexpr(2.0)  # pixels, of a box that is kept; facts, training recipe
+MIN_SIDE: tl.constexpr = tl.constexpr(2.0)  # pixels: smaller boxes are dropped
 MAX_ASPECT: tl.constexpr = tl.constexpr(100.0)
 TINY: tl.constexpr = tl.constexpr(1e-9)
 
@@ -121,24 +121,24 @@ def _clip(points, matrix, begin, lengths, width, height, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _survives(wide, tall, full, least):
+def _survives(wide, tall, full, min_area_ratio):
     """Whether a box of these sides is worth learning, once the image's edge cut an area of `full` down to it."""
     brief, extended = tl.minimum(wide, tall), tl.maximum(wide, tall)
     share = tl.div_rn(wide * tall, tl.maximum(full, TINY))
     slim = tl.div_rn(extended, tl.maximum(brief, TINY)) < MAX_ASPECT
-    return (least < 0) | ((brief > MIN_SIDE) & slim & (share > least))
+    return (min_area_ratio < 0) | ((brief > MIN_SIDE) & slim & (share > min_area_ratio))
 
 
 @triton.jit
 def _boxes(
-    points, ends, classes, least, spans, matrices, out, counts, height, width, capacity, BLOCK: tl.constexpr,
+    points, ends, classes, min_area_ratio, ranges, matrices, out, counts, height, width, capacity, BLOCK: tl.constexpr,
 ):  # fmt: skip
     sample, lanes = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     kept = tl.full((), 0, tl.int32)
     for view in range(2 * sample, 2 * sample + 2):
-        m, last = matrices + 9 * view, tl.load(spans + 2 * view + 1)
+        m, last = matrices + 9 * view, tl.load(ranges + 2 * view + 1)
         matrix = (_row(m), _row(m + 3), _row(m + 6))
-        for start in range(tl.load(spans + 2 * view), last, BLOCK):
+        for start in range(tl.load(ranges + 2 * view), last, BLOCK):
             n = start + lanes
             there = n < last
             begin = tl.load(ends + n - 1, there & (n > 0), other=0)
@@ -151,7 +151,7 @@ def _boxes(
             cut_x1, cut_y1, cut_x2, cut_y2 = _clip(points, matrix, begin, tl.where(cut, lengths, 0), width, height, BLOCK)
             x1, y1 = tl.where(cut, cut_x1, x1), tl.where(cut, cut_y1, y1)
             x2, y2 = tl.where(cut, cut_x2, x2), tl.where(cut, cut_y2, y2)
-            keep = there & finite & _survives(x2 - x1, y2 - y1, full, tl.load(least + n, there, other=0.0))
+            keep = there & finite & _survives(x2 - x1, y2 - y1, full, tl.load(min_area_ratio + n, there, other=0.0))
             slot = kept + tl.cumsum(keep.to(tl.int32), 0) - 1
             place, fits = out + (sample * capacity + slot) * 5, keep & (slot < capacity)
             tl.store(place, tl.load(classes + n, there, other=0).to(tl.float32), fits)
@@ -164,19 +164,19 @@ def _boxes(
 
 
 def augment_boxes(
-    points: Tensor, ends: Tensor, classes: Tensor, least: Tensor, spans: Tensor, matrices: Tensor,
+    points: Tensor, ends: Tensor, classes: Tensor, min_area_ratio: Tensor, ranges: Tensor, matrices: Tensor,
     height: int, width: int, capacity: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Boxes [B, capacity, 5] and counts [B]; arguments as in `yolov9k.ops.augment_boxes`.
 
     A count above capacity says how many rows a sample would have had; the first `capacity` of them are there.
     """
-    tables = [table.contiguous() for table in (points, ends, classes, least, spans, matrices)]
-    boxes = points.new_zeros((len(spans), capacity, 5))
-    counts = ends.new_empty((len(spans),))
-    if len(spans):
+    tables = [table.contiguous() for table in (points, ends, classes, min_area_ratio, ranges, matrices)]
+    boxes = points.new_zeros((len(ranges), capacity, 5))
+    counts = ends.new_empty((len(ranges),))
+    if len(ranges):
         with torch.cuda.device_of(boxes):  # type: ignore[no-untyped-call]
-            _boxes[(len(spans),)](
+            _boxes[(len(ranges),)](
                 *tables, boxes, counts, float(height), float(width), capacity, BLOCK=BLOCK, num_warps=1, enable_fp_fusion=False
             )
     return boxes, counts

@@ -9,6 +9,7 @@ same. At 16 bins and 80 classes that is 144 values read an anchor, and 144 writt
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import triton
@@ -16,6 +17,9 @@ import triton.language as tl
 from torch import Tensor
 
 from yolov9k.kernels.dfl_decode import _expectation
+
+if TYPE_CHECKING:
+    from yolov9k.ops.reference.detection_loss import LossOptions
 
 BLOCK = 32  # anchors a program
 CLASSES = 16  # rows of classes a step
@@ -66,7 +70,7 @@ def _first_larger(a, b):
 
 @triton.jit
 def _overlap(a1, a2, b1, b2):
-    """Of two intervals: overlap, its slopes along a1 and a2; extent of both together, and its slopes."""
+    """Of two intervals: overlap and its derivatives by a1 and a2; extent of both together and its derivatives."""
     length = tl.minimum(a2, b2) - tl.maximum(a1, b1)
     there = tl.where(length >= 0, 1.0, 0.0)
     hull = tl.maximum(a2, b2) - tl.minimum(a1, b1)
@@ -76,7 +80,7 @@ def _overlap(a1, a2, b1, b2):
 
 @triton.jit
 def _ciou(ax1, ay1, ax2, ay2, bx1, by1, bx2, by2):
-    """Complete IoU (arXiv 2005.03572, eq. 10) and its slopes along a's sides; the aspect's weight is held constant."""
+    """Complete IoU (arXiv 2005.03572, eq. 10) and its derivatives by a's sides; the aspect's weight is held constant."""
     wa, ha, wb, hb = ax2 - ax1, ay2 - ay1 + EPS, bx2 - bx1, by2 - by1 + EPS
     ow, ow1, ow2, hw, hw1, hw2 = _overlap(ax1, ax2, bx1, bx2)
     oh, oh1, oh2, hh, hh1, hh2 = _overlap(ay1, ay2, by1, by2)
@@ -89,7 +93,7 @@ def _ciou(ax1, ay1, ax2, ay2, bx1, by1, bx2, by2):
     angle = _arctan(wb / hb) - _arctan(wa / ha)
     aspect = 0.4052847346 * angle * angle  # 4 / pi^2
     weight = aspect / (aspect - iou + (1 + EPS))
-    turn = weight * 0.8105694691 * angle / (wa * wa + ha * ha)  # the aspect's slope is turn * (-ha, wa) along (wa, ha)
+    turn = weight * 0.8105694691 * angle / (wa * wa + ha * ha)  # the aspect's derivative by (wa, ha) is turn * (-ha, wa)
     far = distance / (diagonal * diagonal) * 2
     x1 = (ow1 * oh * (1 + iou) + ha * iou) / union + sx / 2 / diagonal + far * hw * hw1 - turn * ha
     x2 = (ow2 * oh * (1 + iou) - ha * iou) / union + sx / 2 / diagonal + far * hw * hw2 + turn * ha
@@ -100,19 +104,22 @@ def _ciou(ax1, ay1, ax2, ay2, bx1, by1, bx2, by2):
 
 @triton.jit
 def _side(
-    ptr, out, offsets, places, mask, positive, c, out_c, side, reg_max, distance, slope, share,
+    ptr, out, offsets, places, mask, positive, c, out_c, side, reg_max, distance, box_gradient, dfl_scale,
     GRADIENT: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
-    """Cross entropy of one side with the two bins around `distance`; its gradient times `share`, plus the box's `slope`."""
+    """Cross entropy of one side with the two bins around `distance`.
+
+    Its gradient is scaled by `dfl_scale`; the box loss adds its own, `box_gradient` by the side's expected distance.
+    """
     bins = tl.arange(0, BINS)
     channel = (side * reg_max + bins)[:, None]
     inside = (bins[:, None] < reg_max) & mask[None, :]
     logits = tl.load(ptr + offsets[None, :] + channel * c, inside, other=float("-inf")).to(tl.float32)
     logits = tl.where(mask[None, :], logits, 0.0)
     most = tl.max(logits, 0)
-    shares = tl.exp(logits - most[None, :])
-    norm = tl.sum(shares, 0)
-    shares = shares / norm[None, :]
+    probabilities = tl.exp(logits - most[None, :])
+    norm = tl.sum(probabilities, 0)
+    probabilities = probabilities / norm[None, :]
     left = tl.floor(distance)
     number = bins[:, None].to(tl.float32)
     at_left, at_right = number == left[None, :], number == left[None, :] + 1.0
@@ -120,8 +127,9 @@ def _side(
     known = tl.where(target > 0, logits, 0.0)  # a bin that is not there is -inf, and its target 0
     entropy = most + tl.log(norm) - tl.sum(target * known, 0)
     if GRADIENT:
-        expected = tl.sum(shares * number, 0)
-        grad = (shares - target) * share[None, :] + shares * (number - expected[None, :]) * slope[None, :]
+        expected = tl.sum(probabilities * number, 0)
+        by_box = probabilities * (number - expected[None, :]) * box_gradient[None, :]
+        grad = (probabilities - target) * dfl_scale[None, :] + by_box
         tl.store(out + places[None, :] + channel * out_c, tl.where(positive[None, :], grad, 0.0), inside)
     return tl.where(positive, entropy, 0.0)
 
@@ -157,19 +165,19 @@ def _loss(
         tail = tl.exp(-tl.abs(logit))
         above = 1.0 + tail
         log1p = tl.where(above == 1.0, tail, tl.log(above) * (tail / tl.where(above == 1.0, 1.0, above - 1.0)))
-        share = 1.0 + (pos_weight - 1.0) * target
-        value = (1.0 - target) * logit + share * (log1p + tl.maximum(-logit, 0.0))
+        factor = 1.0 + (pos_weight - 1.0) * target
+        value = (1.0 - target) * logit + factor * (log1p + tl.maximum(-logit, 0.0))
         class_part += tl.sum(tl.where(inside, value, 0.0))
         if GRADIENT:
-            grad = ((1.0 - target) - share * tl.sigmoid(-logit)) * (scale * class_factor)
+            grad = ((1.0 - target) - factor * tl.sigmoid(-logit)) * (scale * class_factor)
             tl.store(out + places[None, :] + channel * out_c, grad, inside)
     if tl.max(positive.to(tl.int32), 0) > 0:
         px, py = x.to(tl.float32) + 0.5, y.to(tl.float32) + 0.5
-        truth = gt_boxes + mine * 4
-        tx1 = tl.load(truth, positive, other=0.0) / pixels
-        ty1 = tl.load(truth + 1, positive, other=0.0) / pixels
-        tx2 = tl.load(truth + 2, positive, other=1.0) / pixels
-        ty2 = tl.load(truth + 3, positive, other=1.0) / pixels
+        gt_box = gt_boxes + mine * 4
+        tx1 = tl.load(gt_box, positive, other=0.0) / pixels
+        ty1 = tl.load(gt_box + 1, positive, other=0.0) / pixels
+        tx2 = tl.load(gt_box + 2, positive, other=1.0) / pixels
+        ty2 = tl.load(gt_box + 3, positive, other=1.0) / pixels
         ax1 = px - _expectation(ptr, offsets, mask, c, 0, reg_max, BINS)
         ay1 = py - _expectation(ptr, offsets, mask, c, 1, reg_max, BINS)
         ax2 = px + _expectation(ptr, offsets, mask, c, 2, reg_max, BINS)
@@ -177,22 +185,22 @@ def _loss(
         ciou, x1, y1, x2, y2 = _ciou(ax1, ay1, ax2, ay2, tx1, ty1, tx2, ty2)
         box_part = tl.sum(tl.where(positive, (1.0 - ciou) * weight, 0.0), 0)
         most = reg_max - 1 - 0.01
-        slope, share = weight * (scale * box_factor), weight * (scale * dfl_factor * 0.25)
+        box_scale, dfl_scale = weight * (scale * box_factor), weight * (scale * dfl_factor * 0.25)
         left = tl.minimum(tl.maximum(px - tx1, 0.0), most)
         top = tl.minimum(tl.maximum(py - ty1, 0.0), most)
         right = tl.minimum(tl.maximum(tx2 - px, 0.0), most)
         bottom = tl.minimum(tl.maximum(ty2 - py, 0.0), most)
         entropy = _side(
-            ptr, out, offsets, places, mask, positive, c, out_c, 0, reg_max, left, slope * x1, share, GRADIENT, BINS
+            ptr, out, offsets, places, mask, positive, c, out_c, 0, reg_max, left, box_scale * x1, dfl_scale, GRADIENT, BINS
         )  # fmt: skip
         entropy += _side(
-            ptr, out, offsets, places, mask, positive, c, out_c, 1, reg_max, top, slope * y1, share, GRADIENT, BINS
+            ptr, out, offsets, places, mask, positive, c, out_c, 1, reg_max, top, box_scale * y1, dfl_scale, GRADIENT, BINS
         )  # fmt: skip
         entropy += _side(
-            ptr, out, offsets, places, mask, positive, c, out_c, 2, reg_max, right, -slope * x2, share, GRADIENT, BINS
+            ptr, out, offsets, places, mask, positive, c, out_c, 2, reg_max, right, -box_scale * x2, dfl_scale, GRADIENT, BINS
         )  # fmt: skip
         entropy += _side(
-            ptr, out, offsets, places, mask, positive, c, out_c, 3, reg_max, bottom, -slope * y2, share, GRADIENT, BINS
+            ptr, out, offsets, places, mask, positive, c, out_c, 3, reg_max, bottom, -box_scale * y2, dfl_scale, GRADIENT, BINS
         )  # fmt: skip
         dfl_part = tl.sum(entropy * 0.25 * weight, 0)
     elif GRADIENT:
@@ -226,7 +234,7 @@ def predictions(maps: Sequence[Tensor], strides: Sequence[int], reg_max: int) ->
 
 def loss(
     maps: Sequence[Tensor], gt_index: Tensor, weight: Tensor, weight_sum: Tensor, labels: Tensor, gt_boxes: Tensor,
-    strides: Sequence[int], reg_max: int, smoothing: float, pos_weight: float, factors: Tensor | None = None,
+    strides: Sequence[int], options: LossOptions, factors: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     """Parts of the loss, float32 [3]: box, class, dfl; with factors [3] also the gradients of factors . parts.
 
@@ -234,6 +242,7 @@ def loss(
     assignment; labels int64 [B, G]; gt_boxes float32 [B, G, 4] in pixels. Gradients have the maps' dtype and layout.
     """
     (batch, channels), counts = maps[0].shape[:2], [level.shape[2] * level.shape[3] for level in maps]
+    reg_max, smoothing, pos_weight = options.reg_max, options.label_smoothing, options.pos_weight
     grads = [] if factors is None else [torch.empty_like(level) for level in maps]
     tiles = [triton.cdiv(count, BLOCK) * batch for count in counts]
     parts = maps[0].new_empty((3, sum(tiles)), dtype=torch.float32)

@@ -30,10 +30,10 @@ class AugmentCase(NamedTuple):
 
     pixels: Tensor
     layers: Tensor
-    spans: Tensor
+    ranges: Tensor
     matrices: Tensor
-    shares: Tensor
-    gains: Tensor
+    mix_weights: Tensor
+    hsv_gains: Tensor
     size: tuple[int, int]
 
 
@@ -43,8 +43,8 @@ class BoxesCase(NamedTuple):
     points: Tensor
     ends: Tensor
     classes: Tensor
-    least: Tensor
-    spans: Tensor
+    min_area_ratio: Tensor
+    ranges: Tensor
     matrices: Tensor
     size: tuple[int, int]
 
@@ -63,7 +63,7 @@ def matrix(rng: np.random.Generator, kind: str, side: float) -> np.ndarray:
     return result
 
 
-def spans(rng: np.random.Generator, images: int, most: int) -> tuple[Tensor, int]:
+def ranges(rng: np.random.Generator, images: int, most: int) -> tuple[Tensor, int]:
     """So many of something for each of two views, one after another; some views have none."""
     counts = rng.integers(0, most + 1, (images, 2))
     ends = counts.cumsum().reshape(images, 2)
@@ -92,7 +92,7 @@ def augment_case(
     Between rows there may be bytes that belong to nothing.
     """
     rng = np.random.default_rng(seed)
-    span, count = spans(rng, images, most)
+    bounds, count = ranges(rng, images, most)
     side, data, layers, start = max(size), [], [], 0
     for _ in range(count):
         height, width = rng.integers(0, side + 1, 2)
@@ -108,15 +108,15 @@ def augment_case(
         start += rows.size + cover.size
     pixels = np.concatenate([np.zeros(0), *data]).astype(np.uint8)
     views = np.array([matrix(rng, kind, side) for _ in range(2 * images)]).reshape(images, 2, 3, 3)
-    shares = np.where(rng.random(images) < 0.5, 1, rng.random(images))
-    gains = np.where(rng.random((images, 1)) < 0.7, 1 + rng.uniform(-1, 1, (images, 3)), 1)
+    mix_weights = np.where(rng.random(images) < 0.5, 1, rng.random(images))
+    hsv_gains = np.where(rng.random((images, 1)) < 0.7, 1 + rng.uniform(-1, 1, (images, 3)), 1)
     return AugmentCase(
         torch.from_numpy(pixels),
         torch.tensor(layers, dtype=torch.int64).reshape(-1, 8),
-        span,
+        bounds,
         torch.from_numpy(views.astype(np.float32)),
-        torch.from_numpy(shares.astype(np.float32)),
-        torch.from_numpy(gains.astype(np.float32)),
+        torch.from_numpy(mix_weights.astype(np.float32)),
+        torch.from_numpy(hsv_gains.astype(np.float32)),
         size,
     )
 
@@ -124,7 +124,7 @@ def augment_case(
 def boxes_case(seed: int, images: int = 2, kind: str = "turned", most: int = 6, size: tuple[int, int] = (48, 64)) -> BoxesCase:
     """Boxes, polygons of many points, points and nothing, in and around the image."""
     rng = np.random.default_rng(seed)
-    span, count = spans(rng, images, most)
+    bounds, count = ranges(rng, images, most)
     outlines = []
     for _ in range(count):
         corner, extent = rng.uniform(-20, 70, 2), rng.uniform(0, 60, 2)
@@ -140,7 +140,7 @@ def boxes_case(seed: int, images: int = 2, kind: str = "turned", most: int = 6, 
         torch.from_numpy(lengths.cumsum()),
         torch.from_numpy(rng.integers(0, 80, count)),
         torch.from_numpy(rng.choice([-1, 0.01, 0.1, 0.5], count).astype(np.float32)),
-        span,
+        bounds,
         torch.from_numpy(np.array(views).reshape(images, 2, 3, 3).astype(np.float32)),
         size,
     )

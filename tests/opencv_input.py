@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yolov9k.common.arrays import Float32Array
 from yolov9k.data.augment import MAX_COVER, AugmentParams, Matrix, Mosaic
-from yolov9k.data.labels import MIN_SHARE, MIN_SHARE_OUTLINED, Floats, Labels, clip, concatenate, hulls
+from yolov9k.data.labels import MIN_SHARE, MIN_SHARE_OUTLINED, Labels, concatenate
 from yolov9k.data.letterbox import FILL, Image
+from yolov9k.ops.augment_boxes import clip_outlines
 from yolov9k.ops.reference.augment import UNIT
-from yolov9k.ops.reference.augment_boxes import MAX_ASPECT, MIN_SIDE
+from yolov9k.ops.reference.augment_boxes import MAX_ASPECT, MIN_SIDE, hulls
 
 GRAY = (FILL, FILL, FILL)
 Shape = tuple[int, int]
@@ -55,8 +57,7 @@ def mosaic(tiles: Sequence[Tile], center: tuple[float, float], size: int) -> Til
         canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
         parts.append(shifted(labels, left, top))
     labels = concatenate(parts)
-    points, lengths = clip(labels.points, labels.lengths, 2 * size, 2 * size)
-    boxes = hulls(points, lengths)
+    points, lengths, boxes = clip_outlines(labels.points, labels.lengths, 2 * size, 2 * size)
     inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
     return canvas, replace(labels, boxes=boxes, points=points, lengths=lengths).chosen(inside)
 
@@ -92,15 +93,15 @@ def copy_paste(image: Image, labels: Labels, probability: float, seed: int) -> T
     return image, concatenate([labels, mirrored.chosen(keep)])
 
 
-def _cover(box: Floats, boxes: Floats) -> Floats:
+def _cover(box: Float32Array, boxes: Float32Array) -> Float32Array:
     """Share of each of `boxes` [n, 4] that `box` hides."""
     overlap = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
     areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1e-9)
-    share: Floats = overlap.clip(0).prod(1) / areas
+    share: Float32Array = overlap.clip(0).prod(1) / areas
     return share
 
 
-def _cut_out(image: Image, box: Floats, outline: Floats) -> tuple[Image, Image, tuple[int, int]]:
+def _cut_out(image: Image, box: Float32Array, outline: Float32Array) -> tuple[Image, Image, tuple[int, int]]:
     """The mirrored image within a box, the mask of the mirrored outline in it, and (left, top) of its place."""
     width = image.shape[1]
     (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
@@ -155,14 +156,14 @@ def warped(labels: Labels, matrix: Matrix, width: int, height: int) -> Labels:
     """Seen through a 3x3 matrix in a window of width x height; objects that hardly show are dropped."""
     turned = labels.points @ matrix[:, :2].T.astype(np.float32) + matrix[:, 2].astype(np.float32)
     moved = turned[:, :2] / turned[:, 2:]
-    points, lengths = clip(moved, labels.lengths, width, height)
-    boxes = hulls(points, lengths)
-    keep = survivors(hulls(moved, labels.lengths), boxes, labels.outlined)
+    points, lengths, boxes = clip_outlines(moved, labels.lengths, width, height)
+    before = hulls(torch.from_numpy(moved), torch.from_numpy(labels.lengths)).numpy()
+    keep = survivors(before, boxes, labels.outlined)
     return replace(labels, boxes=boxes, points=points, lengths=lengths).chosen(keep)
 
 
-def survivors(before: Floats, after: Floats, outlined: np.ndarray) -> np.ndarray:
-    """Which boxes [n, 4] are still worth learning once the image's edge cut `before` down to `after` (facts)."""
+def survivors(before: Float32Array, after: Float32Array, outlined: np.ndarray) -> np.ndarray:
+    """Which boxes [n, 4] are still worth learning once the image's edge cut `before` down to `after`."""
     sides = after[:, 2:] - after[:, :2]
     share = sides.prod(1) / np.maximum((before[:, 2:] - before[:, :2]).prod(1), 1e-9)
     aspect = sides.max(1) / np.maximum(sides.min(1), 1e-9)

@@ -1,5 +1,5 @@
 """`python -m yolov9k`."""
 
-from yolov9k.cli.app import main
+from yolov9k.cli import main
 
 main()

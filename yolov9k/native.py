@@ -100,7 +100,7 @@ def task_aligned_assign(
     claims = scores.new_zeros((images, count) if on_device else 0, dtype=torch.int64)
     best = scores.new_zeros((2, images, gt_count) if on_device else (2, 0), dtype=torch.int32)
     pointers = {"claims": claims.data_ptr(), "best_metric": best[0].data_ptr(), "best_overlap": best[1].data_ptr()}
-    _call("task_aligned_assign", "assign", scores.device, arguments | pointers)
+    _call("task_aligned_assign", scores.device, arguments | pointers)
     return gt_index, weight, weight_sum
 
 
@@ -135,58 +135,61 @@ def batched_nms(
         name: prediction.new_zeros((images, size) if prediction.is_cuda else 0, dtype=torch.int32)
         for name, size in sizes.items()
     }
-    _call("batched_nms", "nms", prediction.device, arguments | {name: t.data_ptr() for name, t in scratch.items()})
+    _call("batched_nms", prediction.device, arguments | {name: t.data_ptr() for name, t in scratch.items()})
     return detections, counts
 
 
 def augment(
-    pixels: Sequence[Tensor], layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
+    pixels: Sequence[Tensor], layers: Tensor, ranges: Tensor, matrices: Tensor, mix_weights: Tensor, hsv_gains: Tensor,
     height: int, width: int, dtype: torch.dtype, channels_last: bool,
 ) -> Tensor:  # fmt: skip
     """Images [B, 3, height, width]; arguments as in `yolov9k.ops.augment`, on the CPU; pixels are read where they lie.
 
-    Raises ValueError where layers or spans reach beyond what is there.
+    Raises ValueError where layers or ranges reach beyond what is there.
     """
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    images = torch.empty((len(spans), 3, height, width), dtype=dtype, memory_format=memory_format)
-    tables = {"layers": layers, "spans": spans, "matrices": matrices, "shares": shares, "gains": gains}
+    images = torch.empty((len(ranges), 3, height, width), dtype=dtype, memory_format=memory_format)
+    tables = {"layers": layers, "ranges": ranges, "matrices": matrices, "mix_weights": mix_weights, "hsv_gains": hsv_gains}
     held = {name: tensor.contiguous() for name, tensor in {**tables, "levels": _levels(dtype)}.items()}
     sources = [part.contiguous() for part in pixels]
     arguments: dict[str, object] = {
         **{name: tensor.data_ptr() for name, tensor in held.items()},
         "sources": [part.data_ptr() for part in sources], "source_counts": [part.numel() for part in sources],
-        "layer_count": len(layers), "images": len(spans), "height": height, "width": width,
+        "layer_count": len(layers), "images": len(ranges), "height": height, "width": width,
         "output": images.data_ptr(), "element": images.element_size(),
         **dict(zip(("stride_image", "stride_channel", "stride_row", "stride_pixel"), images.stride(), strict=True)),
     }  # fmt: skip
-    _call("augment", "augment", images.device, arguments)
+    _call("augment", images.device, arguments)
     return images
 
 
 @functools.cache
 def _levels(dtype: torch.dtype) -> Tensor:
-    """What each 8-bit value becomes: itself, or its share of 255."""
+    """What each 8-bit value becomes: itself, or its 255th."""
     levels = torch.arange(256, dtype=torch.uint8)
     return levels if dtype == torch.uint8 else (levels.float() / 255).to(dtype)
 
 
 def augment_boxes(
-    points: Tensor, ends: Tensor, classes: Tensor, least: Tensor, spans: Tensor, matrices: Tensor,
+    points: Tensor, ends: Tensor, classes: Tensor, min_area_ratio: Tensor, ranges: Tensor, matrices: Tensor,
     height: int, width: int, capacity: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Boxes [B, capacity, 5] and counts [B]; arguments as in `yolov9k.ops.augment_boxes`, on the CPU.
 
-    Raises ValueError where spans or ends reach beyond what is there, or a sample keeps more than capacity.
+    Raises ValueError where ranges or ends reach beyond what is there, or a sample keeps more than capacity.
     """
-    tables = {"points": points, "ends": ends, "classes": classes, "least": least, "spans": spans, "matrices": matrices}
+    tables = {
+        "points": points, "ends": ends, "classes": classes, "min_area_ratio": min_area_ratio, "ranges": ranges,
+        "matrices": matrices,
+    }  # fmt: skip
     held = {name: tensor.contiguous() for name, tensor in tables.items()}
-    boxes, counts = points.new_zeros((len(spans), capacity, 5)), spans.new_zeros(len(spans))
+    boxes, counts = points.new_zeros((len(ranges), capacity, 5)), ranges.new_zeros(len(ranges))
     arguments: dict[str, object] = {
         **{name: tensor.data_ptr() for name, tensor in held.items()},
-        "point_count": len(points), "objects": len(ends), "images": len(spans), "height": height, "width": width,
+        "point_count": len(points), "objects": len(ends), "images": len(ranges), "height": height, "width": width,
         "capacity": capacity, "boxes": boxes.data_ptr(), "counts": counts.data_ptr(),
     }  # fmt: skip
-    _call("augment_boxes", "augment_boxes", points.device, arguments)
+    _call("augment_boxes", points.device, arguments)
     return boxes, counts
 
 
@@ -195,14 +198,15 @@ def clip_outlines(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
     """What is left of outlines within 0..width x 0..height: points [q, 2], lengths [n] and hulls [n, 4], zeros for no point.
 
-    points float32 [p, 2] and lengths int64 [n] as in `yolov9k.data.labels.clip`. Raises ValueError for lengths beyond points.
+    points float32 [p, 2] and lengths int64 [n] as in `yolov9k.ops.augment_boxes.clip_outlines`. Raises ValueError for lengths
+    beyond points.
     """
     points, lengths = np.ascontiguousarray(points, np.float32), np.ascontiguousarray(lengths, np.int64)
     left_lengths, boxes = np.empty_like(lengths), np.empty((len(lengths), 4), np.float32)
     room = 2 * len(points) + 8  # enough for all but the most jagged
     while True:
         left = np.empty((room, 2), np.float32)
-        _raise_for("clip", _module("cpu").clip_outlines(
+        _raise_for("clip_outlines", _module("cpu").clip_outlines(
             points=points.ctypes.data, lengths=lengths.ctypes.data, point_count=len(points), objects=len(lengths), room=room,
             width=width, height=height, left=left.ctypes.data, left_lengths=left_lengths.ctypes.data, boxes=boxes.ctypes.data,
         ))  # fmt: skip
@@ -212,15 +216,15 @@ def clip_outlines(
         room = count
 
 
-def _call(operator: str, name: str, device: torch.device, arguments: dict[str, object]) -> None:
-    """Run a routine of the module on the host, on torch's number of threads, or on the current stream of a CUDA device."""
+def _call(operator: str, device: torch.device, arguments: dict[str, object]) -> None:
+    """Run an operator of the module on the host, on torch's number of threads, or on the current stream of a CUDA device."""
     module = _module(device.type)
     if device.type == "cuda":
         with torch.cuda.device(device):
             stream = torch.cuda.current_stream().cuda_stream
-            _raise_for(operator, getattr(module, f"{name}_cuda")(**arguments, stream=stream))
+            _raise_for(operator, getattr(module, f"{operator}_cuda")(**arguments, stream=stream))
     else:
-        _raise_for(operator, getattr(module, name)(**arguments, threads=torch.get_num_threads()))
+        _raise_for(operator, getattr(module, operator)(**arguments, threads=torch.get_num_threads()))
 
 
 def _module(device: str) -> ModuleType:

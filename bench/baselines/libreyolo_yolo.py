@@ -25,7 +25,7 @@ def train(task: Task) -> None:
     """options: those of its `train`."""
     from libreyolo.models.yolo9.trainer import YOLO9Trainer
 
-    class Held(YOLO9Trainer):  # type: ignore[misc]
+    class MemoryUse(YOLO9Trainer):  # type: ignore[misc]
         def setup(self) -> Any:
             done = super().setup()
             self.train_loader = Feed(task, _batch(task), self.train_loader, extra=told)
@@ -35,7 +35,7 @@ def train(task: Task) -> None:
         return {"version": version("libreyolo"), "note": NOTE}
 
     model = make(task)
-    model._trainer_class = lambda: Held
+    model._trainer_class = lambda: MemoryUse
     model.train(
         task.data, epochs=1, batch=task.batch, imgsz=task.img, device=task.number, workers=0,
         project=task.folder, name="run", exist_ok=True, eval_interval=0, pretrained=False, **task.options,

@@ -21,7 +21,7 @@ def train(task: Task) -> None:
     import ultralytics
     from ultralytics.models.yolo.detect import DetectionTrainer
 
-    class Held(DetectionTrainer):  # type: ignore[misc]
+    class MemoryUse(DetectionTrainer):  # type: ignore[misc]
         fed = False
 
         def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
@@ -37,7 +37,7 @@ def train(task: Task) -> None:
             compiled = hasattr(self.model, "_orig_mod")
             return {"version": ultralytics.__version__, "note": NOTE, "ran": "compiled" if compiled else "eager"}
 
-    trainer = Held(overrides={
+    trainer = MemoryUse(overrides={
         "model": config(task.model), "data": task.data, "imgsz": task.img, "batch": task.batch, "nbs": task.batch,
         "epochs": 1, "device": task.number, "workers": 0, "val": False, "plots": False, "save": False,
         "project": task.folder, "name": "run", "exist_ok": True, "pretrained": False, "optimizer": "SGD", "lr0": 0.01,

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data.test_dataset import make_records
+from tests.data_cases import make_records
 from tests.support import shared
+from yolov9k.common.arrays import Image
 from yolov9k.data.cache.image_cache import ImageSource, Reader, make_source
-from yolov9k.data.letterbox import Image
 
 SIZE, COUNT = 640, 64
 

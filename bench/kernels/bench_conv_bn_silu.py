@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yolov9k.models.block import Block
 from yolov9k.models.blocks import ELAN1, SPPELAN, AConv, ADown, Conv, RepNCSPELAN4
-from yolov9k.models.planned import Block
 from yolov9k.ops import available, conv_bn_silu
 from yolov9k.ops.plan.planned import tally
 

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from tests.augment_cases import render
 from tests.tolerances import LABEL_EDGE, PASTED_EDGE, PIXEL_ROUNDING
-from yolov9k import native
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data import augment
 from yolov9k.data.augment import Canvas, Layer, View, Warp
 from yolov9k.data.batch import collate, pack
 from yolov9k.data.dataset import Sample
-from yolov9k.data.labels import Labels, clip, clip_outlines, concatenate, hulls
+from yolov9k.data.labels import Labels, concatenate
 from yolov9k.data.letterbox import FILL
 from yolov9k.data.records import Record
+from yolov9k.ops.augment_boxes import clip_outlines
 from yolov9k.ops.reference.augment_boxes import MIN_SIDE
 
 SIZE = 64
@@ -192,7 +192,7 @@ def test_boxes_stay_inside_and_polygons_agree(seed: int, mosaic: bool, boxes: li
     for part in params.mosaics:
         canvas = augment.copy_paste(augment.mosaic([tile(image, labels)] * 4, part.center, SIZE), part.paste, part.paste_seed)
         assert canvas.labels.lengths.sum() == len(canvas.labels.points)
-        hull = hulls(canvas.labels.points, canvas.labels.lengths)
+        hull = clip_outlines(canvas.labels.points, canvas.labels.lengths, *canvas.shape[::-1])[2]
         assert np.allclose(hull, canvas.labels.boxes, atol=PIXEL_ROUNDING)
         views.append(View(canvas, flips @ part.warp.matrix(canvas.shape, shape)))
     image, _, seen = render(Sample(tuple(views[-2:]), params.mix, params.gains, 0, shape, shape))
@@ -294,43 +294,11 @@ def test_copy_paste_leaves_out_what_would_hide_others_or_has_no_outline() -> Non
 def test_clipping_cuts_outlines_exactly() -> None:
     diamond = np.array([[0, 6], [6, 0], [12, 6], [6, 12]], np.float32) - (6, 6)
     far = np.array([[-5, -5], [-1, -5], [-1, -1]], np.float32)
-    points, lengths = clip(np.concatenate([far, diamond, far]).astype(np.float32), np.array([3, 4, 3]), 10, 10)
+    points, lengths, hulls = clip_outlines(np.concatenate([far, diamond, far]).astype(np.float32), np.array([3, 4, 3]), 10, 10)
     assert lengths[0] == lengths[2] == 0
-    assert np.allclose(hulls(points, lengths), [[0, 0, 0, 0], [0, 0, 6, 6], [0, 0, 0, 0]])
+    assert np.allclose(hulls, [[0, 0, 0, 0], [0, 0, 6, 6], [0, 0, 0, 0]])
     area = cv2.contourArea(points)
     assert area == pytest.approx(18)
-
-
-@settings(max_examples=200, deadline=None)
-@given(seeds, st.integers(0, 12), st.sampled_from([1.0, 7.5, 64.0]))
-def test_compiled_clipping_has_the_same_bits(seed: int, count: int, extent: float) -> None:
-    """Outlines of no, one and many points, on the edges too, in and around the rectangle, and jagged beyond the first room."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(0, 30, count)
-    points = rng.normal(extent / 2, extent * rng.choice([0.2, 1, 9]), (lengths.sum(), 2)).astype(np.float32)
-    points[rng.random(len(points)) < 0.2] = rng.choice([0.0, extent])
-    lengths, height = lengths.astype(np.int64), extent * 0.75
-    wanted, left = clip(points, lengths, extent, height)
-    for found in (clip_outlines(points, lengths, extent, height), clip_outlines(points[::-1][::-1], lengths, extent, height)):
-        assert np.array_equal(found[0], wanted)
-        assert np.array_equal(found[1], left)
-        assert np.array_equal(found[2], hulls(wanted, left))
-
-
-def test_clipping_takes_as_much_room_as_it_needs() -> None:
-    comb = np.array([[x, (-90, 9)[i % 2]] for i in range(40) for x in (i, i)], np.float32)[1:-1]
-    slanted = comb @ np.array([[0.8, 0.6], [-0.6, 0.8]], np.float32)
-    wanted, left = clip(slanted, np.array([len(comb)]), 20, 3)
-    found, lengths, _ = clip_outlines(slanted, np.array([len(comb)]), 20, 3)
-    assert np.array_equal(found, wanted)
-    assert lengths.tolist() == left.tolist()
-
-
-@pytest.mark.skipif(not native.available(), reason="csrc/ is not built")
-def test_wrong_lengths_of_outlines_are_refused() -> None:
-    for lengths in ([4], [2, -1], [2, 2]):
-        with pytest.raises(ValueError, match="clip: lengths must not be negative, together at most the number of points"):
-            native.clip_outlines(np.zeros((3, 2), np.float32), np.array(lengths), 5, 5)
 
 
 @pytest.mark.parametrize("form", ["whole", "cut", "upside down", "read-only", "gray map"])

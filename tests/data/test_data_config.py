@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.support import shared
 from yolov9k.common.errors import UserError
-from yolov9k.data.config import find_splits, load_names, load_split
+from yolov9k.data.config import find_splits, load_split
 
 
 def images(folder: Path, *stems: str) -> Path:
@@ -119,7 +119,6 @@ def test_roboflow_export(tmp_path: Path) -> None:
 )
 def test_names(root: Path, text: str, expected: list[str]) -> None:
     path = write(root, f"train: one\n{text}")
-    assert load_names(path) == expected
     assert load_split(path, "train").names == expected
 
 
@@ -135,7 +134,7 @@ def test_names(root: Path, text: str, expected: list[str]) -> None:
         ("train: one", "no names"),
         ("train: one\nnmaes: [x]", "unknown key 'nmaes'; did you mean 'names'?"),
         ("train: one\nnames: [x]\nzzz: 1", "unknown key 'zzz'; known are path, train"),
-        ("train: one\nnames: [x\nnc: 1", "data.yaml:3: not valid YAML"),
+        ("train: one\nnames: [x\nnc: 1", "data.yaml:3: not a YAML file (while parsing a flow sequence"),
         ("names: [x]", "neither train nor val"),
         ("train: 5\nnames: [x]", "train holds 5"),
         ("train: gone/images\nnames: [x]", "'gone/images' not found, looked in"),
@@ -157,7 +156,7 @@ def test_bad_yaml_is_one_line_that_names_the_fault(root: Path, text: str, words:
 
 def test_two_classes_of_one_name_are_told_in_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(root, "train: one\nnames: [x, y, x, z, y]")
-    assert load_names(path) == ["x", "y", "x", "z", "y"]
+    assert load_split(path, "train").names == ["x", "y", "x", "z", "y"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {path}: several classes have the same name (x, y)")
 
@@ -191,7 +190,7 @@ def test_parts_stand_in(
 
 def test_parts_that_nothing_stands_in_for(root: Path) -> None:
     path = write(root, "train: one\nval: two\nnames: [x]")
-    with pytest.raises(UserError, match="no part 'test', there is train, val"):
+    with pytest.raises(UserError, match="no split 'test', there is train, val"):
         load_split(path, "test")
     with pytest.raises(UserError, match="'trian' is not one of train, val, test"):
         load_split(path, "trian")
@@ -227,7 +226,7 @@ def test_coco_folder_finds_its_parts_by_file_name(root: Path) -> None:
         (root / "annotations" / name).write_text("{}")
     (root / "a" / "images").rename(root / "images")
     assert find_splits(root) == ["train", "val"]
-    assert load_names(root) == ["z", "dog"]
+    assert load_split(root, "train").names == ["z", "dog"]
     assert stems(root) == ["i"]
     assert stems(root, "val") == ["j"]
     coco(root / "annotations" / "instances_minival.json", Path("i.png"))
@@ -240,7 +239,7 @@ def test_coco_in_yaml_goes_by_name(root: Path) -> None:
     split = load_split(write(root, "val: val.json\nnames: [cat, dog]"), "val")
     assert (split.names, split.records[0].classes.tolist(), split.records[0].image_id) == (["cat", "dog"], [1], 5)
     assert split.category_ids == [10, 9]  # dog keeps its id, cat gets one that is free
-    assert load_names(write(root, "val: val.json")) == ["z", "dog"]
+    assert load_split(write(root, "val: val.json"), "val").names == ["z", "dog"]
     with pytest.raises(UserError, match="none of its categories"):
         load_split(write(root, "val: val.json\nnames: [cow]"), "val")
 
@@ -282,7 +281,7 @@ def test_no_label_at_all_is_told(root: Path, capsys: pytest.CaptureFixture[str])
     assert "none of the 1 images of train has a label" in capsys.readouterr().err
 
 
-def test_names_of_folders() -> None:
-    assert load_names(shared("data/bccd")) == ["Platelets", "RBC", "WBC"]
+def test_splits_and_names_of_folders() -> None:
+    assert load_split(shared("data/bccd"), "val").names == ["Platelets", "RBC", "WBC"]
     assert find_splits(shared("data/bccd")) == ["train", "val", "test"]
-    assert load_names(shared("data/coco-demo"))[:2] == ["person", "bicycle"]
+    assert load_split(shared("data/coco-demo"), "train").names[:2] == ["person", "bicycle"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -10,40 +9,11 @@ import numpy as np
 import pytest
 
 from tests.augment_cases import render
+from tests.data_cases import SIZE, make_records, request
 from tests.tolerances import LABEL_EDGE, LETTERBOX_PIXELS
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
-from yolov9k.data.dataset import DetectionDataset, Failure, SampleRequest
-from yolov9k.data.records import Record, Split
-
-SIZE = 64
-
-
-def make_records(folder: Path | None, shapes: Sequence[tuple[int, int]]) -> list[Record]:
-    """Images with one white object on black, in the middle half; every third has its outline, every fourth none."""
-    records = []
-    for number, (height, width) in enumerate(shapes):
-        path = (folder or Path()) / f"{number}.{'jpg' if number % 2 else 'png'}"
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            image = np.zeros((height, width, 3), np.uint8)
-            image[height // 4 : height - height // 4, width // 4 : width - width // 4] = 255
-            cv2.imwrite(str(path), image)
-        x, y = (width // 4) / width, (height // 4) / height
-        boxes = np.array([[x, y, 1 - x, 1 - y]], np.float32)[: number % 4 != 3]
-        outline = boxes[0][[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2) if number % 3 == 0 and len(boxes) else None
-        n = len(boxes)
-        classes, crowd, areas = np.full(n, number % 5), np.zeros(n, bool), np.ones(n, np.float32)
-        records.append(Record(path, 100 + number, height, width, classes, boxes, [outline] * n, crowd, areas))
-    return records
-
-
-def make_split(folder: Path, shapes: Sequence[tuple[int, int]]) -> Split:
-    return Split("train", list("abcde"), [1, 2, 3, 4, 5], make_records(folder, shapes), [], folder)
-
-
-def draw(index: int, *, epoch: int = 0, mosaic: bool = False, shape: tuple[int, int] = (SIZE, SIZE)) -> SampleRequest:
-    return SampleRequest(index, epoch, mosaic, shape, shape)
+from yolov9k.data.dataset import DetectionDataset, Failure
 
 
 def white(image: np.ndarray) -> np.ndarray:
@@ -56,7 +26,7 @@ def test_evaluation_letterboxes_image_and_labels(tmp_path: Path, shape: tuple[in
     records = make_records(tmp_path, [(48, 64), (200, 100), (100, 300)])
     dataset = DetectionDataset(records, TrainRecipe(), SIZE, augment=False)
     for index, record in enumerate(records):
-        sample = dataset[draw(index, shape=shape)]
+        sample = dataset[request(index, shape=shape)]
         image, _, boxes = render(sample)
         assert image.shape == (*shape, 3)
         assert np.abs(boxes[0] - white(image)).max() <= LABEL_EDGE
@@ -72,7 +42,7 @@ def test_training_labels_follow_the_pixels(tmp_path: Path, mosaic: bool) -> None
     dataset = DetectionDataset(records, TrainRecipe().override(mixup=0, hsv_v=0, copy_paste=0), SIZE, augment=True)
     seen = set()
     for epoch in range(40):
-        sample = dataset[draw(0, epoch=epoch, mosaic=mosaic)]
+        sample = dataset[request(0, epoch=epoch, mosaic=mosaic)]
         image, _, boxes = render(sample)
         assert image.shape == (SIZE, SIZE, 3)
         seen.add(len(boxes))
@@ -94,14 +64,14 @@ def test_samples_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(48, 64), (64, 40), (30, 30), (64, 64)])
     one, two = (DetectionDataset(records, TrainRecipe(), SIZE, augment=True, seed=7) for _ in range(2))
     other = DetectionDataset(records, TrainRecipe(), SIZE, augment=True, seed=8)
-    first = render(one[draw(1, epoch=3, mosaic=True)])
-    one[draw(2, epoch=3, mosaic=True)]
+    first = render(one[request(1, epoch=3, mosaic=True)])
+    one[request(2, epoch=3, mosaic=True)]
     for sample, same in (
-        (one[draw(1, epoch=3, mosaic=True)], True),
-        (two[draw(1, epoch=3, mosaic=True)], True),
-        (other[draw(1, epoch=3, mosaic=True)], False),
-        (one[draw(1, epoch=4, mosaic=True)], False),
-        (one[draw(1, epoch=3, mosaic=False)], False),
+        (one[request(1, epoch=3, mosaic=True)], True),
+        (two[request(1, epoch=3, mosaic=True)], True),
+        (other[request(1, epoch=3, mosaic=True)], False),
+        (one[request(1, epoch=4, mosaic=True)], False),
+        (one[request(1, epoch=3, mosaic=False)], False),
     ):
         image, _, boxes = render(sample)
         assert np.array_equal(image, first[0]) == same
@@ -115,7 +85,7 @@ def test_a_shared_image_is_never_written_to(tmp_path: Path) -> None:
     before = [dataset.images(i).copy() for i in range(4)]
     for epoch in range(20):
         for index in range(4):
-            render(dataset[draw(index, epoch=epoch, mosaic=epoch % 2 == 0)])
+            render(dataset[request(index, epoch=epoch, mosaic=epoch % 2 == 0)])
     assert all(np.array_equal(dataset.images(i), before[i]) for i in range(4))
 
 
@@ -123,7 +93,7 @@ def test_an_unreadable_image_is_replaced_in_training(tmp_path: Path, capsys: pyt
     records = make_records(tmp_path, [(48, 64)] * 3)
     dataset = DetectionDataset(records, TrainRecipe(), SIZE, augment=True)
     records[2].path.unlink()
-    sample = dataset[draw(2)]
+    sample = dataset[request(2)]
     assert [failure.index for failure in sample.failures] == [2]
     image, classes, _ = render(sample)
     assert (image != 114).any()
@@ -134,7 +104,9 @@ def test_an_unreadable_image_is_replaced_in_training(tmp_path: Path, capsys: pyt
     message = capsys.readouterr().err
     assert message.count("warning") == 1
     assert str(records[2].path) in message.replace("\n", "")
-    assert any(f.index == 2 for f in dataset[draw(1, mosaic=True, epoch=1)].failures + dataset[draw(2, mosaic=True)].failures)
+    assert any(
+        f.index == 2 for f in dataset[request(1, mosaic=True, epoch=1)].failures + dataset[request(2, mosaic=True)].failures
+    )
 
 
 def test_an_unreadable_image_counts_as_missed_in_evaluation(tmp_path: Path) -> None:
@@ -142,7 +114,7 @@ def test_an_unreadable_image_counts_as_missed_in_evaluation(tmp_path: Path) -> N
     dataset = DetectionDataset(records, TrainRecipe(), SIZE, augment=False)
     data = records[1].path.read_bytes()
     records[1].path.write_bytes(data[:-20])
-    sample = dataset[draw(1)]
+    sample = dataset[request(1)]
     assert sample.index == 1
     image, classes, _ = render(sample)
     assert (image == 114).all()
@@ -154,25 +126,25 @@ def test_an_unreadable_image_counts_as_missed_in_evaluation(tmp_path: Path) -> N
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     dataset = DetectionDataset(make_records(None, [(48, 64)] * 3), TrainRecipe(), SIZE, augment=True)
     with pytest.raises(UserError, match="can be read"):
-        dataset[draw(1, mosaic=True)]
+        dataset[request(1, mosaic=True)]
 
 
 def test_crowds_are_not_trained_on(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(48, 64)])
     records[0].crowd[:] = True
-    assert len(render(DetectionDataset(records, TrainRecipe(), SIZE, augment=False)[draw(0)])[1]) == 0
+    assert len(render(DetectionDataset(records, TrainRecipe(), SIZE, augment=False)[request(0)])[1]) == 0
 
 
-def test_a_image_of_one_pixel(tmp_path: Path) -> None:
+def test_an_image_of_one_pixel(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(1, 1)])
     for augmented in (False, True):
-        sample = DetectionDataset(records, TrainRecipe(), SIZE, augment=augmented)[draw(0, mosaic=augmented)]
+        sample = DetectionDataset(records, TrainRecipe(), SIZE, augment=augmented)[request(0, mosaic=augmented)]
         assert render(sample)[0].shape == (SIZE, SIZE, 3)
 
 
-def test_a_image_that_changed_its_size_still_fits(tmp_path: Path) -> None:
+def test_an_image_that_changed_its_size_still_fits(tmp_path: Path) -> None:
     records = make_records(tmp_path, [(48, 64)])
     cv2.imwrite(str(records[0].path), np.zeros((90, 30, 3), np.uint8))
     for augmented in (True, False):
         dataset = DetectionDataset(records, TrainRecipe(), SIZE, augment=augmented)
-        assert render(dataset[draw(0, shape=(32, 64))])[0].shape == (32, 64, 3)
+        assert render(dataset[request(0, shape=(32, 64))])[0].shape == (32, 64, 3)

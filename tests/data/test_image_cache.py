@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
@@ -12,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from tests.data.test_dataset import make_records
+from tests.data_cases import make_records
 from tests.tolerances import JPEG_LEVELS
 from yolov9k.common.errors import UserError
 from yolov9k.data.cache import image_cache as cache
-from yolov9k.data.cache.image_cache import ImageCache, Reader, UnreadableImage, make_source, read_image
+from yolov9k.data.cache.image_cache import ImageCache, Reader, make_source
+from yolov9k.data.images import UnreadableImage, read_image
 from yolov9k.data.probe import probe_image
 
 
@@ -139,28 +139,6 @@ def test_too_little_memory_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "80%" in capsys.readouterr().err
     monkeypatch.setattr(cache, "available_memory", lambda: 4 * 32 * 32)
     assert isinstance(make_source(reader, "ram"), ImageCache)
-
-
-def test_available_memory_is_read_from_the_system() -> None:
-    memory = cache.available_memory()
-    if not Path("/proc/meminfo").exists():
-        pytest.skip("this system has no /proc/meminfo")
-    assert memory is not None
-    assert 2**20 < memory < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def test_limits_of_cgroups_count(tmp_path: Path) -> None:
-    """Those of a group and of the groups around it; "max", and files that are not there, are no limits."""
-    group = tmp_path / "outer" / "inner"
-    group.mkdir(parents=True)
-    for folder, limit, usage in ((tmp_path, "max", 900), (group.parent, "1000", 700), (group, "600", 100)):
-        (folder / "memory.max").write_text(f"{limit}\n")
-        (folder / "memory.current").write_text(f"{usage}\n")
-    (group.parent / "memory.stat").write_text("anon 5\ninactive_file 50\n")
-    names = "memory.max", "memory.current", "inactive_file"
-    assert list(cache._cgroup_room(tmp_path, "/outer/inner", *names)) == [500, 350]
-    assert list(cache._cgroup_room(tmp_path, "/elsewhere", *names)) == []
-    assert list(cache._cgroup_room(tmp_path, "/", *names)) == []
 
 
 def test_unknown_caches_are_refused(tmp_path: Path) -> None:

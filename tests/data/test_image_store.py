@@ -22,15 +22,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.data.test_dataset import draw, make_records
+from tests.data_cases import make_records, request
 from tests.support import shared
+from yolov9k.common.arrays import Image
+from yolov9k.common.files import locked
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.batch import collate
 from yolov9k.data.cache import image_cache as cache
-from yolov9k.data.cache.image_cache import ImageCache, ImageSource, Reader, UnreadableImage, make_source
-from yolov9k.data.cache.image_store import ENTRY, DamagedImage, ImageStore, locked
+from yolov9k.data.cache.image_cache import ImageCache, ImageSource, Reader, make_source
+from yolov9k.data.cache.image_store import ENTRY, DamagedImage, ImageStore
 from yolov9k.data.dataset import DetectionDataset
-from yolov9k.data.letterbox import Image
+from yolov9k.data.images import UnreadableImage
 from yolov9k.data.loader import make_loader
 from yolov9k.data.records import Record, Split
 
@@ -501,7 +503,7 @@ def test_no_sample_writes_to_the_cache(tmp_path: Path, place: str) -> None:
         for augmented in (False, True):
             plain, cached = (DetectionDataset(records, recipe, 64, augment=augmented, cache=c) for c in (None, place))
             for index in range(4):
-                a, b = (d[draw(index, mosaic=augmented, shape=(64, 64))] for d in (plain, cached))
+                a, b = (d[request(index, mosaic=augmented, shape=(64, 64))] for d in (plain, cached))
                 assert torch.equal(collate([a]).images, collate([b]).images)
 
 

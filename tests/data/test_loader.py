@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.data.test_dataset import make_split
+from tests.data_cases import equal, make_split
 from tests.support import shared
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
-from yolov9k.data.loader import Batch, make_loader
+from yolov9k.data.loader import make_loader
 from yolov9k.data.records import Split
 
 SHAPES = [(48, 64), (64, 40), (30, 30), (64, 64), (20, 64), (100, 90), (64, 33)]
@@ -26,11 +26,6 @@ SHAPES = [(48, 64), (64, 40), (30, 30), (64, 64), (20, 64), (100, 90), (64, 33)]
 @pytest.fixture
 def split(tmp_path: Path) -> Split:
     return make_split(tmp_path / "data", SHAPES)
-
-
-def equal(first: Batch, second: Batch) -> bool:
-    tensors = ("images", "boxes", "counts", "scale", "pad")
-    return first.indices == second.indices and all(torch.equal(getattr(first, t), getattr(second, t)) for t in tensors)
 
 
 def test_batches_do_not_depend_on_the_workers(split: Split) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from tests.data.test_dataset import make_records
+from tests.data_cases import make_records
 from tests.support import shared
 from tests.tolerances import ALIASED_LEVELS, RESIZE_LEVELS
 from yolov9k.data.cache import nvjpeg

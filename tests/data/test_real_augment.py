@@ -9,7 +9,7 @@ import torch
 
 from tests import opencv_input
 from tests.augment_cases import render
-from tests.data.test_loader import equal
+from tests.data_cases import equal
 from tests.support import shared
 from tests.tolerances import HSV_LEVELS, OPENCV_BOXES, OPENCV_LEVELS, OPENCV_MEAN
 from yolov9k.config.recipe import TrainRecipe

@@ -14,8 +14,9 @@ import yolov9k
 from tests import synthetic_samples
 from tests.support import shared
 from yolov9k.common.errors import UserError
+from yolov9k.data.images import read_image
 from yolov9k.engine.predict.predictor import Predictor
-from yolov9k.engine.predict.sources import open_source, read_image, video_frames
+from yolov9k.engine.predict.sources import open_source, video_frames
 from yolov9k.engine.predict.writers import predict_to_folder
 
 
@@ -62,6 +63,16 @@ def test_folder_glob_list_and_file_find_the_same(tmp_path: Path) -> None:
     assert names(tmp_path / "list.txt") == ["a.jpg", "c.png"]
     frames = list(open_source(tmp_path / "b.PNG"))
     assert [(f.path.name, f.index, f.total, f.image.shape) for f in frames] == [("b.PNG", None, 1, (120, 200, 3))]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_of_any_encoding(tmp_path: Path, encoding: str) -> None:
+    write_image(tmp_path / "zoë.png")
+    (tmp_path / "list.txt").write_bytes("zoë.png\r\n".encode(encoding))
+    assert [path.name for path in open_source(tmp_path / "list.txt").paths] == ["zoë.png"]
+    (tmp_path / "list.txt").write_bytes(b"zo\xeb.png\n")
+    with pytest.raises(UserError, match=r"list\.txt:1: not text \(byte 2 does not belong to UTF-8"):
+        open_source(tmp_path / "list.txt")
 
 
 def test_file_with_a_name_like_a_pattern(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch.autograd import DeviceType
 from tests.engine_cases import TINY
 from yolov9k import create_model
 from yolov9k.common.errors import UserError
+from yolov9k.config import ProfileOptions
 from yolov9k.data.synthetic import generate
 from yolov9k.engine.profile import roofline as floors_module
 from yolov9k.engine.profile.profiler import ASSIGNER, PARTS, Report, _parts, run_profile
@@ -35,7 +36,7 @@ def cfg(tmp_path: Path) -> str:
 
 def measured(cfg: str, project: Path, console: Console | None = None, **changes: Any) -> Report:
     options = {"batch": 2, "img": 64, "nc": 2, "device": "cpu", "steps": 2, "project": str(project), **changes}
-    return run_profile(cfg, console=console or Console(quiet=True), **options)
+    return run_profile(ProfileOptions(cfg, **options), console or Console(quiet=True))
 
 
 def test_parts_add_up_and_files_open(cfg: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.ops.test_planned import as_triton, randomized, use_plain_kernels
 from tests.tolerances import SYNCHRONIZED
 from yolov9k.models import blocks
-from yolov9k.models.planned import Block
+from yolov9k.models.block import Block
 
 WORLD = 2
 
@@ -47,7 +47,7 @@ def test_two_processes_are_one_batch(tmp_path: Path) -> None:
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
     block, x, cotangent = block_and_batch()
     twin, leaf = copy.deepcopy(block), x.clone().requires_grad_()
-    y = twin.compose(leaf)
+    y = twin.forward_reference(leaf)
     y.backward(cotangent)
     torch.testing.assert_close(torch.cat([part[0] for part in parts]), y.detach(), **SYNCHRONIZED)
     torch.testing.assert_close(torch.cat([part[1] for part in parts]), leaf.grad, **SYNCHRONIZED)

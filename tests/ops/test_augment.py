@@ -38,7 +38,7 @@ def canvas(case: AugmentCase, layers: list[list[int]], x: int, y: int) -> list[i
 
 def seen(case: AugmentCase, sample: int, view: int, x: int, y: int) -> list[int]:
     """One pixel of a view, told as it is defined."""
-    first, last = case.spans[sample, view].tolist()
+    first, last = case.ranges[sample, view].tolist()
     m = case.matrices[sample, view].numpy()
     with np.errstate(all="ignore"):
         u, v, w = (row[0] * np.float32(x) + (row[1] * np.float32(y) + row[2]) for row in m)
@@ -55,13 +55,13 @@ def seen(case: AugmentCase, sample: int, view: int, x: int, y: int) -> list[int]
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(seeds, st.sampled_from(KINDS))
 def test_reference_is_the_definition(seed: int, kind: str) -> None:
-    case = augment_case(seed, images=2, kind=kind, size=(5, 7))._replace(gains=torch.ones(2, 3))
+    case = augment_case(seed, images=2, kind=kind, size=(5, 7))._replace(hsv_gains=torch.ones(2, 3))
     found = augment(*case, backend="reference")
-    for sample, share in enumerate((case.shares.double() * UNIT + 0.5).floor().int().tolist()):
+    for sample, weight in enumerate((case.mix_weights.double() * UNIT + 0.5).floor().int().tolist()):
         for y in range(5):
             for x in range(7):
                 one, two = (seen(case, sample, view, x, y) for view in (0, 1))
-                mixed = [(a * share + b * (UNIT - share) + UNIT // 2) >> 15 for a, b in zip(one, two, strict=True)]
+                mixed = [(a * weight + b * (UNIT - weight) + UNIT // 2) >> 15 for a, b in zip(one, two, strict=True)]
                 assert found[sample, :, y, x].tolist() == mixed[::-1]
 
 
@@ -88,13 +88,16 @@ def test_backends_equal_the_reference(
     assert_same(case, dtype=dtype, channels_last=channels_last)
 
 
-def one(image: np.ndarray, matrix: Tensor | None = None, gains: tuple[float, ...] = (1, 1, 1), **options: Any) -> np.ndarray:
+def one(
+    image: np.ndarray, matrix: Tensor | None = None, hsv_gains: tuple[float, ...] = (1, 1, 1), **options: Any
+) -> np.ndarray:
     """One opaque image at the origin, uint8 BGR [h, w, 3], seen through a matrix; the same form."""
     height, width = image.shape[:2]
     view = torch.eye(3) if matrix is None else matrix
     case = AugmentCase(
         torch.from_numpy(image.reshape(-1).copy()), table([[0, height, width, 0, 0, -1]]),
-        torch.tensor([[[0, 1], [1, 1]]]), view.expand(1, 2, 3, 3).contiguous(), torch.ones(1), torch.tensor([gains]).float(),
+        torch.tensor([[[0, 1], [1, 1]]]), view.expand(1, 2, 3, 3).contiguous(), torch.ones(1),
+        torch.tensor([hsv_gains]).float(),
         options.pop("size", (height, width)),
     )  # fmt: skip
     assert_same(case)
@@ -109,14 +112,14 @@ def test_colors_are_opencvs_within_a_level() -> None:
     """Every hue, saturation and value, by random gains: tables of 256 levels between OpenCV's two conversions."""
     rng = np.random.default_rng(0)
     for _ in range(8):
-        gains = 1 + rng.uniform(-1, 1, 3)
+        hsv_gains = 1 + rng.uniform(-1, 1, 3)
         image = noise(300, 200, int(rng.integers(1000)))
-        tables = [np.arange(256) * math.floor(gain * UNIT + 0.5) // UNIT for gain in np.float32(gains).tolist()]
+        tables = [np.arange(256) * math.floor(gain * UNIT + 0.5) // UNIT for gain in np.float32(hsv_gains).tolist()]
         tables = [tables[0] % 180, tables[1].clip(0, 255), tables[2].clip(0, 255)]
         hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
         turned = [table.astype(np.uint8)[hsv[..., i]] for i, table in enumerate(tables)]
         wanted = cv2.cvtColor(np.stack(turned, -1), cv2.COLOR_HSV2BGR)
-        assert np.abs(one(image, gains=tuple(gains)).astype(int) - wanted).max() <= HSV_LEVELS
+        assert np.abs(one(image, hsv_gains=tuple(hsv_gains)).astype(int) - wanted).max() <= HSV_LEVELS
 
 
 def test_colors_become_opencvs_hsv_to_the_bit() -> None:
@@ -141,10 +144,10 @@ def test_gains_of_one_change_no_color_and_others_reach_every_one() -> None:
     image = noise(40, 50)
     assert np.array_equal(one(image), image)
     colors = np.stack(np.meshgrid(*[np.arange(0, 256, 5)] * 3, indexing="ij"), -1).reshape(52, -1, 3).astype(np.uint8)
-    for gains in ((1, 1, 0.99999), (1.0001, 1, 1), (0, 0, 0), (2, 2, 2), (1.013, 0.4, 1.37)):
-        one(colors, gains=gains)  # compares the backends
-    assert not one(image, gains=(1, 1, 0)).any()
-    assert np.array_equal(one(image, gains=(9, -1, 2)), one(image, gains=(2, 0, 2)))  # cut off
+    for hsv_gains in ((1, 1, 0.99999), (1.0001, 1, 1), (0, 0, 0), (2, 2, 2), (1.013, 0.4, 1.37)):
+        one(colors, hsv_gains=hsv_gains)  # compares the backends
+    assert not one(image, hsv_gains=(1, 1, 0)).any()
+    assert np.array_equal(one(image, hsv_gains=(9, -1, 2)), one(image, hsv_gains=(2, 0, 2)))  # cut off
 
 
 def test_a_still_view_is_the_image_in_rgb_and_gray_lies_around_it() -> None:
@@ -197,10 +200,10 @@ def test_nothing_makes_gray_or_nothing() -> None:
     none = augment_case(0, images=0)
     assert augment(*none).shape == (0, 3, 23, 37)
     bare = augment_case(1, images=2, most=0)
-    assert (augment(*bare._replace(gains=torch.ones(2, 3))) == 114).all()
+    assert (augment(*bare._replace(hsv_gains=torch.ones(2, 3))) == 114).all()
     assert_same(bare)
     flat = table([[0, 0, 5, 0, 0, -1], [0, 3, 0, 0, 0, -1]])
-    assert_same(bare._replace(layers=flat, spans=torch.tensor([[[0, 2], [0, 0]]] * 2)))
+    assert_same(bare._replace(layers=flat, ranges=torch.tensor([[[0, 2], [0, 0]]] * 2)))
 
 
 def test_floats_are_shares_of_255_and_channels_last_is_a_format() -> None:
@@ -217,7 +220,7 @@ def test_strides_change_nothing() -> None:
     case = augment_case(4, images=2)
     strange = case._replace(
         layers=case.layers.T.contiguous().T, matrices=case.matrices.transpose(0, 1).contiguous().transpose(0, 1),
-        gains=case.gains.repeat(1, 2)[:, :3], pixels=case.pixels.repeat_interleave(2)[::2],
+        hsv_gains=case.hsv_gains.repeat(1, 2)[:, :3], pixels=case.pixels.repeat_interleave(2)[::2],
     )  # fmt: skip
     assert_same(strange)
     assert torch.equal(augment(*strange), augment(*case))
@@ -245,11 +248,11 @@ def test_the_registration_is_sound(backend: str) -> None:
         ({"pixels": torch.zeros(9)}, TypeError, "pixels must be of dtype torch.uint8, got torch.float32"),
         ({"pixels": torch.zeros(3, 3, dtype=torch.uint8)}, ValueError, r"pixels must have shape \[\*\]"),
         ({"layers": torch.zeros(1, 5, dtype=torch.int64)}, ValueError, r"layers must have shape \[\*, 8\], got \[1, 5\]"),
-        ({"spans": torch.zeros(2, 2, 2)}, TypeError, "spans must be of dtype torch.int64"),
+        ({"ranges": torch.zeros(2, 2, 2)}, TypeError, "ranges must be of dtype torch.int64"),
         ({"matrices": torch.zeros(2, 3, 3)}, ValueError, r"matrices must have shape \[2, 2, 3, 3\]"),
         ({"matrices": torch.zeros(2, 2, 3, 3).double()}, TypeError, "matrices must be of dtype torch.float32"),
-        ({"shares": torch.zeros(2, device="meta")}, ValueError, "shares must be on cpu, got meta"),
-        ({"gains": torch.zeros(3, 3)}, ValueError, r"gains must have shape \[2, 3\], got \[3, 3\]"),
+        ({"mix_weights": torch.zeros(2, device="meta")}, ValueError, "mix_weights must be on cpu, got meta"),
+        ({"hsv_gains": torch.zeros(3, 3)}, ValueError, r"hsv_gains must have shape \[2, 3\], got \[3, 3\]"),
         ({"size": (0, 5)}, ValueError, "size must be at least 1 x 1"),
         ({"size": (5, 40_000)}, ValueError, "size must be at most 32768 x 32768"),
     ],
@@ -276,7 +279,7 @@ def test_another_dtype_is_refused() -> None:
 def test_layers_beyond_the_pixels_are_refused(backend: str, layer: list[int]) -> None:
     case = augment_case(7, images=1)._replace(pixels=torch.zeros(26, dtype=torch.uint8), layers=torch.tensor([layer]))
     with pytest.raises(ValueError, match="augment: layers must"):
-        augment(*case._replace(spans=torch.tensor([[[0, 1], [0, 0]]])), backend=backend)
+        augment(*case._replace(ranges=torch.tensor([[[0, 1], [0, 0]]])), backend=backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -296,12 +299,12 @@ def test_pixels_may_lie_in_several_places(backend: str, seed: int) -> None:
 
 @pytest.mark.parametrize("backend", ["reference", *(name for name in BACKENDS if name == "cpu")])
 def test_a_layer_lies_in_one_place(backend: str) -> None:
-    case = augment_case(7, images=1)._replace(layers=table([[0, 2, 2, 0, 0, 12]]), spans=torch.tensor([[[0, 1], [0, 0]]]))
+    case = augment_case(7, images=1)._replace(layers=table([[0, 2, 2, 0, 0, 12]]), ranges=torch.tensor([[[0, 1], [0, 0]]]))
     parts = torch.zeros(16, dtype=torch.uint8).split([12, 4])
     augment(parts, *case[1:], backend=backend)
-    for broken in ([11, 5], [13, 3], [4, 12], [12, 3, 1]):
+    for sizes in ([11, 5], [13, 3], [4, 12], [12, 3, 1]):
         with pytest.raises(ValueError, match=r"augment: layers must (be|lie) within pixels"):
-            augment(torch.zeros(16, dtype=torch.uint8).split(broken), *case[1:], backend=backend)
+            augment(torch.zeros(16, dtype=torch.uint8).split(sizes), *case[1:], backend=backend)
     with pytest.raises(ValueError, match="augment: pixels must be a tensor or several, got none"):
         augment([], *case[1:], backend=backend)
     with pytest.raises(TypeError, match=r"augment: pixels\[1\] must be of dtype torch.uint8"):
@@ -309,9 +312,9 @@ def test_a_layer_lies_in_one_place(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["reference", *(name for name in BACKENDS if name == "cpu")])
-@pytest.mark.parametrize("span", [[0, 2], [1, 0], [-1, 0]])
-def test_spans_beyond_the_layers_are_refused(backend: str, span: list[int]) -> None:
+@pytest.mark.parametrize("pair", [[0, 2], [1, 0], [-1, 0]])
+def test_ranges_beyond_the_layers_are_refused(backend: str, pair: list[int]) -> None:
     layers, pixels = table([[0, 1, 1, 0, 0, -1]]), torch.zeros(3, dtype=torch.uint8)
-    case = augment_case(8, images=1)._replace(layers=layers, pixels=pixels, spans=torch.tensor([[span, [0, 0]]]))
-    with pytest.raises(ValueError, match="augment: spans must be rising, from 0 to at most"):
+    case = augment_case(8, images=1)._replace(layers=layers, pixels=pixels, ranges=torch.tensor([[pair, [0, 0]]]))
+    with pytest.raises(ValueError, match="augment: ranges must be rising, from 0 to at most"):
         augment(*case, backend=backend)

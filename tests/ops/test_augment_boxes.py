@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,10 +15,13 @@ from torch._subclasses import FakeTensorMode
 
 from tests.augment_cases import KINDS, BoxesCase, boxes_case
 from tests.tolerances import FLOAT32_COORDINATES
+from yolov9k import native
 from yolov9k.ops import augment_boxes, available
+from yolov9k.ops.augment_boxes import clip_outlines
 
 SLOW = () if torch.cuda.is_available() else ("triton",)  # its interpreter has tests of its own, in small
 BACKENDS = [name for name in available("augment_boxes") if name not in ("reference", *SLOW)]
+COMPILED = [name for name in BACKENDS if name == "cpu"]
 Points = list[tuple[float, float]]
 
 
@@ -44,7 +48,7 @@ def expected(case: BoxesCase, sample: int) -> list[list[float]]:
     (height, width), rows = case.size, []
     for view in (0, 1):
         m = case.matrices[sample, view].tolist()
-        for n in range(*case.spans[sample, view].tolist()):
+        for n in range(*case.ranges[sample, view].tolist()):
             begin = int(case.ends[n - 1]) if n else 0
             moved: Points = []
             for x, y in case.points[begin : int(case.ends[n])].tolist():
@@ -54,10 +58,10 @@ def expected(case: BoxesCase, sample: int) -> list[list[float]]:
             for axis, sign, limit in ((0, -1, 0), (0, 1, width), (1, -1, 0), (1, 1, height)):
                 rest = cut(rest, axis, sign, limit)
             (a, b, c, d), (x1, y1, x2, y2) = hull(moved), hull(rest)
-            wide, tall, least = x2 - x1, y2 - y1, float(case.least[n])
+            wide, tall, min_area_ratio = x2 - x1, y2 - y1, float(case.min_area_ratio[n])
             share = wide * tall / max((c - a) * (d - b), 1e-9)
-            good = min(wide, tall) > 2 and max(wide, tall) / max(min(wide, tall), 1e-9) < 100 and share > least
-            if good or least < 0:
+            good = min(wide, tall) > 2 and max(wide, tall) / max(min(wide, tall), 1e-9) < 100 and share > min_area_ratio
+            if good or min_area_ratio < 0:
                 row = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, wide / width, tall / height]
                 rows.append([float(case.classes[n]), *row])
     return rows
@@ -92,13 +96,13 @@ def test_backends_equal_the_reference(seed: int, images: int, kind: str, most: i
     assert_same(boxes_case(seed, images, kind, most, (height, 64)))
 
 
-def boxes_of(corners: list[list[float]], least: list[float], matrix: Tensor | None = None) -> BoxesCase:
+def boxes_of(corners: list[list[float]], min_area_ratio: list[float], matrix: Tensor | None = None) -> BoxesCase:
     """Boxes (corners) of one view of an image of 100 x 100."""
-    boxes, shares = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4), torch.tensor(least, dtype=torch.float32)
+    boxes, ratios = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4), torch.tensor(min_area_ratio, dtype=torch.float32)
     n = len(boxes)
     view = (torch.eye(3) if matrix is None else matrix).expand(1, 2, 3, 3).contiguous()
     return BoxesCase(
-        boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2), torch.arange(1, n + 1) * 4, torch.arange(n), shares,
+        boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2), torch.arange(1, n + 1) * 4, torch.arange(n), ratios,
         torch.tensor([[[0, n], [n, n]]]), view, (100, 100),
     )  # fmt: skip
 
@@ -110,8 +114,8 @@ def test_survivors_follow_the_recipe() -> None:
         [0, 0, 2, 10], [0, 0, 2.1, 10], [-7, -7, 3, 3], [-7, -7, 3, 3], [-7, -6, 3, 4], [outside, 0, outside + 5, 9],
         [0, 0, 100, 1], [0, 0, 2, 1], [-100, 0, 3, 100],
     ]  # fmt: skip
-    least = [0.1, 0.1, 0.1, 0.01, 0.1, 0.01, 0.1, -1.0, 0.0]
-    case = boxes_of(corners, least)
+    min_area_ratio = [0.1, 0.1, 0.1, 0.01, 0.1, 0.01, 0.1, -1.0, 0.0]
+    case = boxes_of(corners, min_area_ratio)
     found = augment_boxes(*case, 9)
     assert found.boxes[0, :, 0][: int(found.counts)].tolist() == [1, 3, 4, 7, 8]
     assert_same(case, 9)
@@ -122,7 +126,7 @@ def test_survivors_follow_the_recipe() -> None:
 
 def test_order_is_kept_and_the_second_view_follows_the_first() -> None:
     case = boxes_of([[0, 0, 9, 9], [0, 0, 1, 1], [9, 9, 20, 20], [50, 50, 60, 60]], [0.1] * 4)
-    found = augment_boxes(*case._replace(spans=torch.tensor([[[2, 4], [0, 2]]])), 5)
+    found = augment_boxes(*case._replace(ranges=torch.tensor([[[2, 4], [0, 2]]])), 5)
     assert found.boxes[0, :, 0].tolist() == [2, 3, 0, 0, 0]
     assert found.counts.tolist() == [3]
 
@@ -141,8 +145,8 @@ def test_no_object_no_point_no_image() -> None:
     assert augment_boxes(*none, 0).boxes.shape == (1, 0, 5)
     assert augment_boxes(*boxes_case(0, images=0), 4).boxes.shape == (0, 4, 5)
     pointless = none._replace(
-        ends=torch.tensor([0, 0]), classes=torch.tensor([1, 2]), least=torch.tensor([0.1, -1]),
-        spans=torch.tensor([[[0, 2], [0, 0]]]),
+        ends=torch.tensor([0, 0]), classes=torch.tensor([1, 2]), min_area_ratio=torch.tensor([0.1, -1]),
+        ranges=torch.tensor([[[0, 2], [0, 0]]]),
     )  # fmt: skip
     assert augment_boxes(*pointless, 2).counts == 1
     for case in (none, boxes_case(0, images=0), pointless):
@@ -176,8 +180,8 @@ def test_the_registration_is_sound(backend: str) -> None:
         ({"ends": torch.tensor([4, 3])}, "ends must be rising"),
         ({"ends": torch.tensor([4, 9])}, "ends must be rising"),
         ({"ends": torch.tensor([-1, 8])}, "ends must be rising"),
-        ({"spans": torch.tensor([[[0, 3], [0, 0]]])}, "spans must be rising"),
-        ({"spans": torch.tensor([[[1, 0], [0, 0]]])}, "spans must be rising"),
+        ({"ranges": torch.tensor([[[0, 3], [0, 0]]])}, "ranges must be rising"),
+        ({"ranges": torch.tensor([[[1, 0], [0, 0]]])}, "ranges must be rising"),
     ],
 )
 def test_tables_that_reach_too_far_are_refused(backend: str, change: dict[str, Tensor], message: str) -> None:
@@ -195,7 +199,7 @@ def test_tables_that_reach_too_far_are_refused(backend: str, change: dict[str, T
         ({"points": torch.zeros(8, 2).double()}, TypeError, "points must be of dtype torch.float32"),
         ({"ends": torch.zeros(2)}, TypeError, "ends must be of dtype torch.int64"),
         ({"classes": torch.zeros(3, dtype=torch.int64)}, ValueError, r"classes must have shape \[2\], got \[3\]"),
-        ({"least": torch.zeros(2, device="meta")}, ValueError, "least must be on cpu, got meta"),
+        ({"min_area_ratio": torch.zeros(2, device="meta")}, ValueError, "min_area_ratio must be on cpu, got meta"),
         ({"matrices": torch.zeros(1, 3, 3)}, ValueError, r"matrices must have shape \[1, 2, 3, 3\]"),
         ({"size": (0, 1)}, ValueError, "size must be at least 1 x 1"),
     ],
@@ -206,3 +210,59 @@ def test_wrong_arguments_are_named(change: dict[str, Any], error: type[Exception
         augment_boxes(*case._replace(**change), 2)
     with pytest.raises(ValueError, match="augment_boxes: capacity must be at least 0, got -1"):
         augment_boxes(*case, -1)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(st.integers(0, 2**31), st.integers(0, 12), st.sampled_from([1.0, 7.5, 64.0]))
+def test_clipped_outlines_have_the_same_bits(seed: int, count: int, extent: float) -> None:
+    """Outlines of no, one and many points, on the edges too, in and around the rectangle, and jagged beyond the first room."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 30, count).astype(np.int64)
+    points = rng.normal(extent / 2, extent * rng.choice([0.2, 1, 9]), (lengths.sum(), 2)).astype(np.float32)
+    points[rng.random(len(points)) < 0.2] = rng.choice([0.0, extent])
+    height = extent * 0.75
+    wanted = clip_outlines(points, lengths, extent, height, backend="reference")
+    assert [part.dtype for part in wanted] == [np.float32, np.int64, np.float32]
+    for backend in COMPILED:
+        for given_points in (points, np.asfortranarray(points)):
+            found = clip_outlines(given_points, lengths, extent, height, backend=backend)
+            assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, wanted, strict=True))
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(st.integers(0, 2**31))
+def test_clipped_outlines_are_the_definition(seed: int) -> None:
+    """Edge after edge, a point at a time in double precision; the hull is that of what is left."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 9, 3)
+    points = rng.normal(6, 8, (lengths.sum(), 2)).astype(np.float32)
+    left, left_lengths, boxes = clip_outlines(points, lengths, 12, 9)
+    outlines = np.split(points.astype(float), lengths.cumsum()[:-1])
+    for outline, found, box in zip(outlines, np.split(left, left_lengths.cumsum()[:-1]), boxes, strict=True):
+        rest: Points = [tuple(point) for point in outline.tolist()]
+        for axis, sign, limit in ((0, -1, 0), (0, 1, 12), (1, -1, 0), (1, 1, 9)):
+            rest = cut(rest, axis, sign, limit)
+        assert len(found) == len(rest)
+        wanted = np.array(rest).reshape(-1, 2)
+        torch.testing.assert_close(torch.from_numpy(found).double(), torch.from_numpy(wanted), **FLOAT32_COORDINATES)
+        assert np.array_equal(box, [*found.min(0), *found.max(0)] if len(found) else np.zeros(4))
+
+
+def test_clipping_takes_as_much_room_as_it_needs() -> None:
+    comb = np.array([[x, (-90, 9)[i % 2]] for i in range(40) for x in (i, i)], np.float32)[1:-1]
+    slanted = comb @ np.array([[0.8, 0.6], [-0.6, 0.8]], np.float32)
+    wanted, left, _ = clip_outlines(slanted, np.array([len(comb)]), 20, 3, backend="reference")
+    found, lengths, _ = clip_outlines(slanted, np.array([len(comb)]), 20, 3)
+    assert np.array_equal(found, wanted)
+    assert lengths.tolist() == left.tolist()
+
+
+@pytest.mark.parametrize("lengths", [[4], [2, -1], [2, 2]])
+def test_wrong_lengths_of_outlines_are_refused(lengths: list[int]) -> None:
+    points = np.zeros((3, 2), np.float32)
+    for backend in ("reference", *COMPILED):
+        with pytest.raises(ValueError, match="clip_outlines: lengths must be at least 0, together at most the 3 points"):
+            clip_outlines(points, np.array(lengths), 5, 5, backend=backend)
+    if native.available():
+        with pytest.raises(ValueError, match="clip_outlines: lengths must not be negative"):
+            native.clip_outlines(points, np.array(lengths), 5, 5)

@@ -17,7 +17,14 @@ from tests.support import shared
 from tests.tolerances import BFLOAT16_MAPS, FLOAT64_LOOPS, LOSS_GRADIENT, LOSS_VALUE
 from yolov9k.losses import DetectionLoss
 from yolov9k.losses.detection import pad_targets
-from yolov9k.ops import detection_loss, dfl_decode, task_aligned_assign
+from yolov9k.ops import (
+    AssignOptions,
+    LossOptions,
+    detection_loss,
+    detection_loss_and_gradient,
+    dfl_decode,
+    task_aligned_assign,
+)
 from yolov9k.ops.reference import boxes as boxes_module
 from yolov9k.ops.reference import detection_loss as reference
 from yolov9k.ops.reference import task_aligned_assign as reference_assign
@@ -73,19 +80,19 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def by_hand(
-    level: np.ndarray, label: int, truth: np.ndarray, topk: int, alpha: float, beta: float, smoothing: float, pos_weight: float
+    level: np.ndarray, label: int, gt_box: np.ndarray, topk: int, alpha: float, beta: float, smoothing: float, pos_weight: float
 ) -> np.ndarray:
-    """Box, class and dfl loss of one box in one image's one level of stride 8 (facts: loss), an anchor at a time."""
+    """Box, class and dfl loss of one box in one image's one level of stride 8 by its definition, an anchor at a time."""
     _, height, width = level.shape
     logits = level.reshape(len(level), -1).T
     points = [(x + 0.5, y + 0.5) for y in range(height) for x in range(width)]
     shares = softmax(logits[:, : 4 * BINS].reshape(-1, 4, BINS))
     sides = (shares * np.arange(BINS)).sum(-1)
-    truth = truth / 8
+    gt_box = gt_box / 8
     found = [np.array([x - s[0], y - s[1], x + s[2], y + s[3]]) for (x, y), s in zip(points, sides, strict=True)]
     probability = 1 / (1 + np.exp(-logits[:, 4 * BINS :]))
-    in_pixels = np.array([max(ciou_by_hand(truth * 8, box * 8), 0.0) for box in found])
-    inside = np.array([min(x - truth[0], y - truth[1], truth[2] - x, truth[3] - y) > 0 for x, y in points])
+    in_pixels = np.array([max(ciou_by_hand(gt_box * 8, box * 8), 0.0) for box in found])
+    inside = np.array([min(x - gt_box[0], y - gt_box[1], gt_box[2] - x, gt_box[3] - y) > 0 for x, y in points])
     metric = probability[:, label] ** alpha * in_pixels**beta
     chosen = [a for a in np.argsort(-metric * inside, kind="stable")[:topk] if metric[a] * inside[a] > 0]
     weight = np.zeros(len(points))
@@ -95,11 +102,11 @@ def by_hand(
     norm = max(weight.sum(), 1.0)
     smooth = targets * (1 - smoothing) + smoothing / 2
     cls = -(pos_weight * smooth * np.log(probability) + (1 - smooth) * np.log(1 - probability)).sum() / norm
-    box = sum(weight[a] * (1 - ciou_by_hand(found[a], truth)) for a in chosen) / norm
+    box = sum(weight[a] * (1 - ciou_by_hand(found[a], gt_box)) for a in chosen) / norm
     dfl = 0.0
     for a in chosen:
         x, y = points[a]
-        aim = np.clip([x - truth[0], y - truth[1], truth[2] - x, truth[3] - y], 0, BINS - 1.01)
+        aim = np.clip([x - gt_box[0], y - gt_box[1], gt_box[2] - x, gt_box[3] - y], 0, BINS - 1.01)
         low = aim.astype(int)
         left, right = (np.log(shares[a, range(4), low + step]) for step in (0, 1))
         dfl += weight[a] * -((low + 1 - aim) * left + (aim - low) * right).mean() / norm
@@ -118,11 +125,11 @@ def test_one_box_equals_the_definition_by_hand(
     """The largest box reaches beyond the bins' range: the distances are clamped there."""
     level = branch(seed, batch=1)[0]
     corner = torch.rand(2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 8
-    truth = torch.cat((corner, corner + size))[None, None]
+    gt_box = torch.cat((corner, corner + size))[None, None]
     found = detection_loss(
-        [level], torch.tensor([[label]]), truth, torch.tensor([1]), [8], BINS, topk, alpha, beta, smoothing, pos_weight
+        [level], torch.tensor([[label]]), gt_box, torch.tensor([1]), [8], BINS, topk, alpha, beta, smoothing, pos_weight
     )
-    wanted = by_hand(level[0].numpy(), label, truth[0, 0].numpy(), topk, alpha, beta, smoothing, pos_weight)
+    wanted = by_hand(level[0].numpy(), label, gt_box[0, 0].numpy(), topk, alpha, beta, smoothing, pos_weight)
     torch.testing.assert_close(found, torch.from_numpy(wanted), **FLOAT64_LOOPS)
 
 
@@ -164,21 +171,22 @@ def test_reference_has_the_numeric_gradient(monkeypatch: pytest.MonkeyPatch) -> 
     maps = [level.requires_grad_() for level in branch(0, side=2)]
     labels, boxes, counts = operands(side=2)
 
-    def run(*levels: Tensor) -> Tensor:
-        return reference.detection_loss(levels, labels, boxes, counts, STRIDES, BINS, 3, 0.5, 1.0, 0.1, 1.5)
-
-    cotangent = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    wanted = torch.autograd.grad(run(*maps), maps, cotangent)
+    options = LossOptions(BINS, AssignOptions(3, 0.5, 1.0), 0.1, 1.5)
     held: list[Any] = []
 
-    def assign(*arguments: Any, **options: Any) -> Any:
-        held[:] = held or [task_aligned_assign(*arguments, **options)]
+    def assign(*arguments: Any) -> Any:
+        held[:] = held or [reference_assign.task_aligned_assign(*arguments)]
         return held[0]
 
-    monkeypatch.setattr(reference, "task_aligned_assign", assign)
+    def run(*levels: Tensor) -> Tensor:
+        return reference.detection_loss(levels, labels, boxes, counts, STRIDES, options, assign)
+
+    cotangent = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    free = reference.detection_loss(maps, labels, boxes, counts, STRIDES, options)
+    wanted = torch.autograd.grad(free, maps, cotangent)
     monkeypatch.setattr(reference, "box_ciou", frozen_ciou([]))
     found = torch.autograd.grad(run(*maps), maps, cotangent)
-    assert (held[0].weight > 0).sum() > 2
+    assert (held[0][1] > 0).sum() > 2
     for ours, want in zip(wanted, found, strict=True):
         torch.testing.assert_close(ours, want, **FLOAT64_LOOPS)
     assert torch.autograd.gradcheck(run, maps)
@@ -225,6 +233,37 @@ def test_options_reach_the_operator() -> None:
         assert not torch.allclose(alone, base), name
         _, parts = loss(box=1.0, cls=1.0, dfl=1.0, **{name: value})([branch(0)], ROWS)
         torch.testing.assert_close(parts, alone, **FLOAT64_LOOPS)
+
+
+def test_options_in_one_object_are_those_given_one_by_one() -> None:
+    options = LossOptions(BINS, AssignOptions(2, 1.0, 2.0), label_smoothing=0.2, pos_weight=3.0)
+    each: dict[str, Any] = {"topk": 2, "alpha": 1.0, "beta": 2.0, "label_smoothing": 0.2, "pos_weight": 3.0}
+    labels, boxes, counts = operands()
+    wanted = detection_loss(branch(0), labels, boxes, counts, STRIDES, BINS, **each)
+    assert torch.equal(detection_loss(branch(0), labels, boxes, counts, STRIDES, options=options), wanted)
+    parts, _ = detection_loss_and_gradient(branch(0), labels, boxes, counts, STRIDES, torch.ones(3), options=options)
+    assert torch.equal(parts, wanted)
+    criterion = DetectionLoss(CLASSES, STRIDES, box=1.0, cls=1.0, dfl=1.0, options=options)
+    assert torch.equal(criterion([branch(0)], ROWS)[1], wanted)
+    assert criterion.options == loss(**each).options
+    with pytest.raises(ValueError, match="detection_loss: options must be given in place of its fields"):
+        detection_loss(branch(0), labels, boxes, counts, STRIDES, BINS, options=options)
+    with pytest.raises(ValueError, match="DetectionLoss: options must be given in place of its fields"):
+        DetectionLoss(CLASSES, STRIDES, topk=3, options=options)
+
+
+def test_contested_anchors_are_settled_as_the_options_say() -> None:
+    """Two small boxes claim an anchor that a large one beside it overlaps more: the assigner's switch reaches it."""
+    sides = torch.tensor([[12.0, 12, 4, 4], [12, 12, 2, 2], [18.5, 12, 12, 24]], dtype=torch.float64) / 32
+    rows = torch.cat((torch.zeros(3, 2, dtype=torch.float64), sides), 1)
+    labels, boxes, counts = operands(rows, batch=1)
+    found = []
+    for switch in (False, True):
+        options = LossOptions(BINS, AssignOptions(topk=20, beta=0.5, mask_conflicts=switch))
+        wanted = reference.detection_loss(branch(3, batch=1), labels, boxes, counts, STRIDES, options)
+        found.append(detection_loss(branch(3, batch=1), labels, boxes, counts, STRIDES, options=options))
+        torch.testing.assert_close(found[-1], wanted, rtol=0, atol=0)
+    assert not torch.allclose(*found)
 
 
 def test_parts_are_detached_and_total_is_not() -> None:
@@ -295,7 +334,7 @@ def sum_of_target_scores(maps: Branch, rows: Tensor) -> float:
     return float(task_aligned_assign(decoded[..., 4:], predicted, points * scales, labels, boxes, mask).weight.sum())
 
 
-def test_boxes_in_a_image_that_is_not_square() -> None:
+def test_boxes_in_an_image_that_is_not_square() -> None:
     """Widths scale by the image's width, heights by its height."""
     labels, pixels = DetectionLoss._to_pixels(torch.tensor([[[1, 0.5, 0.25, 0.5, 0.5]]]), 64, 32)
     assert labels.tolist() == [[1.0]]
@@ -373,7 +412,7 @@ def test_one_branch_equals_the_published_single_loss(case: str) -> None:
 def test_the_registration_is_sound() -> None:
     maps = [level.requires_grad_() for level in branch(0, dtype=torch.float32)]
     labels, boxes, counts = operands(ROWS.float())
-    arguments = (maps, labels, boxes, counts, list(STRIDES), BINS, 10, 0.5, 6.0, 0.1, 1.5, "auto")
+    arguments = (maps, labels, boxes, counts, list(STRIDES), BINS, 10, 0.5, 6.0, False, 0.1, 1.5, "auto")
     torch.library.opcheck(torch.ops.yolov9k.detection_loss.default, arguments)
 
 
@@ -425,7 +464,10 @@ def test_wrong_branches_and_rows_are_named(branches: list[Branch], rows: Tensor,
         ({"gt_labels": torch.zeros(2, 3)}, ValueError, r"gt_labels must have shape \[2, 2\], got \[2, 3\]"),
         ({"counts": torch.zeros(3)}, ValueError, r"counts must have shape \[2\], got \[3\]"),
         ({"counts": torch.zeros(2, device="meta")}, ValueError, "counts must be on cpu, got meta"),
+        ({"reg_max": 1}, ValueError, "reg_max must be at least 2, got 1"),
         ({"label_smoothing": 1.0}, ValueError, r"label_smoothing must be in \[0, 1\), got 1.0"),
+        ({"label_smoothing": math.nan}, ValueError, r"label_smoothing must be in \[0, 1\), got nan"),
+        ({"pos_weight": -1.0}, ValueError, "pos_weight must be at least 0, got -1.0"),
         ({"backend": "tpu"}, ValueError, "backend must be one of auto"),
     ],
 )

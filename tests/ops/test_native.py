@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ import torch
 from tests.support import assign_case, nms_prediction
 from yolov9k import native
 
+ROOT = Path(__file__).resolve().parents[2]
 needs_native = pytest.mark.skipif(not native.available(), reason=native.why_missing() or "built")
 
 
@@ -21,18 +25,50 @@ def test_build_info_tells_how_it_was_compiled() -> None:
     assert (info["cuda"] is None) == (info["archs"] == [])
 
 
+def stub() -> dict[str, ast.FunctionDef]:
+    """The functions of yolov9k/_native.pyi."""
+    tree = ast.parse((ROOT / "yolov9k" / "_native.pyi").read_text(encoding="utf-8"))
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_stub_has_what_the_bindings_define() -> None:
+    bindings = (ROOT / "csrc" / "bindings.cpp").read_text(encoding="utf-8")
+    assert sorted(re.findall(r'module\.def\("(\w+)"', bindings)) == sorted(stub())
+    assert re.findall(r'module\.attr\("(\w+)"\)', bindings) == ["nms_scratch"]
+    assert "nms_scratch: dict[str, int]" in (ROOT / "yolov9k" / "_native.pyi").read_text(encoding="utf-8")
+
+
+@needs_native
+def test_the_stub_has_the_modules_signatures() -> None:
+    """As pybind11 writes them at the head of each docstring: names of the arguments and the type of the result."""
+    from yolov9k import _native
+
+    compiled = [name for name in vars(_native) if callable(getattr(_native, name)) and not name.startswith("__")]
+    cuda = {"task_aligned_assign_cuda", "batched_nms_cuda"}
+    assert set(stub()) - set(compiled) == (cuda if native.build_info()["cuda"] is None else set())
+    for name in compiled:
+        (function,) = ast.parse(f"def {getattr(_native, name).__doc__.splitlines()[0]}: ...").body
+        assert isinstance(function, ast.FunctionDef)
+        wanted = stub()[name]
+        assert [argument.arg for argument in function.args.args] == [argument.arg for argument in wanted.args.args], name
+        assert (function.args.kwarg is None) == (wanted.args.kwarg is None), name
+        assert function.returns is not None
+        assert wanted.returns is not None
+        assert ast.unparse(function.returns).split("[")[0] == ast.unparse(wanted.returns).split("[")[0], name
+
+
 @needs_native
 def test_the_module_itself_refuses_null_and_negative() -> None:
     from yolov9k import _native
 
     case = assign_case(0, 1, 2, 64, 2)
     arguments = {**_assign_arguments(), "scores": case[0].data_ptr()}
-    assert _native.assign(**arguments)[0] == 1
-    assert _native.assign(**{**arguments, "images": -1}) == (1, "a length is negative")
-    assert _native.assign(**{**arguments, "topk": 0}) == (1, "topk must be from 1 to 1024")
-    assert _native.assign(**{**arguments, "gt_count": 70_000}) == (1, "gt_boxes: more than 65535 boxes an image")
+    assert _native.task_aligned_assign(**arguments)[0] == 1
+    assert _native.task_aligned_assign(**{**arguments, "images": -1}) == (1, "a length is negative")
+    assert _native.task_aligned_assign(**{**arguments, "topk": 0}) == (1, "topk must be from 1 to 1024")
+    assert _native.task_aligned_assign(**{**arguments, "gt_count": 70_000}) == (1, "gt_boxes: more than 65535 boxes an image")
     with pytest.raises(KeyError, match="alpha"):
-        _native.assign(**{key: value for key, value in arguments.items() if key != "alpha"})
+        _native.task_aligned_assign(**{key: value for key, value in arguments.items() if key != "alpha"})
 
 
 def _assign_arguments() -> dict[str, object]:
@@ -84,7 +120,7 @@ def test_cuda_launch_without_a_gpu_is_an_error_with_a_message() -> None:
     if native.build_info()["cuda"] is None:
         pytest.skip("built without CUDA")
     pointers = {key: 64 if value == 0 else value for key, value in _assign_arguments().items() if key != "threads"}
-    code, message = _native.assign_cuda(**{**pointers, "dtype": 0, "scores": 64, "stream": 0, "logits": False})
+    code, message = _native.task_aligned_assign_cuda(**{**pointers, "dtype": 0, "scores": 64, "stream": 0, "logits": False})
     assert code == 2
     assert "CUDA" in message
 

@@ -20,9 +20,9 @@ from tests.support import little_model
 from tests.tolerances import FLOAT64_LOOPS
 from yolov9k.models import blocks, create_model
 from yolov9k.models.analysis.step_cost import step_cost
-from yolov9k.models.planned import Block
+from yolov9k.models.block import Block
 from yolov9k.ops.plan import planned as operator
-from yolov9k.ops.plan.ir import ConvSpec, Layer, Planner, Slice
+from yolov9k.ops.plan.ir import ConvLayer, ConvSpec, Planner, Slice
 
 BLOCKS: dict[str, Callable[[], Block]] = {
     "Conv 3x3 stride 2": lambda: blocks.Conv(4, 6, 3, 2),
@@ -44,7 +44,7 @@ BLOCKS: dict[str, Callable[[], Block]] = {
 def use_plain_kernels(patch: pytest.MonkeyPatch) -> None:
     """Plans run with plain torch's kernels, whatever the dtype."""
     patch.setattr(operator, "_kernels", PlainKernels())
-    patch.setattr("yolov9k.models.planned.choose", lambda _, backend, *__: backend)
+    patch.setattr("yolov9k.models.block.choose", lambda _, backend, *__: backend)
     patch.setattr("yolov9k.ops.plan.forward.STATISTICS", torch.float64)
 
 
@@ -156,7 +156,7 @@ def test_the_registration_is_sound() -> None:
     calls: list[tuple[object, ...]] = []
     real = operator.planned
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("yolov9k.models.planned.planned", lambda *a: (calls.append(a), real(*a))[1])
+        patch.setattr("yolov9k.models.block.planned", lambda *a: (calls.append(a), real(*a))[1])
         y = block(x)
     assert y.requires_grad
     (x, parameters, running, name, training, group) = calls[0]
@@ -181,7 +181,7 @@ def calls_of(block: Block, x: Tensor, function: str) -> list[tuple[object, ...]]
     calls: list[tuple[object, ...]] = []
     real = getattr(operator, function)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"yolov9k.models.planned.{function}", lambda *a: (calls.append(a), real(*a))[1])
+        patch.setattr(f"yolov9k.models.block.{function}", lambda *a: (calls.append(a), real(*a))[1])
         block(x)
     return calls
 
@@ -216,7 +216,7 @@ def test_gradients_of_parts_of_the_input_that_come_on_different_ways() -> None:
     p = Planner(4, fused=False)
     both = p.map(5)
     p.pool("avg_pool", Slice(0, 0, 2), 2, into=both.part(0, 2))
-    p.conv(Slice(0, 2, 4), ConvSpec(Layer("conv", 3, 1e-3, 0.03), 2, 1, 0, 1, True), both.part(2, 5))
+    p.conv(Slice(0, 2, 4), ConvSpec(ConvLayer("conv", 3, 1e-3, 0.03), 2, 1, 0, 1, True), both.part(2, 5))
     name = operator.register(p.finish(both))
     torch.manual_seed(0)
     x, weight, gamma, beta = (
@@ -277,7 +277,7 @@ def test_a_fused_blocks_plan_equals_it_and_the_plan_from_before_is_forgotten(nam
     block = randomized(BLOCKS[name], False)
     x = torch.randn(2, 4, 7, 6, dtype=torch.float64)
     with torch.no_grad():
-        wanted = block.compose(x)
+        wanted = block.forward_reference(x)
         as_triton(block)
         torch.testing.assert_close(block(x), wanted, **FLOAT64_LOOPS)
         for kind in (blocks.RepConvN, blocks.Conv):

@@ -14,7 +14,7 @@ from tests.ops.simt.cases import ROOT, AssignCase, ImageCase, NmsCase, ObjectsCa
 from tests.support import assign_case, nms_prediction
 from yolov9k.ops import augment, augment_boxes
 from yolov9k.ops.reference.batched_nms import batched_nms
-from yolov9k.ops.reference.task_aligned_assign import task_aligned_assign
+from yolov9k.ops.reference.task_aligned_assign import AssignOptions, task_aligned_assign
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -72,11 +72,11 @@ def crowded_cases() -> list[NmsCase]:
 
 
 def expected(case: AssignCase | NmsCase) -> tuple[Tensor, ...]:
-    """What the reference makes of a case; weights in float32."""
+    """What the reference makes of a case."""
     if isinstance(case, NmsCase):
         return batched_nms(*case)
-    gt_index, weight, weight_sum = task_aligned_assign(case.scores.float(), *case[1:])
-    return gt_index, weight, weight_sum
+    options = AssignOptions(case.topk, case.alpha, case.beta, case.mask_conflicts)
+    return task_aligned_assign(*case[:6], options, case.logits)
 
 
 def assert_equal(cases: list[AssignCase] | list[NmsCase], found: list[tuple[Tensor, ...]]) -> None:
@@ -130,7 +130,7 @@ def test_a_read_past_the_images_is_caught(tmp_path: Path) -> None:
     csrc = plant(tmp_path / "csrc", "augment.cpp", "low, low + length - kFraction)};", "low, low + length)};")
     whole = torch.tensor([[0, 8, 8, 0, 0, -1, 24, 0]]), torch.tensor([[[0, 1], [0, 0]]])
     case = augment_case(0, images=1, kind="still", size=(9, 9))
-    case = case._replace(pixels=torch.zeros(192, dtype=torch.uint8), layers=whole[0], spans=whole[1])
+    case = case._replace(pixels=torch.zeros(192, dtype=torch.uint8), layers=whole[0], ranges=whole[1])
     done = execute(build(tmp_path / "address", "address", csrc), [ImageCase(case)])
     assert done.returncode not in (0, 66)
     assert "heap-buffer-overflow" in done.stderr
@@ -147,14 +147,14 @@ def plant(folder: Path, name: str, sound: str, faulty: str) -> Path:
 
 def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
     sound = "        __syncthreads();\n        held = appended;"
-    csrc = plant(tmp_path / "csrc", "assigner.cuh", sound, "        held = appended;")
+    csrc = plant(tmp_path / "csrc", "task_aligned_assign.cuh", sound, "        held = appended;")
     done = execute(build(tmp_path / "thread", "thread", csrc), assign_cases()[3:4])
     assert done.returncode == 66
     assert "data race" in done.stderr
 
 
 def test_a_write_out_of_bounds_is_caught(tmp_path: Path) -> None:
-    csrc = plant(tmp_path / "csrc", "assigner.cuh", "if (!real) continue;", "if (!real && a > in.count) continue;")
+    csrc = plant(tmp_path / "csrc", "task_aligned_assign.cuh", "if (!real) continue;", "if (!real && a > in.count) continue;")
     done = execute(build(tmp_path / "address", "address", csrc), assign_cases()[3:4])
     assert done.returncode not in (0, 66)
     assert "heap-buffer-overflow" in done.stderr

@@ -15,14 +15,14 @@ from torch._subclasses import FakeTensorMode
 
 from tests.support import assign_case, grid_anchors
 from tests.tolerances import FLOAT64_LOOPS
-from yolov9k.ops import available, task_aligned_assign
+from yolov9k.ops import AssignOptions, available, task_aligned_assign
 
 BACKENDS = [name for name in available("task_aligned_assign") if name != "reference"]
 Case = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def ciou(a: list[float], b: list[float]) -> float:
-    """Complete IoU of a truth and a prediction (arXiv 2005.03572, eq. 10), one number at a time."""
+    """Complete IoU of a ground-truth box and a prediction (arXiv 2005.03572, eq. 10), one number at a time."""
     eps = 1e-7
     wa, ha, wb, hb = a[2] - a[0], a[3] - a[1] + eps, b[2] - b[0], b[3] - b[1] + eps
     overlap = max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
@@ -34,10 +34,10 @@ def ciou(a: list[float], b: list[float]) -> float:
 
 
 def loops(case: Case, topk: int, alpha: float, beta: float, mask_conflicts: bool) -> tuple[list[list[int]], list[list[float]]]:
-    """The definition (facts: loss), written as it is told."""
-    scores, boxes, anchors, labels, truths, mask = (tensor.tolist() for tensor in case)
+    """The definition (TOOD, arXiv 2108.07755, section 3.2), as loops over single numbers."""
+    scores, boxes, anchors, labels, gt_boxes, mask = (tensor.tolist() for tensor in case)
     index, weights = [], []
-    for p, predicted, classes, gts, real in zip(scores, boxes, labels, truths, mask, strict=True):
+    for p, predicted, classes, gts, real in zip(scores, boxes, labels, gt_boxes, mask, strict=True):
         rows = [g for g in range(len(gts)) if real[g]]
         inside = {g: [min(x - gts[g][0], y - gts[g][1], gts[g][2] - x, gts[g][3] - y) > 1e-9 for x, y in anchors] for g in rows}
         overlap = {g: [max(ciou(gts[g], box), 0.0) for box in predicted] for g in rows}
@@ -120,13 +120,13 @@ def test_boxes_on_anchor_centers_do_not_contain_them() -> None:
 
 def test_ties_go_to_the_lowest_anchor_and_the_lowest_box() -> None:
     anchors = grid_anchors(64)
-    truth = torch.tensor([0.0, 0, 64, 64]).expand(1, 3, 4)
+    gt_boxes = torch.tensor([0.0, 0, 64, 64]).expand(1, 3, 4)
     case = (
         torch.full((1, len(anchors), 2), 0.5),
-        truth[:, :1].expand(1, len(anchors), 4),
+        gt_boxes[:, :1].expand(1, len(anchors), 4),
         anchors,
         torch.zeros(1, 3),
-        truth,
+        gt_boxes,
         torch.ones(1, 3),
     )
     found = task_aligned_assign(*case, topk=5)
@@ -145,8 +145,8 @@ def test_what_is_not_finite_is_never_chosen(part: str, value: float, powers: tup
     found = task_aligned_assign(*case, alpha=powers[0], beta=powers[1])
     assert found.weight.isfinite().all()
     if not math.isfinite(value) and part == "boxes":
-        broken = ~case[1].isfinite().all(-1)
-        assert (found.weight[broken] == 0).all()
+        nonfinite = ~case[1].isfinite().all(-1)
+        assert (found.weight[nonfinite] == 0).all()
     if not math.isfinite(value) and part == "gt_boxes":
         lost = (~case[4].isfinite().all(-1)).nonzero().tolist()
         assert all((found.gt_index[image] != box).all() for image, box in lost)
@@ -193,9 +193,37 @@ def test_strides_and_kinds_of_labels_change_nothing() -> None:
             assert torch.equal(plain.weight, other.weight)
 
 
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@pytest.mark.parametrize("boxes", [0, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_are_float32_for_every_dtype_of_the_scores(dtype: torch.dtype, boxes: int, backend: str) -> None:
+    """Rounded to the scores' 16 bits they would cost the loss most of their digits."""
+    device = "cuda" if backend == "cuda" else "cpu"
+    case = [part.to(device) for part in assign_case(12, 2, boxes, 64, 2, dtype)]
+    index, weight, weight_sum = operator(*case, 10, 0.5, 6.0, False, False, backend)
+    assert (index.dtype, weight.dtype, weight_sum.dtype) == (torch.int64, torch.float32, torch.float32)
+    assert torch.equal(weight_sum, weight.double().sum(1).float())
+    if boxes and dtype != torch.float32:
+        assert not torch.equal(weight.to(dtype).float(), weight)
+    found = task_aligned_assign(*(part.float() for part in case), backend=backend)
+    assert torch.equal(found.gt_index, index)
+    assert torch.equal(found.weight, weight)
+
+
+def test_options_in_one_object_are_those_given_one_by_one() -> None:
+    case = assign_case(13, 2, 9, 64, 2)
+    wanted = task_aligned_assign(*case, 3, 1.0, 2.0, mask_conflicts=True)
+    found = task_aligned_assign(*case, options=AssignOptions(3, 1.0, 2.0, mask_conflicts=True))
+    assert torch.equal(found.gt_index, wanted.gt_index)
+    assert torch.equal(found.weight, wanted.weight)
+    with pytest.raises(ValueError, match="task_aligned_assign: options must be given in place of its fields"):
+        task_aligned_assign(*case, topk=3, options=AssignOptions(4))
+
+
 def test_float64_is_the_references_alone() -> None:
     case = assign_case(8, 1, 3, 64, 2, torch.float64)
     assert task_aligned_assign(*case).weight.dtype == torch.float64
+    assert task_aligned_assign(case[0].float(), *case[1:]).weight.dtype == torch.float64  # the boxes are
     with pytest.raises(ValueError, match="task_aligned_assign: backend 'cpu' takes float32"):
         task_aligned_assign(*case, backend="cpu")
 
@@ -205,8 +233,11 @@ def operator(*arguments: Any) -> Any:
 
 
 @pytest.mark.parametrize("backend", [name for name in available("task_aligned_assign") if name != "cuda"])
-def test_the_registration_is_sound(backend: str) -> None:
-    arguments = (*assign_case(9, 2, 4, 64, 2), 10, 0.5, 6.0, False, False, backend)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_registration_is_sound(backend: str, dtype: torch.dtype) -> None:
+    if backend != "reference" and dtype == torch.float64:
+        pytest.skip("the reference alone computes in float64")
+    arguments = (*assign_case(9, 2, 4, 64, 2, dtype), 10, 0.5, 6.0, False, False, backend)
     torch.library.opcheck(torch.ops.yolov9k.task_aligned_assign.default, arguments)
     real = operator(*arguments)
     with FakeTensorMode() as mode:
@@ -244,7 +275,9 @@ def test_wrong_tensors_are_named(position: int, change: Any, error: type[Excepti
     ("options", "message"),
     [
         ({"topk": 0}, "topk must be from 1 to 1024, got 0"),
-        ({"alpha": -1.0}, "alpha and beta must be"),
+        ({"topk": 1025}, "topk must be from 1 to 1024, got 1025"),
+        ({"alpha": -1.0}, "alpha must be at least 0, got -1.0"),
+        ({"beta": math.nan}, "beta must be at least 0, got nan"),
         ({"backend": "tpu"}, "tpu"),
     ],
 )

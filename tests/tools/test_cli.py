@@ -1,4 +1,4 @@
-"""The command line: every flag, the published scripts' forms, and one clear line for each fault."""
+"""The command line: every flag, the published scripts' forms, and one clear line for each error."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from yolov9k import create_model
 from yolov9k.cli import main
+from yolov9k.config import TrainOptions
 from yolov9k.data.synthetic import generate
 from yolov9k.models.checkpoints import save
 
@@ -27,8 +29,8 @@ def run(*arguments: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return generate(tmp_path_factory.mktemp("scenes") / "data", train=4, val=3, size=64)
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate(tmp_path_factory.mktemp("samples") / "data", train=4, val=3, size=64)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["train", "val", "predict", "info", "demo", "data check"])
+@pytest.mark.parametrize("command", ["train", "val", "predict", "info", "profile", "demo", "data check"])
 def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert run(*command.split(), "--help") == 0
@@ -51,21 +53,25 @@ def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[s
 
 
 def test_train_and_val_and_predict(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As the published README calls its scripts, but for sizes."""
     monkeypatch.chdir(tmp_path)
-    common = ["--data", scenes, "--img", 64, "--batch", 2, "--workers", 0, "--device", "cpu"]
+    common = ["--data", samples, "--img", 64, "--batch", 2, "--workers", 0, "--device", "cpu"]
     recipe = ["--weights", "", "--hyp", "hyp.scratch-high.yaml", "--min-items", 0, "--epochs", 1, "--close-mosaic", 15]
     assert run("train", *common, "--cfg", "models/detect/gelan-t.yaml", "--freeze", 0, 1, "--cache", *recipe) == 0
     best = tmp_path / "runs/train/exp/weights/best.pt"
     assert best.exists()
+    args = TrainOptions.from_yaml(best.parents[1] / "args.yaml")
+    assert (args.freeze, args.cache, args.close_mosaic, args.weights) == ((0, 1), "ram", 0, None)
+    opt = yaml.safe_load((best.parents[1] / "opt.yaml").read_text())
+    assert opt == args.plain()
     assert run("val", *common, "--weights", best, "--save-json", "--conf-thres", 0.01, "--half", "--verbose") == 0
     results = json.loads((tmp_path / "runs/val/exp/predictions.json").read_text())
     assert all(set(row) >= {"image_id", "category_id", "bbox", "score"} for row in results)
-    stems = {int(path.stem) for path in (scenes.parent / "images/val").iterdir()}
+    stems = {int(path.stem) for path in (samples.parent / "images/val").iterdir()}
     assert {row["image_id"] for row in results} <= stems  # the published names of images: 000000000139.jpg is 139
-    image = sorted((scenes.parent / "images/val").glob("*"))[0]
+    image = sorted((samples.parent / "images/val").glob("*"))[0]
     low = ["--img", 64, "--conf", 0.0001]
     assert run("predict", "--weights", best, "--source", image, *low, "--save-txt", "--save-json") == 0
     folder = tmp_path / "runs/predict/exp"
@@ -95,7 +101,7 @@ def test_info_of_the_machine_names_every_operator(capsys: pytest.CaptureFixture[
     assert "cuDNN's fused convolutions: " in text
 
 
-def test_data_check_lists_faults_and_draws(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_check_lists_errors_and_draws(samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = generate(tmp_path / "data", train=3, val=2, size=64)
     label = sorted((data.parent / "labels/val").glob("*.txt"))[0]
     label.write_text("0 0.5 0.5 nan 0.1\n")
@@ -103,7 +109,7 @@ def test_data_check_lists_faults_and_draws(scenes: Path, tmp_path: Path, capsys:
     assert f"{label}:1: " in capsys.readouterr().out
     assert cv2.imread(str(tmp_path / "grid.png")) is not None
     assert run("data", "check", data, "--strict") == 2
-    assert run("data", "check", scenes, "--strict") == 0
+    assert run("data", "check", samples, "--strict") == 0
 
 
 @pytest.mark.parametrize(
@@ -151,10 +157,10 @@ def test_data_check_lists_faults_and_draws(scenes: Path, tmp_path: Path, capsys:
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else None,
 )
-def test_faults_are_one_line_without_a_traceback(
+def test_errors_are_one_line_without_a_traceback(
     arguments: list[object],
     message: str,
-    scenes: Path,
+    samples: Path,
     weights: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -163,7 +169,7 @@ def test_faults_are_one_line_without_a_traceback(
     monkeypatch.chdir(tmp_path)
     text = tmp_path / "notes.txt"
     text.write_text("train for an hour\n")
-    assert run(*(str(a).format(data=scenes, weights=weights, text=text) for a in arguments)) == 2
+    assert run(*(str(a).format(data=samples, weights=weights, text=text) for a in arguments)) == 2
     assert list(tmp_path.rglob("exp*")) == []  # no empty run directory is left
     error = capsys.readouterr().err
     assert message in error

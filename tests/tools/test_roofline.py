@@ -21,8 +21,8 @@ from bench.roofline import Clock, Launches, Row, Table
 from bench.roofline_report import markdown
 from yolov9k.models import create_model
 from yolov9k.models.analysis.step_cost import step_cost
+from yolov9k.models.block import Block
 from yolov9k.models.blocks import SPPELAN, ADown, RepNCSPELAN4
-from yolov9k.models.planned import Block
 from yolov9k.ops.plan.launches import Kernels
 from yolov9k.ops.plan.planned import launching
 

@@ -1,5 +1,65 @@
-"""The command line: `yolov9k`, `python -m yolov9k`."""
+"""The command line, `yolov9k` or `python -m yolov9k`: parses, calls the library, prints one line for what a user can mend."""
 
-from yolov9k.cli.app import app, main
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from yolov9k.cli import data, demo, info, predict, profile, train, val
+from yolov9k.cli.legacy import published_style
+from yolov9k.cli.parser import command, console
+from yolov9k.common.errors import UserError
+from yolov9k.config import COMMANDS
 
 __all__ = ["app", "main"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="YOLOv9: train, validate, predict.", rich_markup_mode="rich")
+_GROUPS = {"data": typer.Typer(no_args_is_help=True, help="Look at a data set before training on it.")}
+_RUN: dict[str, Callable[[Any], None]] = {
+    "train": train.run,
+    "val": val.run,
+    "predict": predict.run,
+    "info": info.run,
+    "profile": profile.run,
+    "demo": demo.run,
+    "data check": data.check,
+}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from yolov9k import __version__
+
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main_options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    """YOLOv9: train, validate, predict."""
+
+
+for _name, _group in _GROUPS.items():
+    app.add_typer(_group, name=_name)
+for _words, _options in COMMANDS.items():
+    _first, _, _rest = _words.partition(" ")
+    (_GROUPS[_first] if _rest else app).command(_rest or _first)(command(_options, _RUN[_words]))
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point: an error that the user can mend is one line on stderr and exit status 2, an interruption 130."""
+    try:
+        given = sys.argv[1:] if arguments is None else arguments
+        app(args=published_style(given), prog_name="yolov9k", standalone_mode=True)
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,4 +1,4 @@
-"""The published scripts' command lines, taken as they are: their forms of a flag, what is idle here, what is absent.
+"""The published scripts' command lines, taken as they are: legacy flags without effect are reported and ignored.
 
 Names and meanings are facts of the published `train`, `val` and `detect` scripts; `detect` is `yolov9k predict` here.
 """
@@ -6,12 +6,15 @@ Names and meanings are facts of the published `train`, `val` and `detect` script
 from __future__ import annotations
 
 from yolov9k.common.errors import UserError, warn
+from yolov9k.config import COMMANDS, TrainOptions, option_fields
 
-_BARE = {"--resume": "latest", "--cache": "ram"}  # flags whose value may be left out
-_LISTS = ("--freeze", "--classes")  # flags of several values
+_FIELDS = [field for options in COMMANDS.values() for field in option_fields(options)]
+_BARE = {flag: field.option.bare for field in _FIELDS if field.option.bare for flag in field.flags}  # value may be left out
+_LISTS = {flag for field in _FIELDS if field.many for flag in field.flags}  # flags of several values
+_IMG = next(field for field in option_fields(TrainOptions) if field.name == "img")
 _SINGLE = {  # flags that may have had several, and what to do with one
     "--weights": "ensembles are not taken over; give one checkpoint",
-    **dict.fromkeys(("--img", "--imgsz", "--img-size"), "give one size, of the long side"),
+    **dict.fromkeys(_IMG.flags, "give one size, of the long side"),
 }
 _SAME = {
     "--half": ("--amp", "fp16"),

@@ -1,16 +1,24 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, locks between processes, and the folder of what may be deleted."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from yolov9k.common.errors import UserError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -57,3 +65,64 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_text(text)
 
     write_atomically(path, write)
+
+
+def cache_folder(variable: str = "") -> Path:
+    """The user's folder of caches: what the environment's `variable` names, else yolov9k in $XDG_CACHE_HOME, else in ~/.cache.
+
+    It need not be there. Raises RuntimeError where the user has no home.
+    """
+    if variable and (wish := os.environ.get(variable)):
+        return Path(wish)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov9k"
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock of a file, which is another file beside it; `waiting` is called where another process holds it.
+
+    The system lets go of it when a process ends in whatever way. Raises OSError where the lock's file cannot be written
+    or its file system has no locks.
+    """
+    with path.with_name(f"{path.name}.lock").open("a") as file:
+        if not _try_lock(file):
+            waiting()
+            _wait_for_lock(file)
+        try:
+            yield
+        finally:
+            _unlock(file)  # also where a process forked meanwhile still has it open
+
+
+if sys.platform == "win32":  # as msvcrt's documentation has it; it has not run yet
+
+    def _try_lock(file: IO[str]) -> bool:
+        file.seek(0)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _wait_for_lock(file: IO[str]) -> None:
+        while not _try_lock(file):
+            time.sleep(0.05)  # msvcrt's own waiting gives up after ten seconds
+
+    def _unlock(file: IO[str]) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+
+else:
+
+    def _try_lock(file: IO[str]) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _wait_for_lock(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+    def _unlock(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Annotated, Any
 
 from yolov9k.common.errors import UserError, warn
+from yolov9k.config.base import read_mapping
+from yolov9k.config.option import Option, option_fields, read_number
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -18,92 +18,74 @@ PRESETS = Path(__file__).parent / "presets"
 _WITHOUT_EFFECT = {"obj", "obj_pw", "iou_t", "anchor_t", "anchors", "fl_gamma"}
 _NEUTRAL = {"fl_gamma": 0.0}
 _PUBLISHED = "hyp.scratch-high.yaml"  # holds the defaults below
+_TINY = 1e-9  # the least of what must not be 0
+
+
+def _from_zero(text: str, high: float = math.inf, unit: str = "") -> Option:
+    return Option(text, low=0, high=high, unit=unit)
 
 
 @dataclass(frozen=True)
 class TrainRecipe:
-    """Training hyper-parameters; the defaults are the paper's recipe (facts: training recipe, loss)."""
+    """Training hyper-parameters; the defaults are the paper's recipe (arXiv 2402.13616, appendix A)."""
 
-    lr0: float = 0.01  # first learning rate
-    lrf: float = 0.01  # last learning rate as a share of lr0
-    momentum: float = 0.937
-    weight_decay: float = 5e-4  # at the nominal batch; not on biases or BatchNorm
-    warmup_epochs: float = 3.0
-    warmup_iterations: int = 100  # warm-up lasts at least so many iterations
-    warmup_momentum: float = 0.8
-    warmup_bias_lr: float = 0.1
-    nominal_batch: int = 64  # gradients are accumulated up to it
-    clip_norm: float = 10.0
-    ema_decay: float = 0.9999
-    ema_tau: float = 2000.0  # optimizer steps after which the EMA decay reaches 63 % of its value
-    box: float = 7.5
-    cls: float = 0.5
-    cls_pw: float = 1.0  # weight of the positive share in the class loss
-    dfl: float = 1.5
-    auxiliary: float = 0.25  # weight of the auxiliary branch's loss
-    label_smoothing: float = 0.0
-    tal_topk: int = 10
-    tal_alpha: float = 0.5
-    tal_beta: float = 6.0
-    hsv_h: float = 0.015
-    hsv_s: float = 0.7
-    hsv_v: float = 0.4
-    degrees: float = 0.0
-    translate: float = 0.1
-    scale: float = 0.9
-    shear: float = 0.0
-    perspective: float = 0.0
-    flipud: float = 0.0
-    fliplr: float = 0.5
-    mosaic: float = 1.0
-    mixup: float = 0.15
-    copy_paste: float = 0.3
+    lr0: Annotated[float, Option("first learning rate", low=_TINY, high=10)] = 0.01
+    lrf: Annotated[float, _from_zero("last learning rate as a share of lr0")] = 0.01
+    momentum: Annotated[float, _from_zero("of SGD, Nesterov's", 1)] = 0.937
+    weight_decay: Annotated[float, _from_zero("at the nominal batch; not on biases or BatchNorm")] = 5e-4
+    warmup_epochs: Annotated[float, _from_zero("length of the warm-up; 0: none", unit="epochs")] = 3.0
+    warmup_iterations: Annotated[int, _from_zero("warm-up lasts at least so many iterations", unit="iterations")] = 100
+    warmup_momentum: Annotated[float, _from_zero("momentum at the start of the warm-up", 1)] = 0.8
+    warmup_bias_lr: Annotated[float, _from_zero("learning rate of biases at the start of the warm-up")] = 0.1
+    nominal_batch: Annotated[int, Option("gradients are accumulated up to it", low=1, high=1_000_000, unit="images")] = 64
+    clip_norm: Annotated[float, Option("largest norm of the gradient", low=_TINY)] = 10.0
+    ema_decay: Annotated[float, _from_zero("share that the average of the weights keeps of itself at a step", 1)] = 0.9999
+    ema_tau: Annotated[
+        float, Option("steps after which the EMA decay reaches 63 % of its value", low=_TINY, unit="optimizer steps")
+    ] = 2000.0  # fmt: skip
+    box: Annotated[float, _from_zero("weight of the box loss")] = 7.5
+    cls: Annotated[float, _from_zero("weight of the class loss")] = 0.5
+    cls_pw: Annotated[float, _from_zero("weight of the positive share in the class loss")] = 1.0
+    dfl: Annotated[float, _from_zero("weight of the distribution focal loss")] = 1.5
+    auxiliary: Annotated[float, _from_zero("weight of the auxiliary branch's loss")] = 0.25
+    label_smoothing: Annotated[float, _from_zero("smoothing of the class targets", 0.999)] = 0.0
+    tal_topk: Annotated[int, Option("anchors that the assigner selects for an object", low=1, high=1000)] = 10
+    tal_alpha: Annotated[float, _from_zero("exponent of the class score in the assigner's metric")] = 0.5
+    tal_beta: Annotated[float, _from_zero("exponent of the IoU in the assigner's metric")] = 6.0
+    hsv_h: Annotated[float, _from_zero("largest change of the hue, as a share", 1)] = 0.015
+    hsv_s: Annotated[float, _from_zero("largest change of the saturation, as a share", 1)] = 0.7
+    hsv_v: Annotated[float, _from_zero("largest change of the brightness, as a share", 1)] = 0.4
+    degrees: Annotated[float, Option("largest rotation, either way", low=-180, high=180, unit="degrees")] = 0.0
+    translate: Annotated[float, _from_zero("largest shift as a share of the image size", 1)] = 0.1
+    scale: Annotated[float, _from_zero("largest change of the scale: 1 - scale to 1 + scale", 1)] = 0.9
+    shear: Annotated[float, Option("largest shear, either way", low=-89, high=89, unit="degrees")] = 0.0
+    perspective: Annotated[float, _from_zero("largest perspective, a pixel", 0.01)] = 0.0
+    flipud: Annotated[float, _from_zero("probability of an upside-down flip", 1)] = 0.0
+    fliplr: Annotated[float, _from_zero("probability of a left-right flip", 1)] = 0.5
+    mosaic: Annotated[float, _from_zero("probability of a mosaic of four images", 1)] = 1.0
+    mixup: Annotated[float, _from_zero("probability that a mosaic is mixed with another one", 1)] = 0.15
+    copy_paste: Annotated[float, _from_zero("probability that an outlined object is pasted once more, mirrored", 1)] = 0.3
 
     def override(self, where: str = "override", **values: Any) -> TrainRecipe:
         """A copy with some values replaced, checked as those of a file are. Raises UserError that begins with `where`."""
         return _checked(self, values, where)
 
 
-_RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("flipud", "fliplr", "mosaic", "mixup", "copy_paste", "hsv_h", "hsv_s", "hsv_v"), (0.0, 1.0)),
-    **dict.fromkeys(("momentum", "warmup_momentum", "ema_decay", "translate", "scale"), (0.0, 1.0)),
-    "lr0": (1e-9, 10.0),
-    "label_smoothing": (0.0, 0.999),
-    "perspective": (0.0, 0.01),
-    "tal_topk": (1, 1000),
-    "nominal_batch": (1, 1_000_000),
-    "ema_tau": (1e-9, math.inf),
-    "clip_norm": (1e-9, math.inf),
-    "degrees": (-180.0, 180.0),
-    "shear": (-89.0, 89.0),
-}
-
-
 def _checked(base: TrainRecipe, values: dict[str, Any], where: str) -> TrainRecipe:
-    types = {field.name: type(field.default) for field in fields(TrainRecipe)}
+    known = {field.name: field for field in option_fields(TrainRecipe)}
     accepted: dict[str, Any] = {}
     for key, value in values.items():
         if key in _WITHOUT_EFFECT:
             if key in _NEUTRAL and value != _NEUTRAL[key]:
                 warn(f"{where}: {key}={value} has no effect: YOLOv9's loss does not use it")
             continue
-        if key not in types:
-            near = difflib.get_close_matches(str(key), types, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(types)}"
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
             raise UserError(f"{where}: unknown hyper-parameter '{key}'; {hint}")
-        accepted[key] = _number(value, types[key], key, where)
+        field = known[key]
+        accepted[key] = read_number(value, field.kinds[0], field.option, f"{where}: {key}")
     return replace(base, **accepted)
-
-
-def _number(value: Any, kind: type, key: str, where: str) -> float | int:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)  # YAML reads 1e-3 as text
-    except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{where}: {key} is {value!r}, expected a number") from None
-    low, high = _RANGES.get(key, (0.0, math.inf))
-    if not math.isfinite(number) or not low <= number <= high or (kind is int and number != int(number)):
-        raise UserError(f"{where}: {key} is {value}, expected {kind.__name__} from {low:g} to {high:g}")
-    return int(number) if kind is int else number
 
 
 def load_recipe(source: str | Path | None = None) -> TrainRecipe:
@@ -123,12 +105,4 @@ def load_recipe(source: str | Path | None = None) -> TrainRecipe:
     if not path.is_file():
         presets = ", ".join(sorted(["default", *(p.stem for p in PRESETS.glob("*.yaml"))]))
         raise UserError(f"--hyp {source}: no such file or preset; presets are {presets}")
-    try:
-        values = yaml.safe_load(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected 'key: value' lines, found {type(values).__name__}")
-    return _checked(TrainRecipe(), values, str(path))
+    return _checked(TrainRecipe(), read_mapping(path), str(path))

@@ -3,90 +3,101 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from yolov9k.common.device import AMP
-from yolov9k.common.errors import UserError, check_range, warn
-from yolov9k.data.cache import nvjpeg
-from yolov9k.data.cache.image_cache import check_name
-from yolov9k.data.letterbox import rounded_size
-from yolov9k.engine.train.schedule import CURVES
-from yolov9k.engine.train.step import MODES
-from yolov9k.models.spec import load_spec
+from yolov9k.common.errors import UserError, warn
+from yolov9k.config import flags
+from yolov9k.config.base import Options
+from yolov9k.config.option import Option
 
 MAX_SEED = 2**63 - 1
-_LEAST = {
-    "batch": 1, "epochs": 1, "img": 1, "workers": 0, "close_mosaic": 0, "patience": 0, "bad_steps": 1, "seed": 0,
-    "min_items": 0,
-}  # fmt: skip
-_CHOICES = {"amp": ("auto", *AMP), "mode": MODES, "lr_curve": tuple(CURVES), "decode": ("cpu", "nvjpeg")}
 
 
 @dataclass
-class TrainOptions:
-    """What the command line gives; field names are the flags'."""
+class TrainOptions(Options):
+    """Options of a training run."""
 
-    data: str
-    cfg: str | None = None
-    weights: str | None = None
-    img: int = 640
-    batch: int = 16  # 0: the largest that fits
-    epochs: int = 500
-    hyp: str | None = None
-    device: str = "auto"
-    workers: int = 8
-    project: str = "runs/train"
-    name: str = "exp"
-    exist_ok: bool = False
-    close_mosaic: int = 15
-    cache: str | None = None
-    decode: str = "cpu"
-    rect: bool = False
-    multi_scale: bool = False
-    single_cls: bool = False
-    freeze: tuple[int, ...] = ()
-    patience: int = 100
-    amp: str = "auto"
-    mode: str = "auto"
-    bad_steps: int = 10
-    checkpoint: bool = False
-    label_smoothing: float | None = None
-    seed: int = 0
-    strict: bool = False
-    noval: bool = False
-    noplots: bool = False
-    min_items: int = 0
-    optimizer: str = "SGD"
-    lr_curve: str = "linear"
-    save_period: int = -1
+    data: flags.Data = ""
+    cfg: Annotated[str | None, Option(flags.CFG_HELP)] = None
+    weights: Annotated[str | None, Option("checkpoint to start from")] = None
+    img: flags.Img = 640
+    batch: Annotated[
+        int,
+        Option(
+            "images an iteration; auto (or -1): the most that fit in memory", ("--batch", "--batch-size"), low=1,
+            words={"auto": 0, "-1": 0},
+        ),
+    ] = 16  # fmt: skip
+    epochs: Annotated[int, Option("passes over the training data", low=1)] = 500
+    hyp: Annotated[str | None, Option("a YAML, or default, small (a few hundred images), demo")] = None
+    device: flags.Device = "auto"
+    workers: flags.Workers = 8
+    project: flags.Project = "runs/train"
+    name: flags.Name = "exp"
+    exist_ok: flags.ExistOk = False
+    close_mosaic: Annotated[int, Option("so many last epochs are without mosaic", low=0, unit="epochs")] = 15
+    resume: Annotated[
+        str | None,
+        Option("go on with the latest run, or with a last.pt; of other flags --epochs alone counts", bare="latest"),
+    ] = None
+    cache: Annotated[
+        str | None,
+        Option(
+            "keep decoded images in ram (also without a value) or on disk", choices=flags.CACHES, bare="ram",
+            otherwise="no such cache; choose 'ram' or 'disk'",
+        ),
+    ] = None  # fmt: skip
+    decode: Annotated[
+        str, Option("what fills the cache for training: cpu, or nvjpeg of torchvision", choices=flags.DECODERS)
+    ] = "cpu"  # fmt: skip
+    rect: Annotated[bool, Option("rectangular batches, without mosaic")] = False
+    multi_scale: Annotated[bool, Option("vary the image size by half, up and down")] = False
+    single_cls: flags.SingleCls = False
+    freeze: Annotated[tuple[int, ...], Option("freeze the first N layers, or those listed: 0 1 2")] = ()
+    patience: Annotated[
+        int, Option("stop after so many epochs without better fitness; 0: never", low=0, unit="epochs")
+    ] = 100  # fmt: skip
+    amp: flags.Amp = "auto"
+    mode: flags.Mode = "auto"
+    checkpoint: Annotated[bool, Option("keep fewer activations and compute them again: less memory, more time")] = False
+    bad_steps: Annotated[int, Option("stop after N consecutive non-finite steps", low=1, unit="steps")] = 10
+    label_smoothing: Annotated[float | None, Option("class label smoothing, 0 to 0.999")] = None  # the recipe checks it
+    seed: Annotated[int, Option("of weights and augmentation", low=0)] = 0
+    strict: flags.Strict = False
+    noval: Annotated[bool, Option("validate after the last epoch alone")] = False
+    noplots: Annotated[bool, Option("draw no images or curves")] = False
+    min_items: Annotated[int, Option("leave out training images with fewer objects", low=0, unit="objects")] = 0
+    optimizer: Annotated[
+        str, Option("only SGD is supported", choices=flags.OPTIMIZERS, otherwise="only SGD is supported")
+    ] = "SGD"  # fmt: skip
+    lr_curve: Annotated[
+        str, Option(f"learning rate by epoch: {', '.join(flags.LR_CURVES)}", choices=flags.LR_CURVES)
+    ] = "linear"  # fmt: skip
+    save_period: Annotated[
+        int, Option("also keep the weights of every so many epochs; below 1: not", unit="epochs")
+    ] = -1  # fmt: skip
 
     def check(self) -> None:
-        """Raise UserError for values that cannot be; round the image size up to a multiple of 32, and say so."""
-        for key, low in _LEAST.items():
-            if (key, value := getattr(self, key)) != ("batch", 0):  # 0: the largest that fits
-                check_range(key.replace("_", "-"), value, low)
+        """Raises UserError for values that cannot be; ends mosaic for a quarter of the epochs at most, and says so.
+
+        What needs the models, the data's folder or the device is checked by the trainer.
+        """
+        if not self.data:
+            raise UserError("give --data: a data.yaml, or a folder or file of YOLO, COCO or Pascal VOC labels")
+        super().check()
         if self.seed > MAX_SEED:
             raise UserError(f"--seed {self.seed}: expected at most {MAX_SEED}")
-        for key, choices in _CHOICES.items():
-            if getattr(self, key) not in choices:
-                raise UserError(f"--{key.replace('_', '-')} {getattr(self, key)}: expected one of {', '.join(choices)}")
-        if self.optimizer != "SGD":
-            raise UserError(f"--optimizer {self.optimizer}: SGD, the paper's, is the one there is")
         if self.cfg is None and self.weights is None:
             raise UserError("give --cfg (a model's name or YAML file), --weights (a checkpoint), or both")
-        if self.cfg is not None:
-            load_spec(self.cfg)  # a mistyped name is told before the data is read
-        check_name(self.cache)
         if self.decode == "nvjpeg" and self.cache is None:
             raise UserError("--decode nvjpeg: it fills a cache; add --cache ram or --cache disk")
-        if self.decode == "nvjpeg" and (reason := nvjpeg.why_missing()):
-            raise UserError(f"--decode nvjpeg: {reason}")
-        self.img = rounded_size(self.img, "--img")
         if self.close_mosaic > self.epochs // 4:
             few = self.epochs // 4
             warn(f"--close-mosaic {self.close_mosaic}: {few} of {self.epochs} epochs are without mosaic, a quarter at most")
             self.close_mosaic = few
 
     def plain(self) -> dict[str, Any]:
-        """Values that a checkpoint and a YAML file can hold."""
-        return {**asdict(self), "freeze": list(self.freeze)}
+        """What a checkpoint and opt.yaml hold: all but `resume`, which is of one call and not of the run."""
+        values = {**asdict(self), "freeze": list(self.freeze)}
+        del values["resume"]
+        return values

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from yolov9k.common.arrays import FILL, Float32Array, Float64Array, Image
 from yolov9k.config.recipe import TrainRecipe
-from yolov9k.data.labels import Floats, Labels, concatenate
-from yolov9k.data.letterbox import FILL, Image
+from yolov9k.data.labels import Labels, concatenate
 from yolov9k.data.records import Record
 
-Matrix = NDArray[np.float64]
+Matrix = Float64Array  # [3, 3]
 Tile = tuple[Image, Record]
 Shape = tuple[int, int]  # height, width
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2
@@ -253,16 +252,16 @@ def copy_paste(canvas: Canvas, probability: float, seed: int, seen: Rectangle = 
     return Canvas(canvas.shape, (*canvas.layers, *patches), concatenate([labels, copies]))
 
 
-def _cover(boxes: Floats, others: Floats) -> Floats:
+def _cover(boxes: Float32Array, others: Float32Array) -> Float32Array:
     """Share [n, m] of each of `others` [m, 4] that each of `boxes` [n, 4] hides."""
     overlap = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
     np.maximum(overlap, 0, out=overlap)
     sides = others[:, 2:] - others[:, :2]
-    share: Floats = overlap[..., 0] * overlap[..., 1] / np.maximum(sides[:, 0] * sides[:, 1], 1e-9)
+    share: Float32Array = overlap[..., 0] * overlap[..., 1] / np.maximum(sides[:, 0] * sides[:, 1], 1e-9)
     return share
 
 
-def _cut_out(canvas: Canvas, boxes: Floats, copies: Labels, seen: Rectangle) -> list[Layer]:
+def _cut_out(canvas: Canvas, boxes: Float32Array, copies: Labels, seen: Rectangle) -> list[Layer]:
     """Of the objects in `boxes` [n, 4] the mirrored image, masked by the mirrored outline in `copies`, at their place."""
     width, ends = canvas.shape[1], np.cumsum(copies.lengths).tolist()
     rectangles = np.hstack([np.floor(boxes[:, :2]), np.ceil(boxes[:, 2:])]).astype(int).tolist()
@@ -273,7 +272,7 @@ def _cut_out(canvas: Canvas, boxes: Floats, copies: Labels, seen: Rectangle) -> 
     ]
 
 
-def _patch(image: Image, outline: Floats, left: int, top: int) -> Layer:
+def _patch(image: Image, outline: Float32Array, left: int, top: int) -> Layer:
     """An image, mirrored, at (left, top), where the outline is its mask."""
     patch: Image = cv2.flip(image, 1)  # type: ignore[assignment]  # OpenCV's stubs lack the dtype
     mask: Image = np.zeros(patch.shape[:2], np.uint8)

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import UserError
 from yolov9k.data.config import find_splits, load_split
 from yolov9k.data.grid import plot_grid
-from yolov9k.data.records import Fault, Floats, Record, Split, count_fatal
+from yolov9k.data.records import Fault, Record, Split, count_fatal
 
 __all__ = ["Report", "SplitReport", "Spread", "check_data", "plot_grid", "print_report", "summarize"]
 SMALL, MEDIUM = 32.0**2, 96.0**2  # areas in square pixels where COCO divides small from medium from large
@@ -29,7 +30,7 @@ class Spread(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, values: Floats) -> Spread:
+    def of(cls, values: Float32Array) -> Spread:
         """The spread of `values`, float32 [n]."""
         if len(values) == 0:
             return cls(0, 0, 0)
@@ -124,7 +125,7 @@ def summarize(split: Split) -> SplitReport:
     )
 
 
-def _sides(record: Record) -> Floats:
+def _sides(record: Record) -> Float32Array:
     """Width and height of each box in pixels of the original image, float32 [n, 2]."""
     boxes = record.pixel_boxes
     return (boxes[:, 2:] - boxes[:, :2]).round(2)  # else float32 turns 32 pixels into 31.999998 and medium into small

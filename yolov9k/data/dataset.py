@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch.utils.data import Dataset
 
+from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError, warn
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data import augment
 from yolov9k.data.augment import AugmentParams, Canvas, Layer, Mosaic, Shape, View
-from yolov9k.data.cache.image_cache import ImageSource, Reader, UnreadableImage, make_source
+from yolov9k.data.cache.image_cache import ImageSource, Reader, make_source
 from yolov9k.data.cache.nvjpeg import NvjpegReader
+from yolov9k.data.images import UnreadableImage
 from yolov9k.data.labels import Labels
-from yolov9k.data.letterbox import Image, fit
+from yolov9k.data.letterbox import fit
 from yolov9k.data.records import Record
 
 

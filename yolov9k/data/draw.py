@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from yolov9k.common.arrays import FILL, Image
+
 Color = tuple[int, int, int]
 
 _GOLDEN_RATIO = 0.6180339887498949
@@ -48,7 +49,7 @@ def draw_boxes(
 ) -> Image:
     """Draw onto `image` (uint8 [H, W, 3] BGR, changed in place and returned).
 
-    boxes [n, 4] x1 y1 x2 y2 px; classes [n]; scores [n] or None for truth. The first box is drawn last, on top:
+    boxes [n, 4] x1 y1 x2 y2 px; classes [n]; scores [n] or None for ground truth. The first box is drawn last, on top:
     detections come best first. line_width None: about 1/300 of the image's mean side.
     """
     width = line_width or max(1, round(sum(image.shape[:2]) / 2 * 0.0033))
@@ -80,7 +81,7 @@ def mosaic(tiles: Sequence[Image], columns: int, limit: int = 1920) -> Image:
     """Tiles (uint8 [h, w, 3], any sizes) in a grid on gray, scaled down so that no side exceeds `limit` pixels."""
     rows = -(-len(tiles) // columns)
     high, wide = max(t.shape[0] for t in tiles), max(t.shape[1] for t in tiles)
-    canvas: Image = np.full((rows * high, columns * wide, 3), 114, np.uint8)
+    canvas: Image = np.full((rows * high, columns * wide, 3), FILL, np.uint8)
     for number, tile in enumerate(tiles):
         top, left = number // columns * high, number % columns * wide
         canvas[top : top + tile.shape[0], left : left + tile.shape[1]] = tile

@@ -8,12 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from yolov9k.common.arrays import FILL, Image
 from yolov9k.common.errors import UserError
-from yolov9k.data.draw import Image, draw_boxes, mosaic
+from yolov9k.data.draw import draw_boxes, mosaic
+from yolov9k.data.images import read_image
 from yolov9k.data.records import Record, Split
 
 _CELL = 480  # pixels: four to a row still show boxes of a few pixels
-_GRAY = 114
 
 
 def plot_grid(split: Split, path_png: str | Path, count: int = 16, seed: int = 0) -> Path:
@@ -25,7 +26,7 @@ def plot_grid(split: Split, path_png: str | Path, count: int = 16, seed: int = 0
     path = Path(path_png)
     total = min(count, len(split.records))
     if total < 1:
-        raise UserError(f"{split.source}: no image of {split.name} to draw; ask for a part and a count that give some")
+        raise UserError(f"{split.source}: no image of {split.name} to draw; ask for a split and a count that give some")
     chosen = np.sort(np.random.default_rng(seed).choice(len(split.records), total, replace=False))
     cells = [_draw_cell(split.records[index], split.names) for index in chosen]
     canvas = mosaic(cells, math.ceil(math.sqrt(total)))
@@ -44,10 +45,8 @@ def _write(path: Path, image: Image) -> None:
 
 def _draw_cell(record: Record, names: list[str]) -> Image:
     """One image with its boxes, uint8 [cell, cell, 3] BGR, gray where it does not reach."""
-    cell = np.full((_CELL, _CELL, 3), _GRAY, np.uint8)
-    image = cv2.imdecode(np.fromfile(record.path, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f"{record.path}: image cannot be decoded; replace or remove it")
+    cell = np.full((_CELL, _CELL, 3), FILL, np.uint8)
+    image = read_image(record.path, truncated=True)
     gain = _CELL / max(image.shape[:2])
     height, width = (max(1, min(_CELL, round(side * gain))) for side in image.shape[:2])
     small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

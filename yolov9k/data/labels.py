@@ -10,18 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from yolov9k import native
+from yolov9k.common.arrays import BoolArray, Float32Array, Int64Array
 from yolov9k.data.records import Record
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from yolov9k.ops.augment_boxes import clip_outlines
 
 Place = tuple[int, int, int, int]  # of an image on a canvas: width, height, left, top
 
-MIN_SHARE = 0.1  # of a box's area that must stay in the image; facts, training params
+MIN_SHARE = 0.1  # of a box's area that must stay in the image
 MIN_SHARE_OUTLINED = 0.01  # the hull of an outline is exact, a small rest of it is still a good box
 
 
@@ -34,11 +30,11 @@ class Labels:
     is outlined by its box's corners; `outlined` bool [n] tells the real polygons.
     """
 
-    classes: Ints
-    boxes: Floats
-    points: Floats
-    lengths: Ints
-    outlined: Bools
+    classes: Int64Array
+    boxes: Float32Array
+    points: Float32Array
+    lengths: Int64Array
+    outlined: BoolArray
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -50,7 +46,7 @@ class Labels:
         return cls(none, np.zeros((0, 4), np.float32), np.zeros((0, 2), np.float32), none, np.zeros(0, bool))
 
     @classmethod
-    def make(cls, classes: Ints, boxes: Floats, polygons: Sequence[Floats | None]) -> Labels:
+    def make(cls, classes: Int64Array, boxes: Float32Array, polygons: Sequence[Float32Array | None]) -> Labels:
         """From boxes [n, 4] and for each a polygon [k, 2] or None, in pixels."""
         if not len(classes):
             return cls.empty()
@@ -85,14 +81,14 @@ class Labels:
                 points[:, axis] = extent - points[:, axis]
         return replace(self, boxes=boxes, points=points)
 
-    def chosen(self, keep: Bools) -> Labels:
+    def chosen(self, keep: BoolArray) -> Labels:
         """The objects where `keep` bool [n] is true."""
         if keep.all():
             return self
         points = self.points[np.repeat(keep, self.lengths)]
         return Labels(self.classes[keep], self.boxes[keep], points, self.lengths[keep], self.outlined[keep])
 
-    def outline(self, index: int) -> Floats:
+    def outline(self, index: int) -> Float32Array:
         """The outline of one object, [k, 2]."""
         end = int(self.lengths[: index + 1].sum())
         return self.points[end - int(self.lengths[index]) : end]
@@ -104,7 +100,7 @@ class Labels:
         return replace(self, boxes=boxes, points=points, lengths=lengths).chosen(inside)
 
     @property
-    def least(self) -> Floats:
+    def least(self) -> Float32Array:
         """Share of its area, float32 [n], that each object must keep at the edge of an image."""
         return np.where(self.outlined, MIN_SHARE_OUTLINED, MIN_SHARE).astype(np.float32)
 
@@ -125,61 +121,7 @@ def concatenate(parts: Sequence[Labels]) -> Labels:
     )
 
 
-def hulls(points: Floats, lengths: Ints) -> Floats:
-    """Bounding boxes [n, 4] of outlines; zeros for an outline without points."""
-    boxes = np.zeros((len(lengths), 4), np.float32)
-    filled = lengths > 0
-    if filled.any():
-        starts = (np.cumsum(lengths) - lengths)[filled]
-        boxes[filled, :2] = np.minimum.reduceat(points, starts)
-        boxes[filled, 2:] = np.maximum.reduceat(points, starts)
-    return boxes
-
-
-def clip_outlines(points: Floats, lengths: Ints, width: float, height: float) -> tuple[Floats, Ints, Floats]:
-    """`clip` and the `hulls` of what is left, compiled where csrc/ is built: the same bits."""
-    if native.available():
-        return native.clip_outlines(points, lengths, width, height)
-    points, lengths = clip(points, lengths, width, height)
-    return points, lengths, hulls(points, lengths)
-
-
-def clip(points: Floats, lengths: Ints, width: float, height: float) -> tuple[Floats, Ints]:
-    """Outlines cut to the rectangle 0..width x 0..height: Sutherland-Hodgman, one edge for all outlines at a time."""
-    for axis, extent in ((0, width), (1, height)):
-        points, lengths = _clip_side(points, lengths, points[:, axis])
-        points, lengths = _clip_side(points, lengths, extent - points[:, axis])
-    # an intersection may lie a rounding error outside
-    return np.clip(points, 0, np.array([width, height], np.float32)), lengths
-
-
-def _clip_side(points: Floats, lengths: Ints, distance: Floats) -> tuple[Floats, Ints]:
-    """Keep the side where `distance` [p] is not negative."""
-    inside = distance >= 0
-    if inside.all():
-        return points, lengths
-    following = _following(lengths)
-    crossing = inside != inside[following]
-    last, first = np.flatnonzero(crossing), following[crossing]
-    share = distance[last] / (distance[last] - distance[first])
-    ends = np.concatenate([[0], np.cumsum(inside.astype(np.int64) + crossing)])
-    clipped = np.empty((int(ends[-1]), 2), np.float32)
-    clipped[ends[:-1][inside]] = points[inside]  # each point, then where its edge crosses
-    clipped[ends[1:][last] - 1] = points[last] + share[:, None] * (points[first] - points[last])
-    bounds = np.cumsum(lengths)
-    return clipped, ends[bounds] - ends[bounds - lengths]
-
-
-def _following(lengths: Ints) -> Ints:
-    """For each point the index of the next one of its outline; the last one is followed by the first."""
-    following = np.arange(1, int(lengths.sum()) + 1)
-    filled = lengths[lengths > 0]
-    ends = np.cumsum(filled)
-    following[ends - 1] = ends - filled
-    return following
-
-
-def _without_crowds(record: Record) -> tuple[Ints, Floats, list[Floats | None]]:
+def _without_crowds(record: Record) -> tuple[Int64Array, Float32Array, list[Float32Array | None]]:
     """Classes, boxes and polygons."""
     if not record.crowd.any():
         return record.classes, record.boxes, record.polygons

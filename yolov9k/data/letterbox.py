@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolov9k.common.arrays import FILL, Image
 from yolov9k.common.errors import UserError, warn
 
-Image = NDArray[np.uint8]
 LARGEST = 16384  # pixels of a side: an image of 800 MB
-FILL = 114  # gray of the padding; facts, training recipe
 
 
 def letterbox(
@@ -89,7 +88,7 @@ def rectangle_shapes(aspects: NDArray[np.float64], batch: int, img_size: int, st
     """Input shapes (height, width) of consecutive batches, each the least that holds its images.
 
     aspects: height / width of the images, float [n], sorted. The long side is img_size; both sides are rounded up
-    to the stride with half a stride of room (facts, validation).
+    to the stride with half a stride of room.
     """
     shapes = []
     for start in range(0, len(aspects), batch):

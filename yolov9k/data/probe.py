@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import struct
 from collections.abc import Iterable, Sequence
@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
+
+from yolov9k.common.errors import UserError
+from yolov9k.common.files import cache_folder, write_json
+from yolov9k.common.text import read_json
 
 SUFFIXES = frozenset({".bmp", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 WORKERS = min(32, 4 * (os.cpu_count() or 1))  # reading headers waits for the disk more than for the processor
@@ -95,7 +99,7 @@ def exif_orientation(data: bytes) -> int:
         exif.load(data)
         return int(exif.get(_ORIENTATION, 1))
     except (OSError, SyntaxError, TypeError, ValueError, struct.error):
-        return 1  # broken EXIF does not make a broken image
+        return 1  # damaged EXIF does not make a damaged image
 
 
 def _truncation(path: Path, image: Image.Image) -> str | None:
@@ -124,13 +128,13 @@ def _has_late_marker(path: Path, marker: bytes, *, after: bytes) -> bool:
 
 
 def _cache_file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov9k" / "images.json"
+    return cache_folder() / "images.json"
 
 
 def _cache_key(path: Path) -> str:
     try:
         stat = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # a ValueError: the name holds a zero byte
         return ""
     return f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}"
 
@@ -138,22 +142,16 @@ def _cache_key(path: Path) -> str:
 def _read_cache() -> dict[str, ImageInfo]:
     """What earlier runs found; a cache that is missing, unreadable or corrupt counts as empty."""
     try:
-        stored = json.loads(_cache_file().read_bytes())
+        stored = read_json(_cache_file())
         return {key: ImageInfo(int(height), int(width)) for key, (height, width) in stored.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (UserError, RuntimeError, ValueError, AttributeError, TypeError):
         return {}
 
 
 def _write_cache(entries: dict[str, ImageInfo]) -> None:
     """Keep `entries` for the next run; a folder that cannot be written only costs that run some time."""
-    path = _cache_file()
-    scratch = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps({key: info[:2] for key, info in entries.items()}))
-        os.replace(scratch, path)  # in one step, so that a run beside this one never reads half a file
-    except (OSError, RuntimeError):
-        return
+    with contextlib.suppress(OSError, RuntimeError, UserError):
+        write_json(_cache_file(), {key: info[:2] for key, info in entries.items()})
 
 
 def siblings(folders: Iterable[Path]) -> set[str]:

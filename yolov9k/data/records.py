@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from yolov9k.common.arrays import BoolArray, Float32Array, Int64Array
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,15 @@ class Record:
     image_id: int
     height: int
     width: int
-    classes: NDArray[np.int64]
-    boxes: Floats
-    polygons: list[Floats | None]
-    crowd: NDArray[np.bool_]
-    areas: Floats
+    classes: Int64Array
+    boxes: Float32Array
+    polygons: list[Float32Array | None]
+    crowd: BoolArray
+    areas: Float32Array
     result_id: int | str | None = None
 
     @property
-    def pixel_boxes(self) -> Floats:
+    def pixel_boxes(self) -> Float32Array:
         """Boxes in pixels of the original image, float32 [n, 4], x1 y1 x2 y2."""
         return self.boxes * np.array([self.width, self.height, self.width, self.height], np.float32)
 

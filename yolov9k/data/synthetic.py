@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from yolov9k.common.arrays import BoolArray, Float32Array, Image, Int64Array
 from yolov9k.common.errors import UserError
 
 NAMES = ("circle", "square", "triangle", "star")
@@ -25,16 +25,13 @@ _REVISION = 1  # of the drawing below: raise it when the images change
 _SUPERSAMPLE = 4  # masks are drawn this much larger and averaged down: smooth edges
 _VISIBLE = 0.8  # a shape that would leave less than this part of an earlier one in sight is placed elsewhere
 
-Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-
 
 class Scene(NamedTuple):
     """An image uint8 [size, size, 3] BGR, classes [n], boxes [n, 4]: x1 y1 x2 y2, pixel edges of what is visible."""
 
-    image: NDArray[np.uint8]
-    classes: NDArray[np.int64]
-    boxes: NDArray[np.int64]
+    image: Image
+    classes: Int64Array
+    boxes: Int64Array
 
 
 def generate(folder: str | Path, *, train: int = 480, val: int = 96, size: int = 128, seed: int = 0) -> Path:
@@ -77,7 +74,7 @@ def draw_scene(seed: tuple[int, int, int], size: int) -> Scene:
     """Draw the scene (seed, split, index): 1 to 4 shapes, each 25 to 55 % of the side, `size` pixels square."""
     rng = np.random.default_rng(seed)
     image = _background(rng, size)
-    masks: list[Mask] = []  # what is still visible of each shape
+    masks: list[BoolArray] = []  # what is still visible of each shape
     areas: list[int] = []  # and how many pixels it had
     classes: list[int] = []
     for _ in range(int(rng.integers(1, 5))):
@@ -124,12 +121,12 @@ def _write_split(root: Path, split: str, seeds: list[tuple[int, int, int]], size
         (labels / f"{index:05d}.txt").write_text(text, encoding="utf-8")
 
 
-def _tight_box(mask: Mask) -> tuple[int, int, int, int]:
+def _tight_box(mask: BoolArray) -> tuple[int, int, int, int]:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _place(rng: np.random.Generator, label: int, size: int, masks: list[Mask], areas: list[int]) -> Floats | None:
+def _place(rng: np.random.Generator, label: int, size: int, masks: list[BoolArray], areas: list[int]) -> Float32Array | None:
     """Coverage [size, size] of a new shape wholly inside the image, or None when no place hides little enough."""
     for _ in range(20):
         radius = size * rng.uniform(0.25, 0.55) / 2
@@ -141,7 +138,7 @@ def _place(rng: np.random.Generator, label: int, size: int, masks: list[Mask], a
     return None
 
 
-def _outline(label: int, radius: float, angle: float) -> Floats:
+def _outline(label: int, radius: float, angle: float) -> Float32Array:
     """Corners [k, 2] of a shape about the origin that just fits into the circle of `radius`."""
     corners = {"circle": 64, "square": 4, "triangle": 3, "star": 10}[NAMES[label]]
     turn = angle + np.arange(corners) * 2 * np.pi / corners
@@ -151,7 +148,7 @@ def _outline(label: int, radius: float, angle: float) -> Floats:
     return np.stack((reach * np.cos(turn), reach * np.sin(turn)), 1).astype(np.float32)
 
 
-def _coverage(outline: Floats, size: int) -> Floats:
+def _coverage(outline: Float32Array, size: int) -> Float32Array:
     """How much of each pixel the outline covers, 0..1, [size, size]."""
     large = np.zeros((size * _SUPERSAMPLE, size * _SUPERSAMPLE), np.float32)
     shift = 4  # fractional bits of fillPoly's coordinates; pixel centers sit at whole numbers there, hence the half
@@ -160,7 +157,7 @@ def _coverage(outline: Floats, size: int) -> Floats:
     return np.asarray(cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _background(rng: np.random.Generator, size: int) -> Floats:
+def _background(rng: np.random.Generator, size: int) -> Float32Array:
     """A slope between two muted colors under soft, coarse blotches, float32 [size, size, 3]."""
     angle = rng.uniform(0, 2 * np.pi)
     x, y = _grid(size)
@@ -171,7 +168,7 @@ def _background(rng: np.random.Generator, size: int) -> Floats:
     return np.asarray(image + cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
-def _texture(rng: np.random.Generator, image: Floats, alpha: Floats) -> Floats:
+def _texture(rng: np.random.Generator, image: Float32Array, alpha: Float32Array) -> Float32Array:
     """Two tones of one hue in a pattern, apart from the background they cover, float32 [size, size, 3]."""
     inside = alpha > 0.5
     behind = image[inside].mean(0)
@@ -187,38 +184,38 @@ def _texture(rng: np.random.Generator, image: Floats, alpha: Floats) -> Floats:
     return np.asarray(second + pattern[..., None] * (color - second), np.float32)
 
 
-def _grid(size: int) -> tuple[Floats, Floats]:
+def _grid(size: int) -> tuple[Float32Array, Float32Array]:
     """x and y of every pixel from the middle of the image, each [size, size]."""
     line = np.arange(size, dtype=np.float32) - (size - 1) / 2
     x, y = np.meshgrid(line, line)
     return x, y
 
 
-def _color(rng: np.random.Generator) -> Floats:
+def _color(rng: np.random.Generator) -> Float32Array:
     """A saturated color, float32 [3] BGR."""
     hsv = np.array([[[rng.uniform(0, 360), rng.uniform(0.55, 1), rng.uniform(0.35, 1)]]], np.float32)
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0] * 255, np.float32)
 
 
-def _soft(wave: Floats) -> Floats:
+def _soft(wave: Float32Array) -> Float32Array:
     """A wave about zero made a 0..1 pattern with edges a fraction of a period wide."""
     return np.asarray(np.clip(wave * 3 + 0.5, 0, 1), np.float32)
 
 
-def _plain(u: Floats, v: Floats) -> Floats:
+def _plain(u: Float32Array, v: Float32Array) -> Float32Array:
     return np.ones_like(u)
 
 
-def _stripes(u: Floats, v: Floats) -> Floats:
+def _stripes(u: Float32Array, v: Float32Array) -> Float32Array:
     return _soft(np.sin(2 * np.pi * u))
 
 
-def _checks(u: Floats, v: Floats) -> Floats:
+def _checks(u: Float32Array, v: Float32Array) -> Float32Array:
     return _soft(np.sin(np.pi * u) * np.sin(np.pi * v))
 
 
-def _dots(u: Floats, v: Floats) -> Floats:
+def _dots(u: Float32Array, v: Float32Array) -> Float32Array:
     return _soft(np.cos(2 * np.pi * u) + np.cos(2 * np.pi * v) - 0.7)
 
 
-_PATTERNS: tuple[Callable[[Floats, Floats], Floats], ...] = (_plain, _stripes, _checks, _dots)
+_PATTERNS: tuple[Callable[[Float32Array, Float32Array], Float32Array], ...] = (_plain, _stripes, _checks, _dots)

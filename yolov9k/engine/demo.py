@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from yolov9k.common.errors import check_range
+from yolov9k.config.command_options import DemoOptions
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split
 from yolov9k.data.draw import draw_boxes, mosaic
+from yolov9k.data.images import read_image
 from yolov9k.data.records import Split
 from yolov9k.data.synthetic import generate
 from yolov9k.engine.predict.predictor import Predictor
-from yolov9k.engine.predict.sources import read_image
 from yolov9k.engine.train.trainer import Trainer
 
 SIZE = 128  # pixels: small enough for minutes on two cores
@@ -26,14 +26,13 @@ NEXT = """what to type next, for your own data:
   yolov9k predict --weights {weights} --source path/to/images"""
 
 
-def run_demo(folder: str | Path, project: str | Path, epochs: int, console: Console, scenes: int) -> float:
-    """Generate, train, evaluate, draw; returns AP50 on scenes that were not trained on: a fifth of `scenes` more."""
-    check_range("epochs", epochs, 1)
-    check_range("scenes", scenes, 1)
-    data = generate(folder, train=scenes, val=max(scenes // 5, 1), size=SIZE)
+def run_demo(demo: DemoOptions, console: Console) -> float:
+    """Generate, train, evaluate, draw; returns AP50 on scenes that were not trained on: a fifth of `demo.scenes` more."""
+    demo.check()
+    data = generate(demo.folder, train=demo.scenes, val=max(demo.scenes // 5, 1), size=SIZE)
     console.print(f"generated scenes: {data.parent}")
     options = TrainOptions(
-        data=str(data), cfg="yolov9-t", img=SIZE, batch=16, epochs=epochs, hyp="demo", workers=1, project=str(project),
+        data=str(data), cfg="yolov9-t", img=SIZE, batch=16, epochs=demo.epochs, hyp="demo", workers=1, project=demo.project,
         name="demo", close_mosaic=0, cache="ram",
     )  # fmt: skip
     trainer = Trainer(options, console)

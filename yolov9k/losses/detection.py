@@ -1,15 +1,15 @@
-"""The training loss of one, two or three branches (the published code has a trainer for each; facts: loss)."""
+"""The training loss of one, two or three branches (arXiv 2402.13616, section 4.1: the auxiliary branches; table 1: gains)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from yolov9k.ops import detection_loss, detection_loss_and_gradient
+from yolov9k.ops import AssignOptions, LossOptions, detection_loss, detection_loss_and_gradient
 from yolov9k.ops.library import label
+from yolov9k.ops.task_aligned_assign import one_of
 
 Targets = Tensor | tuple[Tensor, Tensor]
 
@@ -31,7 +31,8 @@ class DetectionLoss:
     """Total and parts of the loss over all branches.
 
     Each part is main + auxiliary * (sum over the other branches), times its gain; total = (box + class + dfl) * batch.
-    Every branch is assigned on its own predictions.
+    Every branch is assigned on its own predictions. options: reg_max, topk, alpha, beta, label_smoothing and pos_weight in
+    one object, in place of them. Raises ValueError naming the argument.
     """
 
     def __init__(
@@ -50,11 +51,12 @@ class DetectionLoss:
         label_smoothing: float = 0.0,
         pos_weight: float = 1.0,
         backend: str = "auto",
+        options: LossOptions | None = None,
     ) -> None:
-        self.num_classes, self.strides, self.reg_max = num_classes, tuple(strides), reg_max
+        given = LossOptions(reg_max, AssignOptions(topk, alpha, beta), label_smoothing, pos_weight)
+        self.options = one_of(options, given, "DetectionLoss")
+        self.num_classes, self.strides, self.backend = num_classes, tuple(strides), backend
         self.gains, self.auxiliary = (box, cls, dfl), auxiliary
-        self.topk, self.alpha, self.beta = topk, alpha, beta
-        self.label_smoothing, self.pos_weight, self.backend = label_smoothing, pos_weight, backend
 
     def __call__(self, branches: Sequence[Sequence[Tensor]], targets: Targets) -> tuple[Tensor, Tensor]:
         """Loss of raw maps.
@@ -65,7 +67,7 @@ class DetectionLoss:
         """
         operands, weights = self._prepared(branches, targets)
         parts = torch.stack([
-            weight * detection_loss(branch, *operands, self.strides, **self._options())
+            weight * detection_loss(branch, *operands, self.strides, backend=self.backend, options=self.options)
             for weight, branch in zip(weights, branches, strict=True)
         ]).sum(0)  # fmt: skip
         parts = parts * self._gains(branches[-1][0])
@@ -86,7 +88,7 @@ class DetectionLoss:
         with label("step/loss"):
             for weight, branch in zip(weights, branches, strict=True):
                 found, gradients = detection_loss_and_gradient(
-                    branch, *operands, self.strides, factors * weight, **self._options()
+                    branch, *operands, self.strides, factors * weight, backend=self.backend, options=self.options
                 )
                 parts += weight * found
                 maps, grads = [*maps, *branch], [*grads, *gradients]
@@ -99,17 +101,13 @@ class DetectionLoss:
         dtype = torch.float64 if level.dtype == torch.float64 else torch.float32
         return torch.stack([torch.full((), gain, dtype=dtype, device=level.device) for gain in self.gains])
 
-    def _options(self) -> dict[str, Any]:
-        names = ("reg_max", "topk", "alpha", "beta", "label_smoothing", "pos_weight", "backend")
-        return {name: getattr(self, name) for name in names}
-
     def _prepared(
         self, branches: Sequence[Sequence[Tensor]], targets: Targets
     ) -> tuple[tuple[Tensor, Tensor, Tensor], list[float]]:
         """Labels, boxes in pixels and counts; the weight of each branch."""
         if not 1 <= len(branches) <= 3:
             raise ValueError(f"DetectionLoss: branches must be one, two or three lists of maps, got {len(branches)}")
-        channels = 4 * self.reg_max + self.num_classes
+        channels = 4 * self.options.reg_max + self.num_classes
         for branch in branches:
             if branch[0].shape[1] != channels:
                 raise ValueError(f"DetectionLoss: maps must have {channels} channels, got {branch[0].shape[1]}")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from yolov9k.common.errors import UserError
 from yolov9k.common.files import write_atomically
-from yolov9k.models.spec import Layer, ModelSpec
+from yolov9k.models.spec import LayerSpec, ModelSpec
 from yolov9k.models.yolov9 import YOLOv9
 
 FORMAT = "yolov9k-1"
@@ -64,7 +64,7 @@ def rebuild(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
     """The model that `describe` described, with fresh weights. Raises UserError naming the file where it can't be one."""
     try:
         table = content["spec"]
-        layers = tuple(Layer(tuple(s), module, tuple(args), repeats) for s, module, args, repeats in table["layers"])
+        layers = tuple(LayerSpec(tuple(s), module, tuple(args), repeats) for s, module, args, repeats in table["layers"])
         spec = ModelSpec(table["name"], layers, table["activation"])
         model = YOLOv9(spec, content["num_classes"], content["names"], content["class_widths"])
     except (UserError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -132,6 +132,8 @@ def load(path: str | Path) -> YOLOv9:
 def _class_widths(state: Mapping[str, Tensor], model: YOLOv9) -> list[int]:
     """Widths of a state dict's class branches; the model's own where it has none that can be."""
     own, prefix, widths = model.state_dict(), f"model.{len(model.spec.layers) - 1}.cv", []
+    if not hasattr(model.head, "towers"):  # a head of another task, whose widths are fixed
+        return []
     for branch in range(model.head.num_branches):
         key = f"{prefix}{2 * branch + 3}.0.0.conv.weight"
         width = state[key].shape[0] if key in state and state[key].dim() == 4 else own[key].shape[0]

@@ -10,19 +10,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from torch import nn
 
 from yolov9k.common.errors import UserError
+from yolov9k.common.text import read_yaml
 from yolov9k.models.blocks import ACTIVATIONS
-from yolov9k.models.heads.detect import HEADS
+from yolov9k.models.registry import find, find_head, heads, is_head
 from yolov9k.models.tables import DUAL, GELAN_E, NAMES
 
 IMAGE = -1  # the network's input, as a source
 _KEYS = ("nc", "depth_multiple", "width_multiple", "activation", "anchors", "backbone", "head")  # anchors: without effect
 
 
-class Layer(NamedTuple):
+class LayerSpec(NamedTuple):
     """One layer: the absolute numbers of what it reads (IMAGE for the input), its module's name and arguments."""
 
     sources: tuple[int, ...]
@@ -45,7 +45,7 @@ class ModelSpec:
     """Layers in order, the detection head last."""
 
     name: str
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerSpec, ...]
     activation: str = "SiLU"
     num_classes: int = field(default=80, compare=False)  # what the file says; a model may be built with another number
     origin: str = field(default="", compare=False)  # the file it was read from
@@ -58,7 +58,7 @@ class ModelSpec:
     @property
     def branches(self) -> int:
         """Number of the head's branches."""
-        return HEADS[self.layers[-1].module][0]
+        return find_head(self.layers[-1].module).branches
 
     def main_sources(self) -> tuple[int, ...]:
         """Layers that the main branch reads."""
@@ -91,7 +91,7 @@ class ModelSpec:
         """
         main = self.needed(self.main_sources())
         layers = sorted(main if main_only else self.needed(self.layers[-1].sources))
-        ups = [n for n in sorted(main) if self.layers[n].module == "nn.Upsample"]
+        ups = [n for n in sorted(main) if _pace(self.layers[n]) < 1]
         strides, first_up = self.strides(), ups[0] if ups else len(self.layers)
 
         def name(number: int) -> str:
@@ -116,36 +116,38 @@ class ModelSpec:
             return self, {i: i for i in range(len(self.layers))}
         head = len(self.layers) - 1
         kept = sorted(self.needed(self.main_sources()))
-        if self.layers[kept[0]].module == "Silence" and sum(kept[0] in self.layers[i].sources for i in kept) == 1:
+        if find(self.layers[kept[0]].module).passes and sum(kept[0] in self.layers[i].sources for i in kept) == 1:
             kept = kept[1:]
         number = {old: new for new, old in enumerate([*kept, head])}
-        main = self.layers[head]._replace(sources=self.main_sources(), module=self._single_head())
+        main = self.layers[head]._replace(sources=self.main_sources(), module=find_head(self.layers[head].module).lean)
         layers = tuple(
             layer._replace(sources=tuple(number.get(s, IMAGE) for s in layer.sources))
             for layer in (*(self.layers[i] for i in kept), main)
         )
         return replace(self, layers=layers, name=self.name.replace("yolov9", "gelan")), number
 
-    def _single_head(self) -> str:
-        groups = HEADS[self.layers[-1].module][1]
-        return next(name for name, kind in HEADS.items() if kind == (1, groups))
+
+def _pace(layer: LayerSpec) -> float:
+    """By how much a layer's output is coarser than what it reads last; 1 for a module that is not known."""
+    try:
+        return find(layer.module).pace(layer.args) ** layer.repeats
+    except ValueError:
+        return 1.0
 
 
-def _pace(layer: Layer) -> float:
-    """By how much a layer's output is coarser than what it reads last."""
-    if layer.module in ("AConv", "ADown"):
-        return 2.0**layer.repeats
-    if layer.module in ("Conv", "RepConvN") and len(layer.args) > 2 and isinstance(layer.args[2], int):
-        return float(layer.args[2]) ** layer.repeats
-    scale = layer.args[1] if layer.module == "nn.Upsample" and len(layer.args) > 1 else 1
-    return 1 / scale if isinstance(scale, (int, float)) and scale > 0 else 1
+def _is_scaled(module: str) -> bool:
+    """Whether width_multiple scales the first argument of a module; the builder refuses one that is not known."""
+    try:
+        return find(module).scales
+    except ValueError:
+        return True
 
 
-def _absolute(rows: list[Any]) -> tuple[Layer, ...]:
+def _absolute(rows: list[Any]) -> tuple[LayerSpec, ...]:
     layers = []
     for i, (sources, module, *args) in enumerate(rows):
         listed = sources if isinstance(sources, list) else [sources]
-        layers.append(Layer(tuple(i + s if s < 0 else s for s in listed), module, tuple(args)))
+        layers.append(LayerSpec(tuple(i + s if s < 0 else s for s in listed), module, tuple(args)))
     return tuple(layers)
 
 
@@ -171,22 +173,17 @@ def _from_yaml(path: Path) -> ModelSpec:
         raise UserError(f"{path}: nc is {classes!r}, expected a number of classes")
     rows = [*table["backbone"], *table["head"]]
     layers = tuple(_yaml_layer(path, i, row, depth, width) for i, row in enumerate(rows))
-    if not layers or layers[-1].module not in HEADS:
+    if not layers or not is_head(layers[-1].module):
         last = f"the last layer is {layers[-1].module}" if layers else "there are no layers"
-        raise UserError(f"{path}: {last}, expected one of {', '.join(HEADS)}")
+        raise UserError(f"{path}: {last}, expected one of {', '.join(heads())}")
     for i, layer in enumerate(layers):
-        if layer.module in HEADS and (i < len(layers) - 1 or layer.args not in (("nc",), (classes,))):
+        if is_head(layer.module) and (i < len(layers) - 1 or layer.args not in (("nc",), (classes,))):
             raise UserError(f"{path}: layer {i} {layer.module} {list(layer.args)}, expected it last and with [nc] alone")
     return ModelSpec(path.stem, layers, _activation(table.get("activation"), path), classes, str(path))
 
 
 def _read_table(path: Path) -> dict[str, Any]:
-    try:
-        table = yaml.safe_load(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    table = read_yaml(path)
     if not isinstance(table, dict) or not all(isinstance(table.get(k), list) for k in ("backbone", "head")):
         raise UserError(f"{path}: a model file needs the lists 'backbone' and 'head'")
     for key in table:
@@ -203,7 +200,7 @@ def _multiple(path: Path, key: str, value: Any) -> float:
     return float(value)
 
 
-def _yaml_layer(path: Path, i: int, row: Any, depth: float, width: float) -> Layer:
+def _yaml_layer(path: Path, i: int, row: Any, depth: float, width: float) -> LayerSpec:
     if not isinstance(row, list) or len(row) != 4 or not isinstance(row[2], str) or not isinstance(row[3], list):
         raise UserError(f"{path}: layer {i} is {row!r}, expected [from, number, module, args]")
     sources, repeats, module, args = row
@@ -213,10 +210,10 @@ def _yaml_layer(path: Path, i: int, row: Any, depth: float, width: float) -> Lay
     if type(repeats) is not int or repeats < 1:
         raise UserError(f"{path}: layer {i} {module} has the number {repeats!r}, expected 1 or more")
     values = [_literal(arg) for arg in args]
-    if width != 1 and values and type(values[0]) is int and module not in ("Concat", "nn.Upsample", *HEADS):
+    if width != 1 and values and type(values[0]) is int and _is_scaled(module):
         values[0] = values[0] * width  # the output's width alone is scaled; the builder rounds it
     absolute = tuple(i + s if s < 0 else s for s in listed)
-    return Layer(absolute, module, tuple(values), max(round(repeats * depth), 1) if repeats > 1 else repeats)
+    return LayerSpec(absolute, module, tuple(values), max(round(repeats * depth), 1) if repeats > 1 else repeats)
 
 
 def _literal(value: Any) -> Any:

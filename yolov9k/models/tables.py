@@ -1,4 +1,4 @@
-"""Layer tables of the ten published variants.
+"""LayerSpec tables of the ten published variants.
 
 A row is [sources, module, *arguments]: a source is a layer's number or -1, the layer before; layer 0's -1 is the image.
 The single-branch gelan-t/s/m/c are what remains of yolov9-t/s/m/c when the auxiliary branch goes, so they are derived.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,21 +13,13 @@ from torch import Tensor, nn
 
 from yolov9k.common.device import is_cuda, model_device
 from yolov9k.common.errors import UserError
-from yolov9k.models import blocks
+from yolov9k.models.block import Block
 from yolov9k.models.blocks import Conv, RepConvN
-from yolov9k.models.heads.detect import HEADS, Detect
-from yolov9k.models.planned import Block
+from yolov9k.models.build import build_layers, one_line
+from yolov9k.models.heads.detect import Detect
 from yolov9k.models.recompute import recomputed
-from yolov9k.models.spec import IMAGE, Layer, ModelSpec, Stage, load_spec, make_activation
+from yolov9k.models.spec import IMAGE, ModelSpec, Stage, load_spec
 from yolov9k.ops.library import label
-
-_BLOCKS: dict[str, type[nn.Module]] = {
-    name: getattr(blocks, name)
-    for name in (
-        "Conv", "RepConvN", "RepNCSP", "RepNCSPELAN4", "ELAN1", "AConv", "ADown", "SPPELAN",
-        "CBLinear", "CBFuse", "Concat", "Silence",
-    )
-}  # fmt: skip
 
 
 class YOLOv9(nn.Module):
@@ -53,7 +43,7 @@ class YOLOv9(nn.Module):
         self.spec, self.num_classes = spec, num_classes
         self.names = list(names) if names else [str(i) for i in range(num_classes)]
         self.class_widths = list(class_widths) if class_widths else None
-        self.model = nn.ModuleList(_build(spec, num_classes, self.class_widths))
+        self.model = nn.ModuleList(build_layers(spec, num_classes, self.class_widths))
         self.head: Detect = self.model[-1]  # type: ignore[assignment]
         self.stride = max(self.head.strides)
         self._stages = {main_only: spec.stages(main_only) for main_only in (False, True)}
@@ -127,8 +117,8 @@ class YOLOv9(nn.Module):
     def use(self, backend: str) -> YOLOv9:
         """Choose what runs the blocks: "auto" (by device), "reference" (plain torch) or "triton". Returns the model."""
         for module in self.modules():
-            if isinstance(module, (Block, Detect)):
-                module.backend = backend
+            if hasattr(module, "backend"):
+                setattr(module, "backend", backend)  # noqa: B010 (modules declare it, torch does not know)
         return self
 
     def checkpoint_stages(self, on: bool = True) -> YOLOv9:
@@ -146,17 +136,16 @@ class YOLOv9(nn.Module):
 
     def to_lean(self) -> YOLOv9:
         """A new model of the main branch alone, with the same results in evaluation mode."""
+        if self.head.num_branches == 1:
+            return copy.deepcopy(self)
         spec, number = self.spec.lean()
         head = len(self.spec.layers) - 1
-        main = self.head.num_branches - 1
         widths = [self.class_widths[-1]] if self.class_widths else None
         lean = YOLOv9(spec, self.num_classes, self.names, widths)
         for old, new in number.items():
             if old != head:
                 lean.model[new] = copy.deepcopy(self.model[old])
-        for part in ("cv2", "cv3"):
-            source = copy.deepcopy(getattr(self.head, f"cv{int(part[-1]) + 2 * main}"))
-            setattr(lean.head, part, source)
+        lean.head.copy_main(self.head)
         reference = next(self.parameters())
         return lean.to(reference.device, reference.dtype).train(self.training)
 
@@ -193,83 +182,6 @@ def _last_uses(spec: ModelSpec, layers: set[int]) -> dict[int, list[int]]:
     return {n: [s for s, at in last.items() if at == n and s not in keep] for n in sorted(layers)}
 
 
-Width = int | list[int]  # of a layer's output; CBLinear has several
-
-
-def _build(spec: ModelSpec, num_classes: int, class_widths: Sequence[int] | None) -> list[nn.Module]:
-    """Modules of all layers; each one's input width follows from what it reads."""
-    modules: list[nn.Module] = []
-    widths: dict[int, Width] = {IMAGE: 3}
-    for number, layer in enumerate(spec.layers):
-        try:
-            sources = _check_sources(layer, [widths[s] for s in layer.sources])
-            module, widths[number] = _build_layer(layer, sources, num_classes, class_widths)
-        except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError) as error:
-            raise UserError(f"{spec.where}: layer {number} {layer.module} {list(layer.args)}: {_line(error)}") from None
-        modules.append(module)
-    if spec.activation != "SiLU":
-        for module in modules:
-            _set_activation(module, spec.activation)
-    return modules
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _check_sources(layer: Layer, widths: list[Width]) -> list[int]:
-    """Widths of what a layer reads. Raises ValueError where it reads more, fewer or others than its module can."""
-    name, index = layer.module, layer.args[0] if layer.args else None
-    several = name in ("Concat", "CBFuse", *HEADS)
-    if several != (len(widths) > 1):
-        raise ValueError(f"reads {len(widths)} layers, expected {'several' if several else 'one'}")
-    if name == "CBFuse":
-        *routes, last = widths
-        if not isinstance(index, (list, tuple)) or len(index) != len(routes) or not isinstance(last, int):
-            raise ValueError(f"reads {len(routes)} CBLinear layers and a last one, expected an index for each of the former")
-        chosen = [route[i] if isinstance(route, list) else route for i, route in zip(index, routes, strict=True)]
-        if any(not isinstance(route, list) for route in routes) or any(width != last for width in chosen):
-            raise ValueError(f"adds widths {chosen} to {last}, expected CBLinear layers' outputs of that width")
-        return [last]
-    if any(isinstance(width, list) for width in widths):
-        raise ValueError("reads a CBLinear layer, which CBFuse alone can")
-    return [width for width in widths if isinstance(width, int)]
-
-
-def _set_activation(module: nn.Module, text: str) -> None:
-    """Replace each block's default SiLU."""
-    for part in module.modules():
-        if isinstance(part, (Conv, RepConvN)) and isinstance(part.act, nn.SiLU):
-            part.act = make_activation(text)
-
-
-def _build_layer(
-    layer: Layer, sources: list[int], num_classes: int, class_widths: Sequence[int] | None
-) -> tuple[nn.Module, Width]:
-    """The layer's module and its output's width."""
-    name, args = layer.module, layer.args
-    if name in HEADS:
-        branches, groups = HEADS[name]
-        return Detect(num_classes, sources, branches, groups, class_widths=class_widths), 0
-    if name not in (*_BLOCKS, "nn.Upsample"):
-        raise ValueError(f"unknown module; known: {', '.join([*_BLOCKS, 'nn.Upsample', *HEADS])}")
-    if layer.repeats != 1 and name in ("nn.Upsample", "Silence", "Concat", "CBFuse", "CBLinear"):
-        raise ValueError(f"is asked for {layer.repeats} times, expected once")
-    if name == "nn.Upsample":
-        return nn.Upsample(*args), sources[0]
-    block = _BLOCKS[name]
-    if name in ("Silence", "Concat", "CBFuse"):
-        return block(*args), sum(sources)
-    inspect.signature(block).bind(sources[0], *args)
-    if name == "CBLinear":
-        return block(sources[0], *args), list(args[0])
-    width = math.ceil(args[0] / 8) * 8  # as published: yolov9-m's 180 is built as 184
-    if width < 1:
-        raise ValueError(f"width is {args[0]}, expected at least 1")
-    chain = [block(sources[0] if i == 0 else width, width, *args[1:]) for i in range(layer.repeats)]
-    return (chain[0] if len(chain) == 1 else nn.Sequential(*chain)), width
-
-
 def create_model(name_or_yaml: str | Path, num_classes: int | None = None, backend: str = "auto") -> YOLOv9:
     """A model with fresh weights: one of the ten variants' names or a YAML file of the published format.
 
@@ -291,20 +203,22 @@ def _try_out(spec: ModelSpec, num_classes: int) -> None:
         twin = YOLOv9(spec, num_classes).train()
         side = 4 * twin.stride
         image = torch.zeros(2, 3, side, side)
-    reached = [0]
+    reached, read = [0], list[Tensor]()
     for number, module in enumerate(twin.model):
         module.register_forward_pre_hook(lambda _module, _inputs, number=number: reached.append(number))
+    twin.head.register_forward_pre_hook(lambda _module, inputs: read.extend(inputs[0]))
     try:
         with torch.no_grad():
-            branches = twin.branches(image)
+            twin.branches(image)
     except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
         layer = spec.layers[reached[-1]]
         raise UserError(
             f"{spec.where}: layer {reached[-1]} {layer.module} {list(layer.args)} cannot take what layers "
-            f"{list(layer.sources)} give: {_line(error)}"
+            f"{list(layer.sources)} give: {one_line(error)}"
         ) from None
-    for maps in branches:
-        strides = [side // level.shape[-1] for level in maps]
+    levels = len(twin.head.strides)
+    for first in range(0, len(read), levels):
+        strides = [side // level.shape[-1] for level in read[first : first + levels]]
         if strides != list(twin.head.strides):
             last = len(spec.layers) - 1
             raise UserError(

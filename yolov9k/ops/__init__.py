@@ -9,14 +9,18 @@ from yolov9k.ops.conv_silu import conv_silu
 from yolov9k.ops.detection_loss import detection_loss, detection_loss_and_gradient
 from yolov9k.ops.dfl_candidates import Candidates, dfl_candidates
 from yolov9k.ops.dfl_decode import dfl_decode
+from yolov9k.ops.reference.detection_loss import LossOptions
+from yolov9k.ops.reference.task_aligned_assign import AssignOptions
 from yolov9k.ops.sgd_ema import sgd_ema
 from yolov9k.ops.task_aligned_assign import Assignment, task_aligned_assign
 
 __all__ = [
+    "AssignOptions",
     "Assignment",
     "Boxes",
     "Candidates",
     "Detections",
+    "LossOptions",
     "augment",
     "augment_boxes",
     "available",

@@ -1,4 +1,4 @@
-"""Exact non-maximum suppression of a batch (facts: validation)."""
+"""Exact non-maximum suppression of a batch."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
-from yolov9k.ops.plan.ir import ConvSpec, Layer, Planner, Slice
+from yolov9k.ops.plan.ir import ConvLayer, ConvSpec, Planner, Slice
 from yolov9k.ops.plan.planned import planned, register
 
 
@@ -39,7 +39,7 @@ def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: boo
     training = bn.training
     stride, padding = int(conv.stride[0]), int(conv.padding[0])
     if backend == "triton" and x.numel():
-        layer = Layer("conv", conv.out_channels, bn.eps, bn.momentum or 0.0)
+        layer = ConvLayer("conv", conv.out_channels, bn.eps, bn.momentum or 0.0)
         spec = ConvSpec(layer, int(conv.kernel_size[0]), stride, padding, conv.groups, activation)
         running: Any = [bn.running_mean, bn.running_var, bn.num_batches_tracked]
         return planned(x, [weight, bn.weight, bn.bias], running, _plan(conv.in_channels, spec), training)

@@ -1,4 +1,4 @@
-"""Box, class and distribution loss of one branch, assignment included (facts: loss)."""
+"""Box, class and distribution loss of one branch, assignment included (`ops/reference/detection_loss.py` names the papers)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolov9k.native import task_aligned_assign as run_native
 from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate, label
 from yolov9k.ops.reference import detection_loss as reference
+from yolov9k.ops.reference.detection_loss import LossOptions
 from yolov9k.ops.reference.dfl_decode import make_anchors
-from yolov9k.ops.reference.task_aligned_assign import task_aligned_assign as reference_assign
+from yolov9k.ops.reference.task_aligned_assign import AssignOptions
+from yolov9k.ops.task_aligned_assign import assign, one_of
 
 
 def detection_loss(
@@ -30,20 +31,23 @@ def detection_loss(
     label_smoothing: float = 0.0,
     pos_weight: float = 1.0,
     backend: str = "auto",
+    options: LossOptions | None = None,
 ) -> Tensor:
     """Loss parts of one branch before gains: [3] = box (1 - CIoU), class (BCE), dfl, float32 (float64 for float64 maps).
 
     maps: raw [B, 4*reg_max + nc, h, w] a level; gt_labels [B, G]; gt_boxes [B, G, 4] xyxy in pixels; counts [B]: rows of
     each image that are real. Each part is divided by max(sum of target scores, 1). Differentiable in `maps`.
-    Raises ValueError or TypeError naming the argument.
+    options: all from reg_max to pos_weight in one object, in place of them. Raises ValueError or TypeError naming the
+    argument.
     """
-    backend = _checked(maps, gt_labels, gt_boxes, counts, strides, reg_max, label_smoothing, backend)
-    options = (list(strides), reg_max, topk, alpha, beta, label_smoothing, pos_weight)
-    if backend == "triton":
-        operands = (list(maps), gt_labels, gt_boxes, counts)
-        return torch.ops.yolov9k.detection_loss_fused(*operands, *options)[0]  # type: ignore[no-any-return]
-    assigner = "reference" if backend == "reference asked for" else "auto"
-    return torch.ops.yolov9k.detection_loss(list(maps), gt_labels, gt_boxes, counts, *options, assigner)  # type: ignore[no-any-return]
+    given = LossOptions(reg_max, AssignOptions(topk, alpha, beta), label_smoothing, pos_weight)
+    options = one_of(options, given, "detection_loss")
+    found = _checked(maps, gt_labels, gt_boxes, counts, strides, options, backend)
+    arguments = (list(maps), gt_labels, gt_boxes, counts, list(strides), *_scalars(options))
+    if found == "triton":
+        return torch.ops.yolov9k.detection_loss_fused(*arguments)[0]  # type: ignore[no-any-return]
+    assigner = "reference" if backend == "reference" else "auto"
+    return torch.ops.yolov9k.detection_loss(*arguments, assigner)  # type: ignore[no-any-return]
 
 
 def detection_loss_and_gradient(
@@ -60,64 +64,100 @@ def detection_loss_and_gradient(
     label_smoothing: float = 0.0,
     pos_weight: float = 1.0,
     backend: str = "auto",
+    options: LossOptions | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Parts [3] and the gradients of factors . parts in one pass over the maps, each in its map's dtype.
 
     factors: float [3] on the maps' device, read there. Other arguments and errors as in `detection_loss`. No autograd.
     """
-    found = _checked(maps, gt_labels, gt_boxes, counts, strides, reg_max, label_smoothing, backend)
+    given = LossOptions(reg_max, AssignOptions(topk, alpha, beta), label_smoothing, pos_weight)
+    options = one_of(options, given, "detection_loss")
+    found = _checked(maps, gt_labels, gt_boxes, counts, strides, options, backend)
     expect_shape(factors, (3,), "detection_loss", "factors")
     expect_device(factors, maps[0], "detection_loss", "factors")
-    options = (list(strides), reg_max, topk, alpha, beta, label_smoothing, pos_weight)
+    targets = (gt_labels, gt_boxes, counts)
     if found == "triton":
-        operands = ([level.detach() for level in maps], gt_labels, gt_boxes, counts)
-        parts, *grads = torch.ops.yolov9k.detection_loss_one_pass(*operands, factors.float(), *options)
-        return parts, grads[0]
+        leaves = [level.detach() for level in maps]
+        arguments = (leaves, *targets, factors.float(), list(strides), *_scalars(options))
+        parts, grads = torch.ops.yolov9k.detection_loss_one_pass(*arguments)
+        return parts, grads
     with torch.enable_grad():
         leaves = [level.detach().requires_grad_() for level in maps]
-        parts = detection_loss(leaves, gt_labels, gt_boxes, counts, *options, backend)
+        parts = detection_loss(leaves, *targets, strides, backend=backend, options=options)
         return parts.detach(), list(torch.autograd.grad((parts * factors).sum(), leaves))
 
 
 def _checked(
-    maps: Sequence[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: Sequence[int], reg_max: int,
-    label_smoothing: float, backend: str,
+    maps: Sequence[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: Sequence[int],
+    options: LossOptions, backend: str,
 ) -> str:  # fmt: skip
     """The backend that runs; raises ValueError or TypeError naming the argument."""
-    op = "detection_loss"
+    op, channels = "detection_loss", 4 * options.reg_max
     expect(len(maps) > 0 and len(maps) == len(strides), op, "strides", f"{len(maps)} values", list(strides))
-    batch, channels = maps[0].shape[:2]
-    expect(channels > 4 * reg_max, op, "maps[0]", f"more than 4*reg_max={4 * reg_max} channels wide", channels)
+    batch, width = maps[0].shape[:2]
+    expect(width > channels, op, "maps[0]", f"more than 4*reg_max={channels} channels wide", width)
     for i, level in enumerate(maps):
         expect_float(level, op, f"maps[{i}]")
-        expect_shape(level, (batch, channels, None, None), op, f"maps[{i}]")
+        expect_shape(level, (batch, width, None, None), op, f"maps[{i}]")
     expect_shape(gt_boxes, (batch, None, 4), op, "gt_boxes")
     expect_shape(gt_labels, (batch, gt_boxes.shape[1]), op, "gt_labels")
     expect_shape(counts, (batch,), op, "counts")
     for name, tensor in (("gt_boxes", gt_boxes), ("gt_labels", gt_labels), ("counts", counts)):
         expect_device(tensor, maps[0], op, name)
-    expect(0 <= label_smoothing < 1, op, "label_smoothing", "in [0, 1)", label_smoothing)
     exact = any(level.dtype == torch.float64 for level in maps)
-    found = choose(op, backend, maps[0].device, exact)
-    return "reference asked for" if backend == "reference" else found
+    return choose(op, backend, maps[0].device, exact)
+
+
+# torch.library's schemas hold plain numbers: here an object becomes these, and below becomes an object again.
+_SCALARS = "int reg_max, int topk, float alpha, float beta, bool mask_conflicts, float label_smoothing, float pos_weight"
+
+
+def _scalars(options: LossOptions) -> tuple[int, int, float, float, bool, float, float]:
+    assign = options.assign
+    return (
+        options.reg_max, assign.topk, assign.alpha, assign.beta, assign.mask_conflicts, options.label_smoothing,
+        options.pos_weight,
+    )  # fmt: skip
+
+
+def _options(
+    reg_max: int, topk: int, alpha: float, beta: float, mask_conflicts: bool, label_smoothing: float, pos_weight: float
+) -> LossOptions:
+    return LossOptions(reg_max, AssignOptions(topk, alpha, beta, mask_conflicts), label_smoothing, pos_weight)
+
+
+def _assigner(backend: str, logits: bool = False) -> reference.Assign:
+    """The assigner of a backend, named in a profiler's trace."""
+
+    def run(
+        scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
+        options: AssignOptions,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        with label("step/assignment"):
+            return assign(scores, boxes, anchors, gt_labels, gt_boxes, gt_mask, options, backend, logits)
+
+    return run
+
+
+def _composite(
+    maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: list[int], *scalars: Any
+) -> Tensor:
+    """The reference, with the device's own assigner unless the reference's is asked for."""
+    *numbers, assigner = scalars
+    return reference.detection_loss(maps, gt_labels, gt_boxes, counts, strides, _options(*numbers), _assigner(assigner))
 
 
 def _assigned(
-    maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: list[int], reg_max: int, topk: int,
-    alpha: float, beta: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """gt_index, weight and weight_sum, by the device's own assigner."""
+    maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: list[int], options: LossOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """gt_index, weight and weight_sum, by the device's own assigner, from what a kernel reads of the maps."""
     from yolov9k.kernels.detection_loss import predictions  # Triton takes a second to import
 
-    boxes, logits = predictions(maps, strides, reg_max)
+    boxes, logits = predictions(maps, strides, options.reg_max)
     points, scales = make_anchors([level.float() for level in _shapes(maps)], strides)
     mask = torch.arange(gt_boxes.shape[1], device=counts.device) < counts[:, None]
-    backend = choose("task_aligned_assign", "auto", boxes.device)
-    operands = (boxes, points * scales, gt_labels, gt_boxes, mask, topk, alpha, beta, True, False)
-    with label("step/assignment"):
-        if backend == "reference":
-            return reference_assign(logits.float(), *operands)
-        return run_native(logits, *operands)  # the operator would round the weights to the logits' dtype
+    run = _assigner("auto", logits=True)
+    return run(logits, boxes, points * scales, gt_labels, gt_boxes, mask, options.assign)
 
 
 def _shapes(maps: list[Tensor]) -> list[Tensor]:
@@ -126,36 +166,34 @@ def _shapes(maps: list[Tensor]) -> list[Tensor]:
 
 
 def _fused(
-    maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: list[int], reg_max: int, topk: int,
-    alpha: float, beta: float, label_smoothing: float, pos_weight: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: list[int], *scalars: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     from yolov9k.kernels.detection_loss import loss
 
-    labels, boxes = gt_labels.long().contiguous(), gt_boxes.float().contiguous()
-    found = _assigned(maps, labels, boxes, counts, strides, reg_max, topk, alpha, beta)
-    parts, _ = loss(maps, *found, labels, boxes, strides, reg_max, label_smoothing, pos_weight)
+    options, labels, boxes = _options(*scalars), gt_labels.long().contiguous(), gt_boxes.float().contiguous()
+    found = _assigned(maps, labels, boxes, counts, strides, options)
+    parts, _ = loss(maps, *found, labels, boxes, strides, options)
     return parts, *found, labels.clone(), boxes.clone()
 
 
 def _one_pass(
-    maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, factors: Tensor, strides: list[int],
-    reg_max: int, topk: int, alpha: float, beta: float, label_smoothing: float, pos_weight: float,
-) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, factors: Tensor, strides: list[int], *scalars: Any
+) -> tuple[Tensor, list[Tensor]]:
     from yolov9k.kernels.detection_loss import loss
 
-    labels, boxes = gt_labels.long().contiguous(), gt_boxes.float().contiguous()
-    found = _assigned(maps, labels, boxes, counts, strides, reg_max, topk, alpha, beta)
-    return loss(maps, *found, labels, boxes, strides, reg_max, label_smoothing, pos_weight, factors.contiguous())
+    options, labels, boxes = _options(*scalars), gt_labels.long().contiguous(), gt_boxes.float().contiguous()
+    found = _assigned(maps, labels, boxes, counts, strides, options)
+    return loss(maps, *found, labels, boxes, strides, options, factors.contiguous())
 
 
 def _backward(
     factors: Tensor, maps: list[Tensor], gt_index: Tensor, weight: Tensor, weight_sum: Tensor, labels: Tensor, boxes: Tensor,
-    strides: list[int], reg_max: int, label_smoothing: float, pos_weight: float,
+    strides: list[int], *scalars: Any,
 ) -> list[Tensor]:  # fmt: skip
     from yolov9k.kernels.detection_loss import loss
 
     found = (gt_index, weight, weight_sum, labels, boxes)
-    return loss(maps, *found, strides, reg_max, label_smoothing, pos_weight, factors.float().contiguous())[1]
+    return loss(maps, *found, strides, _options(*scalars), factors.float().contiguous())[1]
 
 
 def _fake_fused(maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, *options: object) -> tuple[Tensor, ...]:
@@ -174,15 +212,15 @@ def _fake_backward(factors: Tensor, maps: list[Tensor], *options: object) -> lis
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    maps, _, _, _, strides, reg_max, _, _, _, label_smoothing, pos_weight = inputs
-    ctx.options, ctx.levels = (strides, reg_max, label_smoothing, pos_weight), len(maps)
+    maps, _, _, _, *ctx.options = inputs
+    ctx.levels = len(maps)
     ctx.save_for_backward(*maps, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, factors: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    rest = (None,) * 10
+    rest = (None,) * (3 + len(ctx.options))
     if factors is None:
         return [None] * ctx.levels, *rest
     if torch.is_grad_enabled():  # autograd would stop at the backward's own operator, and be wrong
@@ -194,27 +232,25 @@ def _differentiate(ctx: Any, factors: Tensor | None, *_: Any) -> tuple[Any, ...]
 
 # A composite: autograd, fakes and torch.compile see the differentiable torch operators that it is made of.
 define(
-    "detection_loss(Tensor[] maps, Tensor gt_labels, Tensor gt_boxes, Tensor counts, int[] strides, int reg_max, int topk, "
-    "float alpha, float beta, float label_smoothing, float pos_weight, str assigner) -> Tensor",
-    reference.detection_loss,
+    f"detection_loss(Tensor[] maps, Tensor gt_labels, Tensor gt_boxes, Tensor counts, int[] strides, {_SCALARS}, "
+    "str assigner) -> Tensor",
+    _composite,
 )
-
-_OPTIONS = "int[] strides, int reg_max, int topk, float alpha, float beta, float label_smoothing, float pos_weight"
 define(
-    f"detection_loss_fused(Tensor[] maps, Tensor gt_labels, Tensor gt_boxes, Tensor counts, {_OPTIONS}) -> "
+    f"detection_loss_fused(Tensor[] maps, Tensor gt_labels, Tensor gt_boxes, Tensor counts, int[] strides, {_SCALARS}) -> "
     "(Tensor parts, Tensor gt_index, Tensor weight, Tensor weight_sum, Tensor labels, Tensor boxes)",
     _fused,
     _fake_fused,
 )
 define(
-    f"detection_loss_one_pass(Tensor[] maps, Tensor gt_labels, Tensor gt_boxes, Tensor counts, Tensor factors, {_OPTIONS}) -> "
-    "(Tensor parts, Tensor[] grads)",
+    "detection_loss_one_pass(Tensor[] maps, Tensor gt_labels, Tensor gt_boxes, Tensor counts, Tensor factors, int[] strides, "
+    f"{_SCALARS}) -> (Tensor parts, Tensor[] grads)",
     _one_pass,
     _fake_one_pass,
 )
 define(
     "detection_loss_backward(Tensor factors, Tensor[] maps, Tensor gt_index, Tensor weight, Tensor weight_sum, Tensor labels, "
-    "Tensor boxes, int[] strides, int reg_max, float label_smoothing, float pos_weight) -> Tensor[]",
+    f"Tensor boxes, int[] strides, {_SCALARS}) -> Tensor[]",
     _backward,
     _fake_backward,
 )

@@ -1,8 +1,8 @@
-"""Task-aligned assignment of boxes to anchors (TOOD, arXiv 2108.07755, section 3.2; facts: loss)."""
+"""Task-aligned assignment of boxes to anchors (TOOD, arXiv 2108.07755, section 3.2)."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,12 +12,13 @@ from yolov9k.ops.backends import choose
 from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.reference import task_aligned_assign as reference
+from yolov9k.ops.reference.task_aligned_assign import AssignOptions, compute_dtype
 
-MOST_TOPK = 1024  # what the kernels hold of one box (csrc/task_aligned_assign.h)
+Options = TypeVar("Options")
 
 
 class Assignment(NamedTuple):
-    """gt_index int64 [B, A]: the anchor's box, -1 for background. weight [B, A]: its target score, of the scores' dtype."""
+    """gt_index int64 [B, A]: the anchor's box, -1 for background. weight [B, A]: its target score, float32 or float64."""
 
     gt_index: Tensor
     weight: Tensor
@@ -36,18 +37,22 @@ def task_aligned_assign(
     backend: str = "auto",
     logits: bool = False,
     mask_conflicts: bool = False,
+    options: AssignOptions | None = None,
 ) -> Assignment:
     """Assign each anchor to a ground-truth box or to the background.
 
     scores [B, A, nc] probabilities; boxes [B, A, 4] xyxy in pixels; anchors [A, 2] in pixels; gt_labels [B, G];
     gt_boxes [B, G, 4] xyxy in pixels; gt_mask [B, G] (non-zero: a real box). Candidates are anchors strictly inside a
     box; metric = p^alpha * max(CIoU, 0)^beta; the top `topk` a box of metric above 0, ties to the lowest index; an
-    anchor claimed by several goes to the highest CIoU over all real boxes. A NaN or infinite prediction has metric 0, such
-    a box is no real one. Computed in float32 (float64 where one of the inputs is). No gradient.
+    anchor claimed by several goes to the highest CIoU over all real boxes. A NaN or infinite prediction has metric 0, and
+    such a ground-truth box is treated as padding. Computed in float32, and weights are float32, for 16-bit inputs too
+    (float64 where one of the floating-point inputs is). No gradient.
     logits: scores are logits. mask_conflicts: for a contested anchor only the boxes that contain it compete, as other
-    implementations have it. Raises ValueError or TypeError naming the argument.
+    implementations have it. options: topk, alpha, beta and mask_conflicts in one object, in place of them.
+    Raises ValueError or TypeError naming the argument.
     """
     op = "task_aligned_assign"
+    options = one_of(options, AssignOptions(topk, alpha, beta, mask_conflicts), op)
     expect_shape(scores, (None, None, None), op, "scores")
     expect_shape(gt_boxes, (len(scores), None, 4), op, "gt_boxes")
     batch, count, classes = scores.shape
@@ -63,30 +68,48 @@ def task_aligned_assign(
     for name, tensor in (("scores", scores), ("boxes", boxes), ("anchors", anchors), ("gt_boxes", gt_boxes)):
         expect_float(tensor, op, name)
     expect(classes > 0, op, "scores", "at least one class wide", list(scores.shape))
-    expect(1 <= topk <= MOST_TOPK, op, "topk", f"from 1 to {MOST_TOPK}", topk)
-    expect(alpha >= 0 and beta >= 0, op, "alpha and beta", "at least 0", (alpha, beta))
-    exact = torch.float64 in (scores.dtype, boxes.dtype, anchors.dtype, gt_boxes.dtype)
-    backend = choose(op, backend, scores.device, exact)
-    gt_index, weight, _ = torch.ops.yolov9k.task_aligned_assign(
-        scores, boxes, anchors, gt_labels, gt_boxes, gt_mask, topk, alpha, beta, logits, mask_conflicts, backend
-    )
+    gt_index, weight, _ = assign(scores, boxes, anchors, gt_labels, gt_boxes, gt_mask, options, backend, logits)
     return Assignment(gt_index, weight)
 
 
-def _run(scores: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *arguments, backend = arguments  # type: ignore[assignment]
+def assign(
+    scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
+    options: AssignOptions, backend: str, logits: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """`task_aligned_assign` of checked arguments, with the weights' sum [B]."""
+    exact = compute_dtype(scores, boxes, anchors, gt_boxes) == torch.float64
+    backend = choose("task_aligned_assign", backend, scores.device, exact)
+    scalars = (options.topk, options.alpha, options.beta, logits, options.mask_conflicts)
+    return torch.ops.yolov9k.task_aligned_assign(scores, boxes, anchors, gt_labels, gt_boxes, gt_mask, *scalars, backend)  # type: ignore[no-any-return]
+
+
+def one_of(options: Options | None, given: Options, op: str) -> Options:
+    """`options`, or what was `given` one by one; raises ValueError where both differ from the default."""
+    if options is None:
+        return given
+    expect(given == type(given)(), op, "options", "given in place of its fields, not beside them", given)
+    return options
+
+
+def _run(
+    scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
+    topk: int, alpha: float, beta: float, logits: bool, mask_conflicts: bool, backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    tensors = (scores, boxes, anchors, gt_labels, gt_boxes, gt_mask)
     if backend == "reference":
-        return reference.task_aligned_assign(scores, *arguments)
-    gt_index, weight, weight_sum = run_native(scores, *arguments)
-    return gt_index, weight.to(scores.dtype), weight_sum.to(scores.dtype)
+        return reference.task_aligned_assign(*tensors, AssignOptions(topk, alpha, beta, mask_conflicts), logits)
+    return run_native(*tensors, topk, alpha, beta, logits, mask_conflicts)
 
 
-def _fake(scores: Tensor, *arguments: object) -> tuple[Tensor, Tensor, Tensor]:
-    shape = scores.shape[:2]
-    return scores.new_empty(shape, dtype=torch.int64), scores.new_empty(shape), scores.new_empty(shape[:1])
+def _fake(
+    scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, *arguments: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape, dtype = scores.shape[:2], compute_dtype(scores, boxes, anchors, gt_boxes)
+    index = scores.new_empty(shape, dtype=torch.int64)
+    return index, scores.new_empty(shape, dtype=dtype), scores.new_empty(shape[:1], dtype=dtype)
 
 
-def _no_gradient(ctx: object, *grads: object) -> tuple[None, ...]:
+def _no_gradient(ctx: Any, *grads: object) -> tuple[None, ...]:
     return (None,) * 12
 
 

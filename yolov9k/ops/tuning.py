@@ -10,13 +10,14 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from yolov9k.common import files
 from yolov9k.common.device import identity, is_capturing, is_cuda, on_device, record_event, synchronize
 from yolov9k.common.errors import note
 
@@ -26,9 +27,7 @@ _known: dict[Path, dict[str, str]] = {}  # by file
 
 def cache_folder() -> Path:
     """$YOLOV9K_CACHE, else yolov9k in $XDG_CACHE_HOME, else in ~/.cache."""
-    if wish := os.environ.get("YOLOV9K_CACHE"):
-        return Path(wish)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov9k"
+    return files.cache_folder("YOLOV9K_CACHE")
 
 
 @functools.cache
@@ -147,19 +146,10 @@ def _write(path: Path, name: str, best: str) -> None:
     """Add one entry to the file as it is now: other processes add theirs."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_suffix(".lock")):
+        with files.locked(path):
             table = _read(path) | {name: best}
             with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as file:
                 json.dump(table, file, indent=0)
             os.replace(file.name, path)
     except OSError as error:
         warnings.warn(f"{path}: cannot be written ({error}); kept for this run alone", stacklevel=3)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    import fcntl
-
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from rich.console import Console
 from torch import Tensor
 
+from yolov9k.common.arrays import Image
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.batch import Batch
-from yolov9k.data.draw import Image
 from yolov9k.data.records import Record, Split
 
 if TYPE_CHECKING:

@@ -103,13 +103,13 @@ class ImageCase(NamedTuple):
     def pack(self) -> bytes:
         """The bytes that main.cpp's augment() reads."""
         pixels, layers, *tables, size = self.case
-        sizes = [2, len(self.case.spans), *size, len(pixels), len(layers), self.channels_last]
+        sizes = [2, len(self.case.ranges), *size, len(pixels), len(layers), self.channels_last]
         levels = torch.arange(256, dtype=torch.uint8)
         return np.array(sizes, np.int64).tobytes() + b"".join(map(raw, (pixels, layers, *tables, levels)))
 
     def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:
         """The images from the head of a result, and its rest."""
-        (height, width), images = self.case.size, len(self.case.spans)
+        (height, width), images = self.case.size, len(self.case.ranges)
         shape = (images, height, width, 3) if self.channels_last else (images, 3, height, width)
         (found,), rest = take(stream, (np.uint8, shape))
         return (found.permute(0, 3, 1, 2) if self.channels_last else found,), rest
@@ -124,12 +124,12 @@ class ObjectsCase(NamedTuple):
     def pack(self) -> bytes:
         """The bytes that main.cpp's augment_boxes() reads."""
         *tables, size = self.case
-        sizes = [3, len(self.case.spans), *size, len(self.case.points), len(self.case.ends), self.capacity]
+        sizes = [3, len(self.case.ranges), *size, len(self.case.points), len(self.case.ends), self.capacity]
         return np.array(sizes, np.int64).tobytes() + b"".join(map(raw, tables))
 
     def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:
         """boxes and counts from the head of a result, and its rest."""
-        images = len(self.case.spans)
+        images = len(self.case.ranges)
         return take(stream, (np.float32, (images, self.capacity, 5)), (np.int64, (images,)))
 
 
@@ -156,7 +156,7 @@ def build(folder: Path, sanitizer: str = "plain", csrc: Path = ROOT / "csrc") ->
     folder.mkdir(parents=True, exist_ok=True)
     flags = ["-std=c++17", "-Wall", "-Wextra", "-ffp-contract=off", f"-I{SHIM}", f"-I{csrc}", *SANITIZERS[sanitizer]]
     sources = [
-        *(["-DYK_SIMT", "-x", "c++", str(csrc / f"{name}.cu")] for name in ("assigner", "nms")),
+        *(["-DYK_SIMT", "-x", "c++", str(csrc / f"{name}.cu")] for name in ("task_aligned_assign", "batched_nms")),
         *([str(path)] for path in (*sorted(csrc.glob("*.cpp")), SHIM / "main.cpp") if path.stem != "bindings"),
     ]
     compiles = [compiling([*flags, *source], folder / f"{number}.o") for number, source in enumerate(sources)]

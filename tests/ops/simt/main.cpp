@@ -6,10 +6,10 @@
 #include <memory>
 #include <vector>
 
-#include "task_aligned_assign.h"
 #include "augment.h"
 #include "augment_boxes.h"
 #include "batched_nms.h"
+#include "task_aligned_assign.h"
 
 namespace {
 
@@ -77,8 +77,8 @@ void nms() {
     in.class_agnostic = sizes[5], in.multi_label = sizes[6], in.filter = sizes[7];
     in.conf_threshold = thresholds[0], in.iou_threshold = thresholds[1];
     in.stride_anchor = 1, in.stride_row = in.count, in.stride_image = in.count * (4 + in.classes);
-    const auto wanted = read<std::uint32_t>(yk::kMostFiltered / 32);
-    std::copy(wanted.get(), wanted.get() + yk::kMostFiltered / 32, in.wanted);
+    const auto wanted = read<std::uint32_t>(yk::kMaxFiltered / 32);
+    std::copy(wanted.get(), wanted.get() + yk::kMaxFiltered / 32, in.wanted);
     const auto prediction = read<char>(in.images * in.stride_image * bytes(static_cast<int>(sizes[4])));
     in.prediction = prediction.get();
     const auto lengths = read<std::int64_t>(in.images);
@@ -101,10 +101,10 @@ void augment() {
     const auto pixels = read<std::uint8_t>(sizes[3]);
     const yk::Source source{pixels.get(), sizes[3]};
     const auto layers = read<yk::Layer>(in.layer_count);
-    const auto spans = read<std::int64_t>(4 * in.images);
-    const auto matrices = read<float>(18 * in.images), shares = read<float>(in.images), gains = read<float>(3 * in.images);
-    in.sources = &source, in.source_count = 1, in.layers = layers.get(), in.spans = spans.get();
-    in.matrices = matrices.get(), in.shares = shares.get(), in.gains = gains.get();
+    const auto ranges = read<std::int64_t>(4 * in.images);
+    const auto matrices = read<float>(18 * in.images), mix_weights = read<float>(in.images), hsv_gains = read<float>(3 * in.images);
+    in.sources = &source, in.source_count = 1, in.layers = layers.get(), in.ranges = ranges.get();
+    in.matrices = matrices.get(), in.mix_weights = mix_weights.get(), in.hsv_gains = hsv_gains.get();
     const auto levels = read<std::uint8_t>(256);
     const std::int64_t area = in.height * in.width;
     const auto images = zeros<std::uint8_t>(in.images * 3 * area);
@@ -121,11 +121,11 @@ void augment_boxes() {
     in.capacity = sizes[5];
     const auto points = read<float>(2 * in.point_count);
     const auto ends = read<std::int64_t>(in.objects), classes = read<std::int64_t>(in.objects);
-    const auto least = read<float>(in.objects);
-    const auto spans = read<std::int64_t>(4 * in.images);
+    const auto min_area_ratio = read<float>(in.objects);
+    const auto ranges = read<std::int64_t>(4 * in.images);
     const auto matrices = read<float>(18 * in.images);
-    in.points = points.get(), in.ends = ends.get(), in.classes = classes.get(), in.least = least.get();
-    in.spans = spans.get(), in.matrices = matrices.get();
+    in.points = points.get(), in.ends = ends.get(), in.classes = classes.get(), in.min_area_ratio = min_area_ratio.get();
+    in.ranges = ranges.get(), in.matrices = matrices.get();
     const auto boxes = zeros<float>(5 * in.images * in.capacity);
     const auto counts = zeros<std::int64_t>(in.images);
     expect_done(yk::augment_boxes_cpu(in, {boxes.get(), counts.get()}, 2));

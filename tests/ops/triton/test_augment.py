@@ -92,13 +92,13 @@ def test_a_mosaic_of_images_with_everything_on_it(kind: str, dtype: torch.dtype,
     assert assert_same(case, dtype=dtype, channels_last=channels_last).float().std() > 0
 
 
-def one(image: np.ndarray, view: Tensor | None = None, gains: tuple[float, ...] = (1, 1, 1)) -> AugmentCase:
+def one(image: np.ndarray, view: Tensor | None = None, hsv_gains: tuple[float, ...] = (1, 1, 1)) -> AugmentCase:
     """One opaque image uint8 BGR [h, w, 3] at the origin, all of it seen through a matrix."""
     height, width = image.shape[:2]
     return AugmentCase(
         torch.from_numpy(image.reshape(-1).copy()), table([[0, height, width, 0, 0, -1]]),
         torch.tensor([[[0, 1], [1, 1]]]), (torch.eye(3) if view is None else view).expand(1, 2, 3, 3).contiguous(),
-        torch.ones(1), torch.tensor([gains]).float(), (height, width),
+        torch.ones(1), torch.tensor([hsv_gains]).float(), (height, width),
     )  # fmt: skip
 
 
@@ -107,8 +107,8 @@ def test_every_value_and_every_spread_is_recolored_alike() -> None:
     level = np.arange(256)
     ramps = [(level, 0 * level, level // 2), (level // 3, level, 0 * level), (255 - level, level // 5, 0 * level + 255)]
     image = np.stack([np.stack(ramp, -1) for ramp in ramps]).astype(np.uint8).reshape(32, -1, 3)
-    for gains in ((1.0, 1.0, 0.99999), (0.0, 0.0, 0.0), (2.0, 2.0, 2.0), (1.013, 0.4, 1.37), (math.nan, -1.0, 9.0)):
-        assert_same(one(image, gains=gains))
+    for hsv_gains in ((1.0, 1.0, 0.99999), (0.0, 0.0, 0.0), (2.0, 2.0, 2.0), (1.013, 0.4, 1.37), (math.nan, -1.0, 9.0)):
+        assert_same(one(image, hsv_gains=hsv_gains))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -141,17 +141,17 @@ def test_views_of_nowhere(value: float) -> None:
     assert (assert_same(one(image, torch.full((3, 3), math.nan))) == 114).all()
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, 0.5, 1.5, -1.0, 1 - 2**-17, math.nan])
-def test_shares_of_every_kind(share: float) -> None:
+@pytest.mark.parametrize("weight", [0.0, 1.0, 0.5, 1.5, -1.0, 1 - 2**-17, math.nan])
+def test_mix_weights_of_every_kind(weight: float) -> None:
     case = augment_case(11, images=1, kind="upright", most=3, size=(6, 9))
-    assert_same(case._replace(shares=torch.tensor([share])))
+    assert_same(case._replace(mix_weights=torch.tensor([weight])))
 
 
 def test_layers_without_pixels_and_samples_without_layers() -> None:
     bare = augment_case(1, images=2, most=0, size=(3, 4))
-    assert (assert_same(bare._replace(gains=torch.ones(2, 3))) == 114).all()
+    assert (assert_same(bare._replace(hsv_gains=torch.ones(2, 3))) == 114).all()
     flat = table([[0, 0, 5, 0, 0, -1], [0, 3, 0, 0, 0, -1]])
-    assert_same(bare._replace(layers=flat, spans=torch.tensor([[[0, 2], [0, 0]]] * 2)))
+    assert_same(bare._replace(layers=flat, ranges=torch.tensor([[[0, 2], [0, 0]]] * 2)))
     assert assert_same(augment_case(0, images=0)).shape == (0, 3, 23, 37)
 
 
@@ -159,7 +159,7 @@ def test_strides_change_nothing() -> None:
     case = augment_case(4, images=2, size=(5, 6))
     strange = case._replace(
         layers=case.layers.T.contiguous().T, matrices=case.matrices.transpose(0, 1).contiguous().transpose(0, 1),
-        gains=case.gains.repeat(1, 2)[:, :3], pixels=case.pixels.repeat_interleave(2)[::2],
+        hsv_gains=case.hsv_gains.repeat(1, 2)[:, :3], pixels=case.pixels.repeat_interleave(2)[::2],
     )  # fmt: skip
     assert torch.equal(assert_same(strange), augment(*case, backend="reference"))
 
@@ -170,14 +170,16 @@ def test_boxes_have_the_bits_of_the_reference(seed: int, images: int, kind: str,
     assert_same_boxes(boxes_case(seed, images, kind, most), 7)
 
 
-def objects(outlines: list[np.ndarray], least: float = 0.1, view: Tensor | None = None, split: int | None = None) -> BoxesCase:
+def objects(
+    outlines: list[np.ndarray], min_area_ratio: float = 0.1, view: Tensor | None = None, split: int | None = None
+) -> BoxesCase:
     """One sample's objects, those from `split` on in the second view."""
     count = len(outlines)
     middle = count if split is None else split
     ends = torch.tensor([len(outline) for outline in outlines], dtype=torch.int64).cumsum(0)
     return BoxesCase(
         torch.from_numpy(np.concatenate([np.zeros((0, 2)), *outlines]).astype(np.float32)), ends, torch.arange(count),
-        torch.full((count,), least), torch.tensor([[[0, middle], [middle, count]]]),
+        torch.full((count,), min_area_ratio), torch.tensor([[[0, middle], [middle, count]]]),
         (torch.eye(3) if view is None else view).expand(1, 2, 3, 3).contiguous(), (48, 64),
     )  # fmt: skip
 
@@ -197,9 +199,9 @@ def test_many_boxes_stay_in_order() -> None:
     assert (found.boxes[0, :kept, 0].diff() > 0).all()
 
 
-@pytest.mark.parametrize("least", [-1.0, 0.0, 0.5, math.nan])
+@pytest.mark.parametrize("min_area_ratio", [-1.0, 0.0, 0.5, math.nan])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_outlines_of_every_odd_kind(least: float) -> None:
+def test_outlines_of_every_odd_kind(min_area_ratio: float) -> None:
     """Nothing, a point, a line, all of the image, around it, outside each side, on the edges, a bow tie, no numbers."""
     around = np.array([[-40, 24], [32, -40], [110, 24], [32, 90]])
     edge = np.array([[0, 0], [64, 0], [64, 48], [0, 48]])
@@ -210,9 +212,9 @@ def test_outlines_of_every_odd_kind(least: float) -> None:
         np.array([[1, 1], [math.nan, 20], [30, 30]]), np.array([[1, 1], [40, math.inf], [30, 30]]), box(60, 40, 70, 60),
         box(-10, 10, 10, 30),  # cut down to a half, which is not above a half
     ]  # fmt: skip
-    found = assert_same_boxes(objects(odd, least), len(odd))
-    assert int(found.counts) == (0 if math.isnan(least) else len(odd) - 2 if least < 0 else int(found.counts))
-    assert_same_boxes(objects(odd, least, torch.tensor([[1.1, 0.2, -3], [-0.1, 0.9, 4], [1e-3, -2e-3, 1]])), len(odd))
+    found = assert_same_boxes(objects(odd, min_area_ratio), len(odd))
+    assert int(found.counts) == (0 if math.isnan(min_area_ratio) else len(odd) - 2 if min_area_ratio < 0 else int(found.counts))
+    assert_same_boxes(objects(odd, min_area_ratio, torch.tensor([[1.1, 0.2, -3], [-0.1, 0.9, 4], [1e-3, -2e-3, 1]])), len(odd))
 
 
 def test_no_objects_no_room_and_too_little() -> None:

@@ -20,7 +20,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STRIDES = [8, 16, 32]
 
 
-def scene(
+def sample(
     seed: int, batch: int, boxes: int, classes: int, bins: int, side: int, last: bool, dtype: torch.dtype
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     """Raw maps of three levels, labels, boxes in pixels, counts."""
@@ -52,7 +52,7 @@ def test_equals_the_reference(
     seed: int, batch: int, boxes: int, classes: int, bins: int, side: int, last: bool, smoothing: float, pos_weight: float
 ) -> None:
     """Values and gradients; the single pass gives both too, and every run is the same."""
-    maps, *operands = scene(seed, batch, boxes, classes, bins, side, last, torch.float32)
+    maps, *operands = sample(seed, batch, boxes, classes, bins, side, last, torch.float32)
     options = {"label_smoothing": smoothing, "pos_weight": pos_weight}
     parts, grads = results("triton", maps, *operands, bins=bins, **options)
     wanted, others = results("reference", maps, *operands, bins=bins, **options)
@@ -71,7 +71,7 @@ def test_equals_the_reference(
 
 
 def test_low_precision_maps_are_computed_in_float32() -> None:
-    maps, *operands = scene(5, 2, 3, 5, 16, 6, True, torch.bfloat16)
+    maps, *operands = sample(5, 2, 3, 5, 16, 6, True, torch.bfloat16)
     parts, grads = results("triton", maps, *operands, bins=16)
     wanted, others = results("reference", [level.float() for level in maps], *operands, bins=16)
     torch.testing.assert_close(parts, wanted, **LOSS_FLOAT32)
@@ -82,7 +82,7 @@ def test_low_precision_maps_are_computed_in_float32() -> None:
 
 
 def test_extreme_logits_stay_finite() -> None:
-    maps, *operands = scene(6, 2, 3, 5, 16, 6, False, torch.float32)
+    maps, *operands = sample(6, 2, 3, 5, 16, 6, False, torch.float32)
     parts, grads = results("triton", [level.sign() * 1e4 for level in maps], *operands, bins=16)
     assert parts.isfinite().all()
     assert all(grad.isfinite().all() for grad in grads)
@@ -105,15 +105,15 @@ def test_both_branches_equal_the_published_loss(case: str) -> None:
 
 
 def test_the_registration_is_sound() -> None:
-    maps, *operands = scene(7, 2, 2, 3, 4, 3, True, torch.float32)
+    maps, *operands = sample(7, 2, 2, 3, 4, 3, True, torch.float32)
     leaves = [level.requires_grad_() for level in maps]
     torch.library.opcheck(
-        torch.ops.yolov9k.detection_loss_fused.default, (leaves, *operands, STRIDES, 4, 10, 0.5, 6.0, 0.0, 1.0)
+        torch.ops.yolov9k.detection_loss_fused.default, (leaves, *operands, STRIDES, 4, 10, 0.5, 6.0, False, 0.0, 1.0)
     )
 
 
 def test_compiles_into_one_graph() -> None:
-    maps, *operands = scene(8, 2, 2, 3, 4, 3, True, torch.float32)
+    maps, *operands = sample(8, 2, 2, 3, 4, 3, True, torch.float32)
     run = torch.compile(
         lambda m: detection_loss(m, *operands, STRIDES, 4, backend="triton"), fullgraph=True, backend="aot_eager"
     )
@@ -123,7 +123,7 @@ def test_compiles_into_one_graph() -> None:
 
 
 def test_the_training_loss_goes_back_in_one_pass() -> None:
-    branches = [scene(seed, 2, 3, 4, 16, 5, True, torch.float32)[0] for seed in (1, 2)]
+    branches = [sample(seed, 2, 3, 4, 16, 5, True, torch.float32)[0] for seed in (1, 2)]
     boxes = torch.tensor([[[1, 0.4, 0.5, 0.5, 0.6]], [[2, 0.6, 0.5, 0.4, 0.4]]], device=DEVICE)
     counts = torch.ones(2, dtype=torch.int64, device=DEVICE)
     scale = torch.tensor(128.0, device=DEVICE)

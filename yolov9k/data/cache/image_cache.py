@@ -1,6 +1,6 @@
 """Decoded, resized images: read from their files, or kept in memory or on disk.
 
-A Reader and a ImageCache are alike: called with a record's index they return its image, uint8 BGR with the long side
+A Reader and an ImageCache are alike: called with a record's index they return its image, uint8 BGR with the long side
 of `size` pixels. The array may be shared, and then cannot be written to.
 """
 
@@ -10,64 +10,27 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from yolov9k.common.arrays import Image, Int64Array
 from yolov9k.common.errors import UserError, warn
-from yolov9k.data.cache.image_store import GONE, DamagedImage, ImageStore, locked
-from yolov9k.data.letterbox import Image, resize, scaled
+from yolov9k.common.files import cache_folder, locked
+from yolov9k.common.memory import available_memory, readable_size
+from yolov9k.data.cache.image_store import GONE, DamagedImage, ImageStore
+from yolov9k.data.images import UnreadableImage, read_image
+from yolov9k.data.letterbox import resize, scaled
 from yolov9k.data.records import Record
 
 ImageSource = Callable[[int], Image]
 MEMORY_SHARE = 0.8  # of the memory that is free: the rest is for the training itself
 DISK_SHARE = 0.9  # of the disk that is free: the rest is for the checkpoints
-_JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _console = Console(stderr=True, soft_wrap=True, highlight=False)
-
-
-class UnreadableImage(Exception):
-    """An image's file is missing, truncated or not an image; the message is one line that names the file."""
-
-
-def read_image(path: Path, *, reduce: int = 1) -> Image:
-    """Decode a file to uint8 BGR [h, w, 3], turned as its EXIF orientation says.
-
-    reduce: 1, 2, 4 or 8, the image comes so many times smaller, which a JPEG decoder does faster than a whole one.
-    Raises UnreadableImage; a truncated JPEG or PNG, which OpenCV would fill with gray, counts as unreadable.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UnreadableImage(f"{path}: {error.strerror or error}") from None
-    if is_truncated(data):
-        raise UnreadableImage(f"{path}: the file is truncated")
-    flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag.get(reduce, cv2.IMREAD_REDUCED_COLOR_8))
-    except cv2.error as error:
-        raise UnreadableImage(f"{path}: {error.err}") from None
-    if image is None:
-        raise UnreadableImage(f"{path}: not an image that OpenCV can read")
-    return image  # type: ignore[return-value]  # OpenCV's stubs lack the dtype
-
-
-def is_jpeg(data: bytes) -> bool:
-    """Whether a file's bytes begin as a JPEG's."""
-    return data.startswith(_JPEG)
-
-
-def is_truncated(data: bytes) -> bool:
-    """No end after the last scan. Within JPEG scans 0xff is escaped, so that a marker found is a marker."""
-    if is_jpeg(data):
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    return data.startswith(_PNG) and b"IEND" not in data[-4096:]
 
 
 class Reader:
@@ -121,7 +84,7 @@ class Reader:
 
 
 class ImageCache:
-    """Images in a ImageStore; what is not in it, or is damaged there, comes from the reader.
+    """Images in an ImageStore; what is not in it, or is damaged there, comes from the reader.
 
     Processes forked later share the images' memory; all processes that use the same file share its pages.
     """
@@ -200,7 +163,7 @@ def make_source(reader: Reader, cache: str | None) -> ImageSource:
 def _ram(reader: Reader) -> ImageSource:
     free, what = available_memory(), _what(reader)
     if free is not None and reader.bytes > MEMORY_SHARE * free:
-        warn(f"--cache ram: {what}, is more than {MEMORY_SHARE:.0%} of the {_readable(free)} free; reading from files")
+        warn(f"--cache ram: {what}, is more than {MEMORY_SHARE:.0%} of the {readable_size(free)} free; reading from files")
         return reader
     _console.print(f"caching in memory: {what}")
     try:
@@ -213,7 +176,7 @@ def _ram(reader: Reader) -> ImageSource:
 
 
 def _disk(reader: Reader) -> ImageSource:
-    folder, identity = cache_folder(), _identity(reader)
+    folder, identity = cache_folder() / "images", _identity(reader)
     # the folder's name is for who looks for what may be deleted
     place = reader.records[0].path.absolute().parent.name[:40] if reader.records else ""
     path = folder / f"{place}-{reader.size}-{identity.hex()[:16]}.images"
@@ -232,11 +195,11 @@ def _on_disk(reader: Reader, path: Path, identity: bytes) -> ImageSource:
     there = np.count_nonzero(cached.store.entries["offset"])
     _console.print(
         f"caching on disk: {_what(reader)}, {there} already there, in {path}; the caches in this folder take "
-        f"{_readable(_taken(path.parent))}, {_readable(free)} are free",
+        f"{readable_size(_taken(path.parent))}, {readable_size(free)} are free",
         markup=False,
     )
     if (more := reader.bytes_of(missing)) > DISK_SHARE * free:
-        warn(f"--cache disk: {_readable(more)} are more than {DISK_SHARE:.0%} of what is free; reading them from files")
+        warn(f"--cache disk: {readable_size(more)} are more than {DISK_SHARE:.0%} of what is free; reading them from files")
     else:
         cached.fill()
     source = cached.ready()
@@ -253,7 +216,7 @@ def _identity(reader: Reader) -> bytes:
     return digest.digest()
 
 
-def _stamps(reader: Reader) -> NDArray[np.int64]:
+def _stamps(reader: Reader) -> Int64Array:
     """Time of change in ns and length in bytes of the images' files, int64 [n, 2]; GONE where there is none."""
     stamps = np.full((len(reader.records), 2), GONE, np.int64)
     for stamp, record in zip(stamps, reader.records, strict=True):
@@ -264,7 +227,7 @@ def _stamps(reader: Reader) -> NDArray[np.int64]:
 
 
 def _what(reader: Reader) -> str:
-    return f"{len(reader.records)} images at {reader.size} px, {_readable(reader.bytes)}"
+    return f"{len(reader.records)} images at {reader.size} px, {readable_size(reader.bytes)}"
 
 
 def _taken(folder: Path) -> int:
@@ -273,42 +236,3 @@ def _taken(folder: Path) -> int:
         with contextlib.suppress(OSError):  # another process has removed it
             size += file.lstat().st_size
     return size
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/yolov9k/images``, in ``~/.cache`` by default."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov9k" / "images"
-
-
-def available_memory() -> int | None:
-    """Bytes that can be taken without swapping or passing a limit of this process's cgroups; None where nothing says."""
-    room = [int(line.split()[1]) * 1024 for line in _lines(Path("/proc/meminfo")) if line.startswith("MemAvailable:")]
-    for line in _lines(Path("/proc/self/cgroup")):
-        _, controllers, group = line.split(":", 2)
-        if not controllers:
-            room += _cgroup_room(Path("/sys/fs/cgroup"), group, "memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-            room += _cgroup_room(Path("/sys/fs/cgroup/memory"), group, *names)
-    return max(0, min(room)) if room else None
-
-
-def _cgroup_room(root: Path, group: str, limit: str, usage: str, cached: str) -> Iterator[int]:
-    """What each limit on the way from a group to the root leaves; a container may see its own group as the root."""
-    folder = root / group.lstrip("/")
-    for place in (folder, *folder.parents[: len(folder.parts) - len(root.parts)]):
-        most, taken = _lines(place / limit), _lines(place / usage)
-        if most and taken and most[0].isdigit():
-            statistics = dict(line.split() for line in _lines(place / "memory.stat"))
-            yield int(most[0]) - int(taken[0]) + int(statistics.get(cached, 0))  # the system drops cached files first
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
-
-
-def _readable(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

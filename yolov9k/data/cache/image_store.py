@@ -17,15 +17,14 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from yolov9k.common.arrays import Image, Int64Array
 from yolov9k.common.errors import warn
-from yolov9k.data.letterbox import Image
 
 ENTRY = np.dtype(
     [
@@ -54,7 +53,7 @@ class ImageStore:
     entries: ENTRY [n], those that are present and up to date have an offset. name: the file's path, or what it is.
     """
 
-    def __init__(self, descriptor: int, name: str, identity: bytes, stamps: NDArray[np.int64]) -> None:
+    def __init__(self, descriptor: int, name: str, identity: bytes, stamps: Int64Array) -> None:
         self._file, self.name = os.fdopen(descriptor, "r+b", buffering=0), name
         self._header = _HEADER.pack(_MAGIC, identity, len(stamps))
         self._data = len(self._header) + len(stamps) * ENTRY.itemsize
@@ -66,18 +65,18 @@ class ImageStore:
         self._lock = threading.Lock()
 
     @classmethod
-    def in_memory(cls, stamps: NDArray[np.int64]) -> ImageStore:
+    def in_memory(cls, stamps: Int64Array) -> ImageStore:
         """An empty one in memory of its own, which goes with the last process that holds it."""
         store = cls(os.memfd_create("yolov9k"), "memory", bytes(32), stamps)
         store._start()
         return store
 
     @classmethod
-    def at(cls, path: Path, identity: bytes, stamps: NDArray[np.int64]) -> ImageStore:
+    def at(cls, path: Path, identity: bytes, stamps: Int64Array) -> ImageStore:
         """The one at `path`, with the images that are whole and whose stamps (int64 [n, 2]) have not changed.
 
         It is made anew where it is of another `identity` (32 bytes), or holds more that is out of date than is not.
-        Only one process may do this at a time: hold `locked(path)` until it is sealed. Raises OSError.
+        Only one process may do this at a time: hold `common.files.locked(path)` until it is sealed. Raises OSError.
         """
         if path.exists():
             store = cls(os.open(path, os.O_RDWR), str(path), identity, stamps)
@@ -93,7 +92,7 @@ class ImageStore:
         return store
 
     @property
-    def missing(self) -> NDArray[np.int64]:
+    def missing(self) -> Int64Array:
         """Indices of images that are not here and whose source is."""
         return np.flatnonzero((self.entries["offset"] == 0) & (self.entries["changed"] != GONE))
 
@@ -179,27 +178,7 @@ def _checksum(entry: np.void, image: Image) -> int:
     return zlib.crc32(image.data, zlib.crc32(fields))
 
 
-def _lengths(entries: NDArray[Any]) -> NDArray[np.int64]:
+def _lengths(entries: NDArray[Any]) -> Int64Array:
     """Bytes of the pixels, 0 where the sides are not those of an image."""
     height, width = (entries[side].astype(np.int64) for side in ("height", "width"))
     return np.where((height < _MAX_SIDE) & (width < _MAX_SIDE), 3 * height * width, 0)
-
-
-@contextlib.contextmanager
-def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock of a file, which is another file beside it; `waiting` is called where another process holds it.
-
-    The system lets go of it when a process ends in whatever way. Raises OSError.
-    """
-    import fcntl
-
-    with path.with_name(f"{path.name}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # also where a process forked meanwhile still has it open

@@ -15,10 +15,11 @@ from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
+from yolov9k.common.arrays import Image
 from yolov9k.common.device import cuda_device, has_cuda
 from yolov9k.common.errors import warn
-from yolov9k.data.cache.image_cache import Reader, is_jpeg, is_truncated
-from yolov9k.data.letterbox import Image
+from yolov9k.data.cache.image_cache import Reader
+from yolov9k.data.images import is_jpeg, is_truncated
 from yolov9k.data.probe import exif_orientation
 from yolov9k.data.records import Record
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,75 @@ from typing import Any
 
 import numpy as np
 
+from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import UserError
-from yolov9k.data.formats.base import Annotation, Listing, Sample, is_number
-from yolov9k.data.records import Fault, Floats
+from yolov9k.common.text import read_json
+from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing, is_number, join_listings
+from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.records import Fault
 
 Json = dict[str, Any]
-_PARTS = ("train2017", "val2017", "test2017", "train2014", "val2014", "test2014", "train", "val", "valid", "test")
+_FOLDERS = ("train2017", "val2017", "test2017", "train2014", "val2014", "test2014", "train", "val", "valid", "test")
+
+
+_OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")  # files that are not for detection
+
+
+class Coco(Format):
+    """COCO JSON files, also those beside the images as Roboflow exports them."""
+
+    dataset = "a COCO JSON file or a folder of them"
+    entry = "a .json file"
+
+    def open(self, path: Path) -> DatasetLayout | None:
+        """A .json file, or a folder with some."""
+        if path.is_dir():
+            splits = _find_splits(path)
+            return DatasetLayout(path, None, splits, [path]) if splits else None
+        if path.suffix.lower() != ".json":
+            return None
+        return DatasetLayout(path, None, {_split_of(path, path.parent) or "train": [str(path)]}, [path.parent])
+
+    def accepts(self, path: Path) -> bool:
+        """A .json file, or a folder of images with one beside them."""
+        return path.suffix.lower() == ".json" or bool(_beside_images(path))
+
+    def read(self, paths: Sequence[Path], split: str, names: Sequence[str] | None, layout: DatasetLayout) -> Listing:
+        """All files; the first one's classes are the others' too where no names are given."""
+        listings: list[Listing] = []
+        for path in paths:
+            for file in [path] if path.is_file() else _beside_images(path):
+                listings.append(read_coco(file, names))
+                names = listings[0].names
+        return join_listings(listings, names)
+
+
+def _find_splits(folder: Path) -> dict[str, list[str]]:
+    """COCO files under `folder` by the split that their names tell; one without such a name is the only split."""
+    patterns = ("*.json", "annotations/*.json", "*/_annotations.coco.json")
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern))
+    files = [file for file in files if not file.name.startswith(_OTHER_TASKS)]
+    files = [file for file in files if file.name.startswith("instances")] or files
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        splits.setdefault(_split_of(file, folder) or "", []).append(file)
+    unnamed = splits.pop("", [])
+    if not splits and unnamed:
+        splits["train"] = unnamed
+    for split, several in splits.items():
+        if len(several) > 1:
+            names = ", ".join(str(file.relative_to(folder)) for file in several)
+            raise UserError(f"{folder}: several COCO files for {split} ({names}); name the one to use in a data.yaml")
+    return {split: [str(file) for file in several] for split, several in splits.items()}
+
+
+def _split_of(file: Path, folder: Path) -> str | None:
+    found = re.search(r"(?<![a-z])(?:mini)?(train|val|test)", str(file.relative_to(folder)).lower())
+    return found[1] if found else None
+
+
+def _beside_images(folder: Path) -> list[Path]:
+    return sorted(folder.glob("_annotations.coco.json"))
 
 
 class EntryError(ValueError):
@@ -23,44 +85,33 @@ class EntryError(ValueError):
 
 
 def read_coco(path: Path, names: Sequence[str] | None = None) -> Listing:
-    """Samples of a COCO JSON file. Classes are its categories in the order of their ids, or matched by name to `names`.
+    """Images and annotations of a COCO JSON file.
+
+    Classes are its categories in the order of their ids, or matched by name to `names`.
 
     Raises UserError when the file cannot be parsed or is not a COCO file.
     """
     data = _load(path)
     found, category_ids, labels = _classes(data, path, names)
     listing = Listing(found, category_ids, [])
-    samples = _read_images(data["images"], path, listing.faults)
+    images = _read_images(data["images"], path, listing.faults)
     for number, entry in enumerate(data.get("annotations") or []):
         name = entry.get("id", f"number {number}") if isinstance(entry, dict) else f"number {number}"
         try:
-            sample = _sample_of(entry, samples)
-            if sample is None:
+            image = _image_of(entry, images)
+            if image is None:
                 message = f"annotation {name}: label without an image, image_id {entry.get('image_id')!r}; remove it"
                 listing.faults.append(Fault(path, None, message, fatal=False))
             else:
-                sample.annotations.append(_read_annotation(entry, labels, f"annotation {name}"))
+                image.annotations.append(_read_annotation(entry, labels, f"annotation {name}"))
         except EntryError as error:
             listing.faults.append(Fault(path, None, f"annotation {name}: {error}", fatal=True))
-    listing.samples = list(samples.values())
+    listing.images = list(images.values())
     return listing
 
 
-def coco_names(path: Path) -> list[str]:
-    """Class names of a COCO JSON file, in class order. Raises UserError as `read_coco` does."""
-    return _classes(_load(path), path, None)[0]
-
-
 def _load(path: Path) -> Json:
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from None
-    except json.JSONDecodeError as error:
-        where, what = f"{path}:{error.lineno}", f"{error.msg}, column {error.colno}"
-        raise UserError(f"{where}: not valid JSON ({what}); mend the file") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); mend the file") from None
+    data = read_json(path)
     for key in ("images", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise UserError(f"{path}: no list {key!r}, so no COCO detection file; use one such as instances_*.json")
@@ -90,23 +141,23 @@ def _classes(data: Json, path: Path, names: Sequence[str] | None) -> tuple[list[
     return list(names), [known[label] if label in known else next(spare) for label in range(len(names))], labels
 
 
-def _read_images(entries: list[Any], path: Path, faults: list[Fault]) -> dict[Any, Sample]:
-    samples: dict[Any, Sample] = {}
+def _read_images(entries: list[Any], path: Path, faults: list[Fault]) -> dict[Any, AnnotatedImage]:
+    images: dict[Any, AnnotatedImage] = {}
     finder = _ImageFinder(path)
     for number, entry in enumerate(entries):
         key = entry.get("id") if isinstance(entry, dict) else None
         if not isinstance(key, (int, str)) or not isinstance(entry.get("file_name"), str):
             message = f"image number {number} lacks its id or file_name; mend the entry"
             faults.append(Fault(path, None, message, fatal=True))
-        elif key in samples:
+        elif key in images:
             message = f"image id {key} ({entry['file_name']}) stands twice; remove one"
             faults.append(Fault(path, None, message, fatal=True))
         else:
             size = (entry.get("height"), entry.get("width"))
             stated = (int(size[0]), int(size[1])) if is_number(size[0]) and is_number(size[1]) else None
             image_id = key if isinstance(key, int) else None
-            samples[key] = Sample(finder.find(entry["file_name"]), path, [], True, image_id, stated_size=stated)
-    return samples
+            images[key] = AnnotatedImage(finder.find(entry["file_name"]), path, [], True, image_id, stated_size=stated)
+    return images
 
 
 class _ImageFinder:
@@ -116,8 +167,8 @@ class _ImageFinder:
         words = re.split(r"[_\-.]", path.stem)
         own = [word for word in words if word.startswith(("train", "val", "test"))]
         bases = [path.parent, path.parent / "images", path.parent.parent / "images", path.parent.parent]
-        parts = own + [part for part in _PARTS if not own or part.startswith(tuple(own))]
-        nested = [base / part for base in bases for part in parts]
+        names = own + [name for name in _FOLDERS if not own or name.startswith(tuple(own))]
+        nested = [base / name for base in bases for name in names]
         folders = nested + bases if own else bases + nested
         self.folders = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
         self.home = path.parent
@@ -133,11 +184,11 @@ class _ImageFinder:
         return self.home / name
 
 
-def _sample_of(entry: Any, samples: Mapping[Any, Sample]) -> Sample | None:
+def _image_of(entry: Any, images: Mapping[Any, AnnotatedImage]) -> AnnotatedImage | None:
     if not isinstance(entry, dict):
         raise EntryError("is no object; remove it")
     key = entry.get("image_id")
-    return samples.get(key) if isinstance(key, (int, str)) else None
+    return images.get(key) if isinstance(key, (int, str)) else None
 
 
 def _read_annotation(entry: Json, labels: Mapping[int, int], text: str) -> Annotation:
@@ -159,24 +210,24 @@ def _read_annotation(entry: Json, labels: Mapping[int, int], text: str) -> Annot
     )
 
 
-def read_polygon(segmentation: object) -> Floats | None:
+def read_polygon(segmentation: object) -> Float32Array | None:
     """One outline float32 [k, 2] of a COCO segmentation; None for run-length codes and for fewer than three points."""
     if not isinstance(segmentation, list):
         return None
-    parts = [np.array(flat, np.float32).reshape(-1, 2) for flat in segmentation if _is_outline(flat)]
-    return join_parts(parts) if parts else None
+    outlines = [np.array(flat, np.float32).reshape(-1, 2) for flat in segmentation if _is_outline(flat)]
+    return join_outlines(outlines) if outlines else None
 
 
 def _is_outline(flat: object) -> bool:
     return isinstance(flat, list) and len(flat) >= 6 and len(flat) % 2 == 0 and all(map(is_number, flat))
 
 
-def join_parts(parts: list[Floats]) -> Floats:
+def join_outlines(outlines: list[Float32Array]) -> Float32Array:
     """One outline around several, each tied to the ones before by a bridge without width at the nearest two corners."""
-    outline, rest = parts[0], parts[1:]
-    for part in rest:
-        distance = ((outline[:, None] - part[None]) ** 2).sum(-1)
+    joined, rest = outlines[0], outlines[1:]
+    for outline in rest:
+        distance = ((joined[:, None] - outline[None]) ** 2).sum(-1)
         here, there = np.unravel_index(int(distance.argmin()), distance.shape)
-        loop = np.roll(part, -int(there), axis=0)
-        outline = np.concatenate([outline[: here + 1], loop, loop[:1], outline[here:]])
-    return outline
+        loop = np.roll(outline, -int(there), axis=0)
+        joined = np.concatenate([joined[: here + 1], loop, loop[:1], joined[here:]])
+    return joined

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from yolov9k.common.errors import UserError, warn
-from yolov9k.data.probe import is_image
+from yolov9k.common.text import read_yaml
+from yolov9k.data.formats.base import Format, UnclearDataset
+from yolov9k.data.formats.layout import DatasetLayout
 
-_PARTS = ("train", "val", "valid", "validation", "test")
-_KEYS = ("path", *_PARTS, "names", "nc")
+_SPLITS = ("train", "val", "valid", "validation", "test")
+_KEYS = ("path", *_SPLITS, "names", "nc")
 # Keys that other tools put there and that say nothing about boxes: read past without a word.
 _OTHERS = frozenset(
     """
@@ -26,40 +22,38 @@ _OTHERS = frozenset(
 )
 
 
-@dataclass
-class DataYaml:
-    """A data.yaml file: class names if stated, entries of each part, and the folders that paths are relative to."""
+class DataYaml(Format):
+    """A file that lists the splits of a data set, or the folder that holds it."""
 
-    names: list[str] | None
-    parts: dict[str, list[str]]
-    bases: list[Path]
+    dataset = "a data.yaml with train, val and names, which YOLO labels need"
+
+    def open(self, path: Path) -> DatasetLayout | None:
+        """A .yaml file, or the only one of a folder, or the one called data.yaml there."""
+        if path.is_file():
+            return read_data_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else None
+        yamls = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
+        yamls = [yaml for yaml in yamls if yaml.name == "data.yaml"] or yamls
+        if len(yamls) > 1:
+            listed = ", ".join(yaml.name for yaml in yamls)
+            raise UnclearDataset(f"{path}: several YAML files ({listed}); name the one to use")
+        return read_data_yaml(yamls[0]) if yamls else None
 
 
-def read_yaml(path: Path) -> DataYaml:
+def read_data_yaml(path: Path) -> DatasetLayout:
     """Read and check a data.yaml file. Raises UserError that names the key or line at fault."""
-    data = _parse(path)
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: holds no keys; it needs train, val and names")
     for key in data:
         if key not in _KEYS and key not in _OTHERS:
             near = difflib.get_close_matches(str(key), _KEYS, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_KEYS)}"
             raise UserError(f"{path}: unknown key {str(key)!r}; {hint}")
-    parts = {key: _entries(path, key, data[key]) for key in _PARTS if data.get(key) not in (None, "", [])}
-    if not parts:
+    splits = {key: _entries(path, key, data[key]) for key in _SPLITS if data.get(key) not in (None, "", [])}
+    if not splits:
         raise UserError(f"{path}: neither train nor val is given; add train: and val: with folders of images")
-    return DataYaml(_read_names(path, data.get("names"), data.get("nc")), parts, _find_bases(path, data.get("path")))
-
-
-def _parse(path: Path) -> dict[Any, Any]:
-    try:
-        data = yaml.safe_load(path.read_text("utf-8-sig"))
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: not valid YAML ({error.problem}); mend the file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); mend the file") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: holds no keys; it needs train, val and names")
-    return data
+    names = _read_names(path, data.get("names"), data.get("nc"))
+    return DatasetLayout(path, names, splits, _find_bases(path, data.get("path")))
 
 
 def _entries(path: Path, key: str, value: object) -> list[str]:
@@ -103,29 +97,3 @@ def _find_bases(path: Path, root: object) -> list[Path]:
     if not places:
         warn(f"{path}: path {root!r} is not there; its entries are looked for beside the file")
     return list(dict.fromkeys([*places, home, Path.cwd()]))
-
-
-def resolve(entry: str, bases: Sequence[Path], source: Path) -> list[Path]:
-    """Files and folders that `entry` of `source` names, a glob pattern among them. Raises UserError if there are none.
-
-    Some exports say ``../train/images`` where they mean ``train/images``: tried when the former is not there.
-    """
-    plain = entry
-    while plain.startswith("../"):
-        plain = plain[3:]
-    for candidate in dict.fromkeys((entry, plain)):
-        for base in bases:
-            place = base / Path(candidate).expanduser()
-            if place.exists():
-                tidy = Path(os.path.normpath(place))
-                return [tidy if tidy.exists() else place]  # a ".." behind a link leads elsewhere
-            if has_magic(candidate) and (found := _expand(candidate, base)):
-                return found
-    looked = ", ".join(str(base) for base in bases)
-    raise UserError(f"{source}: {entry!r} not found, looked in {looked}; correct the entry or 'path'")
-
-
-def _expand(pattern: str, base: Path) -> list[Path]:
-    """Folders, images and, where the pattern asks for the suffix by name, other files that match `pattern`."""
-    found = [base / match for match in sorted(glob(pattern, root_dir=base, recursive=True))]
-    return [path for path in found if path.is_dir() or is_image(path) or path.suffix == Path(pattern).suffix != ""]

@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file an image under Annotations, images under JPEGImages, parts listed in ImageSets/Main.
+"""Pascal VOC: one XML file an image under Annotations, images under JPEGImages, splits listed in ImageSets/Main.
 
 Boxes are pixels x1 y1 x2 y2 and are taken as they stand.
 """
@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from yolov9k.data.formats.base import Annotation, Listing, Sample, shorten
+from yolov9k.common.text import decode_xml, read_text
+from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing, join_listings, shorten
+from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.probe import WORKERS, is_image
 from yolov9k.data.records import Fault
 
@@ -39,12 +41,43 @@ class Node:
         return node.text.strip() if node else ""
 
 
+class Voc(Format):
+    """Folders laid out as Pascal VOC's."""
+
+    dataset = "a Pascal VOC folder (Annotations beside JPEGImages)"
+    entry = "a Pascal VOC folder"
+
+    def open(self, path: Path) -> DatasetLayout | None:
+        """A folder with the splits that its lists name, all of it as train where there are none."""
+        if not self.accepts(path):
+            return None
+        return DatasetLayout(path, None, {split: [str(path)] for split in _find_splits(path) or ["train"]}, [path])
+
+    def accepts(self, path: Path) -> bool:
+        """A folder that has the two that every such data set has."""
+        return (path / "Annotations").is_dir() and (path / "JPEGImages").is_dir()
+
+    def read(self, paths: Sequence[Path], split: str, names: Sequence[str] | None, layout: DatasetLayout) -> Listing:
+        """All folders; the first one's classes are the others' too where no names are given."""
+        listings: list[Listing] = []
+        for path in paths:
+            listings.append(read_voc(path, split, names))
+            names = listings[0].names
+        return join_listings(listings, names)
+
+
+def _find_splits(folder: Path) -> list[str]:
+    """Names of the splits listed in ImageSets/Main; lists of single classes (``dog_train``) are no splits."""
+    lists = (folder / "ImageSets" / "Main").glob("*.txt")
+    return sorted(path.stem for path in lists if path.stem in ("train", "val", "valid", "test", "trainval"))
+
+
 class ObjectError(ValueError):
     """What is wrong with one object of an XML file."""
 
 
 def parse_xml(data: bytes) -> Node:
-    """The root element. Raises `expat.ExpatError` with the line of what is wrong."""
+    """The root element. Raises `expat.ExpatError` with the line of what is wrong, and what `decode_xml` raises."""
     stack = [Node("", 0)]
     parser = expat.ParserCreate()
 
@@ -59,28 +92,12 @@ def parse_xml(data: bytes) -> Node:
     parser.StartElementHandler = start
     parser.EndElementHandler = lambda _: stack.pop()
     parser.CharacterDataHandler = text
-    parser.Parse(data, True)
+    parser.Parse(decode_xml(data), True)  # of multi-byte encodings expat itself knows UTF-8 and UTF-16 alone
     return stack[0].children[0]
 
 
-def is_voc(folder: Path) -> bool:
-    """Whether `folder` is laid out as Pascal VOC is."""
-    return (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
-
-
-def voc_parts(folder: Path) -> list[str]:
-    """Names of the parts listed in ImageSets/Main; lists of single classes (``dog_train``) are no parts."""
-    lists = (folder / "ImageSets" / "Main").glob("*.txt")
-    return sorted(path.stem for path in lists if path.stem in ("train", "val", "valid", "test", "trainval"))
-
-
-def voc_names(folder: Path) -> list[str]:
-    """Class names of all annotations in `folder`, sorted: the same for every part."""
-    return _names_of(_parse_all(folder).values())
-
-
-def read_voc(folder: Path, part: str, names: Sequence[str] | None = None) -> Listing:
-    """Samples of one part of a VOC folder: those ImageSets/Main/`part`.txt lists, or all where there is no such list.
+def read_voc(folder: Path, split: str, names: Sequence[str] | None = None) -> Listing:
+    """Images of one split of a VOC folder: those ImageSets/Main/`split`.txt lists, or all where there is no such list.
 
     Classes are those of the whole folder, sorted, unless `names` gives them.
     """
@@ -88,17 +105,17 @@ def read_voc(folder: Path, part: str, names: Sequence[str] | None = None) -> Lis
     found = list(names) if names is not None else _names_of(documents.values())
     images = {path.stem: path for path in sorted((folder / "JPEGImages").iterdir()) if is_image(path)}
     listing = Listing(found, list(range(len(found))), [])
-    listed = folder / "ImageSets" / "Main" / f"{part}.txt"
+    listed = folder / "ImageSets" / "Main" / f"{split}.txt"
     members = _read_list(listed) if listed.is_file() else [(stem, None) for stem in sorted(images)]
     for stem, line in members:
         path, document = folder / "Annotations" / f"{stem}.xml", documents.get(stem)
         if stem not in images:
             absent = folder / "JPEGImages" / f"{stem}.jpg"
-            listing.samples.append(Sample(absent, listed if line else path, [], pixels=True, line=line))
+            listing.images.append(AnnotatedImage(absent, listed if line else path, [], pixels=True, line=line))
         elif isinstance(document, Fault):
             listing.faults.append(document)
         else:
-            listing.samples.append(_read_sample(images[stem], path, document, found, listing.faults))
+            listing.images.append(_read_image(images[stem], path, document, found, listing.faults))
     for stem in sorted(documents.keys() - images.keys() - {stem for stem, _ in members}):
         path = folder / "Annotations" / f"{stem}.xml"
         message = "label without an image; add the image or remove the label"
@@ -113,6 +130,8 @@ def _parse_all(folder: Path) -> dict[str, Node | Fault]:
         except expat.ExpatError as error:
             reason = expat.ErrorString(error.code)
             return Fault(path, error.lineno, f"not valid XML ({reason}); mend the file", fatal=True)
+        except (LookupError, UnicodeError) as error:
+            return Fault(path, None, f"not valid XML ({error}); save it as UTF-8", fatal=True)
         except OSError as error:
             return Fault(path, None, f"cannot be read ({error.strerror}); check the file", fatal=True)
 
@@ -131,26 +150,26 @@ def _names_of(documents: Iterable[Node | Fault]) -> list[str]:
 
 def _read_list(path: Path) -> list[tuple[str, int | None]]:
     """Image stems and their lines; some lists carry a 1, 0 or -1 behind each."""
-    rows = enumerate(path.read_text("utf-8-sig").splitlines(), 1)
+    rows = enumerate(read_text(path).splitlines(), 1)
     return [(re.sub(r"\s+(-1|0|1)$", "", row.strip()), line) for line, row in rows if row.strip()]
 
 
-def _read_sample(image: Path, path: Path, document: Node | None, names: list[str], faults: list[Fault]) -> Sample:
-    sample = Sample(image, path, [], pixels=True)
+def _read_image(image: Path, path: Path, document: Node | None, names: list[str], faults: list[Fault]) -> AnnotatedImage:
+    annotated = AnnotatedImage(image, path, [], pixels=True)
     if document is None:
         message = f"image without a label file ({path}); it is used as background"
         faults.append(Fault(image, None, message, fatal=False))
-        return sample
+        return annotated
     height, width = document.value("size/height"), document.value("size/width")
     if height.isdecimal() and width.isdecimal():
-        sample.stated_size = int(height), int(width)
+        annotated.stated_size = int(height), int(width)
     for child in document.children:
         if child.tag == "object":
             try:
-                sample.annotations.append(_read_object(child, names))
+                annotated.annotations.append(_read_object(child, names))
             except ObjectError as error:
                 faults.append(Fault(path, child.line, str(error), fatal=True))
-    return sample
+    return annotated
 
 
 def _read_object(node: Node, names: list[str]) -> Annotation:

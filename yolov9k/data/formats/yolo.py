@@ -11,19 +11,59 @@ from pathlib import Path
 
 import numpy as np
 
-from yolov9k.data.formats.base import ROUNDING, Annotation, Listing, Sample, shorten
-from yolov9k.data.probe import WORKERS, siblings
+from yolov9k.common.errors import UserError
+from yolov9k.common.text import decode, normalize_newlines, read_text
+from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing, shorten
+from yolov9k.data.formats.checks import ROUNDING
+from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.probe import WORKERS, is_image, list_images, siblings
 from yolov9k.data.records import Fault
 
 _COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # ids below 91 that no class of COCO has
+
+
+ListedImage = tuple[Path, Path, int | None]  # image, the file that lists it (or the image itself), line there
+
+
+class Yolo(Format):
+    """Folders of images, text files that list images, and images; each image has a text file of labels."""
+
+    entry = "a folder, a .txt list, an image"
+
+    def accepts(self, path: Path) -> bool:
+        """Any folder, text file or image."""
+        return path.is_dir() or path.suffix.lower() == ".txt" or is_image(path)
+
+    def read(self, paths: Sequence[Path], split: str, names: Sequence[str] | None, layout: DatasetLayout) -> Listing:
+        """All of them together: a folder of labels may serve several."""
+        images = [image for path in paths for image in _list_images(path, layout.bases)]
+        if images and names is None:
+            raise UserError(f"{layout.path}: no names for the classes of {split}; add names: [...]")
+        return read_yolo(images, list(names or []))
+
+
+def _list_images(path: Path, bases: Sequence[Path]) -> list[ListedImage]:
+    if path.is_dir():
+        return [(image, image, None) for image in list_images(path)]
+    return _read_image_list(path, bases) if path.suffix.lower() == ".txt" else [(path, path, None)]
+
+
+def _read_image_list(path: Path, bases: Sequence[Path]) -> list[ListedImage]:
+    """Images that a text file lists, one a line; relative ones are looked for beside the list first."""
+    images: list[ListedImage] = []
+    for line, row in enumerate(read_text(path, "replace").splitlines(), 1):
+        if row := row.strip():
+            places = [base / row for base in (path.parent, *bases)]
+            images.append((next((place for place in places if place.is_file()), places[0]), path, line))
+    return images
 
 
 class RowError(ValueError):
     """What is wrong with one row of a label file."""
 
 
-def read_yolo(images: Sequence[tuple[Path, Path, int | None]], names: list[str]) -> Listing:
-    """Samples of `images`, each given as (image, the file that lists it or the image itself, line there)."""
+def read_yolo(images: Sequence[ListedImage], names: list[str]) -> Listing:
+    """`images` with their labels, each given as (image, the file that lists it or the image itself, line there)."""
     found = _find_labels([image for image, _, _ in images])
     listing = Listing(names, category_ids(names), [])
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -33,7 +73,7 @@ def read_yolo(images: Sequence[tuple[Path, Path, int | None]], names: list[str])
                 message = f"image without a label file ({label_path(image)}); it is used as background"
                 listing.faults.append(Fault(image, None, message, fatal=False))
             origin = source if not image.exists() or label is None else label
-            listing.samples.append(Sample(image, origin, annotations, pixels=False, line=line))
+            listing.images.append(AnnotatedImage(image, origin, annotations, pixels=False, line=line))
             listing.faults.extend(faults)
     listing.faults.extend(_find_orphans([image for image, _, _ in images]))
     return listing
@@ -83,11 +123,10 @@ def _find_orphans(images: Sequence[Path]) -> list[Fault]:
 
 def _looks_like_labels(path: Path) -> bool:
     """Tells labels from the lists of class names and images that tools put beside them."""
-    with path.open(errors="replace") as file:
-        row = file.readline().split()
     try:
+        row = read_text(path, "replace").partition("\n")[0].split()
         return len([float(value) for value in row]) != 1
-    except ValueError:
+    except (UserError, ValueError):
         return False
 
 
@@ -96,7 +135,7 @@ def read_labels(path: Path, num_classes: int) -> tuple[list[Annotation], list[Fa
     annotations: list[Annotation] = []
     faults: list[Fault] = []
     try:
-        text = path.read_text("utf-8-sig", errors="replace")
+        text = normalize_newlines(decode(path.read_bytes(), "replace"))
     except OSError as error:
         return [], [Fault(path, None, f"label file cannot be read ({error.strerror}); check the file", fatal=True)]
     for number, row in enumerate(text.splitlines(), 1):

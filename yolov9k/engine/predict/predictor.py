@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from yolov9k.common.arrays import Image
 from yolov9k.common.device import autocast, pick_device
 from yolov9k.common.errors import UserError, check_range
 from yolov9k.common.timing import Clock, Speed
-from yolov9k.data.draw import Image
 from yolov9k.data.letterbox import letterbox, rounded_size
 from yolov9k.engine.inference import inference_form, to_input
 from yolov9k.engine.predict.sources import Frame, Source, open_source

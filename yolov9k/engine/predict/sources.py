@@ -10,8 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError, warn
-from yolov9k.data.draw import Image
+from yolov9k.common.text import read_text
+from yolov9k.data.images import read_image
 
 _IMAGES = "avif bmp dib jp2 jpeg jpg jpe pbm pgm png ppm tif tiff webp"
 _VIDEOS = "asf avi flv gif m4v mkv mov mp4 mpeg mpg ts webm wmv"
@@ -50,7 +52,10 @@ class Source:
 
     def _read(self, path: Path) -> Iterator[Frame]:
         try:
-            yield from video_frames(path, self.max_frames) if is_video(path) else [Frame(path, read_image(path))]
+            if is_video(path):
+                yield from video_frames(path, self.max_frames)
+            else:
+                yield Frame(path, read_image(path, truncated=True))
         except UserError as error:
             if len(self.paths) == 1:
                 raise
@@ -98,12 +103,8 @@ def _known(paths: list[Path], complaint: str) -> list[Path]:
 
 
 def _listed(path: Path) -> list[Path]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a text file with a path on each line ({error})") from None
     chosen = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         entry = path.parent / Path(line.strip()).expanduser()  # an absolute path stays as it is
@@ -111,18 +112,6 @@ def _listed(path: Path) -> list[Path]:
             raise UserError(f"{path}:{number}: no such file {entry}")
         chosen.append(entry)
     return _known(chosen, f"{path}: no image or video is listed")
-
-
-def read_image(path: str | Path) -> Image:
-    """uint8 [H, W, 3] BGR, turned upright by its EXIF orientation. Raises UserError for what is no readable image."""
-    try:
-        content = np.fromfile(path, np.uint8)  # unlike imread this takes any file name on any system
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    except (OSError, cv2.error) as error:
-        raise UserError(f"{path}: cannot read the image ({str(error).strip()})") from None
-    if image is None:
-        raise UserError(f"{path}: not a readable image ({content.size} bytes); damaged or of another format")
-    return np.asarray(image, np.uint8)
 
 
 def _open_video(path: Path) -> cv2.VideoCapture:

@@ -10,11 +10,11 @@ from typing import Any
 
 import cv2
 
+from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError, check_range
 from yolov9k.common.files import write_json
 from yolov9k.common.progress import progress_bar
 from yolov9k.common.timing import Speed
-from yolov9k.data.draw import Image
 from yolov9k.engine.predict.predictor import Predictor
 from yolov9k.engine.predict.sources import Source, open_source
 from yolov9k.tasks import Result

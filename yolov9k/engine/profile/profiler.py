@@ -19,10 +19,12 @@ from torch import Tensor
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
-from yolov9k.common.device import AMP, choose_amp, device_name, is_cuda, peak_allocated, pick_device, synchronize
-from yolov9k.common.errors import UserError, check_range
+from yolov9k.common.device import choose_amp, device_name, is_cuda, peak_allocated, pick_device, synchronize
+from yolov9k.common.errors import UserError
+from yolov9k.config.command_options import ProfileOptions
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
+from yolov9k.data.letterbox import rounded_size
 from yolov9k.data.loader import make_loader
 from yolov9k.engine.profile.plots import plot_profile
 from yolov9k.engine.profile.roofline import Floors
@@ -71,36 +73,20 @@ class Report:
     rates: dict[str, float] = field(default_factory=dict)
 
 
-def run_profile(
-    cfg: str,
-    *,
-    batch: int = 16,
-    img: int = 640,
-    nc: int = 80,
-    device: str = "auto",
-    mode: str = "auto",
-    amp: str = "auto",
-    steps: int = 10,
-    data: str | None = None,
-    workers: int = 8,
-    project: str = "runs/profile",
-    name: str = "exp",
-    console: Console | None = None,
-) -> Report:
-    """Profile training of `cfg` and print the report; leaves profile.json, profile.png and trace.json (Chrome's) in the run.
+def run_profile(options: ProfileOptions, console: Console | None = None) -> Report:
+    """Profile training of `options.cfg` and print the report; leaves profile.json, profile.png and trace.json (Chrome's).
 
-    data: images come from a data set's loader, and waiting for them is measured; None: random ones, already there.
+    options.data: images come from a data set's loader, and waiting for them is measured; None: random ones, already there.
     Raises UserError for what a user can mend.
     """
-    for flag, value in (("batch", batch), ("steps", steps), ("nc", nc)):
-        check_range(flag, value, 1)
-    chosen = pick_device(device)
-    precision = choose_amp(amp, chosen)
-    if precision not in AMP:
-        raise UserError(f"--amp {amp}: expected one of auto, {', '.join(AMP)}")
-    source, classes = _source(data, batch, img, nc, chosen, workers)
+    options.check()
+    batch, mode, steps, data, cfg = options.batch, options.mode, options.steps, options.data, options.cfg
+    img = rounded_size(options.img, "--img")
+    chosen = pick_device(options.device)
+    precision = choose_amp(options.amp, chosen)
+    source, classes = _source(data, batch, img, options.nc, chosen, options.workers)
     step = _make_step(cfg, classes, mode, precision, chosen)
-    directory = make_run_directory(project, name)
+    directory = make_run_directory(options.project, options.name)
     given = _Timed(source(step.dtype))
     whole = _median(step, given, steps)
     waited = given.seconds / given.count if data else None

@@ -26,8 +26,8 @@ from yolov9k.common.device import (
     synchronize,
 )
 from yolov9k.common.errors import UserError
+from yolov9k.common.memory import available_memory
 from yolov9k.config.recipe import TrainRecipe
-from yolov9k.data.cache.image_cache import available_memory
 from yolov9k.engine.train.cuda_graphs import WARM_UP
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.engine.train.step import TrainStep
@@ -41,7 +41,6 @@ SHARE = 0.85  # of what is free: allocators split blocks, images wait in queues,
 COUNTED = (16, 32)  # batches that are counted on shapes, a line through both gives the rest
 TRIAL_UPDATES = WARM_UP + 1  # a later update than the first holds momentum, and a captured one its graph
 TRIAL_ACCUMULATION = 3  # steps to an update: the first update is run eagerly while the other steps' graph holds its memory
-_FIRST_VERSION = ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")  # of control groups
 _FAILURES = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
@@ -208,20 +207,10 @@ def free_memory(device: torch.device) -> int:
     """Bytes that this process can still take on a device; what torch keeps but does not use is free. Raises UserError."""
     if (free := free_device_memory(device)) is not None:
         return free
-    found = [room for room in (available_memory(), _group_room(), _process_room()) if room is not None]
+    found = [room for room in (available_memory(), _process_room()) if room is not None]
     if not found:
         raise UserError("--batch auto: this system does not say how much memory is free; give --batch a number")
     return max(min(found), 0)
-
-
-def _group_room(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container's limit leaves."""
-    names = ("memory.max", "memory.current") if (folder / "memory.max").exists() else _FIRST_VERSION
-    try:
-        limit, used = (int((folder / name).read_text()) for name in names)
-    except (OSError, ValueError):  # no groups here, or "max"
-        return None
-    return limit - used
 
 
 def _process_room() -> int | None:

@@ -18,6 +18,7 @@ from yolov9k.config.recipe import TrainRecipe, load_recipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.batch import Batch
 from yolov9k.engine.evaluate.validator import ValidationResult, print_metrics, validate
+from yolov9k.engine.train.check_options import check_options
 from yolov9k.engine.train.loss_monitor import LossMonitor
 from yolov9k.engine.train.memory import explain_out_of_memory, is_out_of_memory, memory_gb, pick_batch
 from yolov9k.engine.train.plots import plot_results
@@ -36,7 +37,7 @@ class Trainer:
     """One training run. `fit` trains; `directory` holds what it leaves: weights, results.csv, images."""
 
     def __init__(self, options: TrainOptions, console: Console | None = None, resume: dict[str, Any] | None = None) -> None:
-        options.check()
+        check_options(options)
         self.options, self.console = options, console or Console()
         self.device = pick_device(options.device)
         self.recipe = TrainRecipe(**resume["hyp"]) if resume else load_recipe(options.hyp)
@@ -70,7 +71,7 @@ class Trainer:
         options = self.options
         self.directory = directory or make_run_directory(options.project, options.name, options.exist_ok)
         (self.directory / "weights").mkdir(parents=True, exist_ok=True)
-        save_settings(self.directory, opt=options.plain(), hyp=asdict(self.recipe))
+        save_settings(self.directory, opt=options.plain(), args=options.by_flag(), hyp=asdict(self.recipe))
         self.results = Results(self.directory / "results.csv", self.task, self.first_epoch)
         last_good = self.directory / "weights" / "last.pt"
         self.monitor = LossMonitor(self.step, self.train_split.records, options.bad_steps, last_good)

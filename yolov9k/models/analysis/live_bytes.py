@@ -50,14 +50,14 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live -= size
 
 
-class Held(NamedTuple):
+class MemoryUse(NamedTuple):
     """Bytes beside the weights: `saved` when the forward ends, `peak` over forward, loss and backward, gradients included."""
 
     saved: int
     peak: int
 
 
-def step_bytes(model: YOLOv9, criterion: Loss | None, batch: int, img_size: int, dtype: torch.dtype, backend: str) -> Held:
+def step_bytes(model: YOLOv9, criterion: Loss | None, batch: int, img_size: int, dtype: torch.dtype, backend: str) -> MemoryUse:
     """What a step of `batch` images holds, with maps of `dtype`; checkpointed as `model` is.
 
     criterion: None stands for the loss in one kernel, which adds the maps' gradients alone. backend: "triton" for planned
@@ -77,4 +77,4 @@ def step_bytes(model: YOLOv9, criterion: Loss | None, batch: int, img_size: int,
             roots = [criterion(branches, (boxes, counts))[0]]
         del branches
         torch.autograd.backward(roots, [torch.empty_like(root) for root in roots])
-        return Held(saved, memory.peak)
+        return MemoryUse(saved, memory.peak)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from yolov9k.models.planned import Block
+from yolov9k.models.block import Block
 from yolov9k.models.yolov9 import YOLOv9
 from yolov9k.ops.plan.planned import tally
 

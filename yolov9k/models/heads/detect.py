@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 from collections.abc import Sequence
 
@@ -9,18 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from yolov9k.models.blocks import Conv
+from yolov9k.models.registry import HeadKind, register
 from yolov9k.ops import dfl_candidates, dfl_decode
 from yolov9k.ops.backends import choose
 
-# Names in layer tables -> (branches, groups of the box branch).
-HEADS = {
-    "Detect": (1, 1),
-    "DDetect": (1, 4),
-    "DualDetect": (2, 1),
-    "DualDDetect": (2, 4),
-    "TripleDetect": (3, 1),
-    "TripleDDetect": (3, 4),
-}
 STRIDES = (8, 16, 32)
 
 
@@ -39,6 +33,7 @@ class Detect(nn.Module):
     channels: widths of the inputs, auxiliary branches' levels first, the main branch's last.
     """
 
+    task = "detect"
     backend = "auto"  # of the decode
 
     def __init__(
@@ -76,6 +71,11 @@ class Detect(nn.Module):
     def towers(self, branch: int) -> tuple[nn.ModuleList, nn.ModuleList]:
         """Box and class towers of a branch, one of each a level."""
         return getattr(self, f"cv{2 * branch + 2}"), getattr(self, f"cv{2 * branch + 3}")
+
+    def copy_main(self, source: Detect) -> None:
+        """Become the main branch of `source`: its towers are copied into this head of one branch."""
+        for part, tower in zip(("cv2", "cv3"), source.towers(source.num_branches - 1), strict=True):
+            setattr(self, part, copy.deepcopy(tower))
 
     @torch.no_grad()
     def init_biases(self) -> None:
@@ -123,3 +123,8 @@ class Detect(nn.Module):
             largest = level[:, :bins].reshape(len(level), 4, self.reg_max, *level.shape[2:]).amax(2)
             images += [~largest.isfinite().flatten(1).all(1), level[:, bins:].isnan().flatten(1).any(1)]
         return torch.stack(images).any(0)
+
+
+for _branches, _prefix in enumerate(("", "Dual", "Triple"), 1):
+    for _groups, _kind in ((1, "Detect"), (4, "DDetect")):
+        register(HeadKind(f"{_prefix}{_kind}", functools.partial(Detect, branches=_branches, groups=_groups), _branches, _kind))

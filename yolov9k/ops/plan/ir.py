@@ -39,7 +39,7 @@ class Slice(NamedTuple):
         return f"{'x' if self.map == 0 else f'm{self.map}'}[{self.start}:{self.stop}]"
 
 
-class Layer(NamedTuple):
+class ConvLayer(NamedTuple):
     """A convolution's width and the constants of its BatchNorm."""
 
     name: str
@@ -76,7 +76,7 @@ class Step(NamedTuple):
 class Plan(NamedTuple):
     """Steps in order; `fused`: convolutions have a bias and BatchNorm is gone. result: where the block's output is."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[ConvLayer, ...]
     widths: tuple[int, ...]  # of each map
     steps: tuple[Step, ...]
     result: int
@@ -120,7 +120,7 @@ class Plan(NamedTuple):
 class ConvSpec(NamedTuple):
     """What a plan needs to know of a convolution."""
 
-    layer: Layer
+    layer: ConvLayer
     kernel: int
     stride: int
     padding: int
@@ -133,7 +133,7 @@ class Planner:
 
     def __init__(self, width: int, fused: bool) -> None:
         self.fused = fused
-        self.widths, self.layers, self.steps = [width], list[Layer](), list[Step]()
+        self.widths, self.layers, self.steps = [width], list[ConvLayer](), list[Step]()
 
     def map(self, width: int) -> Slice:
         """A new map."""

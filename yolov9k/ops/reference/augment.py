@@ -5,26 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-GRAY = 114  # of what no layer covers; facts, training recipe
+from yolov9k.common.arrays import FILL
+
 FRACTION = 2048  # places between two pixels: OpenCV has 32
 FAR = 2.0**19  # pixels; coordinates are cut off there, and NaN goes to -FAR
-UNIT = 1 << 15  # a share or a gain of 1
+UNIT = 1 << 15  # a weight or a gain of 1
 HUES, SECTOR = 180, 30  # OpenCV's hue counts to 180, a sixth of it lies between two pure colors
 
 
 def augment(
-    pixels: Tensor, layers: Tensor, spans: Tensor, matrices: Tensor, shares: Tensor, gains: Tensor,
+    pixels: Tensor, layers: Tensor, ranges: Tensor, matrices: Tensor, mix_weights: Tensor, hsv_gains: Tensor,
     height: int, width: int, dtype: torch.dtype, channels_last: bool,
 ) -> Tensor:  # fmt: skip
     """Images [B, 3, height, width]; arguments as in `yolov9k.ops.augment`. Tables are read on the host."""
-    images = torch.empty((len(spans), 3, height, width), dtype=torch.uint8, device=pixels.device)
-    table, ranges = layers.tolist(), spans.tolist()
-    for sample, (views, share, gain) in enumerate(zip(ranges, fixed(shares, 1), fixed(gains, 2), strict=True)):
+    images = torch.empty((len(ranges), 3, height, width), dtype=torch.uint8, device=pixels.device)
+    table, views = layers.tolist(), ranges.tolist()
+    for sample, (pairs, weight, gain) in enumerate(zip(views, fixed(mix_weights, 1), fixed(hsv_gains, 2), strict=True)):
         first, second = (
-            see(pixels, table[start:end], matrix, height, width)
-            for (start, end), matrix in zip(views, matrices[sample], strict=True)
+            render_view(pixels, table[start:end], matrix, height, width)
+            for (start, end), matrix in zip(pairs, matrices[sample], strict=True)
         )
-        mixed = (first * share + second * (UNIT - share) + UNIT // 2) >> 15
+        mixed = (first * weight + second * (UNIT - weight) + UNIT // 2) >> 15
         images[sample] = recolor(mixed, gain).flip(-1).permute(2, 0, 1)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     result = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=memory_format)
@@ -32,7 +33,7 @@ def augment(
 
 
 def fixed(values: Tensor, most: int) -> Tensor:
-    """Shares or gains in units of 1 / UNIT, rounded, between 0 and `most`: int64; 0 for NaN."""
+    """Weights or gains in units of 1 / UNIT, rounded, between 0 and `most`: int64; 0 for NaN."""
     return (values.nan_to_num(nan=0.0).clamp(0, most) * UNIT + 0.5).floor().long()
 
 
@@ -48,14 +49,14 @@ def coordinates(matrix: Tensor, height: int, width: int) -> tuple[Tensor, Tensor
     return (places[0] + 0.5).floor().long(), (places[1] + 0.5).floor().long()
 
 
-def see(pixels: Tensor, layers: list[list[int]], matrix: Tensor, height: int, width: int) -> Tensor:
+def render_view(pixels: Tensor, layers: list[list[int]], matrix: Tensor, height: int, width: int) -> Tensor:
     """A canvas of layers seen through a matrix, bilinear: BGR int64 [height, width, 3]."""
     column, row = coordinates(matrix, height, width)
     total = torch.full((height, width, 3), FRACTION * FRACTION // 2, device=pixels.device)
     for below in (0, 1):
         for right in (0, 1):
             weight = _weight(row, below) * _weight(column, right)
-            total += weight[..., None] * look(pixels, layers, column // FRACTION + right, row // FRACTION + below)
+            total += weight[..., None] * canvas_color(pixels, layers, column // FRACTION + right, row // FRACTION + below)
     return total // (FRACTION * FRACTION)
 
 
@@ -64,9 +65,9 @@ def _weight(place: Tensor, after: int) -> Tensor:
     return part if after else FRACTION - part
 
 
-def look(pixels: Tensor, layers: list[list[int]], column: Tensor, row: Tensor) -> Tensor:
+def canvas_color(pixels: Tensor, layers: list[list[int]], column: Tensor, row: Tensor) -> Tensor:
     """The canvas at whole pixels: BGR int64 [..., 3] of the last layer that is opaque there, gray where there is none."""
-    color = torch.full((*column.shape, 3), GRAY, device=pixels.device)
+    color = torch.full((*column.shape, 3), FILL, device=pixels.device)
     for start, tall, wide, left, top, mask, stride, mask_stride in layers:
         x, y = column - left, row - top
         seen = (x >= 0) & (x < wide) & (y >= 0) & (y < tall)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from yolov9k.ops.reference.boxes import box_iou
 
-MAX_CANDIDATES = 30_000  # an image's best by score (facts: validation)
+MAX_CANDIDATES = 30_000  # an image's best by score, as the published evaluation keeps
 _CHUNK = 512
 
 

@@ -1,17 +1,47 @@
-"""detection_loss in plain torch: the definition (facts: loss)."""
+"""detection_loss in plain torch: the definition.
+
+The assigner of TOOD (arXiv 2108.07755, section 3.2), CIoU (arXiv 2005.03572, eq. 10), binary cross entropy, and the
+distribution focal loss (arXiv 2006.04388, eq. 6).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yolov9k.ops.library import label
 from yolov9k.ops.reference.boxes import box_ciou
 from yolov9k.ops.reference.dfl_decode import expected_distances, flatten_levels, make_anchors
-from yolov9k.ops.task_aligned_assign import task_aligned_assign
+from yolov9k.ops.reference.task_aligned_assign import AssignOptions, task_aligned_assign
+
+Assign = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, AssignOptions], tuple[Tensor, Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """Parameters of one branch's loss.
+
+    reg_max: bins of each side's distribution, at least 2. assign: those of the assignment. label_smoothing: in [0, 1),
+    moves target scores towards 0.5. pos_weight: factor of the targets' share of the class loss, at least 0.
+    Raises ValueError naming the argument.
+    """
+
+    reg_max: int = 16
+    assign: AssignOptions = field(default_factory=AssignOptions)
+    label_smoothing: float = 0.0
+    pos_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value, valid, expected in (
+            ("reg_max", self.reg_max, self.reg_max >= 2, "at least 2"),
+            ("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "in [0, 1)"),
+            ("pos_weight", self.pos_weight, self.pos_weight >= 0, "at least 0"),
+        ):
+            if not valid:
+                raise ValueError(f"detection_loss: {name} must be {expected}, got {value}")
 
 
 def distribution_focal_loss(bins: Tensor, distances: Tensor) -> Tensor:
@@ -35,36 +65,34 @@ def class_loss(logits: Tensor, targets: Tensor, pos_weight: float) -> Tensor:
 
 
 def detection_loss(
-    maps: Sequence[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: Sequence[int], reg_max: int,
-    topk: int, alpha: float, beta: float, label_smoothing: float, pos_weight: float,
-    assigner: str = "auto",
+    maps: Sequence[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: Sequence[int],
+    options: LossOptions, assign: Assign = task_aligned_assign,
 ) -> Tensor:  # fmt: skip
-    """Parts of one branch's loss; shapes and result as in `yolov9k.ops.detection_loss`. No data-dependent shape inside."""
+    """Parts of one branch's loss; shapes and result as in `yolov9k.ops.detection_loss`. No data-dependent shape inside.
+
+    assign: the assigner, such as a compiled one that gives the same bits.
+    """
     flat = flatten_levels(maps)
     flat = flat if flat.dtype == torch.float64 else flat.float()
-    gt_boxes = gt_boxes.to(flat.dtype)
+    gt_boxes, reg_max, smoothing = gt_boxes.to(flat.dtype), options.reg_max, options.label_smoothing
     bins, logits = flat[..., : 4 * reg_max], flat[..., 4 * reg_max :]
     points, scales = (tensor.to(flat.dtype) for tensor in make_anchors([level.float() for level in maps], strides))
     distances = expected_distances(bins, reg_max)
     boxes = torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)
     mask = torch.arange(gt_boxes.shape[1], device=counts.device) < counts[:, None]
-    with label("step/assignment"):
-        gt_index, weight = task_aligned_assign(
-            logits.detach().sigmoid(), boxes.detach() * scales, points * scales, gt_labels, gt_boxes, mask, topk, alpha, beta,
-            backend=assigner,
-        )  # fmt: skip
+    scores, predicted = logits.detach().sigmoid(), boxes.detach() * scales
+    gt_index, weight, _ = assign(scores, predicted, points * scales, gt_labels, gt_boxes, mask, options.assign)
     if gt_boxes.shape[1] == 0:
-        targets = torch.full_like(logits, 0.5 * label_smoothing)
-        cls = class_loss(logits, targets, pos_weight)
+        cls = class_loss(logits, torch.full_like(logits, 0.5 * smoothing), options.pos_weight)
         return torch.stack((bins.sum() * 0, cls, bins.sum() * 0))
     owner = gt_index.clamp(min=0)
     labels = gt_labels.long().gather(1, owner)
     targets = torch.zeros_like(logits).scatter(2, labels[..., None], weight[..., None])
     total_weight = targets.sum().clamp(min=1)
-    targets = targets * (1 - label_smoothing) + 0.5 * label_smoothing
-    cls = class_loss(logits, targets, pos_weight) / total_weight
-    truth = gt_boxes.gather(1, owner[..., None].expand(-1, -1, 4)) / scales
-    box = ((1 - box_ciou(boxes, truth)) * weight).sum() / total_weight
-    sides = torch.cat((points - truth[..., :2], truth[..., 2:] - points), -1).clamp(0, reg_max - 1 - 0.01)
+    targets = targets * (1 - smoothing) + 0.5 * smoothing
+    cls = class_loss(logits, targets, options.pos_weight) / total_weight
+    target = gt_boxes.gather(1, owner[..., None].expand(-1, -1, 4)) / scales
+    box = ((1 - box_ciou(boxes, target)) * weight).sum() / total_weight
+    sides = torch.cat((points - target[..., :2], target[..., 2:] - points), -1).clamp(0, reg_max - 1 - 0.01)
     dfl = (distribution_focal_loss(bins.reshape(*bins.shape[:-1], 4, reg_max), sides) * weight).sum() / total_weight
     return torch.stack((box, cls, dfl))

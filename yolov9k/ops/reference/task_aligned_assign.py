@@ -1,6 +1,8 @@
-"""task_aligned_assign in plain torch: the definition (TOOD, arXiv 2108.07755, section 3.2; facts: loss)."""
+"""task_aligned_assign in plain torch: the definition (TOOD, arXiv 2108.07755, section 3.2)."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,6 +10,29 @@ from torch import Tensor
 from yolov9k.ops.reference.boxes import box_ciou
 
 EPS = 1e-9
+MAX_TOPK = 1024  # anchors that the kernels hold of one box (csrc/task_aligned_assign.h)
+
+
+@dataclass(frozen=True)
+class AssignOptions:
+    """Parameters of the assignment (arXiv 2108.07755, section 3.2).
+
+    topk: anchors that a box claims at most, from 1 to 1024. alpha, beta: exponents of probability and overlap in the
+    alignment metric, at least 0. mask_conflicts: only boxes that contain a contested anchor compete for it, as other
+    implementations have it; otherwise all do. Raises ValueError naming the argument.
+    """
+
+    topk: int = 10
+    alpha: float = 0.5
+    beta: float = 6.0
+    mask_conflicts: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.topk <= MAX_TOPK:
+            raise ValueError(f"task_aligned_assign: topk must be from 1 to {MAX_TOPK}, got {self.topk}")
+        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
+            if not value >= 0:
+                raise ValueError(f"task_aligned_assign: {name} must be at least 0, got {value}")
 
 
 def alignment(
@@ -45,30 +70,44 @@ def select_candidates(metric: Tensor, inside_box: Tensor, topk: int) -> Tensor:
     return torch.zeros_like(inside_box).scatter_(-1, order, True) & (ranked > 0)
 
 
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """float64 where one of the tensors is, otherwise float32: 16 bits cannot hold areas or EPS."""
+    return torch.float64 if torch.float64 in [tensor.dtype for tensor in tensors] else torch.float32
+
+
 def task_aligned_assign(
     scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
-    topk: int = 10, alpha: float = 0.5, beta: float = 6.0, logits: bool = False, mask_conflicts: bool = False,
+    options: AssignOptions, logits: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Assign to each anchor a box or the background; shapes and results as in `yolov9k.ops.task_aligned_assign`."""
+    """Assign to each anchor a box or the background; shapes and results as in `yolov9k.ops.task_aligned_assign`.
+
+    The third result, weight_sum [B] of the weights' dtype, is each image's sum of weights.
+    """
     batch, count, _ = scores.shape
+    dtype = compute_dtype(scores, boxes, anchors, gt_boxes)
     if 0 in (batch, count, gt_boxes.shape[1]):
-        weight = scores.new_zeros((batch, count))
+        weight = scores.new_zeros((batch, count), dtype=dtype)
         return torch.full((batch, count), -1, device=scores.device), weight, weight.sum(1)
-    floats, dtype = (scores, boxes, anchors, gt_boxes), scores.dtype
-    exact = torch.float64 if torch.float64 in [tensor.dtype for tensor in floats] else torch.float32
-    scores, boxes, anchors, gt_boxes = (tensor.to(exact) for tensor in floats)  # 16 bits cannot hold areas or EPS
+    scores, boxes, anchors, gt_boxes = (tensor.to(dtype) for tensor in (scores, boxes, anchors, gt_boxes))
     if logits:
-        scores = scores.double().sigmoid().to(exact)
+        scores = scores.double().sigmoid().to(dtype)
     valid = gt_mask.bool()[..., None] & gt_boxes.isfinite().all(-1, keepdim=True)
-    metric, overlap = alignment(scores, boxes, gt_labels, gt_boxes, alpha, beta)
+    metric, overlap = alignment(scores, boxes, gt_labels, gt_boxes, options.alpha, options.beta)
     candidate = inside(anchors, gt_boxes) & valid
-    claimed = select_candidates(metric, candidate, topk)
-    # An anchor that several boxes claim goes to the highest overlap over all boxes, candidate or not, unless asked otherwise.
-    claims = claimed.sum(1)
-    best_box = overlap.masked_fill(~(candidate if mask_conflicts else valid), -1.0).argmax(1)
-    gt_index = torch.where(claims > 1, best_box, claimed.int().argmax(1)).masked_fill(claims == 0, -1)
+    claimed = select_candidates(metric, candidate, options.topk)
+    gt_index = resolve_claims(claimed, overlap, candidate if options.mask_conflicts else valid)
     mine = gt_index[:, None] == torch.arange(gt_boxes.shape[1], device=scores.device)[:, None]
     best_metric = (metric * mine).amax(2, keepdim=True)
     best_overlap = (overlap * mine).amax(2, keepdim=True)
     weight = (metric * mine * best_overlap / (best_metric + EPS)).amax(1)
-    return gt_index, weight.to(dtype), weight.sum(1, dtype=torch.float64).to(dtype)
+    return gt_index, weight, weight.sum(1, dtype=torch.float64).to(dtype)
+
+
+def resolve_claims(claimed: Tensor, overlap: Tensor, competes: Tensor) -> Tensor:
+    """The box of each anchor, int64 [B, A], -1 for background, from claims and overlaps [B, G, A].
+
+    An anchor that several boxes claim goes to the highest overlap of all boxes that compete for it, claimant or not.
+    """
+    claims = claimed.sum(1)
+    best_box = overlap.masked_fill(~competes, -1.0).argmax(1)
+    return torch.where(claims > 1, best_box, claimed.int().argmax(1)).masked_fill(claims == 0, -1)

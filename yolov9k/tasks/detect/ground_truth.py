@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov9k.common.errors import UserError
+from yolov9k.common.text import read_json
 from yolov9k.data.records import Record
 
 
@@ -46,7 +46,7 @@ class GroundTruth:
 def read_coco_ground_truth(path: str | Path) -> tuple[list[str], list[int], dict[int, GroundTruth]]:
     """Class names, their category ids (ascending) and truth by image id of a COCO instances JSON. Raises UserError."""
     try:
-        content = json.loads(Path(path).read_text())
+        content = read_json(path)
         categories = {int(category["id"]): str(category["name"]) for category in content["categories"]}
         ids = sorted(categories)
         class_of = {category: index for index, category in enumerate(ids)}
@@ -54,6 +54,6 @@ def read_coco_ground_truth(path: str | Path) -> tuple[list[str], list[int], dict
         for note in content["annotations"]:
             notes[note["image_id"]].append(note)
         truth = {image_id: GroundTruth.of_annotations(rows, class_of) for image_id, rows in notes.items()}
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: not a COCO instances file ({type(error).__name__}: {error})") from None
     return [categories[category] for category in ids], ids, truth

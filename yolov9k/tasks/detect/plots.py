@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError
 from yolov9k.common.figures import save_figure
-from yolov9k.data.draw import Image, class_color, class_name, draw_boxes, mosaic
+from yolov9k.data.draw import class_color, class_name, draw_boxes, mosaic
 from yolov9k.data.records import Split
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from yolov9k.data.draw import Image, class_name, draw_boxes
+from yolov9k.common.arrays import Image
+from yolov9k.data.draw import class_name, draw_boxes
 
 
 @dataclass

@@ -10,11 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from yolov9k.ops.backends import choose
-from yolov9k.ops.plan.ir import ConvSpec, Layer, Plan, Planner, Slice
+from yolov9k.ops.plan.ir import ConvLayer, ConvSpec, Plan, Planner, Slice
 from yolov9k.ops.plan.planned import planned, planned_fused, register
 
 
-class Tracer(Planner):
+class PlanBuilder(Planner):
     """A planner that knows the modules whose steps it writes down."""
 
     def __init__(self, block: Block, width: int, fused: bool) -> None:
@@ -27,13 +27,13 @@ class Tracer(Planner):
         conv, bn = block.conv, None if self.fused else block.bn
         self.modules.append(block)
         constants = () if bn is None else (bn.eps, bn.momentum)
-        layer = Layer(self.names[block], conv.out_channels, *constants)
+        layer = ConvLayer(self.names[block], conv.out_channels, *constants)
         kernel, stride, padding = int(conv.kernel_size[0]), int(conv.stride[0]), int(conv.padding[0])
         return ConvSpec(layer, kernel, stride, padding, conv.groups, type(block.act) is nn.SiLU)
 
 
 class Block(nn.Module):
-    """A part of the network that is defined by `compose`, in plain modules, and by `trace` as steps of a plan.
+    """A part of the network that is defined by `forward_reference`, in plain modules, and by `build_plan` as steps of a plan.
 
     backend: "auto" runs the plan where Triton's kernels serve the device, "reference" never, "triton" always.
     """
@@ -41,14 +41,14 @@ class Block(nn.Module):
     backend = "auto"
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C', H', W'], by the plan where it serves and by `compose` elsewhere."""
-        return self._run(x) if self._serves(x) else self.compose(x)
+        """[B, C, H, W] to [B, C', H', W'], by the plan where it serves and by `forward_reference` elsewhere."""
+        return self._run(x) if self._serves(x) else self.forward_reference(x)
 
-    def compose(self, x: Tensor) -> Tensor:
+    def forward_reference(self, x: Tensor) -> Tensor:
         """The definition."""
         raise NotImplementedError
 
-    def trace(self, p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
+    def build_plan(self, p: PlanBuilder, x: Slice, into: Slice | None = None) -> Slice:
         """Write this block's steps down; returns where its output is, `into` where that is given."""
         raise NotImplementedError
 
@@ -67,8 +67,8 @@ class Block(nn.Module):
             blocks = [module for module in self.modules() if isinstance(module, Block)]
             forms = set(self._forms())
             if all(module.is_plain() for module in blocks) and len(forms) == 1:
-                p = Tracer(self, width, forms.pop())
-                plan = p.finish(self.trace(p, Slice(0, 0, width)))
+                p = PlanBuilder(self, width, forms.pop())
+                plan = p.finish(self.build_plan(p, Slice(0, 0, width)))
                 name, convs = register(plan), p.modules
             self.__dict__["_prepared"] = (plan, name, convs)
         return self.__dict__["_prepared"][0]  # type: ignore[no-any-return]
@@ -115,8 +115,8 @@ def _group(bn: nn.Module) -> str:
     return str(group.group_name) if dist.get_world_size(group) > 1 else ""
 
 
-def chain(blocks: Sequence[Block], p: Tracer, x: Slice, into: Slice | None = None) -> Slice:
+def chain(blocks: Sequence[Block], p: PlanBuilder, x: Slice, into: Slice | None = None) -> Slice:
     """One block after another, the last one into `into`."""
     for block in blocks[:-1]:
-        x = block.trace(p, x)
-    return blocks[-1].trace(p, x, into)
+        x = block.build_plan(p, x)
+    return blocks[-1].build_plan(p, x, into)

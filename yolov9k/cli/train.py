@@ -1,0 +1,21 @@
+"""`yolov9k train`."""
+
+from __future__ import annotations
+
+from yolov9k.cli.parser import console
+from yolov9k.common.errors import warn
+from yolov9k.config import TrainOptions
+
+
+def run(options: TrainOptions) -> None:
+    """Train a model; everything it leaves is in PROJECT/NAME."""
+    from yolov9k.engine.train.trainer import Trainer
+
+    if options.resume is None:
+        Trainer(options, console).fit()
+        return
+    if ignored := options.given - {"resume", "epochs", "project"}:
+        names = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in ignored))
+        warn(f"--resume: the run keeps what it was begun with; without effect: {names}")
+    changes = {"epochs": options.epochs} if "epochs" in options.given else {}
+    Trainer.resume(None if options.resume == "latest" else options.resume, options.project, console, **changes).fit()

@@ -1,0 +1,35 @@
+"""`yolov9k val`."""
+
+from __future__ import annotations
+
+from yolov9k.cli.parser import console
+from yolov9k.config import TrainRecipe, ValOptions
+
+
+def run(options: ValOptions) -> None:
+    """Validate a checkpoint: COCO AP, each class, speed, curves and confusion matrix."""
+    from yolov9k.common.device import pick_device
+    from yolov9k.data.config import load_split
+    from yolov9k.data.letterbox import rounded_size
+    from yolov9k.data.loader import make_loader
+    from yolov9k.engine.evaluate.validator import print_metrics, validate
+    from yolov9k.engine.train.run_dir import run_directory
+    from yolov9k.engine.train.trainer import make_criterion
+    from yolov9k.models.checkpoints import load
+
+    options.check()
+    split = load_split(options.data, options.task, single_cls=options.single_cls, strict=options.strict)
+    model = load(options.weights).to(pick_device(options.device))
+    loader = make_loader(
+        split, TrainRecipe(), img_size=rounded_size(options.img, "--img"), batch=options.batch, augment=False, rect=True,
+        workers=options.workers,
+    )  # fmt: skip
+    with run_directory(options.project, options.name, options.exist_ok) as directory:
+        result = validate(
+            model, loader, split=split, criterion=make_criterion(model, TrainRecipe()), conf=options.conf, iou=options.iou,
+            max_det=options.max_det, amp=options.amp, single_cls=options.single_cls, plots_dir=directory,
+            save_json=directory / "predictions.json" if options.save_json else None,
+        )  # fmt: skip
+    loader.close()
+    print_metrics(result, console)
+    console.print(f"run: {directory}")

@@ -1,0 +1,129 @@
+"""Text files that users hand over, in whatever encoding their editor wrote them: text, YAML, JSON, and XML's own rule.
+
+A byte order mark decides, then the zero bytes that UTF-16 and UTF-32 leave in mostly Latin text, else it is UTF-8.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolov9k.common.errors import UserError
+
+_MARKS = (  # UTF-32's little-endian mark begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SAMPLE = 4096  # bytes, a multiple of 4, that are enough to see a pattern of zeros in
+# Files that declare the smaller set mostly use the larger one, which reads both alike (WHATWG Encoding Standard).
+_LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
+_XML_DECLARATION = re.compile(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
+
+
+def decode(data: bytes, errors: str = "strict") -> str:
+    """The text of a file's bytes, without its byte order mark; line ends stay. Raises UnicodeDecodeError."""
+    return data.decode(_encoding_of(data) or "utf-8", errors)
+
+
+def decode_xml(data: bytes) -> str:
+    """The text of an XML file: by mark or zeros, else as it declares itself, else UTF-8.
+
+    A declared UTF-16 or UTF-32 without their zeros is UTF-8: .NET writes such files. Raises LookupError for an encoding
+    that Python does not know and UnicodeError for bytes that are not of the one declared.
+    """
+    encoding = _encoding_of(data)
+    if encoding is None:
+        declared = _XML_DECLARATION.match(data)
+        encoding = codecs.lookup(declared[1].decode("ascii") if declared else "utf-8").name
+        encoding = "utf-8" if encoding.startswith(("utf-16", "utf-32")) else _LARGER.get(encoding, encoding)
+    return data.decode(encoding)
+
+
+def read_text(path: str | Path, errors: str = "strict") -> str:
+    """The text of a file, lines ended by a newline alone. Raises UserError that names the file and the line.
+
+    errors: as bytes.decode has it; "replace" raises nothing for bytes that are no text.
+    """
+    data = _read(Path(path))
+    try:
+        return normalize_newlines(decode(data, errors))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{_line(error)}: not text ({_reason(error)}); save it as UTF-8") from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The content of a YAML file: of keys that stand twice the last one counts. Raises UserError that names file and line."""
+    data = _read(Path(path))
+    try:
+        return yaml.safe_load(normalize_newlines(decode(data)))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{_line(error)}: not a YAML file ({_reason(error)}); save it as UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        what = ", ".join(text for text in (error.context, error.problem) if text)
+        raise UserError(f"{path}{line}: not a YAML file ({_one_line(what)}); mend the file") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError: 2024-13-99, which looks like a date
+        raise UserError(f"{path}: not a YAML file ({_one_line(str(error))}); mend the file") from None
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file. Raises UserError that names file and line."""
+    data = _read(Path(path))
+    try:
+        return json.loads(decode(data))
+    except json.JSONDecodeError as error:
+        what = f"{error.msg}, column {error.colno}"
+        raise UserError(f"{path}:{error.lineno}: not valid JSON ({what}); mend the file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{_line(error)}: not valid JSON ({_reason(error)}); save it as UTF-8 text") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({_one_line(str(error))}); mend the file") from None
+
+
+def normalize_newlines(text: str) -> str:
+    """Ends of lines from Windows and from old Macs made a newline."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the file") from None
+
+
+def _encoding_of(data: bytes) -> str | None:
+    """What a mark or zeros say; None where they say nothing."""
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return encoding
+    sample = data[:_SAMPLE]
+    if b"\0" not in sample:
+        return None
+    lanes = [sum(byte == 0 for byte in sample[lane::4]) * 4 / len(sample) for lane in range(4)]
+    for zeros, encoding in (("0111", "utf-32-le"), ("1110", "utf-32-be"), ("0101", "utf-16-le"), ("1010", "utf-16-be")):
+        if len(data) % (4 if "32" in encoding else 2) == 0 and all(
+            share > 0.5 if zero == "1" else share < 0.1 for share, zero in zip(lanes, zeros, strict=True)
+        ):
+            return encoding
+    return None
+
+
+def _line(error: UnicodeDecodeError) -> int:
+    return error.object[: error.start].count(b"\n") + 1
+
+
+def _reason(error: UnicodeDecodeError) -> str:
+    return f"byte {error.start} does not belong to {error.encoding.removesuffix('-sig').upper()}: {error.reason}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

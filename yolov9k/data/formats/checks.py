@@ -1,0 +1,107 @@
+"""From annotations in any format to records: the checks that all formats share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from yolov9k.data.formats.base import AnnotatedImage, Annotation, Box
+from yolov9k.data.probe import ImageInfo, probe_images
+from yolov9k.data.records import Fault, Record
+
+# Annotation tools round: what leaves the image by less than this fraction of its side is clipped without a word.
+ROUNDING = 1e-3
+LEAST_SIDE = 1e-7  # boxes are kept as float32 fractions, which cannot tell less from nothing
+
+
+def build_records(images: list[AnnotatedImage]) -> tuple[list[Record], list[Fault]]:
+    """Check every image and every box; what fails is left out and told as a fatal fault."""
+    infos = probe_images([image.path for image in images])
+    ids = [image.image_id for image in images]
+    if None in ids or len(set(ids)) < len(ids):  # several sources together: their ids may clash
+        ids = list(range(1, len(images) + 1))
+    records: list[Record] = []
+    faults: list[Fault] = []
+    for image, info, image_id in zip(images, infos, ids, strict=True):
+        if info.fault:
+            faults.append(_image_fault(image, info.fault))
+            continue
+        record = _build_record(image, info, image_id or 0, faults)
+        stem = image.path.stem  # as the published validation names images
+        record.result_id = (int(stem) if stem.isdecimal() else stem) if image.image_id is None else image.image_id
+        records.append(record)
+    return records, faults
+
+
+def _image_fault(image: AnnotatedImage, message: str) -> Fault:
+    """An absent image is the fault of the line that asks for it, a damaged one of the image itself."""
+    if image.source != image.path and not image.path.exists():
+        return Fault(image.source, image.line, f"{message} ({image.path})", fatal=True)
+    return Fault(image.path, None, message, fatal=True)
+
+
+def _build_record(image: AnnotatedImage, info: ImageInfo, image_id: int, faults: list[Fault]) -> Record:
+    faults.extend(_check_stated_size(image, info))
+    unit = (info.width, info.height) if image.pixels else (1, 1)
+    kept: list[Annotation] = []
+    boxes: list[Box] = []
+    seen: set[tuple[int, Box, bytes]] = set()
+    for annotation in image.annotations:
+        box, problem, fatal = check_box(annotation.box, unit)
+        key = (annotation.label, box, b"" if annotation.polygon is None else annotation.polygon.tobytes())
+        if not fatal and key in seen:
+            problem, fatal = "is a duplicate of an earlier one; remove it", True
+        if problem:
+            faults.append(Fault(image.source, annotation.line, f"{annotation.text} {problem}", fatal))
+        if not fatal:
+            seen.add(key)
+            kept.append(annotation)
+            boxes.append(box)
+    return _assemble(image.path, image_id, info, kept, boxes, unit)
+
+
+def check_box(box: Box, unit: tuple[int, int]) -> tuple[Box, str | None, bool]:
+    """`box` over `unit` (width, height), clipped to 0..1; what is wrong with it; whether that rules it out."""
+    if not all(map(math.isfinite, box)):
+        return box, "has a coordinate that is not a finite number; correct it", True
+    raw = (box[0] / unit[0], box[1] / unit[1], box[2] / unit[0], box[3] / unit[1])
+    x1, y1, x2, y2 = (min(max(side, 0.0), 1.0) for side in raw)
+    beyond = min(raw) < -ROUNDING or max(raw) > 1 + ROUNDING
+    if min(x2 - x1, y2 - y1) <= LEAST_SIDE:
+        outside = beyond and min(raw[2] - raw[0], raw[3] - raw[1]) > LEAST_SIDE
+        return raw, f"{'lies outside the image' if outside else 'has no area'}; correct or remove it", True
+    return (x1, y1, x2, y2), "reaches beyond the image and was clipped to it" if beyond else None, False
+
+
+def _check_stated_size(image: AnnotatedImage, info: ImageInfo) -> Iterator[Fault]:
+    stated = image.stated_size
+    if stated is not None and stated != (info.height, info.width) and min(stated) > 0:
+        yield Fault(
+            image.source,
+            image.line,
+            f"states {stated[1]} x {stated[0]} pixels for {image.path.name}, which is {info.width} x {info.height}; "
+            "boxes are taken as pixels of the image file, make sure that they are",
+            fatal=False,
+        )
+
+
+def _assemble(
+    path: Path, image_id: int, info: ImageInfo, kept: list[Annotation], boxes: list[Box], unit: tuple[int, int]
+) -> Record:
+    fractions = np.array(boxes, np.float64).reshape(-1, 4)
+    sides = (fractions[:, 2:] - fractions[:, :2]) * (info.width, info.height)
+    areas = [side.prod() if a.area is None else a.area for a, side in zip(kept, sides, strict=True)]
+    return Record(
+        path=path,
+        image_id=image_id,
+        height=info.height,
+        width=info.width,
+        classes=np.array([a.label for a in kept], np.int64),
+        boxes=fractions.astype(np.float32),
+        polygons=[None if a.polygon is None else (a.polygon / np.array(unit, np.float32)).clip(0, 1) for a in kept],
+        crowd=np.array([a.crowd for a in kept], np.bool_),
+        areas=np.array(areas, np.float32),
+    )

@@ -1,0 +1,55 @@
+"""Which files and folders the splits of a data set consist of, before any of them is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from glob import glob, has_magic
+from pathlib import Path
+
+from yolov9k.common.errors import UserError
+from yolov9k.data.probe import is_image
+
+
+@dataclass
+class DatasetLayout:
+    """A data set before it is read: `splits` gives, for each split it has, the files and folders to read.
+
+    names: the classes where they are stated; bases: folders that entries are relative to, the first that has one counts.
+    """
+
+    path: Path
+    names: list[str] | None
+    splits: dict[str, list[str]]
+    bases: list[Path] = field(default_factory=list)
+
+    def paths(self, split: str) -> list[Path]:
+        """Files and folders of one split. Raises UserError for an entry that leads nowhere."""
+        return [path for entry in self.splits[split] for path in _resolve(entry, self.bases, self.path)]
+
+
+def _resolve(entry: str, bases: Sequence[Path], source: Path) -> list[Path]:
+    """Files and folders that `entry` of `source` names, a glob pattern among them. Raises UserError if there are none.
+
+    Some exports say ``../train/images`` where they mean ``train/images``: tried when the former is not there.
+    """
+    plain = entry
+    while plain.startswith("../"):
+        plain = plain[3:]
+    for candidate in dict.fromkeys((entry, plain)):
+        for base in bases:
+            place = base / Path(candidate).expanduser()
+            if place.exists():
+                tidy = Path(os.path.normpath(place))
+                return [tidy if tidy.exists() else place]  # a ".." behind a link leads elsewhere
+            if has_magic(candidate) and (found := _expand(candidate, base)):
+                return found
+    looked = ", ".join(str(base) for base in bases)
+    raise UserError(f"{source}: {entry!r} not found, looked in {looked}; correct the entry or 'path'")
+
+
+def _expand(pattern: str, base: Path) -> list[Path]:
+    """Folders, images and, where the pattern asks for the suffix by name, other files that match `pattern`."""
+    found = [base / match for match in sorted(glob(pattern, root_dir=base, recursive=True))]
+    return [path for path in found if path.is_dir() or is_image(path) or path.suffix == Path(pattern).suffix != ""]
