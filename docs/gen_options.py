@@ -7,8 +7,8 @@ from pathlib import Path
 
 HEAD = """# Options
 
-Every option of every command, from the dataclasses in `yolov9k/config`: one declaration gives the flag, its check, its help, its line in
-`args.yaml` and its row here. This page is written when the documentation is built.
+Every option of every command, from the dataclasses in `yolov9k/config`: one declaration gives the flag, its
+check, its help, its line in `args.yaml` and its row here. This page is written when the documentation is built.
 """
 
 
