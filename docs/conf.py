@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(Path(os.environ.get("YOLOV9K_DOCS_SOURCE", HERE.parent)))]
@@ -37,3 +39,12 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 
 gen_options.write(HERE / "options.md")
+
+
+def escape_underscores(app: Any, what: str, name: str, item: object, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text: a name that ends in an underscore, as torch's in-place functions do, is no link."""
+    lines[:] = [re.sub(r"(?<=\w)_(?!\w)", r"\\_", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", escape_underscores)

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-pytest.importorskip("sphinx", reason="needs the docs extra")
 
 
 def build(docs: Path) -> subprocess.CompletedProcess[str]:
@@ -23,6 +22,7 @@ def build(docs: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
+    pytest.importorskip("sphinx", reason="needs the docs extra")
     return Path(shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("_build")))
 
 
