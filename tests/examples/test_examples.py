@@ -53,7 +53,7 @@ def test_every_frame_of_the_video_is_drawn(tmp_path: Path) -> None:
 
 
 def test_the_loop_prints_its_parts_and_moves(tmp_path: Path) -> None:
-    """The total is the batch's size times the parts' sum; it need not fall at first, as the assignment changes with the boxes."""
+    """The total is the batch's size times the parts' sum; it need not fall at first: assignments change."""
     lines = run("custom_loop.py", tmp_path).splitlines()
     rows = [[float(number) for number in re.findall(r"\d+\.\d+", line)] for line in lines]
     assert len(rows) == 3
