@@ -5,7 +5,7 @@ PYTEST_FLAGS ?= -q
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-all test-slow nightly lint bench native gpu-check peers roofline readme clean
+.PHONY: help demo test test-all test-slow nightly lint bench native gpu-check peers roofline readme docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -53,8 +53,12 @@ peers:  ## on a machine with a GPU: ours beside the published code, Ultralytics 
 roofline:  ## on a machine with a GPU: every kernel of a training step against what the device can do; installs nothing
 	$(PYTHON) -m bench.roofline
 
-readme: $(STAMP)  ## write README's measured table from the records in bench/results
+readme: $(STAMP)  ## write README's measured table and chart from the records in bench/results
 	$(BIN)/python -m bench.readme_table
+	$(BIN)/python -m bench.readme_chart
+
+docs: $(STAMP)  ## build the documentation into docs/_build; a broken link or reference fails it
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info yolov9k/_native*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis

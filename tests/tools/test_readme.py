@@ -21,7 +21,8 @@ SHORTER = {"demo": ["--epochs", "1", "--scenes", "60"], "train": ["--epochs", "1
 
 def blocks(language: str) -> list[str]:
     """The README's code blocks of a language, the empty one for commands."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    every = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for name, text in every if name == language]
 
 
 def commands() -> list[list[str]]:
@@ -36,10 +37,35 @@ def run(command: list[str], folder: Path) -> str:
 
 
 @pytest.mark.twin
-def test_the_first_screen_says_what_how_and_how_well() -> None:
-    screen = README.splitlines()[:30]
-    assert sum(line.startswith("make ") for line in screen) == 2
-    assert sum(line.startswith("| ") and "`" in line for line in screen) >= 5
+def test_the_first_screen_shows_what_how_and_how_well() -> None:
+    """A sentence, a picture of detections, the two commands, both quick starts, the chart, in this order."""
+    screen = "\n".join(README.splitlines()[:42])
+    order = [
+        "Apache-2.0",
+        "docs/images/demo.jpg",
+        "make demo",
+        "make test",
+        "yolov9k train",
+        "```python",
+        "docs/images/speed.svg",
+    ]
+    places = [screen.index(text) for text in order]
+    assert places == sorted(places)
+    assert sum(line.startswith("make ") for line in screen.splitlines()) == 2
+    claims = [line for line in README.splitlines() if line.startswith("| ") and re.search("`(bench/results|tests)/", line)]
+    assert len(claims) >= 8  # each with its record
+
+
+def test_the_quick_start_imports_the_package_alone() -> None:
+    (program,) = blocks("python")
+    assert re.findall(r"^\s*(?:import|from) .*", program, re.MULTILINE) == ["import yolov9k"]
+
+
+def test_every_file_the_readme_names_exists() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    paths = re.findall(r"`((?:bench|csrc|docs|examples|kernels|tests|yolov9k)/[\w./-]+)`", README)
+    assert len(links) >= 6
+    assert [path for path in (*links, *paths) if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.twin

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import gpu_check, kernel_table, readme_table, roofline
+from bench import gpu_check, kernel_table, readme_chart, readme_table, roofline
 from bench.baselines import bccd, report
 from bench.baselines.curves import Point
 
@@ -38,6 +38,7 @@ Edit = Callable[[dict[str, Any]], object]
 def root(tmp_path: Path) -> Path:
     """README and records that may be changed."""
     shutil.copy(ROOT / "README.md", tmp_path)
+    shutil.copytree(ROOT / "docs/images", tmp_path / "docs/images")
     shutil.copytree(ROOT / "bench/results", tmp_path / "bench/results")
     return tmp_path
 
@@ -298,6 +299,32 @@ def test_a_record_of_a_gpu_must_be_quotable_and_of_a_gpu(
     report.write(root / "bench/results/peers", "train", [measured("train step", "ours eager", 300.0)], [])
     with pytest.raises(readme_table.Refused, match=why):
         readme_table.table(root)
+
+
+def test_the_chart_shows_the_ratios_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert readme_chart.main(["--check"]) == 0, capsys.readouterr().err
+    shown = readme_chart.labels((ROOT / readme_chart.CHART).read_text(encoding="utf-8"))
+    table = [line for record in ("cpu", "input") for line in rows(ROOT, f"bench/results/{record}.json")]
+    for label, line in zip(shown, table, strict=True):
+        assert f": {label.split('x')[0]} times as fast |" in line
+
+
+def test_a_chart_that_differs_from_its_records_is_caught_and_drawn_anew(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def twice(record: dict[str, Any]) -> None:
+        for bench in record["benchmarks"]:
+            bench["stats"]["median"] *= 1 + bench["name"].endswith("opencv]")
+
+    edit(root / "bench/results/input.json", twice)
+    assert readme_chart.main(["--check"], root) == 1
+    assert "the records say" in capsys.readouterr().err
+    assert readme_chart.main([], root) == 0
+    assert readme_chart.main(["--check"], root) == 0
+    assert "6.5x" in readme_chart.labels((root / readme_chart.CHART).read_text(encoding="utf-8"))[-1]
+
+
+def test_a_chart_of_a_record_not_to_be_quoted_is_refused(root: Path) -> None:
+    edit(root / "bench/results/cpu.json", lambda record: record["commit_info"].update(quotable=False))
+    assert readme_chart.main([], root) == 2
 
 
 def test_every_benchmark_that_is_looked_for_exists() -> None:
