@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import pytest
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 SMALL = {
