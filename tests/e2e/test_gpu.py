@@ -26,7 +26,10 @@ from yolov9k.engine.train.schedule import Schedule
 from yolov9k.engine.train.trainer import make_criterion
 from yolov9k.ops import batched_nms, task_aligned_assign
 
-pytestmark = pytest.mark.skipif(not native.available("cuda"), reason=native.why_missing("cuda") or "available")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not native.available("cuda"), reason=native.why_missing("cuda") or "available"),
+]
 
 
 def assign() -> Callable[[], tuple[Tensor, ...]]:

@@ -96,6 +96,11 @@ def exact_dtype(device: torch.device) -> torch.dtype:
     return torch.float64
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """A tensor in `exact_dtype`, for what is to be rounded once."""
+    return tensor.to(exact_dtype(tensor.device))
+
+
 def choose_amp(amp: str, device: torch.device) -> str:
     """ "auto" by device: bf16 or fp16 on a CUDA device, off elsewhere; anything else as it is."""
     if amp != "auto":

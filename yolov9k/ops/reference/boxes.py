@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from yolov9k.common.device import widened
+
 EPS = 1e-7
 
 
@@ -16,7 +18,7 @@ def _atan(x: Tensor) -> Tensor:
     The gradient is the plain one: what is added is a constant.
     """
     y = torch.atan(x)
-    return y + (torch.atan(x.detach().double()).to(x.dtype) - y.detach())
+    return y + (torch.atan(widened(x.detach())).to(x.dtype) - y.detach())
 
 
 def box_ciou(a: Tensor, b: Tensor) -> Tensor:

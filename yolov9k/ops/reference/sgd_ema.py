@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from yolov9k.common.device import exact_dtype
+
 # Where each value stands in `settings`; learning rates come first, a group each, then the groups' weight decays.
 GROUPS = 3
 LR, DECAY, MOMENTUM, CLIP, EMA_DECAY, EMA_REST, EMA_TAU, GROWTH, BACKOFF, INTERVAL = 0, 3, 6, 7, 8, 9, 10, 11, 12, 13
@@ -22,7 +24,8 @@ def sgd_ema(
 ) -> None:  # fmt: skip
     """One optimizer step in place; arguments as in `yolov9k.ops.sgd_ema`, in any floating dtype. Never reads on the host."""
     inverse = 1 / state[SCALE]
-    norm = torch.linalg.vector_norm(grads * inverse, dtype=torch.float64).to(values.dtype)  # float32 would lose four digits
+    exact = exact_dtype(values.device)  # float32 would lose four digits
+    norm = torch.linalg.vector_norm(grads * inverse, dtype=exact).to(values.dtype)
     finite = norm.isfinite()
     share = (settings[CLIP] / (norm + 1e-6)).clamp(max=1) * inverse
     start, rate = 0, settings[MOMENTUM]

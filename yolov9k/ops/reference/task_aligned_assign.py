@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from yolov9k.common.device import exact_dtype, widened
 from yolov9k.ops.reference.boxes import box_ciou
 
 EPS = 1e-9
@@ -46,9 +47,9 @@ def alignment(
     probability = scores.transpose(1, 2).gather(1, labels[..., None].expand(-1, -1, scores.shape[1]))
     ciou = box_ciou(gt_boxes[:, :, None], boxes[:, None])
     overlap = ciou.clamp(min=0).nan_to_num(0.0, 0.0, 0.0)
-    confidence = probability.double().pow(alpha).to(probability.dtype)  # correctly rounded, as `box_ciou`'s arc tangent
+    confidence = widened(probability).pow(alpha).to(probability.dtype)  # correctly rounded, as `box_ciou`'s arc tangent
     unknown = (probability + ciou).isfinite().logical_not_()  # asked for, because NaN to the power of 0 is 1
-    closeness = overlap.double().pow(beta).to(overlap.dtype)
+    closeness = widened(overlap).pow(beta).to(overlap.dtype)
     return (confidence * closeness).nan_to_num(0.0, 0.0, 0.0).clamp_(min=0).masked_fill_(unknown, 0.0), overlap
 
 
@@ -90,7 +91,7 @@ def task_aligned_assign(
         return torch.full((batch, count), -1, device=scores.device), weight, weight.sum(1)
     scores, boxes, anchors, gt_boxes = (tensor.to(dtype) for tensor in (scores, boxes, anchors, gt_boxes))
     if logits:
-        scores = scores.double().sigmoid().to(dtype)
+        scores = widened(scores).sigmoid().to(dtype)
     valid = gt_mask.bool()[..., None] & gt_boxes.isfinite().all(-1, keepdim=True)
     metric, overlap = alignment(scores, boxes, gt_labels, gt_boxes, options.alpha, options.beta)
     candidate = inside(anchors, gt_boxes) & valid
@@ -100,7 +101,7 @@ def task_aligned_assign(
     best_metric = (metric * mine).amax(2, keepdim=True)
     best_overlap = (overlap * mine).amax(2, keepdim=True)
     weight = (metric * mine * best_overlap / (best_metric + EPS)).amax(1)
-    return gt_index, weight, weight.sum(1, dtype=torch.float64).to(dtype)
+    return gt_index, weight, weight.sum(1, dtype=exact_dtype(weight.device)).to(dtype)
 
 
 def resolve_claims(claimed: Tensor, overlap: Tensor, competes: Tensor) -> Tensor:
