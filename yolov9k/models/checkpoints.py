@@ -177,7 +177,7 @@ def weights_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
 def load_weights(model: YOLOv9, path: str | Path) -> list[str]:
     """Start `model` from a checkpoint's weights; returns the keys that were left fresh.
 
-    Its class branches take the width they have in the file (facts: sizes), so that only the last layers of the head's
+    Its class branches take the width they have in the file, so that only the last layers of the head's
     towers may differ, as they do for another number of classes. Raises UserError with the keys and shapes of any other
     mismatch.
     """
