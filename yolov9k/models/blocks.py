@@ -14,10 +14,6 @@ from yolov9k.models.registry import Args, BlockKind, PlainKind, Width, register,
 from yolov9k.ops import conv_bn_silu
 from yolov9k.ops.plan.ir import Slice
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    name: getattr(nn, name) for name in ("SiLU", "ReLU", "LeakyReLU", "ReLU6", "Hardswish", "GELU", "Mish", "ELU", "Identity")
-}
-
 
 def _stride(args: Args) -> float:
     """Stride of a convolution whose arguments are width, kernel, stride."""

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from yolov9k.common.errors import UserError
 from yolov9k.common.files import write_atomically
-from yolov9k.models.spec import LayerSpec, ModelSpec
+from yolov9k.models.spec import ModelSpec
+from yolov9k.models.tables import LayerSpec
 from yolov9k.models.yolov9 import YOLOv9
 
 FORMAT = "yolov9k-1"
