@@ -15,8 +15,8 @@ from tests.support import little_model
 from tests.tolerances import FLOAT64_LOOPS
 from yolov9k.models import YOLOv9, create_model
 from yolov9k.models.recompute import recomputed, untouched_statistics
-from yolov9k.models.spec import IMAGE, load_spec
-from yolov9k.models.tables import NAMES
+from yolov9k.models.spec import load_spec
+from yolov9k.models.tables import IMAGE, NAMES
 
 pytestmark = pytest.mark.compile
 

@@ -1,4 +1,4 @@
-"""The network's blocks (facts: blocks). Attribute names are those of published state dicts."""
+"""The network's blocks (arXiv 2402.13616, section 4.2). Attribute names are those of published state dicts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from yolov9k.models.block import Block, PlanBuilder, chain
 from yolov9k.models.registry import Args, BlockKind, PlainKind, Width, register, register_block
 from yolov9k.ops import conv_bn_silu
 from yolov9k.ops.plan.ir import Slice
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    name: getattr(nn, name) for name in ("SiLU", "ReLU", "LeakyReLU", "ReLU6", "Hardswish", "GELU", "Mish", "ELU", "Identity")
-}
 
 
 def _stride(args: Args) -> float:
@@ -199,7 +195,7 @@ def _stages(module: nn.Module) -> list[Block]:
 
 @register_block()
 class RepNCSPELAN4(ELAN1):
-    """ELAN1 with a RepNCSP and a Conv 3x3 a stage (paper, section 4.2, GELAN)."""
+    """ELAN1 with a RepNCSP and a Conv 3x3 a stage (arXiv 2402.13616, section 4.2, GELAN)."""
 
     def __init__(self, c1: int, c2: int, c3: int, c4: int, n: int = 1) -> None:
         super().__init__(c1, c2, c3, c4)
@@ -283,7 +279,7 @@ class _LinearKind(BlockKind):
 
 @register_block(kind=_LinearKind)
 class CBLinear(nn.Module):
-    """1x1 convolution with bias, split into several outputs (paper, section 3.2: multi-level auxiliary information)."""
+    """1x1 convolution with bias, split into several outputs (arXiv 2402.13616, section 4.1.2)."""
 
     def __init__(self, c1: int, widths: Sequence[int], k: int = 1) -> None:
         super().__init__()

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from torch import nn
 
 from yolov9k.common.errors import UserError
+from yolov9k.models.activations import make_activation
 from yolov9k.models.block import Block
 from yolov9k.models.registry import HeadKind, Width, find
-from yolov9k.models.spec import IMAGE, LayerSpec, ModelSpec, make_activation
+from yolov9k.models.spec import ModelSpec
+from yolov9k.models.tables import IMAGE, LayerSpec
 
 
 def build_layers(spec: ModelSpec, num_classes: int, class_widths: Sequence[int] | None) -> list[nn.Module]:

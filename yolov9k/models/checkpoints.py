@@ -17,7 +17,8 @@ from torch import Tensor
 
 from yolov9k.common.errors import UserError
 from yolov9k.common.files import write_atomically
-from yolov9k.models.spec import LayerSpec, ModelSpec
+from yolov9k.models.spec import ModelSpec
+from yolov9k.models.tables import LayerSpec
 from yolov9k.models.yolov9 import YOLOv9
 
 FORMAT = "yolov9k-1"
@@ -177,7 +178,7 @@ def weights_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
 def load_weights(model: YOLOv9, path: str | Path) -> list[str]:
     """Start `model` from a checkpoint's weights; returns the keys that were left fresh.
 
-    Its class branches take the width they have in the file (facts: sizes), so that only the last layers of the head's
+    Its class branches take the width they have in the file, so that only the last layers of the head's
     towers may differ, as they do for another number of classes. Raises UserError with the keys and shapes of any other
     mismatch.
     """

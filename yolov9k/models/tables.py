@@ -1,4 +1,4 @@
-"""LayerSpec tables of the ten published variants.
+"""Layer tables of the ten published variants.
 
 A row is [sources, module, *arguments]: a source is a layer's number or -1, the layer before; layer 0's -1 is the image.
 The single-branch gelan-t/s/m/c are what remains of yolov9-t/s/m/c when the auxiliary branch goes, so they are derived.
@@ -6,10 +6,29 @@ The single-branch gelan-t/s/m/c are what remains of yolov9-t/s/m/c when the auxi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+IMAGE = -1  # the network's input, as a source
 Row = list[Any]
 UP: Row = [-1, "nn.Upsample", None, 2, "nearest"]
+
+
+class LayerSpec(NamedTuple):
+    """One layer: the absolute numbers of what it reads (IMAGE for the input), its module's name and arguments."""
+
+    sources: tuple[int, ...]
+    module: str
+    args: tuple[Any, ...]
+    repeats: int = 1
+
+
+def absolute(rows: list[Row]) -> tuple[LayerSpec, ...]:
+    """The layers that a table's rows say, their sources as absolute numbers."""
+    layers = []
+    for i, (sources, module, *args) in enumerate(rows):
+        listed = sources if isinstance(sources, list) else [sources]
+        layers.append(LayerSpec(tuple(i + s if s < 0 else s for s in listed), module, tuple(args)))
+    return tuple(layers)
 
 
 def _elan(width: int, inner: int, depth: int) -> Row:

@@ -18,7 +18,8 @@ from yolov9k.models.blocks import Conv, RepConvN
 from yolov9k.models.build import build_layers, one_line
 from yolov9k.models.heads.detect import Detect
 from yolov9k.models.recompute import recomputed
-from yolov9k.models.spec import IMAGE, ModelSpec, Stage, load_spec
+from yolov9k.models.spec import ModelSpec, Stage, load_spec
+from yolov9k.models.tables import IMAGE
 from yolov9k.ops.library import label
 
 
