@@ -1,21 +1,32 @@
-"""YOLOv9 in PyTorch, its hot paths custom kernels that are proven equal to a plain-torch reference."""
+"""YOLOv9 in PyTorch, its hot paths custom kernels that are proven equal to a plain-torch reference.
 
+What is imported from here is loaded on first use: the command line's help needs no torch.
+"""
+
+import importlib
 from typing import TYPE_CHECKING, Any
-
-from yolov9k.models import YOLOv9, create_model
-from yolov9k.models.checkpoints import load
 
 if TYPE_CHECKING:
     from yolov9k.engine.predict.predictor import Predictor
+    from yolov9k.models import YOLOv9, create_model
+    from yolov9k.models.checkpoints import load
 
 __version__ = "0.1.0"
 __all__ = ["Predictor", "YOLOv9", "__version__", "create_model", "load"]
 
+_PLACES = {
+    "Predictor": "yolov9k.engine.predict.predictor",
+    "YOLOv9": "yolov9k.models",
+    "create_model": "yolov9k.models",
+    "load": "yolov9k.models.checkpoints",
+}
+_ROOMS = ("config", "data", "engine", "losses", "models", "native", "ops", "tasks")
+
 
 def __getattr__(name: str) -> Any:
-    """`Predictor` on first use: what reads images and videos takes longer to import than the model."""
-    if name == "Predictor":
-        from yolov9k.engine.predict.predictor import Predictor
-
-        return Predictor
+    """A public name or a subpackage, imported when it is first asked for."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -218,7 +218,7 @@ def test_gradients_of_parts_of_the_input_that_come_on_different_ways() -> None:
     both = p.map(5)
     p.pool("avg_pool", Slice(0, 0, 2), 2, into=both.part(0, 2))
     p.conv(Slice(0, 2, 4), ConvSpec(ConvLayer("conv", 3, 1e-3, 0.03), 2, 1, 0, 1, True), both.part(2, 5))
-    name = operator.register(p.finish(both))
+    name = operator.register_plan(p.finish(both))
     torch.manual_seed(0)
     x, weight, gamma, beta = (
         torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 4, 5, 4), (3, 2, 2, 2), (3,), (3,))

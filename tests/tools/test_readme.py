@@ -82,7 +82,7 @@ def test_the_make_targets_do_what_they_say() -> None:
             plan = run(["make", "-n", "-W", "setup.py", *command[1:]], ROOT)
             assert "-m venv" in plan or (ROOT / ".venv").exists()
             assert "pip install" in plan
-            assert {"demo": "yolov9k demo", "test": "-m pytest tests"}[command[1]] in plan
+            assert {"demo": "yolov9k demo", "test": "-m pytest -n auto"}[command[1]] in plan
 
 
 def test_the_package_is_installed_as_the_readme_installs_it() -> None:
