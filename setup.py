@@ -5,7 +5,7 @@ and no nvcc, `pip install` fetches those packages (100 MB) for the time of the b
 YOLOV9K_CUDA=0 is the remedy. Their CUDA 13.0 wants driver 580 or later, as torch's own build for CUDA 13.0 does.
 
 Environment:
-    CXX                 the C++ compiler, default g++
+    CXX                 the C++ compiler, default g++; clang++ on macOS and cl on Windows, neither of which has been tried
     CUDA_HOME           the folder of a CUDA toolkit, such as /usr/local/cuda
     YOLOV9K_CUDA        auto (default) builds CUDA where an nvcc is found, 0 leaves it out, 1 fails where there is none,
                         pip fetches the compiler from PyPI where there is none, with or without a driver
@@ -66,6 +66,8 @@ def find_cuda() -> Cuda | None:
     switch = os.environ.get("YOLOV9K_CUDA", "auto")
     if switch not in ("0", "1", "auto", "pip"):
         raise PlatformError(f"YOLOV9K_CUDA is {switch!r}; it must be 0, 1, auto or pip")
+    if sys.platform == "win32" and switch == "auto":
+        switch = "0"  # nvcc with cl as its host compiler has not been tried
     nvcc = None if switch == "0" else find_nvcc()
     known = re.findall(r"compute_(\d+)", output_of(nvcc, "--list-gpu-arch")) if nvcc else []
     if nvcc and known:
@@ -87,11 +89,14 @@ def lacking(nvcc: str | None, switch: str) -> str:
     return f"no nvcc in CUDA_HOME, in PATH or from PyPI; set CUDA_HOME to a CUDA toolkit, or: {remedy}"
 
 
-def find_cxx() -> str:
+def find_cxx(platform: str = sys.platform) -> str:
     """The C++ compiler command; raises where it, Python's headers or the build's own tools are missing."""
-    cxx = os.environ.get("CXX", "g++")
+    cxx = os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(platform, "g++"))
     if not shutil.which(shlex.split(cxx)[0]):
-        remedy = "install g++ (Debian, Ubuntu: apt-get install g++) or set CXX"
+        remedy = {
+            "darwin": "xcode-select --install",
+            "win32": "open a developer prompt of Visual Studio's build tools",
+        }.get(platform, "install g++ (Debian, Ubuntu: apt-get install g++)") + " or set CXX"
         raise PlatformError(f"no C++ compiler: {cxx} is not on PATH; {remedy}")
     headers = sysconfig.get_path("include")
     if not Path(headers, "Python.h").exists():
@@ -101,23 +106,47 @@ def find_cxx() -> str:
     return cxx
 
 
-def commands(version: str, cxx: str, cuda: Cuda | None) -> dict[str, str]:
+# Contraction into fused multiply-adds would make the host differ from plain torch on some processors. Nor does the device
+# contract (--fmad=false): both round as the reference does. Nobody reads the flags of floating-point exceptions, for the sake
+# of which gcc's comparisons would stay branches and loops scalar; clang assumes so by itself, and cl has no such flag.
+HOST_FLAGS = {
+    "gcc": "-O3 -fPIC -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-trapping-math",
+    "clang": "-O3 -fPIC -fvisibility=hidden -Wall -Wextra -ffp-contract=off",
+    "msvc": "/nologo /O2 /EHsc /fp:precise /W3",
+}
+
+
+def family(cxx: str) -> str:
+    """Whose flags a compiler takes: "gcc", "clang" or "msvc", by its name."""
+    name = Path(shlex.split(cxx)[0]).name.lower().removesuffix(".exe")
+    return "msvc" if name in ("cl", "clang-cl") else "clang" if "clang" in name else "gcc"
+
+
+def msvc_commands(cxx: str, defines: list[str], headers: list[str]) -> dict[str, str]:
+    """The commands of ninja's rules for Microsoft's compiler; untested."""
+    options = subprocess.list2cmdline(["/std:c++17", *(f"/D{define}" for define in defines), *(f"/I{h}" for h in headers)])
+    libraries = Path(sys.base_prefix, "libs")
+    link = subprocess.list2cmdline(["link", "/nologo", "/DLL", f"/LIBPATH:{libraries}"])
+    return {"cxx": f"{cxx} {HOST_FLAGS['msvc']} {options}", "link": link}
+
+
+def commands(version: str, cxx: str, cuda: Cuda | None, platform: str = sys.platform) -> dict[str, str]:
     """The commands of ninja's rules, all but their inputs and outputs."""
     import pybind11
 
     archs = [*cuda.archs, f"{cuda.archs[-1]}+ptx"] if cuda else []
-    defines = [f'-DYK_VERSION="{version}"', f'-DYK_ARCHS="{" ".join(archs)}"']
+    defines = [f'YK_VERSION="{version}"', f'YK_ARCHS="{" ".join(archs)}"']
     if cuda:
-        defines += ["-DYK_WITH_CUDA", f'-DYK_CUDA_VERSION="{cuda.version}"']
-    common = shlex.join(["-std=c++17", "-O3", *defines])
-    headers = shlex.join(f"-isystem{folder}" for folder in (pybind11.get_include(), sysconfig.get_path("include")))
-    # Contraction into fused multiply-adds would make the host differ from plain torch on some processors. Nor does the
-    # device contract (--fmad=false): both round as the reference does. Nobody reads the flags of floating-point exceptions,
-    # for the sake of which comparisons would stay branches and loops scalar.
-    exact = "-ffp-contract=off -fno-trapping-math"
-    host = f"{cxx} {common} -fPIC -fvisibility=hidden -Wall -Wextra {exact} {headers}"
+        defines += ["YK_WITH_CUDA", f'YK_CUDA_VERSION="{cuda.version}"']
+    folders = [pybind11.get_include(), sysconfig.get_path("include")]
+    if family(cxx) == "msvc":
+        return msvc_commands(cxx, defines, folders)
+    common = shlex.join(["-std=c++17", "-O3", *(f"-D{define}" for define in defines)])
+    headers = shlex.join(f"-isystem{folder}" for folder in folders)
+    host = f"{cxx} {common} {HOST_FLAGS[family(cxx)]} {headers}"
     if not cuda:
-        return {"cxx": host, "link": f"{cxx} -shared"}
+        shared = "-bundle -undefined dynamic_lookup" if platform == "darwin" else "-shared"
+        return {"cxx": host, "link": f"{cxx} {shared}"}
     nvcc = shlex.join([cuda.nvcc, "-ccbin", shlex.split(cxx)[0]])
     codes = [f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in cuda.archs]
     codes.append(f"-gencode arch=compute_{cuda.archs[-1]},code=compute_{cuda.archs[-1]}")
@@ -127,11 +156,15 @@ def commands(version: str, cxx: str, cuda: Cuda | None) -> dict[str, str]:
 
 def ninja_text(sources: list[Path], output: Path, rules: dict[str, str]) -> str:
     """A build.ninja that compiles `sources` (absolute paths) beside itself and links them into `output`."""
-    lines = []
+    lines, msvc = [], "/nologo" in rules["link"]
     for rule, command in rules.items():
         escaped = command.replace("$", "$$")
         if rule == "link":
-            lines.append(f"rule link\n  command = {escaped} $in -o $out\n  description = link $out")
+            target = "$in /OUT:$out" if msvc else "$in -o $out"
+            lines.append(f"rule link\n  command = {escaped} {target}\n  description = link $out")
+        elif msvc:
+            lines.append(f"rule {rule}\n  command = {escaped} /showIncludes /c $in /Fo$out")
+            lines.append(f"  deps = msvc\n  description = {rule} $in")
         else:
             lines.append(f"rule {rule}\n  command = {escaped} -MMD -MF $out.d -c $in -o $out")
             lines.append(f"  depfile = $out.d\n  deps = gcc\n  description = {rule} $in")

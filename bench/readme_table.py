@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from bench import kernel_table
 from bench.baselines.report import KEY, way_of
-from bench.end_to_end.bench_input import BATCH, SIZE
+from bench.input_cases import BATCH, SIZE
 from bench.roofline_report import total
 from tests.official_figures import OFFICIAL
 from tests.tolerances import FORWARD

@@ -115,8 +115,18 @@ View make_view(const AugmentInput& in, const PlacedImage* all_placed, std::int64
     const float* m = in.matrices + 9 * number;
     const std::int64_t* pair = in.ranges + 2 * number;
     const bool flat = m[6] == 0.0f && m[7] == 0.0f && m[8] == 1.0f;
-    View view{all_placed + pair[0], static_cast<int>(pair[1] - pair[0]), m, flat, flat && m[1] == 0.0f && m[3] == 0.0f, 0, {}, {},
-              std::vector<int>(in.width), std::vector<int>(in.width), std::vector<int>(in.width), {}};
+    View view{all_placed + pair[0],
+              static_cast<int>(pair[1] - pair[0]),
+              m,
+              flat,
+              flat && m[1] == 0.0f && m[3] == 0.0f,
+              0,
+              {},
+              {},
+              std::vector<int>(in.width),
+              std::vector<int>(in.width),
+              std::vector<int>(in.width),
+              {}};
     if (!view.upright) return view;
     set_places(m, 0, static_cast<int>(in.width), flat, view.column.data(), view.row.data());
     for (int x = 0; x < in.width; ++x) view.offset[x] = 3 * (view.column[x] >> kFractionBits);
@@ -153,8 +163,8 @@ YK_AVX2 inline __m256i blend_two(const std::uint8_t* a, const std::uint8_t* b, s
     const __m256i lower = _mm256_madd_epi16(pairs(a + stride, b + stride), across);
     const __m256i half = _mm256_set1_epi32(1 << (2 * kFractionBits - 1));
     // upper * (kFraction - down) + lower * down
-    const __m256i sum = _mm256_add_epi32(_mm256_slli_epi32(upper, kFractionBits),
-                                         _mm256_mullo_epi32(_mm256_sub_epi32(lower, upper), down));
+    const __m256i sum =
+        _mm256_add_epi32(_mm256_slli_epi32(upper, kFractionBits), _mm256_mullo_epi32(_mm256_sub_epi32(lower, upper), down));
     return _mm256_srli_epi32(_mm256_add_epi32(sum, half), 2 * kFractionBits);
 }
 
@@ -242,8 +252,7 @@ void paint_edge(const View& view, int k, Run run, std::uint32_t* out) {
             continue;
         }
         Color four[4];
-        for (int i = 0; i < 4; ++i)
-            four[i] = unpack(canvas_color(view.layers, k + 1, column + (i & 1), row + (i >> 1)));
+        for (int i = 0; i < 4; ++i) four[i] = unpack(canvas_color(view.layers, k + 1, column + (i & 1), row + (i >> 1)));
         out[x] = bilinear(four[0], four[1], four[2], four[3], right, below);
     }
 }
@@ -357,7 +366,8 @@ void make_image(const AugmentInput& in, const PlacedImage* all_placed, const Aug
         Run seen = view_row(in, first, y, row.data());
         if (weight != kUnit) {
             seen = hull(seen, view_row(in, second, y, other.data()));
-            mix_row(reinterpret_cast<std::uint8_t*>(row.data()), reinterpret_cast<std::uint8_t*>(other.data()), 4 * width, weight);
+            mix_row(reinterpret_cast<std::uint8_t*>(row.data()), reinterpret_cast<std::uint8_t*>(other.data()), 4 * width,
+                    weight);
         }
         if (recolored) {  // gray is of one color before and after
             recolor_run(row.data(), seen, hue, saturation, value);

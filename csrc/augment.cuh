@@ -109,7 +109,8 @@ YK_HD Shade to_shade(std::uint32_t color, int hue_gain, int saturation_gain, int
     const int angle = (turn * reciprocal(kSector, spread) + 2048) >> 12;
     const int pure = (spread * reciprocal(255, bright) + 2048) >> 12;
     const int hue = wrapped((angle < 0 ? angle + kHues : angle) * hue_gain >> kUnitBits);
-    const int saturation = min_of(pure * saturation_gain >> kUnitBits, 255), value = min_of(bright * value_gain >> kUnitBits, 255);
+    const int saturation = min_of(pure * saturation_gain >> kUnitBits, 255),
+              value = min_of(bright * value_gain >> kUnitBits, 255);
     return {hue, value * saturation, value};
 }
 

@@ -64,7 +64,8 @@ Status check_augment_boxes(const AugmentBoxesInput& in, const AugmentBoxesOutput
     if (in.objects && (!in.ends || !in.classes || !in.min_area_ratio || (in.point_count && !in.points)))
         return bad_argument("the address of the objects is null");
     for (std::int64_t n = 0, last = 0; n < in.objects; last = in.ends[n++])
-        if (in.ends[n] < last || in.ends[n] > in.point_count) return bad_argument("ends must be rising, from 0 to at most the number of points");
+        if (in.ends[n] < last || in.ends[n] > in.point_count)
+            return bad_argument("ends must be rising, from 0 to at most the number of points");
     for (std::int64_t i = 0; i < 4 * in.images; i += 2)
         if (in.ranges[i] < 0 || in.ranges[i] > in.ranges[i + 1] || in.ranges[i + 1] > in.objects)
             return bad_argument("ranges must be rising, from 0 to at most the number of objects");
@@ -84,7 +85,8 @@ Status augment_boxes_cpu(const AugmentBoxesInput& in, const AugmentBoxesOutput& 
 
 Status clip_outlines(const ClipInput& in, const ClipOutput& out) {
     if (in.point_count < 0 || in.objects < 0 || in.room < 0) return bad_argument("a length is negative");
-    if ((in.point_count && !in.points) || (in.room && !out.points) || (in.objects && (!in.lengths || !out.lengths || !out.boxes)))
+    if ((in.point_count && !in.points) || (in.room && !out.points) ||
+        (in.objects && (!in.lengths || !out.lengths || !out.boxes)))
         return bad_argument("an address is null");
     std::int64_t begin = 0, written = 0;
     for (std::int64_t n = 0; n < in.objects; ++n) {

@@ -75,7 +75,8 @@ Status place_layers(const AugmentInput& in, const AugmentOutput& out, PlacedImag
         starts.push_back(all_placed.opaque.size());
         if (placed.mask) find_opaque(placed, all_placed.opaque);
     }
-    for (std::size_t i = 0; i < starts.size(); ++i) all_placed.each[i].opaque = all_placed.opaque.data() + starts[i];  // it stays now
+    for (std::size_t i = 0; i < starts.size(); ++i)
+        all_placed.each[i].opaque = all_placed.opaque.data() + starts[i];  // it stays now
     return ok();
 }
 

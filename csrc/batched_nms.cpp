@@ -169,9 +169,12 @@ Status nms_cpu(const NmsInput& in, const NmsOutput& out, int threads) {
     const Status status = check_nms(in, out);
     if (status.code != kOk) return status;
     switch (in.dtype) {
-        case Dtype::kFloat32: return suppress_all<float>(in, out, threads);
-        case Dtype::kBFloat16: return suppress_all<BFloat16>(in, out, threads);
-        case Dtype::kFloat16: return suppress_all<Half>(in, out, threads);
+        case Dtype::kFloat32:
+            return suppress_all<float>(in, out, threads);
+        case Dtype::kBFloat16:
+            return suppress_all<BFloat16>(in, out, threads);
+        case Dtype::kFloat16:
+            return suppress_all<Half>(in, out, threads);
     }
     return bad_argument("no such dtype");
 }

@@ -56,9 +56,9 @@ yk::AssignInput assign_input(const py::dict& a) {
 }
 
 yk::AssignOutput assign_output(const py::dict& a) {
-    return {address<std::int64_t>(a, "gt_index"),      address<float>(a, "weight"),
-            address<float>(a, "weight_sum"),           address<std::uint64_t>(a, "claims"),
-            address<std::uint32_t>(a, "best_metric"),  address<std::uint32_t>(a, "best_overlap")};
+    return {address<std::int64_t>(a, "gt_index"),     address<float>(a, "weight"),
+            address<float>(a, "weight_sum"),          address<std::uint64_t>(a, "claims"),
+            address<std::uint32_t>(a, "best_metric"), address<std::uint32_t>(a, "best_overlap")};
 }
 
 yk::NmsInput nms_input(const py::dict& a) {
@@ -232,7 +232,8 @@ py::dict build_info() {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-    module.doc() = "Torch-free kernels of yolov9k; call them through yolov9k.native. Each returns (code, message), code 0: done.";
+    module.doc() =
+        "Torch-free kernels of yolov9k; call them through yolov9k.native. Each returns (code, message), code 0: done.";
     module.def("build_info", &build_info, "How this module was compiled.");
     module.def("padded_candidates", &yk::padded_candidates, py::arg("classes"), py::arg("count"), py::arg("multi_label"),
                "Keys of scratch that batched_nms_cuda needs an image.");
@@ -241,10 +242,12 @@ PYBIND11_MODULE(_native, module) {
     module.def("batched_nms", &batched_nms,
                "Non-maximum suppression on the host; arguments as in csrc/batched_nms.h, and `threads`.");
     module.def("augment", &augment, "Augmented images on the host; arguments as in csrc/augment.h, and `threads`.");
-    module.def("augment_boxes", &augment_boxes, "Boxes of augmented images on the host; arguments as in csrc/augment_boxes.h, and `threads`.");
+    module.def("augment_boxes", &augment_boxes,
+               "Boxes of augmented images on the host; arguments as in csrc/augment_boxes.h, and `threads`.");
     module.def("clip_outlines", &clip_outlines, "Outlines clipped to a rectangle; arguments as in csrc/augment_boxes.h.");
 #ifdef YK_WITH_CUDA
-    module.def("task_aligned_assign_cuda", &task_aligned_assign_cuda, "The same on the current CUDA device, enqueued on `stream`.");
+    module.def("task_aligned_assign_cuda", &task_aligned_assign_cuda,
+               "The same on the current CUDA device, enqueued on `stream`.");
     module.def("batched_nms_cuda", &batched_nms_cuda, "The same on the current CUDA device, enqueued on `stream`.");
 #endif
     py::dict scratch;

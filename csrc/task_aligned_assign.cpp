@@ -107,9 +107,12 @@ Status assign_cpu(const AssignInput& in, const AssignOutput& out, int threads) {
     const Status status = check_assign(in, out);
     if (status.code != kOk) return status;
     switch (in.dtype) {
-        case Dtype::kFloat32: return assign<float>(in, out, threads);
-        case Dtype::kBFloat16: return assign<BFloat16>(in, out, threads);
-        case Dtype::kFloat16: return assign<Half>(in, out, threads);
+        case Dtype::kFloat32:
+            return assign<float>(in, out, threads);
+        case Dtype::kBFloat16:
+            return assign<BFloat16>(in, out, threads);
+        case Dtype::kFloat16:
+            return assign<Half>(in, out, threads);
     }
     return bad_argument("no such dtype");
 }

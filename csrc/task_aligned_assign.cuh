@@ -170,8 +170,7 @@ __global__ void weigh_anchors(AssignInput in, AssignOutput out) {
         const std::int64_t place = image * in.count + a, owner = out.gt_index[place];
         if (owner < 0) continue;
         const std::int64_t gt = image * in.gt_count + owner;
-        const float weight =
-            normalized(out.weight[place], from_bits(out.best_metric[gt]), from_bits(out.best_overlap[gt]));
+        const float weight = normalized(out.weight[place], from_bits(out.best_metric[gt]), from_bits(out.best_overlap[gt]));
         out.weight[place] = weight;
         sum += weight;
     }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import yolov9k
 from bench.baselines.measure import CLASSES, CONF, IOU, Feed, Task, drawn_batch, main, repeat, say
-from bench.end_to_end.bench_train_step import reference
+from bench.reference_step import reference
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import make_loader

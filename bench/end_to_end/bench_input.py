@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.input_cases import BATCH, IMAGES, SIZE
 from tests import opencv_input
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data import augment
@@ -26,7 +27,6 @@ from yolov9k.data.labels import Labels
 from yolov9k.data.records import Record
 from yolov9k.ops import available
 
-SIZE, BATCH, IMAGES = 640, 16, 24
 RECIPES = {
     "default": TrainRecipe(),
     "turned": TrainRecipe().override(degrees=10, shear=2),

@@ -9,27 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.reference_step import reference
 from yolov9k import create_model
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine import TrainStep
-from yolov9k.engine.train.reference_step import ReferenceStep
 from yolov9k.engine.train.synthetic_batch import synthetic_batch
 from yolov9k.engine.train.trainer import make_criterion
 from yolov9k.models.analysis.step_cost import step_cost
 
 WAYS = ("captured", "eager", "compiled", "reference", "reference compiled")
 SCALES = {"cpu": (2, 160), "cuda": (16, 640)}  # images and their side
-
-
-def reference(name: str, device: str, compiled: bool) -> ReferenceStep:
-    """The model and the loss in plain torch, bfloat16 by autocast on a GPU, torch's own optimizer."""
-    model = create_model(name, 80, "reference").to(device, memory_format=torch.channels_last).train()
-    criterion = make_criterion(model, TrainRecipe())
-    criterion.backend = "reference"
-    step = ReferenceStep(model, criterion, TrainRecipe(), dtype=torch.bfloat16 if device == "cuda" else None)
-    if compiled:
-        step.network = torch.compile(model)
-    return step
 
 
 @pytest.mark.parametrize("way", WAYS)

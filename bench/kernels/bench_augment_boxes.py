@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from bench.kernels.bench_augment import skip_absent, tensors_on, views
+from bench.augment_cases import skip_absent, tensors_on, views
 from tests.augment_cases import BoxesCase
 from yolov9k.ops import augment_boxes
 

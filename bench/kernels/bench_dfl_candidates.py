@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.kernels.bench_dfl_decode import LAYOUTS, READ, STRIDES, WRITTEN, bytes_of, draw_maps, skip_absent
+from bench.dfl_cases import LAYOUTS, READ, STRIDES, WRITTEN, bytes_of, draw_maps, skip_absent
 from yolov9k.ops import dfl_candidates
 
 

@@ -8,28 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from yolov9k.ops import available, dfl_decode
+from bench.dfl_cases import LAYOUTS, READ, STRIDES, WRITTEN, bytes_of, draw_maps, skip_absent
+from yolov9k.ops import dfl_decode
 from yolov9k.ops.reference.dfl_decode import dfl_decode as definition
 
-READ, WRITTEN, SIDES, STRIDES = 144, 84, (80, 40, 20), (8, 16, 32)  # values an anchor; cells a side of each level
-LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 WAYS = ("triton", "reference", "compiled")
-
-
-def skip_absent(way: str, device: str) -> None:
-    if way == "triton" and (device == "cpu" or "triton" not in available("dfl_decode")):
-        pytest.skip("Triton's kernels run on a GPU; its interpreter is not worth timing")
-    if way == "compiled" and device == "cpu":
-        pytest.skip("the ways differ on a GPU alone")
-
-
-def draw_maps(device: str, layout: str, images: int, classes_at: float = 0.0) -> list[Tensor]:
-    """Raw maps: bfloat16 on a GPU, float32 on a CPU; class logits around `classes_at`."""
-    dtype, form = torch.bfloat16 if device == "cuda" else torch.float32, LAYOUTS[layout]
-    maps = [torch.randn(images, READ, side, side, device=device) for side in SIDES]
-    for level in maps:
-        level[:, READ - 80 :] += classes_at
-    return [level.to(dtype).contiguous(memory_format=form) for level in maps]
 
 
 def _decode(way: str) -> Callable[[list[Tensor]], Tensor]:
@@ -37,11 +20,6 @@ def _decode(way: str) -> Callable[[list[Tensor]], Tensor]:
         compiled = torch.compile(definition, dynamic=False)
         return lambda maps: compiled(maps, STRIDES, 16)
     return lambda maps: dfl_decode(maps, STRIDES, backend=way)
-
-
-def bytes_of(maps: list[Tensor], values: int) -> int:
-    """Of `values` of the maps' dtype for every anchor."""
-    return sum(level.numel() for level in maps) // READ * values * maps[0].element_size()
 
 
 @pytest.mark.parametrize("way", WAYS)

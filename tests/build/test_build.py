@@ -406,3 +406,28 @@ def test_make_help_lists_the_targets() -> None:
     assert done.returncode == 0, done.stderr
     named = {line.split()[1] for line in done.stdout.splitlines() if line.strip().startswith("make ")}
     assert {"demo", "test", "lint", "bench", "native", "clean", "help"} <= named
+
+
+@pytest.mark.twin
+@pytest.mark.parametrize(
+    ("cxx", "platform", "has", "lacks"),
+    [
+        ("g++", "linux", ["-ffp-contract=off", "-fno-trapping-math", "-shared"], ["-undefined", "/O2"]),
+        ("/usr/bin/g++-12", "linux", ["-fno-trapping-math"], []),
+        ("clang++", "darwin", ["-ffp-contract=off", "-bundle -undefined dynamic_lookup"], ["-fno-trapping-math", "-shared"]),
+        ("cl", "win32", ["/std:c++17", "/fp:precise", "/EHsc", "/DLL", "/DYK_VERSION="], ["-O3", "-std=c++17", "-fPIC"]),
+        ("ccache clang++", "linux", ["-O3"], []),
+    ],
+)
+def test_every_compiler_gets_its_own_flags(
+    recipe: ModuleType, cxx: str, platform: str, has: list[str], lacks: list[str]
+) -> None:
+    """Those of clang on macOS and of Microsoft's compiler have not been tried; that they are asked for has."""
+    rules = recipe.commands("1.0", cxx, None, platform)
+    text = " ".join(rules.values())
+    assert [flag for flag in has if flag not in text] == []
+    assert [flag for flag in lacks if flag in text.split()] == []
+    ninja = recipe.ninja_text([Path("/a/one.cpp")], Path("/b/out"), rules)
+    assert ("deps = msvc" in ninja) == (cxx == "cl")
+    assert ("/Fo$out" in ninja) == (cxx == "cl")
+    assert ("depfile" in ninja) == (cxx != "cl")

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import pytest
 
+from tests.command_line import run
 from tests.support import little_model, shared
-from tests.tools.test_cli import run
 from yolov9k import create_model
 from yolov9k.models.checkpoints import save
 

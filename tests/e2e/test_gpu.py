@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests import synthetic_samples
-from tests.ops.test_simt import assign_cases, crowded_cases, expected, nms_cases
+from tests.simt_cases import assign_cases, crowded_cases, expected, nms_cases
 from tests.support import assign_case, nms_prediction
 from tests.tolerances import AVERAGE_PRECISION, CAPTURED
 from yolov9k import create_model, native

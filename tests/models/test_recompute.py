@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.ops.test_planned import use_plain_kernels
 from tests.plain_kernels import PlainKernels
+from tests.plan_cases import use_plain_kernels
 from tests.support import little_model
 from tests.tolerances import FLOAT64_LOOPS
 from yolov9k.models import YOLOv9, create_model

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from tests.ops.test_planned import as_triton, randomized, use_plain_kernels
+from tests.plan_cases import as_triton, randomized, use_plain_kernels
 from tests.tolerances import SYNCHRONIZED
 from yolov9k.models import blocks
 from yolov9k.models.block import Block

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
-from tests.plain_kernels import PlainKernels
+from tests.plan_cases import as_triton, randomized, use_plain_kernels
 from tests.support import little_model
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT64_LOOPS
@@ -42,34 +42,9 @@ BLOCKS: dict[str, Callable[[], Block]] = {
 }
 
 
-def use_plain_kernels(patch: pytest.MonkeyPatch) -> None:
-    """Plans run with plain torch's kernels, whatever the dtype."""
-    patch.setattr(operator, "_kernels", PlainKernels())
-    patch.setattr("yolov9k.models.block.choose", lambda _, backend, *__: backend)
-    patch.setattr("yolov9k.ops.plan.forward.STATISTICS", torch.float64)
-
-
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     use_plain_kernels(monkeypatch)
-
-
-def as_triton(block: Block) -> Block:
-    for module in block.modules():
-        if isinstance(module, Block):
-            module.backend = "triton"
-    return block
-
-
-def randomized(make: Callable[[], Block], training: bool, seed: int = 0) -> Block:
-    torch.manual_seed(seed)
-    block = make().double().train(training)
-    for module in block.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.bias, module.running_mean):
-                nn.init.normal_(tensor)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return block
 
 
 def results(block: Block, x: Tensor, backend: str) -> list[Tensor]:

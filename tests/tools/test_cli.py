@@ -14,20 +14,13 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.command_line import run
 from yolov9k import create_model
-from yolov9k.cli import main
 from yolov9k.config import TrainOptions
 from yolov9k.data.synthetic import generate
 from yolov9k.models.checkpoints import save
 
 pytestmark = pytest.mark.e2e
-
-
-def run(*arguments: object) -> int:
-    """Exit status of a command."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.augment_cases import KINDS, AugmentCase, BoxesCase, augment_case, boxes_case, matrix, table
-from tests.ops.triton.test_dfl_decode import DEVICE
 from tests.support import shared
 from tests.tiers import BY_DAY, examples
+from tests.triton_cases import DEVICE
 from yolov9k.ops import augment, augment_boxes
 from yolov9k.ops.augment import DTYPES
 from yolov9k.ops.augment_boxes import Boxes

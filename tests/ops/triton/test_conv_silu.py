@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.ops.triton.test_pool import draw
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import PRODUCT
+from tests.triton_cases import draw
 
 pytest.importorskip("triton")
 from yolov9k.kernels import conv_silu as kernel

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.ops.triton.test_dfl_decode import DEVICE, random_maps
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import DFL_FLOAT32
+from tests.triton_cases import DEVICE, random_maps
 from yolov9k.ops import batched_nms, dfl_candidates, dfl_decode
 
 pytest.importorskip("triton")

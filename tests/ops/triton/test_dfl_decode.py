@@ -6,22 +6,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import DFL_FLOAT32
+from tests.triton_cases import DEVICE, random_maps
 from yolov9k.ops import dfl_decode
 from yolov9k.ops.reference.dfl_decode import dfl_decode as reference
 
 pytest.importorskip("triton")
 
 pytestmark = pytest.mark.interpret
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def random_maps(seed: int, batch: int, sizes: list[tuple[int, int]], channels: int, dtype: torch.dtype) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [3 * torch.randn(batch, channels, h, w, generator=generator).to(DEVICE, dtype) for h, w in sizes]
 
 
 @pytest.mark.twin

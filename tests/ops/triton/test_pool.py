@@ -7,28 +7,19 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import ROUNDED
+from tests.triton_cases import DEVICE, draw
 
 pytest.importorskip("triton")
 from yolov9k.kernels import pool
 
 pytestmark = pytest.mark.interpret
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = st.sampled_from([torch.float32, torch.float16])
 SIZES = st.tuples(st.integers(0, 3), st.sampled_from([1, 3, 64, 65]), st.integers(1, 7), st.integers(1, 7))
 WINDOWS = [(5, 1, 2), (3, 2, 1), (2, 2, 0), (1, 1, 0)]
-
-
-def draw(size: tuple[int, ...], dtype: torch.dtype, wide: bool, seed: int) -> Tensor:
-    """A channels-last map, or a slice of a wider one, with many equal values."""
-    batch, channels, height, width = size
-    generator = torch.Generator().manual_seed(seed)
-    whole = torch.randn(batch, channels + 5 * wide, height, width, generator=generator).mul(2).round()
-    return whole.to(DEVICE, dtype).contiguous(memory_format=torch.channels_last)[:, 3 * wide : 3 * wide + channels]
 
 
 @settings(deadline=None, max_examples=examples(40), derandomize=BY_DAY)

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.ops.test_sgd_ema import SETTINGS, Flat
-from tests.ops.triton.test_dfl_decode import DEVICE
+from tests.sgd_cases import SETTINGS, Flat
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import SGD_FLOAT32
+from tests.triton_cases import DEVICE
 from yolov9k.ops.sgd_ema import SCALE, Settings
 
 pytest.importorskip("triton")
