@@ -133,7 +133,7 @@ def bench_bn_silu(measure: Measure, device: str, way: str, part: str, shape: tup
         if backward:
             y.backward(grad)
 
-    passes = 3 + 2 + backward * (5 + 2)  # of BatchNorm and SiLU (performance.md), and of the convolution
+    passes = 3 + 2 + backward * (5 + 2)  # of BatchNorm and SiLU, and of the convolution
     measure(run, device, passes * x.numel() * x.element_size())
 
 

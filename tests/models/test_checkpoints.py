@@ -240,7 +240,7 @@ def test_weights_are_found_under_the_usual_keys(tiny: YOLOv9, tmp_path: Path, ke
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_class_width_is_read_from_the_tensors(tmp_path: Path, suffix: str) -> None:
-    """The published t weights have class branches of 80 where the table says 128 (facts: sizes)."""
+    """The published t weights have class branches of 80 where the model's table says 128 (docs/facts.md)."""
     path = tmp_path / f"narrow{suffix}"
     narrow = t_model(80, 80)
     assert narrow.to_lean().state_dict()["model.22.cv3.0.1.conv.weight"].shape == (80, 80, 3, 3)

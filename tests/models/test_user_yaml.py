@@ -1,4 +1,4 @@
-"""Models from a user's YAML file of the published format: what it may say, and the one line that each fault gives."""
+"""Models from a user's YAML file of the published format: what it may say, and the one line that each error gives."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NECK: list[Row] = [
     [[-1, 4], 1, "Concat", [1]],
     [-1, 1, "ELAN1", [24, 16, 8]],
 ]
-# The layers of s (facts: blocks; golden/models), widths doubled.
+# The layers of yolov9-s, widths doubled.
 S_BACKBONE: list[Row] = [
     [-1, 1, "Conv", [64, 3, 2]],
     [-1, 1, "Conv", [128, 3, 2]],

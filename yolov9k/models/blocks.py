@@ -1,4 +1,4 @@
-"""The network's blocks (facts: blocks). Attribute names are those of published state dicts."""
+"""The network's blocks (arXiv 2402.13616, section 4). Attribute names are those of published state dicts."""
 
 from __future__ import annotations
 

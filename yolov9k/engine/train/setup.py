@@ -79,7 +79,7 @@ def make_loaders(
 
 
 def build_model(options: TrainOptions, split: Split, resume: dict[str, Any] | None, console: Console) -> YOLOv9:
-    """A fresh model, one from --weights, or the one of a run that goes on. Raises UserError."""
+    """A fresh model, one from --weights, or the one of a resumed run. Raises UserError."""
     if resume:
         model = rebuild(resume, "--resume")
         model.load_state_dict(resume["model"])

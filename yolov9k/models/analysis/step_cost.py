@@ -1,4 +1,4 @@
-"""What a training step of the network launches and moves, counted on shapes alone (performance.md: method without a GPU)."""
+"""What a training step of the network launches and moves, counted from shapes alone, without a GPU (docs/performance.md)."""
 
 from __future__ import annotations
 

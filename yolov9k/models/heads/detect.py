@@ -1,4 +1,4 @@
-"""The detection head: one class for one, two or three branches (facts: blocks, DualDDetect)."""
+"""The detection head: one class for one, two or three branches (the auxiliary ones: arXiv 2402.13616, section 4.1)."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Detect(nn.Module):
 
     @torch.no_grad()
     def init_biases(self) -> None:
-        """Box 1.0; class ln(5 / nc / (640 / stride)^2): about five objects in a 640-pixel image (facts: blocks)."""
+        """Box 1.0; class ln(5 / nc / (640 / stride)^2): about five objects in a 640-pixel image."""
         for branch in range(self.num_branches):
             for box, cls, stride in zip(*self.towers(branch), self.strides, strict=True):
                 box[-1].bias.fill_(1.0)  # type: ignore[index]
