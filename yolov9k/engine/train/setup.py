@@ -37,7 +37,7 @@ def load_splits(options: TrainOptions, console: Console) -> tuple[Split, Split]:
     if not any(len(record.classes) for record in train.records):
         raise UserError(f"{options.data}: no training image has an object; 'yolov9k data check {options.data}' lists why")
     for split in (train, val):
-        if errors := [error for error in split.faults if error.fatal]:
+        if errors := [error for error in split.issues if error.fatal]:
             warn(f"{split.name}: {len(errors)} faulty labels or images are left out, the first: {errors[0]}; "
                  f"list them with 'yolov9k data check {options.data}'")  # fmt: skip
     return train, val
