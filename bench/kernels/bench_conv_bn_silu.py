@@ -53,7 +53,7 @@ def _cases(shapes: dict[str, list[tuple[int, ...]]]) -> list[Any]:
 
 def _skip_absent(way: str, device: str) -> None:
     if device == "cpu" and way != "eager":
-        pytest.skip("the ways differ on a GPU alone")
+        pytest.skip("the variants differ on a GPU alone")
     if way == "triton" and "triton" not in available("conv_bn_silu"):
         pytest.skip("Triton is not here")
 

@@ -20,7 +20,7 @@ def skip_absent(way: str, device: str) -> None:
     if way == "triton" and (device == "cpu" or "triton" not in available("dfl_decode")):
         pytest.skip("Triton's kernels run on a GPU; its interpreter is not worth timing")
     if way == "compiled" and device == "cpu":
-        pytest.skip("the ways differ on a GPU alone")
+        pytest.skip("the variants differ on a GPU alone")
 
 
 def draw_maps(device: str, layout: str, images: int, classes_at: float = 0.0) -> list[Tensor]:
