@@ -20,7 +20,7 @@ from yolov9k.ops import batched_nms, task_aligned_assign
 pytestmark = pytest.mark.big
 
 NAMES = [f"{family}-{size}" for family in ("yolov9", "gelan") for size in "tsmce"]
-# docs/facts.md: parameters and GFLOPs of the training, lean and fused forms
+# Parameters and GFLOPs of the training, lean and fused forms
 SIZES = {
     "t": [(3_717_680, 16.3), (2_442_640, 9.9), (2_407_632, 9.8)],
     "s": [(9_804_512, 39.5), (7_226_208, 26.7), (7_105_888, 26.4)],
