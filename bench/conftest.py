@@ -16,7 +16,7 @@ import torch
 from yolov9k import native
 from yolov9k.engine.profile.roofline import copy_rate
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests' random scenes serve here too
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests' random samples are used here too
 
 _LOAD = os.getloadavg()[0]  # of the last minute, taken before the benchmarks add their own
 

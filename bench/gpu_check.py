@@ -31,7 +31,7 @@ RECORDS = {  # steps that write one, apart because a record is lost where its st
     "compiler": ["bench", "-k", "cuda and compiled"],
 }
 TAIL = 3000  # characters of a step's output that are kept
-# Tests with parts for a GPU beside the operators' own, from tests/.
+# Tests with GPU cases beside the operators' own, from tests/.
 MACHINERY = ("e2e/test_gpu.py", "ops/triton", "ops/test_native.py", "ops/test_backends.py", "ops/test_tuning.py",
              "engine/test_modes.py", "engine/test_inference.py", "tools/test_roofline.py", "data/test_nvjpeg.py")  # fmt: skip
 MODULES = ("cv2", "faster_coco_eval", "hypothesis", "matplotlib", "numpy", "pybind11", "pytest", "pytest_benchmark", "rich",

@@ -119,7 +119,7 @@ def cpu(path: Path, name: str) -> Iterator[Row]:
 
 
 def training_input(path: Path, name: str) -> Iterator[Row]:
-    """The input's two ways, by the medians of the whole batches."""
+    """The two variants of the input, by the medians of the whole batches."""
     record = load(path, name)
     medians = medians_of(record["benchmarks"])
     slow, fast = medians[INPUT.format("opencv")], medians[INPUT.format("fused")]
@@ -141,7 +141,7 @@ def gpu_check(path: Path, name: str) -> Iterator[Row]:
 
 
 def peers(path: Path, name: str) -> Iterator[Row]:
-    """The fastest way of ours and of each peer, for each model and batch; times as fast where ours is there."""
+    """The fastest variant of ours and of each baseline, for each model and batch; times as fast where ours is there."""
     record = load(path, name)
     for (what, model, kind, img), rows in grouped(record["rows"], lambda row: tuple(row[key] for key in KEY)):
         fastest = [max(ways, key=lambda row: row["images_per_s"]) for _, ways in grouped(rows, family)]
@@ -236,7 +236,7 @@ def short(record: Record) -> str:
 
 
 def family(row: Record) -> str:
-    """Whose way it is: ours, reference (ours in plain torch), published, Ultralytics, LibreYOLO."""
+    """Whose implementation it is: ours, reference (ours in plain torch), published, Ultralytics, LibreYOLO."""
     return str(row["way"]).replace(",", "").split()[0]
 
 

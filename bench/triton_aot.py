@@ -23,7 +23,7 @@ from yolov9k.kernels._aot import AotVariant
 from yolov9k.ops.registry import kernel_modules
 
 ARCHS = (80, 90, 100)
-# Operations that round twice, roughly or to zero; tl.floor is cvt.rmi.ftz, and the kernels' floors are of no denormals.
+# Operations that round twice, roughly or to zero; tl.floor is cvt.rmi.ftz, and no kernel takes the floor of a denormal.
 INEXACT = re.compile(r"\s(fma\.\S*f32|div\.(?!rn\.f32)\S*f32|(?!cvt\.rmi)\S+\.ftz\S*)")
 
 

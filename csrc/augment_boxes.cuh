@@ -16,7 +16,7 @@ YK_HD Point project(const float* m, Point p) {
     return {(m[0] * p.x + m[1] * p.y + m[2]) / depth, (m[3] * p.x + m[4] * p.y + m[5]) / depth};
 }
 
-// The hull of points as they come.
+// The axis-aligned hull of points that are added one by one.
 struct Hull {
     Box box{0.0f, 0.0f, 0.0f, 0.0f};
     bool any = false;

@@ -25,7 +25,7 @@ def main() -> None:
 
     data = args.data or str(generate(args.out / "data", train=args.images, val=max(args.images // 4, 1), size=args.img))
     split = load_split(data, "train")  # every image and box is checked; what is wrong is listed with file and line
-    print(f"{len(split.records)} images, classes {', '.join(split.names)}, {len(split.faults)} faults")
+    print(f"{len(split.records)} images, classes {', '.join(split.names)}, {len(split.issues)} issues")
 
     options = TrainOptions(
         data=data, cfg=args.model, img=args.img, batch=args.batch, epochs=args.epochs, hyp="small", workers=0,

@@ -44,7 +44,7 @@ class Affine(NamedTuple):
 
 
 class Epilogue(NamedTuple):
-    """What a map's gradient goes on through: its layer's raw output z [B, C, H, W], BatchNorm, SiLU or not."""
+    """What a map's gradient is propagated through: its layer's raw output z [B, C, H, W], BatchNorm, SiLU or not."""
 
     z: Tensor
     gamma: Tensor

@@ -2,7 +2,7 @@
 
 A channels-last map [B, C, H, W], or a slice of its channels, is a matrix [B * H * W, C]. Before: the BatchNorm and SiLU of the
 layer that wrote the map, so that its activation is never stored. After, forward: bias and SiLU, or the statistics for this
-layer's own BatchNorm; after, backward: other gradients of the same map are added and the sum goes on through that layer's SiLU
+layer's own BatchNorm; after, backward: other gradients of the same map are added, the sum passes back through that layer's SiLU
 and into the sums of its BatchNorm's backward. Partial results are merged in a fixed order. float32 inside.
 
 Not an operator: a building block of `conv_bn_silu` and `conv_silu`.

@@ -132,7 +132,7 @@ def _bn_silu_backward_gradient(
     grad, grad2, grad3, pitch_g, pitch_g2, pitch_g3, row, column, inside, real, normal, normal2, gamma, beta, gamma2, beta2,
     SOURCES: tl.constexpr, DUAL: tl.constexpr, ACTIVATION: tl.constexpr,
 ):  # fmt: skip
-    """The gradient before the activation of one tile: the sum of its sources, times SiLU's slope."""
+    """The gradient before the activation of one tile: the sum of its sources, times SiLU's derivative."""
     g = tl.load(grad + row[:, None] * pitch_g + column[None, :], inside, other=0.0).to(tl.float32)
     if SOURCES > 1:
         g += tl.load(grad2 + row[:, None] * pitch_g2 + column[None, :], inside, other=0.0).to(tl.float32)

@@ -86,7 +86,7 @@ def _decode(
 
 
 @triton.jit
-def _side_gradient(ptr, out, offsets, places, mask, stride_c, out_c, side, reg_max, slope, BINS: tl.constexpr):
+def _side_gradient(ptr, out, offsets, places, mask, stride_c, out_c, side, reg_max, upstream, BINS: tl.constexpr):
     """d loss / d logits of one side: p_k (k - expectation), times d loss / d distance."""
     bins = tl.arange(0, BINS)
     inside = (bins[:, None] < reg_max) & mask[None, :]
@@ -97,7 +97,7 @@ def _side_gradient(ptr, out, offsets, places, mask, stride_c, out_c, side, reg_m
     shares = shares / tl.sum(shares, 0)[None, :]
     away = bins[:, None].to(tl.float32)
     away = away - tl.sum(shares * away, 0)[None, :]
-    tl.store(out + places[None, :] + channel * out_c, shares * away * slope[None, :], inside)
+    tl.store(out + places[None, :] + channel * out_c, shares * away * upstream[None, :], inside)
 
 
 @triton.jit
@@ -124,8 +124,8 @@ def _decode_backward(
         inside = (rows[:, None] < classes) & mask[None, :]
         channel = (4 * reg_max + rows)[:, None]
         score = tl.sigmoid(tl.load(ptr + offsets[None, :] + channel * c, inside, other=0.0).to(tl.float32))
-        slope = tl.load(given[None, :] + (4 + rows)[:, None] * grad_r, inside, other=0.0).to(tl.float32)
-        tl.store(out + places[None, :] + channel * out_c, slope * score * (1.0 - score), inside)
+        upstream = tl.load(given[None, :] + (4 + rows)[:, None] * grad_r, inside, other=0.0).to(tl.float32)
+        tl.store(out + places[None, :] + channel * out_c, upstream * score * (1.0 - score), inside)
 
 
 def dfl_decode_backward(grad: Tensor, maps: Sequence[Tensor], strides: Sequence[int], reg_max: int) -> list[Tensor]:

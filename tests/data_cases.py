@@ -13,7 +13,7 @@ from PIL import Image
 
 from yolov9k.data.batch import Batch
 from yolov9k.data.dataset import SampleRequest
-from yolov9k.data.records import Fault, Record, Split
+from yolov9k.data.records import DataIssue, Record, Split
 
 BOX = "0 0.5 0.5 0.2 0.4"  # a row of a label file
 SIZE = 64  # side of the samples that `request` asks for
@@ -38,10 +38,10 @@ def write_yolo(root: Path, labels: dict[str, str | None], names: str = "[cell, d
     return root / "data.yaml"
 
 
-def only_fault(split: Split) -> Fault:
+def only_issue(split: Split) -> DataIssue:
     """The single thing that is wrong with a split."""
-    assert len(split.faults) == 1, [str(fault) for fault in split.faults]
-    return split.faults[0]
+    assert len(split.issues) == 1, [str(issue) for issue in split.issues]
+    return split.issues[0]
 
 
 def make_records(folder: Path | None, shapes: Sequence[tuple[int, int]]) -> list[Record]:

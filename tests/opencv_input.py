@@ -72,8 +72,8 @@ def copy_paste(image: Image, labels: Labels, probability: float, seed: int) -> T
 
     The image is changed in place. `seed` decides which objects. (Ghiasi et al., arXiv 2012.07177)
     """
-    lucky = np.random.default_rng(seed).random(len(labels)) < probability
-    chosen = np.flatnonzero(lucky & labels.outlined)
+    selected = np.random.default_rng(seed).random(len(labels)) < probability
+    chosen = np.flatnonzero(selected & labels.outlined)
     if not len(chosen):
         return image, labels
     mirrored = labels.flipped(image.shape[1], image.shape[0], flip_lr=True, flip_ud=False)

@@ -1,4 +1,4 @@
-"""What several tests share: the folder of what does not belong in the repository, its weights, random scenes."""
+"""What several tests share: the folder of what does not belong in the repository, its weights, random samples."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def grid_anchors(size: int) -> Tensor:
 def assign_case(
     seed: int, images: int, boxes: int, size: int, classes: int, dtype: torch.dtype = torch.float32, spread: float = 8.0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Scores, boxes, anchors, gt_labels, gt_boxes, gt_mask of a random scene; predictions lie `spread` pixels off a truth."""
+    """Scores, boxes, anchors, gt_labels, gt_boxes, gt_mask of random samples, predictions `spread` pixels off a true box."""
     generator = torch.Generator().manual_seed(seed)
     anchors = grid_anchors(size)
     corner = torch.rand(images, boxes, 2, generator=generator) * size * 0.8

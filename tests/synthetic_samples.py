@@ -1,4 +1,4 @@
-"""Images with rectangles of pure colors, and a detector that finds them: known truth, end to end, untrained."""
+"""Images with rectangles of pure colors, and a detector that finds them: known ground truth, end to end, untrained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def paint(size: tuple[int, int], rectangles: list[tuple[int, int, int, int, int]
 
 
 def record(path: Path, image_id: int, size: tuple[int, int], rectangles: list[tuple[int, ...]]) -> Record:
-    """Write the painted image and return its truth."""
+    """Write the painted image and return its ground truth."""
     assert cv2.imwrite(str(path), paint(size, rectangles))
     rows = np.array(rectangles, np.float32).reshape(-1, 5)
     height, width = size

@@ -76,7 +76,7 @@ LARGE_MEAN = {"rtol": 2e-4, "atol": 0.0}
 # Hundreds of layers amplify float32's rounding; another order of sums gives another error of
 # the order of torch's own, and every step of training multiplies it.
 END_TO_END = 10
-# In low precision an error against float64 may be twice that of torch's own operators in the same precision (design.md).
+# In low precision an error against float64 may be twice that of torch's own operators in the same precision (docs/proof.md).
 LOW_PRECISION = 2
 # Statistics are merged over processes from float64 means and deviations; another order of sums.
 SYNCHRONIZED = {"rtol": 1e-8, "atol": 1e-10}

@@ -42,7 +42,7 @@ class Ready:
 
 
 @functools.cache
-def scene(device: str) -> tuple[YOLOv9, Ready, Split]:
+def random_case(device: str) -> tuple[YOLOv9, Ready, Split]:
     """The model, its statistics those of the images, and the images: the same in every run."""
     count, side, batch = SCALES[device]
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +82,7 @@ def plain(model: YOLOv9, batches: list[Batch], split: Split, criterion: Criterio
 @pytest.mark.parametrize("loss", [False, True], ids=["detections", "with_loss"])
 def bench_validation(measure: Callable[..., None], device: str, loss: bool, way: str) -> None:
     """Batches in memory to metrics, the making of the fused copy included; bf16 on a GPU. Bytes are the images'."""
-    model, ready, split = scene(device)
+    model, ready, split = random_case(device)
     criterion, amp = (make_criterion(model, TrainRecipe()) if loss else None), device == "cuda"
 
     def run() -> Metrics:

@@ -53,7 +53,7 @@ def _cases(shapes: dict[str, list[tuple[int, ...]]]) -> list[Any]:
 
 def _skip_absent(way: str, device: str) -> None:
     if device == "cpu" and way != "eager":
-        pytest.skip("the ways differ on a GPU alone")
+        pytest.skip("the variants differ on a GPU alone")
     if way == "triton" and "triton" not in available("conv_bn_silu"):
         pytest.skip("Triton is not here")
 
@@ -133,7 +133,7 @@ def bench_bn_silu(measure: Measure, device: str, way: str, part: str, shape: tup
         if backward:
             y.backward(grad)
 
-    passes = 3 + 2 + backward * (5 + 2)  # of BatchNorm and SiLU (performance.md), and of the convolution
+    passes = 3 + 2 + backward * (5 + 2)  # of BatchNorm and SiLU, and of the convolution
     measure(run, device, passes * x.numel() * x.element_size())
 
 

@@ -47,7 +47,7 @@ def _runner(way: str, x: Tensor, weight: Tensor, bias: Tensor, window: tuple[int
 
 def _skip_absent(way: str, device: str) -> None:
     if device == "cpu" and way != "eager":
-        pytest.skip("the ways differ on a GPU alone")
+        pytest.skip("the variants differ on a GPU alone")
     if way == "triton" and "triton" not in available("conv_silu"):
         pytest.skip("Triton is not here")
     if way == "cudnn" and (reason := cudnn.why_missing(torch.bfloat16)):

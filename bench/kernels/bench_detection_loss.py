@@ -15,7 +15,7 @@ CHANNELS, SIDES = 144, (80, 40, 20)
 WAYS = ("one pass", "triton", "reference")
 
 
-def scene(images: int, boxes: int, branches: int, device: str) -> tuple[list[list[Tensor]], tuple[Tensor, Tensor]]:
+def random_case(images: int, boxes: int, branches: int, device: str) -> tuple[list[list[Tensor]], tuple[Tensor, Tensor]]:
     """Raw maps of each branch, and `boxes` boxes an image; bfloat16 on a GPU, float32 on a CPU."""
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
@@ -34,7 +34,7 @@ def bench_loss(measure: Callable[..., None], device: str, images: int, branches:
     """Assignment, loss and the gradient of every raw map; 20 boxes an image."""
     if way != "reference" and (device == "cpu" or "triton" not in available("detection_loss")):
         pytest.skip("Triton's kernels run on a GPU; its interpreter is not worth timing")
-    maps, targets = scene(images, 20, branches, device)
+    maps, targets = random_case(images, 20, branches, device)
     loss = DetectionLoss(80, backend="reference" if way == "reference" else "triton")
 
     def run() -> None:

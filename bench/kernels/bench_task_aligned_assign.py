@@ -20,14 +20,14 @@ MOST_REFERENCE = {"cpu": 2**24, "cuda": 2**27}  # boxes x anchors x images past 
 CASES = [(images, boxes) for images in (1, 16, 128) for boxes in (0, 20, 100, 5000)]
 
 
-def scene(images: int, boxes: int, device: str) -> tuple[Tensor, ...]:
-    """A random scene of `boxes` real boxes an image."""
+def random_case(images: int, boxes: int, device: str) -> tuple[Tensor, ...]:
+    """Random images of `boxes` real boxes each."""
     scores, predicted, anchors, labels, gt_boxes, mask = assign_case(0, images, boxes, 640, CLASSES)
     return tuple(part.to(device) for part in (scores, predicted, anchors, labels, gt_boxes, torch.ones_like(mask)))
 
 
 def least_bytes(images: int, boxes: int, anchors: int = 8400) -> int:
-    """What must be read and written once: predicted boxes, anchors, truths, and index and weight of every anchor."""
+    """What must be read and written once: predicted boxes, anchors, ground truth, and index and weight of every anchor."""
     return images * (anchors * (16 + 8 + 4) + boxes * 25) + anchors * 8
 
 
@@ -41,7 +41,7 @@ def bench_assigner(measure: Callable[..., None], device: str, backend: str, imag
         pytest.skip("the reference's tensors of boxes x anchors would take gigabytes")
     if device == "cpu" and images * boxes > 5000:
         pytest.skip("many seconds on a CPU")
-    case = scene(images, boxes, device)
+    case = random_case(images, boxes, device)
     chosen = device if backend == "native" else backend
     rounds = 20 if backend == "native" or images * boxes <= 320 else 3
     measure(lambda: task_aligned_assign(*case, backend=chosen), device, least_bytes(images, boxes), rounds)
@@ -54,7 +54,7 @@ def hard_case(device: str) -> tuple[Tensor, ...]:
     share = torch.rand(128, generator=generator) ** 3
     counts += (share / share.sum() * (4967 - 128)).long().clamp(max=199)
     counts[: 4967 - int(counts.sum())] += 1
-    case = scene(128, int(counts.max()), device)
+    case = random_case(128, int(counts.max()), device)
     real = torch.arange(int(counts.max())) < counts[:, None]
     assert int(real.sum()) == 4967
     return (*case[:5], real.to(device))
@@ -74,9 +74,9 @@ def bench_assigner_hard_case(measure: Callable[..., None], device: str, backend:
 
 @pytest.mark.parametrize(("images", "boxes"), [(16, 20), (16, 100)])
 def bench_assigner_ultralytics(measure: Callable[..., None], device: str, images: int, boxes: int) -> None:
-    """The peer's assigner as its package ships it."""
+    """The baseline's assigner as its package ships it."""
     tal = pytest.importorskip("ultralytics.utils.tal", reason="ultralytics is not installed")
-    scores, predicted, anchors, labels, gt_boxes, mask = scene(images, boxes, device)
-    peer = tal.TaskAlignedAssigner(topk=10, num_classes=CLASSES, alpha=0.5, beta=6.0)
+    scores, predicted, anchors, labels, gt_boxes, mask = random_case(images, boxes, device)
+    baseline = tal.TaskAlignedAssigner(topk=10, num_classes=CLASSES, alpha=0.5, beta=6.0)
     arguments = (scores, predicted, anchors, labels[..., None], gt_boxes, mask[..., None])
-    measure(lambda: peer(*arguments), device, least_bytes(images, boxes))
+    measure(lambda: baseline(*arguments), device, least_bytes(images, boxes))

@@ -1,4 +1,4 @@
-"""Hyper-parameters: published files are read as they are, presets load, and each fault is one line that names the file."""
+"""Hyper-parameters: published files are read as they are, presets load, and each error is one line that names the file."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.data_cases import only_fault, write_image
+from tests.data_cases import only_issue, write_image
 from tests.support import shared
 from tests.tolerances import OUTLINE_TO_BOX
 from yolov9k.common.errors import UserError
@@ -48,7 +48,7 @@ def test_coco_categories_polygons_and_crowds(tmp_path: Path) -> None:
         "val",
     )
     record = split.records[0]
-    assert split.faults == []
+    assert split.issues == []
     assert (split.names, split.category_ids) == (["car", "dog"], [3, 18])
     assert (record.image_id, record.height, record.width) == (42, 50, 100)
     assert record.classes.tolist() == [1, 0]
@@ -76,17 +76,17 @@ def test_coco_categories_polygons_and_crowds(tmp_path: Path) -> None:
 def test_coco_bad_annotation_is_told_with_its_id(tmp_path: Path, entry: dict[str, Any], words: str) -> None:
     path = coco(tmp_path, [annotation(id=6), entry])
     split = load_split(path, "val")
-    fault = only_fault(split)
-    assert (fault.path, fault.fatal) == (path, True)
-    assert "annotation 7" in fault.message
-    assert words in fault.message
+    issue = only_issue(split)
+    assert (issue.path, issue.fatal) == (path, True)
+    assert "annotation 7" in issue.message
+    assert words in issue.message
     assert len(split.records[0].classes) == 1
 
 
 def test_coco_notices(tmp_path: Path) -> None:
     path = coco(tmp_path, [annotation(bbox=[90, 10, 20, 30]), annotation(id=9, image_id=1)])
     split = load_split(path, "val")
-    assert sorted((fault.fatal, fault.message[:12]) for fault in split.faults) == [
+    assert sorted((issue.fatal, issue.message[:12]) for issue in split.issues) == [
         (False, "annotation 7"),  # clipped
         (False, "annotation 9"),  # of no image
     ]
@@ -101,9 +101,9 @@ def test_coco_image_that_is_missing_or_of_another_size(tmp_path: Path) -> None:
         {"id": 44},
     ]
     split = load_split(coco(tmp_path, [annotation()], images=images), "val")
-    assert [fault.fatal for fault in split.faults] == [True, True, False, True]
-    for fault, words in zip(split.faults, ["stands twice", "lacks its id", "50 x 100 pixels", "gone.jpg"], strict=True):
-        assert words in fault.message
+    assert [issue.fatal for issue in split.issues] == [True, True, False, True]
+    for issue, words in zip(split.issues, ["stands twice", "lacks its id", "50 x 100 pixels", "gone.jpg"], strict=True):
+        assert words in issue.message
     assert len(split.records) == 1
 
 
@@ -152,7 +152,7 @@ def test_coco_outlines_are_joined_at_the_nearest_corners() -> None:
 
 def test_coco_demo() -> None:
     split = load_split(shared("data/coco-demo"), "val")
-    assert split.faults == []
+    assert split.issues == []
     assert len(split.records) == 27
     assert sum(len(record.classes) for record in split.records) == 149
     assert sum(record.crowd.sum() for record in split.records) == 1

@@ -19,7 +19,7 @@ from yolov9k.data.config import load_split
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Images of 200 x 200. Train: boxes of 20, 50 and 100 pixels, a background, two faults. Val: one box."""
+    """Images of 200 x 200. Train: boxes of 20, 50 and 100 pixels, a background, two issues. Val: one box."""
     labels = {
         "train/a": "0 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.25 0.25\n1 0.5 0.5 0.5 0.5\n5 0.5 0.5 0.5 0.5\n",
         "train/b": "",
@@ -54,14 +54,14 @@ def test_counts(data: Path) -> None:
     assert train.widths == Spread(20, 35, 100)
     assert (val.images, val.sizes, val.heights) == (1, (1, 0, 0), Spread(40, 40, 40))
     assert report.fatal_count == 2
-    assert [(fault.path.name, fault.line) for fault in report.faults] == [("a.txt", 4), ("c.txt", 2)]
+    assert [(issue.path.name, issue.line) for issue in report.issues] == [("a.txt", 4), ("c.txt", 2)]
 
 
 def test_printed_report_names_every_fault(data: Path) -> None:
     report = check_data(data)
     text = printed(report)
-    for fault in report.faults:
-        assert str(fault) in text
+    for issue in report.issues:
+        assert str(issue) in text
     assert "2 errors, 0 warnings" in text
     assert "[cell]" in text  # brackets in names are no markup
 

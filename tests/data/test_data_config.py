@@ -62,7 +62,7 @@ def test_entries(root: Path, entry: str, expected: str) -> None:
     assert "".join(record.path.stem for record in split.records) == expected
     assert [record.image_id for record in split.records] == list(range(1, len(expected) + 1))
     assert all(len(record.classes) == 1 for record in split.records)
-    assert split.faults == []
+    assert split.issues == []
 
 
 def test_glob_leaves_labels_beside_the_images_alone(root: Path) -> None:
@@ -73,7 +73,7 @@ def test_glob_leaves_labels_beside_the_images_alone(root: Path) -> None:
 def test_absent_line_of_a_list_is_told_with_its_line(root: Path) -> None:
     (root / "list.txt").write_text("one/images/a.png\none/images/gone.png\n")
     split = load_split(write(root, "train: list.txt\nnames: [x]"), "train")
-    assert [str(fault).startswith(f"{root / 'list.txt'}:2: image not found") for fault in split.faults] == [True]
+    assert [str(issue).startswith(f"{root / 'list.txt'}:2: image not found") for issue in split.issues] == [True]
     assert [record.path.stem for record in split.records] == ["a"]
 
 
@@ -262,17 +262,17 @@ def test_single_cls(root: Path) -> None:
     assert load_split(write(root, "train: two\nnames: [only]"), "train", single_cls=True).names == ["only"]
 
 
-def test_strict_counts_fatal_faults_and_shows_the_first(root: Path) -> None:
+def test_strict_counts_fatal_issues_and_shows_the_first(root: Path) -> None:
     (root / "one" / "labels" / "a.txt").write_text("7 0.5 0.5 0.5 0.5\n0 0.2 0.2 0.1\n0 x 0 0 0\n9 0.5 0.5 0.5 0.5")
     path = write(root, "train: one\nval: two\nnames: [x]")
-    assert len(load_split(path, "train").fatal_faults) == 4
+    assert len(load_split(path, "train").fatal_issues) == 4
     with pytest.raises(UserError) as caught:
         load_split(path, "train", strict=True)
     assert "4 errors in train" in str(caught.value)
     assert "a.txt:3" in str(caught.value)
     assert "a.txt:4" not in str(caught.value)
     (root / "two" / "labels" / "c.txt").unlink()
-    assert load_split(path, "val", strict=True).faults  # a warning is no error
+    assert load_split(path, "val", strict=True).issues  # a warning is no error
 
 
 def test_no_label_at_all_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

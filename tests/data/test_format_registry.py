@@ -18,7 +18,7 @@ from yolov9k.data.formats import base
 from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing, register, registered_formats
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.loader import make_loader
-from yolov9k.data.records import Fault
+from yolov9k.data.records import DataIssue
 
 
 class Csv(Format):
@@ -50,7 +50,7 @@ class Csv(Format):
                 x1, y1, x2, y2 = (float(row[key]) for key in ("x1", "y1", "x2", "y2"))
                 image.annotations.append(Annotation(found.index(row["class"]), (x1, y1, x2, y2), f"row {number}", number))
             else:
-                listing.faults.append(Fault(path, number, f"class {row['class']} is not in names; add it", fatal=True))
+                listing.issues.append(DataIssue(path, number, f"class {row['class']} is not in names; add it", fatal=True))
         listing.images = list(images.values())
         return listing
 
@@ -77,7 +77,7 @@ def test_a_data_set_of_a_new_format_is_loaded_and_checked(table: Path) -> None:
     assert (split.names, [record.path.name for record in split.records]) == (["cat", "dog"], ["a.png", "b.png"])
     assert split.records[0].classes.tolist() == [1, 0]
     assert split.records[0].boxes[0].tolist() == [0.25, 0.25, 0.75, 0.75]
-    assert [str(fault) for fault in split.faults] == [f"{table}:4: row 4 lies outside the image; correct or remove it"]
+    assert [str(issue) for issue in split.issues] == [f"{table}:4: row 4 lies outside the image; correct or remove it"]
     report = check_data(table)
     assert [(part.name, part.images, part.boxes) for part in report.splits] == [("train", 2, 2), ("val", 1, 1)]
     assert report.fatal_count == 1
@@ -101,8 +101,8 @@ def test_a_data_yaml_lists_it_among_others_and_its_names_count(table: Path) -> N
     assert [record.path.stem for record in split.records] == ["a", "b", "y"]
     assert split.records[2].classes.tolist() == [1]
     (table.parent / "both.yaml").write_text("train: [yolo/images, table.csv]\nnames: [dog]\n")
-    faults = [str(fault) for fault in load_split(table.parent / "both.yaml", "train").fatal_faults]
-    assert any("table.csv:3: class cat is not in names" in fault for fault in faults)
+    issues = [str(issue) for issue in load_split(table.parent / "both.yaml", "train").fatal_issues]
+    assert any("table.csv:3: class cat is not in names" in issue for issue in issues)
 
 
 def test_messages_name_it(table: Path) -> None:

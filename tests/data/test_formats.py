@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.data_cases import BOX, only_fault, write_image, write_yolo
+from tests.data_cases import BOX, only_issue, write_image, write_yolo
 from yolov9k.data import probe
 from yolov9k.data.config import load_split
 from yolov9k.data.formats.checks import LEAST_SIDE, check_box
@@ -38,9 +38,9 @@ def test_truncated_image_is_left_out_and_told(tmp_path: Path, suffix: str) -> No
     (tmp_path / "labels" / "b.txt").write_text(BOX)
     broken.write_bytes(broken.read_bytes()[:-20])
     split = load_split(path, "train")
-    fault = only_fault(split)
-    assert (fault.path, fault.fatal) == (broken, True)
-    assert "truncated" in fault.message or "cannot be read" in fault.message or "not a readable" in fault.message
+    issue = only_issue(split)
+    assert (issue.path, issue.fatal) == (broken, True)
+    assert "truncated" in issue.message or "cannot be read" in issue.message or "not a readable" in issue.message
     assert [record.path.stem for record in split.records] == ["a"]
 
 
@@ -48,7 +48,7 @@ def test_truncated_image_is_left_out_and_told(tmp_path: Path, suffix: str) -> No
 def test_file_that_is_no_image(tmp_path: Path, content: bytes, words: str) -> None:
     path = write_yolo(tmp_path, {"a": BOX, "b": BOX})
     (tmp_path / "images" / "b.jpg").write_bytes(content)
-    assert words in only_fault(load_split(path, "train")).message
+    assert words in only_issue(load_split(path, "train")).message
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

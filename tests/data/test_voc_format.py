@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data_cases import only_fault, write_image
+from tests.data_cases import only_issue, write_image
 from tests.support import shared
 from yolov9k.data.config import load_split
 from yolov9k.data.formats.voc import read_voc
@@ -37,7 +37,7 @@ def test_voc_boxes_stand_as_they_are_and_names_span_all_splits(tmp_path: Path) -
     root = voc(tmp_path, objects, {"train": "a\n", "val": "b  1\n", "bird_val": "b 1\n"})
     train, val = load_split(root, "train"), load_split(root, "val")
     assert train.names == val.names == ["bird", "cat", "dog"]
-    assert train.faults == val.faults == []
+    assert train.issues == val.issues == []
     assert [record.path.stem for record in train.records] == ["a"]
     assert [record.path.stem for record in val.records] == ["b"]
     assert train.records[0].classes.tolist() == [2, 1]
@@ -58,17 +58,17 @@ def test_voc_boxes_stand_as_they_are_and_names_span_all_splits(tmp_path: Path) -
     ],
 )
 def test_voc_bad_object_is_told_with_its_line(tmp_path: Path, body: str, words: str, fatal: bool) -> None:
-    fault = only_fault(load_split(voc(tmp_path, {"a": OBJECT.format("dog", 1, 1, 9, 9) + body}), "train"))
-    assert str(fault).startswith(f"{tmp_path / 'Annotations' / 'a.xml'}:6: ")
-    assert words in fault.message
-    assert fault.fatal == fatal
+    issue = only_issue(load_split(voc(tmp_path, {"a": OBJECT.format("dog", 1, 1, 9, 9) + body}), "train"))
+    assert str(issue).startswith(f"{tmp_path / 'Annotations' / 'a.xml'}:6: ")
+    assert words in issue.message
+    assert issue.fatal == fatal
 
 
 def test_voc_class_outside_given_names(tmp_path: Path) -> None:
     voc(tmp_path / "voc", {"a": OBJECT.format("dog", 1, 1, 9, 9) + OBJECT.format("cow", 1, 1, 9, 9)})
     (tmp_path / "data.yaml").write_text("train: voc\nnames: [cat, dog]")
     split = load_split(tmp_path / "data.yaml", "train")
-    assert "'cow' is not in names (cat, dog)" in only_fault(split).message
+    assert "'cow' is not in names (cat, dog)" in only_issue(split).message
     assert split.records[0].classes.tolist() == [1]
 
 
@@ -77,7 +77,7 @@ def test_voc_broken_xml_missing_image_and_label(tmp_path: Path) -> None:
     root = voc(tmp_path, objects, {"train": "a\nb\nc\ngone\n"})
     (root / "Annotations" / "lost.xml").write_text("<annotation/>")
     split = load_split(root, "train")
-    told = {str(fault).removeprefix(f"{root}{os.sep}").replace(os.sep, "/"): fault.fatal for fault in split.faults}
+    told = {str(issue).removeprefix(f"{root}{os.sep}").replace(os.sep, "/"): issue.fatal for issue in split.issues}
     starts = [
         ("Annotations/a.xml:4: not valid XML", True),
         ("JPEGImages/b.jpg: image without a label", False),
@@ -95,10 +95,10 @@ def test_bccd() -> None:
     splits = [load_split(root, name) for name in ("train", "val", "test")]
     assert [len(split.records) for split in splits] == [205, 87, 72]
     assert all(split.names == ["Platelets", "RBC", "WBC"] for split in splits)
-    faults = [fault for split in splits for fault in split.faults]
-    assert sorted(fault.path.stem for fault in faults) == ["BloodImage_00338", "BloodImage_00343"]
-    assert all(fault.fatal and fault.line and "no area" in fault.message for fault in faults)
-    assert sum(len(record.classes) for split in splits for record in split.records) + len(faults) == 4888
+    issues = [issue for split in splits for issue in split.issues]
+    assert sorted(issue.path.stem for issue in issues) == ["BloodImage_00338", "BloodImage_00343"]
+    assert all(issue.fatal and issue.line and "no area" in issue.message for issue in issues)
+    assert sum(len(record.classes) for split in splits for record in split.records) + len(issues) == 4888
     assert len(read_voc(root, "trainval").images) == 292
 
 
@@ -111,7 +111,7 @@ def test_voc_files_declare_their_encoding(tmp_path: Path, declared: str, encodin
     path = root / "Annotations" / "a.xml"
     path.write_bytes(f'<?xml version="1.0" encoding="{declared}"?>\n{path.read_text(encoding="utf-8")}'.encode(encoding))
     split = load_split(root, "train")
-    assert (split.names, split.faults) == ([name], [])
+    assert (split.names, split.issues) == ([name], [])
 
 
 def test_voc_file_that_cannot_be_decoded_costs_no_other(tmp_path: Path) -> None:
@@ -119,6 +119,6 @@ def test_voc_file_that_cannot_be_decoded_costs_no_other(tmp_path: Path) -> None:
     (root / "Annotations" / "a.xml").write_bytes(b'<?xml version="1.0" encoding="klingon"?><annotation/>')
     (root / "Annotations" / "b.xml").write_bytes(b"<annotation>\xe9</annotation>")
     split = load_split(root, "train")
-    assert [fault.path.name for fault in split.fatal_faults] == ["a.xml", "b.xml"]
-    assert all("not valid XML" in fault.message for fault in split.fatal_faults)
+    assert [issue.path.name for issue in split.fatal_issues] == ["a.xml", "b.xml"]
+    assert all("not valid XML" in issue.message for issue in split.fatal_issues)
     assert [record.path.stem for record in split.records] == ["c"]

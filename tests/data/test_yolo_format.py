@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data_cases import BOX, only_fault, write_image, write_yolo
+from tests.data_cases import BOX, only_issue, write_image, write_yolo
 from yolov9k.data.config import load_split
 from yolov9k.data.formats.yolo import RowError, category_ids, label_path, parse_row
 
@@ -17,7 +17,7 @@ from yolov9k.data.formats.yolo import RowError, category_ids, label_path, parse_
 def test_yolo_box_and_polygon(tmp_path: Path) -> None:
     split = load_split(write_yolo(tmp_path, {"a": f"{BOX}\n\n1.0 0.1 0.2 0.5 0.2 0.5 0.8\n"}), "train")
     record = split.records[0]
-    assert split.faults == []
+    assert split.issues == []
     assert split.names == ["cell", "dust"]
     assert (record.height, record.width, record.image_id) == (20, 40, 1)
     assert record.result_id == record.path.stem
@@ -55,37 +55,37 @@ def test_yolo_box_and_polygon(tmp_path: Path) -> None:
 )
 def test_yolo_bad_row_is_told_with_its_line_and_costs_no_other(tmp_path: Path, row: str, words: list[str]) -> None:
     split = load_split(write_yolo(tmp_path, {"a": f"{BOX}\n{row}\n1 0.5 0.5 0.1 0.1\n"}), "train")
-    fault = only_fault(split)
-    assert fault.fatal
-    assert str(fault).startswith(f"{tmp_path / 'labels' / 'a.txt'}:2: ")
-    assert "\n" not in str(fault)
-    assert repr(row) in fault.message
-    assert [word for word in words if word not in fault.message] == []
+    issue = only_issue(split)
+    assert issue.fatal
+    assert str(issue).startswith(f"{tmp_path / 'labels' / 'a.txt'}:2: ")
+    assert "\n" not in str(issue)
+    assert repr(row) in issue.message
+    assert [word for word in words if word not in issue.message] == []
     assert split.records[0].classes.tolist() == [0, 1]
 
 
 def test_yolo_duplicate_rows_are_dropped_and_told(tmp_path: Path) -> None:
     split = load_split(write_yolo(tmp_path, {"a": f"{BOX}\n1{BOX[1:]}\n{BOX}\n"}), "train")
-    fault = only_fault(split)
-    assert (fault.line, fault.fatal) == (3, True)
-    assert "duplicate" in fault.message
+    issue = only_issue(split)
+    assert (issue.line, issue.fatal) == (3, True)
+    assert "duplicate" in issue.message
     assert split.records[0].classes.tolist() == [0, 1]
 
 
 def test_yolo_rounding_is_clipped_in_silence_and_more_with_a_notice(tmp_path: Path) -> None:
     split = load_split(write_yolo(tmp_path, {"a": "0 0.5 0.5 1.0009 1\n", "b": "0 0.05 0.5 0.2 0.2\n"}), "train")
-    fault = only_fault(split)
-    assert (fault.path.name, fault.line, fault.fatal) == ("b.txt", 1, False)
-    assert "clipped" in fault.message
+    issue = only_issue(split)
+    assert (issue.path.name, issue.line, issue.fatal) == ("b.txt", 1, False)
+    assert "clipped" in issue.message
     assert split.records[0].boxes.tolist() == [[0, 0, 1, 1]]
     assert split.records[1].boxes[0, 0] == 0
 
 
 def test_yolo_image_without_label_is_background(tmp_path: Path) -> None:
     split = load_split(write_yolo(tmp_path, {"a": BOX, "b": None, "c": ""}), "train")
-    fault = only_fault(split)  # an empty label file says that there is nothing, and is no fault
-    assert (fault.path.name, fault.fatal) == ("b.jpg", False)
-    assert "background" in fault.message
+    issue = only_issue(split)  # an empty label file says that there is nothing, and is no issue
+    assert (issue.path.name, issue.fatal) == ("b.jpg", False)
+    assert "background" in issue.message
     assert [len(record.classes) for record in split.records] == [1, 0, 0]
     assert split.records[1].boxes.shape == (0, 4)
 
@@ -94,9 +94,9 @@ def test_yolo_label_without_image_is_told_and_lists_of_names_are_not_labels(tmp_
     path = write_yolo(tmp_path, {"a": BOX})
     (tmp_path / "labels" / "lost.txt").write_text(BOX)
     (tmp_path / "labels" / "classes.txt").write_text("cell\ndust\n")
-    fault = only_fault(load_split(path, "train"))
-    assert (fault.path.name, fault.fatal) == ("lost.txt", False)
-    assert "without an image" in fault.message
+    issue = only_issue(load_split(path, "train"))
+    assert (issue.path.name, issue.fatal) == ("lost.txt", False)
+    assert "without an image" in issue.message
 
 
 def test_yolo_label_beside_the_image(tmp_path: Path) -> None:
@@ -137,5 +137,5 @@ def test_yolo_files_of_any_encoding_and_line_ends(tmp_path: Path, encoding: str)
     (tmp_path / "list.txt").write_bytes("images/zoë.jpg\r\nimages/b.jpg\r\n".encode(encoding))
     path.write_bytes("train: list.txt\r\nnames: [cell, 猫]\r\n".encode(encoding))
     split = load_split(path, "train")
-    assert (split.names, split.faults) == (["cell", "猫"], [])
+    assert (split.names, split.issues) == (["cell", "猫"], [])
     assert [record.classes.tolist() for record in split.records] == [[0], [0, 1]]

@@ -1,4 +1,4 @@
-"""Training on small generated scenes: the schedule, the loop, what it leaves, and what can go wrong."""
+"""Training on small synthetic samples: the schedule, the loop, what it leaves, and what can go wrong."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ COLUMNS = (
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return generate(tmp_path_factory.mktemp("scenes") / "data", train=8, val=4, size=64)
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate(tmp_path_factory.mktemp("samples") / "data", train=8, val=4, size=64)
 
 
-def plain_options(scenes: Path, folder: Path) -> dict[str, Any]:
-    """Two epochs of gelan-t on the scenes, into `folder`."""
+def plain_options(samples: Path, folder: Path) -> dict[str, Any]:
+    """Two epochs of gelan-t on the samples, into `folder`."""
     recipe = folder / "hyp.yaml"
     recipe.write_text(yaml.safe_dump(HYP))
     return {
-        "data": str(scenes), "cfg": "gelan-t", "img": 64, "batch": 4, "epochs": 2, "hyp": str(recipe), "device": "cpu",
+        "data": str(samples), "cfg": "gelan-t", "img": 64, "batch": 4, "epochs": 2, "hyp": str(recipe), "device": "cpu",
         "workers": 0, "project": str(folder / "runs"), "name": "exp", "close_mosaic": 0,
     }  # fmt: skip
 
 
 @pytest.fixture
-def options(scenes: Path, tmp_path: Path) -> dict[str, Any]:
-    return plain_options(scenes, tmp_path)
+def options(samples: Path, tmp_path: Path) -> dict[str, Any]:
+    return plain_options(samples, tmp_path)
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def little(options: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def straight(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, ValidationResult]:
+def straight(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, ValidationResult]:
     """A run that went to its end, and what it returned; nobody changes it."""
-    run = trainer(plain_options(scenes, tmp_path_factory.mktemp("straight")))
+    run = trainer(plain_options(samples, tmp_path_factory.mktemp("straight")))
     return run, run.fit()
 
 

@@ -1,4 +1,4 @@
-"""COCO evaluation against the official figures, and its corner cases against hand-made truth."""
+"""COCO evaluation against the official figures, and its corner cases against hand-made ground truth."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ detection = st.tuples(st.integers(0, 2), box, st.integers(1, 99))
 @settings(max_examples=examples(40), deadline=None)
 @given(st.lists(truth_row, max_size=6), st.lists(detection, max_size=12, unique_by=lambda row: row[2]))
 def test_sums_and_recall(truth: list[tuple], detections: list[tuple]) -> None:
-    """Every truth and every confident detection stands in the matrix once; recall at .0 is the library's at IoU .5."""
+    """Every true box and every confident detection is counted in the matrix once; recall at .0 is the library's at IoU .5."""
     rows = [[index, x, y, x + w, y + h] for index, (x, y, w, h) in truth]
     evaluator = CocoEvaluator(["a", "b", "c"], [1, 2, 3], [record(1, rows)])
     table = [[x, y, x + w, y + h, score / 100, index] for index, (x, y, w, h), score in detections]

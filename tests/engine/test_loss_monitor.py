@@ -80,7 +80,7 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_loss(tiny: YOLOv9) -> None
 
 
 def test_fp16_may_look_for_its_loss_scale(tiny: YOLOv9, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first scale overflows in half precision until it has been halved often enough; that is no fault."""
+    """The first scale overflows in half precision until it has been halved often enough; that is no error."""
     seen = watch(tiny.float(), limit=1, amp="fp16")
     seen.step.state[3] = 2.0**40
     do(seen, random_images(0).float())

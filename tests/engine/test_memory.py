@@ -95,7 +95,7 @@ def test_what_is_counted_on_shapes_is_what_real_tensors_take(small: tuple[YOLOv9
     assert counted.peak > counted.saved
 
 
-# performance.md: convolutions' outputs 4.85 GB and inputs up to 6.5 GB of yolov9-c at batch 16, 640 pixels, bfloat16.
+# Convolutions' outputs 4.85 GB and inputs up to 6.5 GB of yolov9-c at batch 16, 640 pixels, bfloat16.
 def test_saved_activations_are_those_that_were_counted_by_hand() -> None:
     saved = step_bytes(create_model("yolov9-c"), None, 16, 640, torch.bfloat16, "reference").saved
     assert 4.85e9 + 0.8 * 6.5e9 < saved < 1.15 * (4.85e9 + 6.5e9)

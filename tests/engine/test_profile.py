@@ -97,7 +97,7 @@ def test_roofline_bounds_are_the_counts_over_the_rates(monkeypatch: pytest.Monke
     anchors = 2 * 2 * (8 * 8 + 4 * 4 + 2 * 2)  # images, branches
     assert times["loss"] == pytest.approx(1000 * 2 * anchors * 144 * 2 / 1e12)
     bounds.rates = {"copy": 1e30, "matrix": 1e12}
-    flops = 16.3e9 * 2 * (64 / 640) ** 2  # facts: sizes
+    flops = 16.3e9 * 2 * (64 / 640) ** 2  # FLOPs of the forward pass at 640 pixels, scaled to 64
     assert bounds.times()["forward"] == pytest.approx(1000 * flops / 1e12, rel=0.005)
     assert bounds.times()["backward"] == pytest.approx(2 * bounds.times()["forward"])
 

@@ -66,7 +66,7 @@ def _suppress(backend: str) -> Tensor:
     return batched_nms(torch.zeros(1, 6, 3), 0.1, 0.5, backend=backend).detections
 
 
-def _optimise(backend: str) -> Tensor:
+def _optimize(backend: str) -> Tensor:
     values, grads, momentum, ema = torch.ones(4, 3)
     sgd_ema(values, grads, momentum, ema, None, torch.ones(14), [1, 2, 3], torch.ones(5), backend=backend)
     return values
@@ -90,7 +90,7 @@ def _augment_boxes(backend: str) -> Tensor:
 CALLS: dict[str, Callable[[str], Tensor]] = {
     "conv_bn_silu": _convolve, "conv_silu": _convolve_fused, "dfl_decode": _decode,
     "dfl_candidates": _choose, "detection_loss": _lose,
-    "task_aligned_assign": _assign, "batched_nms": _suppress, "sgd_ema": _optimise,
+    "task_aligned_assign": _assign, "batched_nms": _suppress, "sgd_ema": _optimize,
     "augment": _augment, "augment_boxes": _augment_boxes,
 }  # fmt: skip
 

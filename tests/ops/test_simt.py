@@ -1,4 +1,4 @@
-"""The CUDA kernels, run on the host: equal to the references, clean under sanitizers that find planted faults."""
+"""The CUDA kernels, run on the host: equal to the references, clean under sanitizers that find planted errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command lines of the published scripts: each of their flags is there, said to be idle, or refused with a way out."""
+"""Command lines of the published scripts: each flag works, is reported to have no effect, or is refused with advice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLAGS = {
         --save-json --min-items""",
     "predict": f"""{COMMON} {DETECTING} --source --view-img --save-crop --nosave --classes --agnostic-nms --visualize --update
         --line-thickness --hide-labels --hide-conf --vid-stride""",
-}  # facts: argument parsers of the published scripts
+}  # the argument parsers of the published scripts
 
 
 @pytest.mark.parametrize("command", FLAGS)

@@ -38,7 +38,7 @@ def run(command: list[str], folder: Path) -> str:
 
 @pytest.mark.twin
 def test_the_first_screen_shows_what_how_and_how_well() -> None:
-    """A sentence, a picture of detections, the two commands, both quick starts, the chart, in this order."""
+    """A sentence, an image of detections, the two commands, both quick starts, the chart, in this order."""
     screen = "\n".join(README.splitlines()[:42])
     order = [
         "Apache-2.0",

@@ -1,6 +1,6 @@
 """The published scripts' command lines, taken as they are: legacy flags without effect are reported and ignored.
 
-Names and meanings are facts of the published `train`, `val` and `detect` scripts; `detect` is `yolov9k predict` here.
+Names and meanings are those of the published `train`, `val` and `detect` scripts; `detect` is `yolov9k predict` here.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What every floor uses: errors, devices, files, timing, progress bars. It imports nothing of the project but itself."""
+"""What every layer uses: errors, devices, files, timing, progress bars. It imports nothing of the project but itself."""

@@ -11,7 +11,7 @@ _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 class UserError(Exception):
-    """A fault the user can mend. The command line prints its message alone, without a traceback, and exits with 2."""
+    """An error that the user can correct. The command line prints its message alone, without a traceback, and exits with 2."""
 
 
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:

@@ -55,10 +55,10 @@ class TrainRecipe:
     hsv_h: Annotated[float, _from_zero("largest change of the hue, as a share", 1)] = 0.015
     hsv_s: Annotated[float, _from_zero("largest change of the saturation, as a share", 1)] = 0.7
     hsv_v: Annotated[float, _from_zero("largest change of the brightness, as a share", 1)] = 0.4
-    degrees: Annotated[float, Option("largest rotation, either way", low=-180, high=180, unit="degrees")] = 0.0
+    degrees: Annotated[float, Option("largest rotation, in either direction", low=-180, high=180, unit="degrees")] = 0.0
     translate: Annotated[float, _from_zero("largest shift as a share of the image size", 1)] = 0.1
     scale: Annotated[float, _from_zero("largest change of the scale: 1 - scale to 1 + scale", 1)] = 0.9
-    shear: Annotated[float, Option("largest shear, either way", low=-89, high=89, unit="degrees")] = 0.0
+    shear: Annotated[float, Option("largest shear, in either direction", low=-89, high=89, unit="degrees")] = 0.0
     perspective: Annotated[float, _from_zero("largest perspective, a pixel", 0.01)] = 0.0
     flipud: Annotated[float, _from_zero("probability of an upside-down flip", 1)] = 0.0
     fliplr: Annotated[float, _from_zero("probability of a left-right flip", 1)] = 0.5

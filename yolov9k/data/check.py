@@ -16,7 +16,7 @@ from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import UserError
 from yolov9k.data.config import find_splits, load_split
 from yolov9k.data.grid import plot_grid
-from yolov9k.data.records import Fault, Record, Split, count_fatal
+from yolov9k.data.records import DataIssue, Record, Split, count_fatal
 
 __all__ = ["DataReport", "SplitReport", "Spread", "check_data", "plot_grid", "print_report", "summarize"]
 SMALL, MEDIUM = 32.0**2, 96.0**2  # areas in square pixels where COCO divides small from medium from large
@@ -52,48 +52,48 @@ class SplitReport:
     sizes: tuple[int, int, int]
     widths: Spread
     heights: Spread
-    faults: list[Fault]
+    issues: list[DataIssue]
 
 
 @dataclass
 class DataReport:
-    """All splits of a dataset. `faults` holds each once, even if several splits share it."""
+    """All splits of a dataset. `issues` holds each once, even if several splits share it."""
 
     source: Path
     splits: list[SplitReport]
-    faults: list[Fault]
+    issues: list[DataIssue]
 
     @property
     def fatal_count(self) -> int:
-        """How many faults cost a row, a sample or a whole split."""
-        return count_fatal(self.faults)
+        """How many issues cost a row, a sample or a whole split."""
+        return count_fatal(self.issues)
 
 
 def check_data(path: str | Path, *, strict: bool = False) -> DataReport:
     """Read every split of a dataset and report on it.
 
-    A split that cannot be read is a fatal fault of the report. Raises UserError when the dataset itself cannot be
-    understood, and with `strict` at the first split that has a fatal fault.
+    A split that cannot be read is a fatal issue of the report. Raises UserError when the dataset itself cannot be
+    understood, and with `strict` at the first split that has a fatal issue.
     """
     reports: list[SplitReport] = []
-    faults: list[Fault] = []
+    issues: list[DataIssue] = []
     for name in find_splits(path):
         split = _check_split(path, name, strict)
-        if isinstance(split, Fault):
-            faults.append(split)
+        if isinstance(split, DataIssue):
+            issues.append(split)
         else:
             reports.append(split)
-            faults.extend(split.faults)
-    return DataReport(Path(path), reports, list(dict.fromkeys(faults)))
+            issues.extend(split.issues)
+    return DataReport(Path(path), reports, list(dict.fromkeys(issues)))
 
 
-def _check_split(path: str | Path, name: str, strict: bool) -> SplitReport | Fault:
+def _check_split(path: str | Path, name: str, strict: bool) -> SplitReport | DataIssue:
     try:
         return summarize(load_split(path, name, strict=strict))
     except UserError as error:
         if strict:
             raise
-        return Fault(Path(path), None, f"{name}: {error}", fatal=True)
+        return DataIssue(Path(path), None, f"{name}: {error}", fatal=True)
 
 
 def summarize(split: Split) -> SplitReport:
@@ -117,7 +117,7 @@ def summarize(split: Split) -> SplitReport:
         sizes=(small, len(sides) - small - large, large),
         widths=Spread.of(sides[:, 0]),
         heights=Spread.of(sides[:, 1]),
-        faults=split.faults,
+        issues=split.issues,
     )
 
 
@@ -132,10 +132,10 @@ def print_report(report: DataReport, console: Console) -> None:
     if report.splits:
         console.print(_split_table(report.splits))
         console.print(_class_table(report.splits))
-    for fault in report.faults:
-        mark = "[red]error[/red]  " if fault.fatal else "[yellow]warning[/yellow]"
-        console.print(f"{mark} {escape(str(fault))}", soft_wrap=True, highlight=False)
-    warnings = len(report.faults) - report.fatal_count
+    for issue in report.issues:
+        mark = "[red]error[/red]  " if issue.fatal else "[yellow]warning[/yellow]"
+        console.print(f"{mark} {escape(str(issue))}", soft_wrap=True, highlight=False)
+    warnings = len(report.issues) - report.fatal_count
     console.print(f"{report.source}: {report.fatal_count} errors, {warnings} warnings", soft_wrap=True, highlight=False)
 
 
@@ -151,8 +151,8 @@ def _split_table(splits: Sequence[SplitReport]) -> Table:
         "small": [split.sizes[0] for split in splits],
         "medium": [split.sizes[1] for split in splits],
         "large": [split.sizes[2] for split in splits],
-        "errors": [count_fatal(split.faults) for split in splits],
-        "warnings": [len(split.faults) - count_fatal(split.faults) for split in splits],
+        "errors": [count_fatal(split.issues) for split in splits],
+        "warnings": [len(split.issues) - count_fatal(split.issues) for split in splits],
     }
     for heading, counts in rows.items():
         table.add_row(heading, *(f"{count:,}" for count in counts))

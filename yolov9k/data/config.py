@@ -25,8 +25,8 @@ def load_split(data: str | Path, split: str, *, single_cls: bool = False, strict
     """
     layout = open_dataset(Path(data))
     listing = _read_split(layout, _choose_split(layout, split))
-    records, faults = build_records(listing.images)
-    result = Split(split, listing.names, listing.category_ids, records, listing.faults + faults, layout.path)
+    records, issues = build_records(listing.images)
+    result = Split(split, listing.names, listing.category_ids, records, listing.issues + issues, layout.path)
     _refuse(result, strict)
     if records and not any(len(record.classes) for record in records):
         warn(f"{layout.path}: none of the {len(records)} images of {split} has a label that can be used")
@@ -104,7 +104,7 @@ def _format_of(path: Path, layout: DatasetLayout) -> Format:
 
 def _refuse(split: Split, strict: bool) -> None:
     """Raise UserError for a split without images and, when `strict`, for errors."""
-    fatal = split.fatal_faults
+    fatal = split.fatal_issues
     if not split.records:
         formats = ", ".join(sorted(SUFFIXES))
         why = f"{len(fatal)} errors, the first: {fatal[0]}" if fatal else f"no image found ({formats})"

@@ -1,4 +1,4 @@
-"""What a dataset is once it has been read: images with their ground truth, and everything wrong that was met on the way."""
+"""A dataset once it has been read: images with their ground truth, and the issues found while reading."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yolov9k.common.arrays import BoolArray, Float32Array, Int64Array
 
 
 @dataclass(frozen=True)
-class Fault:
+class DataIssue:
     """One thing wrong with the data. `fatal`: the row or sample was left out, an error; otherwise it is a warning."""
 
     path: Path
@@ -59,15 +59,15 @@ class Split:
     names: list[str]
     category_ids: list[int]
     records: list[Record]
-    faults: list[Fault] = field(default_factory=list)
+    issues: list[DataIssue] = field(default_factory=list)
     source: Path = Path()
 
     @property
-    def fatal_faults(self) -> list[Fault]:
+    def fatal_issues(self) -> list[DataIssue]:
         """The errors: what costs a row or a sample."""
-        return [fault for fault in self.faults if fault.fatal]
+        return [issue for issue in self.issues if issue.fatal]
 
 
-def count_fatal(faults: Iterable[Fault]) -> int:
-    """How many of `faults` are errors, which cost a row or a sample."""
-    return sum(fault.fatal for fault in faults)
+def count_fatal(issues: Iterable[DataIssue]) -> int:
+    """How many of `issues` are errors, which cost a row or a sample."""
+    return sum(issue.fatal for issue in issues)

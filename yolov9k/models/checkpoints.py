@@ -91,7 +91,7 @@ def read(path: str | Path) -> dict[str, Any]:
             f"{path}: holds Python objects, not only tensors, and is not opened; convert it to a state dict first"
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, SafetensorError) as error:
-        said = " ".join(str(error).split()).split(". ")[0]  # torch goes on to guess what to do
+        said = " ".join(str(error).split()).split(". ")[0]  # the rest is torch's advice
         what = "no pickle of tensors" if isinstance(error, LookupError | AttributeError | EOFError) or not said else said
         raise UserError(f"{path}: damaged or not a checkpoint ({what})") from None
     if not isinstance(content, dict):
@@ -157,14 +157,14 @@ def _refuse_unfitting(
 ) -> None:
     """Raise UserError for keys of another shape, save those that start with `free`, and for those that are missing."""
     own = model.state_dict()
-    faults = [k for k in own if k in given and given[k].shape != own[k].shape and not k.startswith(free)]
+    mismatched = [k for k in own if k in given and given[k].shape != own[k].shape and not k.startswith(free)]
     missing = [key for key in own if key not in given]
-    lines = [f"{key}: file {list(given[key].shape)}, model {list(own[key].shape)}" for key in faults]
+    lines = [f"{key}: file {list(given[key].shape)}, model {list(own[key].shape)}" for key in mismatched]
     lines += [f"{key}: missing in the file" for key in missing] + [f"{key}: unknown to the model" for key in sorted(unknown)]
     if lines:
         more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
         raise UserError(
-            f"{path}: does not fit {model.spec.name}, {len(faults)} keys of another shape and {len(missing)} missing "
+            f"{path}: does not fit {model.spec.name}, {len(mismatched)} keys of another shape and {len(missing)} missing "
             f"of {len(own)}; {'; '.join(lines[:5])}{more}"
         )
 

@@ -14,7 +14,7 @@ from yolov9k.models.yaml_spec import read_model_file
 
 
 class Stage(NamedTuple):
-    """Layers in a row that work at one stride, `name` says on what: "backbone 8", "neck 16", "auxiliary 32", "head"."""
+    """Consecutive layers that work at one stride, `name` says on what: "backbone 8", "neck 16", "auxiliary 32", "head"."""
 
     name: str
     layers: tuple[int, ...]

@@ -121,7 +121,7 @@ def _cudnn(
     cudnn.conv_silu(x, weight, bias, stride, padding, activation, out, residual)
 
 
-_WAYS: dict[str, Variant] = {"reference": _torch, "triton": _triton, "cudnn": _cudnn}
+_VARIANTS: dict[str, Variant] = {"reference": _torch, "triton": _triton, "cudnn": _cudnn}
 
 
 def _is_matrix(weight: Tensor, stride: int, padding: int, groups: int, residual: Tensor | None) -> bool:
@@ -135,17 +135,17 @@ def _candidates(x: Tensor, weight: Tensor, window: tuple[int, int, int], residua
 
     tiles = conv1x1.CONFIGS if _is_matrix(weight, *window, residual) else kernel.CONFIGS
     narrowest = min(tile.columns for tile in tiles)
-    ways: dict[str, Variant] = {"torch": _torch}
+    variants: dict[str, Variant] = {"torch": _torch}
     for number, tile in enumerate(tiles):
         if tile.columns < max(2 * weight.shape[0] // window[2], narrowest + 1):  # a wider one would be mostly idle
-            ways[f"triton {'x'.join(map(str, tile))}"] = functools.partial(_triton, tile=number)
+            variants[f"triton {'x'.join(map(str, tile))}"] = functools.partial(_triton, tile=number)
     if is_cuda(x.device) and not cudnn.why_missing(x.dtype):
-        ways["cudnn"] = _cudnn
-    return ways
+        variants["cudnn"] = _cudnn
+    return variants
 
 
 def _fastest(x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> Variant:
-    """The fastest way for tensors of these shapes and layouts. `options`: the operator's other arguments, residual, out."""
+    """The fastest variant for tensors of these shapes and layouts. `options`: the operator's other arguments, residual, out."""
     *numbers, residual, out = options
     layouts = tuple(None if t is None else (tuple(t.shape), t.stride()) for t in (x, weight, residual, out))
     key = (str(x.dtype), layouts, tuple(numbers), cudnn.is_aligned((x, weight, bias, residual, out)))
@@ -154,20 +154,22 @@ def _fastest(x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> Variant:
     with on_device(x.device):
         if is_capturing():
             return _torch  # nothing can be measured, nor a graph of cuDNN's built, while another is captured
-        ways = _candidates(x, weight, (numbers[0], numbers[1], numbers[2]), residual)
+        variants = _candidates(x, weight, (numbers[0], numbers[1], numbers[2]), residual)
         # Measured into a map of its own: `out` may hold what is still to be read, the residual for one.
         scratch = torch.empty_strided(out.shape, out.stride(), dtype=out.dtype, device=out.device)
-        runs = {name: functools.partial(way, x, weight, bias, *numbers, residual, scratch) for name, way in ways.items()}
+        runs = {
+            name: functools.partial(variant, x, weight, bias, *numbers, residual, scratch) for name, variant in variants.items()
+        }
         tiles = [name for name in runs if name.startswith("triton")]
         name = fastest(_OP, [*key, cudnn.frontend_version()], runs, x.device, tiles)
-    return _chosen.setdefault((x.device, key), ways[name])
+    return _chosen.setdefault((x.device, key), variants[name])
 
 
 def _forward_out(x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> None:
     *arguments, backend = options
     if arguments[-1].numel():
-        way = _fastest(x, weight, bias, *arguments) if backend == "auto" else _WAYS[backend]
-        way(x, weight, bias, *arguments)
+        variant = _fastest(x, weight, bias, *arguments) if backend == "auto" else _VARIANTS[backend]
+        variant(x, weight, bias, *arguments)
 
 
 def _fake_out(x: Tensor, weight: Tensor, bias: Tensor, *options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which of several ways to one result is the fastest here: measured once a shape, kept on disk by GPU and versions."""
+"""Which variant of an operator is the fastest on this device: measured once a shape, kept on disk by GPU and versions."""
 
 from __future__ import annotations
 
@@ -48,31 +48,35 @@ def _version(package: str) -> str | None:
 
 
 def fastest(
-    operator: str, key: object, ways: Mapping[str, Callable[[], object]], device: torch.device, compiled: Collection[str] = ()
+    operator: str,
+    key: object,
+    variants: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    compiled: Collection[str] = (),
 ) -> str:
-    """The name of the fastest of `ways` for `operator` with arguments like `key`.
+    """The name of the fastest of `variants` for `operator` with arguments like `key`.
 
     compiled: those whose first call compiles, which on a GPU is done side by side.
 
     Measured at the first call (median of five after one), then remembered in memory and in tuning.json. While a CUDA graph is
-    captured nothing can be measured: the first way is taken and not remembered. A way that raises is left out; where all
+    captured nothing can be measured: the first variant is taken and not remembered. One that raises is left out; where all
     do, the first one's error is raised. A file that cannot be read or written is warned of and done without.
     """
     path, name = cache_folder() / "tuning.json", json.dumps([operator, key, _machine(device)])
     if path not in _known:
         _known[path] = _read(path)
     found = _known[path].get(name)
-    if found in ways:
+    if found in variants:
         return str(found)
     if is_cuda(device):
         if is_capturing():
-            return next(iter(ways))
+            return next(iter(variants))
         _tell(str(path))
-        _compile([ways[way] for way in compiled], device)
+        _compile([variants[variant] for variant in compiled], device)
     times, errors = dict[str, float](), list[Exception]()
-    for way, run in ways.items():
+    for variant, run in variants.items():
         try:
-            times[way] = _median(run, device)
+            times[variant] = _median(run, device)
         except Exception as error:  # noqa: PERF203 (whatever a backend says of a shape it does not serve)
             errors.append(error)
     if not times:

@@ -13,7 +13,7 @@ from pathlib import Path
 from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import UserError
 from yolov9k.data.formats.layout import DatasetLayout
-from yolov9k.data.records import Fault
+from yolov9k.data.records import DataIssue
 
 Box = tuple[float, float, float, float]
 
@@ -52,12 +52,12 @@ class AnnotatedImage:
 
 @dataclass
 class Listing:
-    """What a reader found: class names, their ids in the source, images still unchecked, and faults."""
+    """What a reader found: class names, their ids in the source, images still unchecked, and issues."""
 
     names: list[str]
     category_ids: list[int]
     images: list[AnnotatedImage]
-    faults: list[Fault] = field(default_factory=list)
+    issues: list[DataIssue] = field(default_factory=list)
 
 
 class UnclearDataset(UserError):
@@ -90,7 +90,7 @@ class Format:
 
         names: the classes as the data set or a format read before gives them; where there are none the format finds its
         own. layout: whose paths they are. Raises UserError where one cannot be read at all; what is wrong with single
-        images and objects joins the listing's faults.
+        images and objects joins the listing's issues.
         """
         raise NotImplementedError
 
@@ -113,8 +113,8 @@ def join_listings(listings: Sequence[Listing], names: Sequence[str] | None = Non
     if not listings:
         return Listing(list(names or []), list(range(len(names or []))), [])
     images = [image for listing in listings for image in listing.images]
-    faults = [fault for listing in listings for fault in listing.faults]
-    return Listing(listings[0].names, listings[0].category_ids, images, faults)
+    issues = [issue for listing in listings for issue in listing.issues]
+    return Listing(listings[0].names, listings[0].category_ids, images, issues)
 
 
 def shorten(text: str, limit: int = 60) -> str:

@@ -10,41 +10,41 @@ import numpy as np
 
 from yolov9k.data.formats.base import AnnotatedImage, Annotation, Box
 from yolov9k.data.probe import ImageInfo, probe_images
-from yolov9k.data.records import Fault, Record
+from yolov9k.data.records import DataIssue, Record
 
 # Annotation tools round: what leaves the image by less than this fraction of its side is clipped without a word.
 ROUNDING = 1e-3
 LEAST_SIDE = 1e-7  # boxes are kept as float32 fractions, which cannot tell less from nothing
 
 
-def build_records(images: list[AnnotatedImage]) -> tuple[list[Record], list[Fault]]:
-    """Check every image and every box; what fails is left out and told as a fatal fault."""
+def build_records(images: list[AnnotatedImage]) -> tuple[list[Record], list[DataIssue]]:
+    """Check every image and every box; what fails is left out and reported as a fatal issue."""
     infos = probe_images([image.path for image in images])
     ids = [image.image_id for image in images]
     if None in ids or len(set(ids)) < len(ids):  # several sources together: their ids may clash
         ids = list(range(1, len(images) + 1))
     records: list[Record] = []
-    faults: list[Fault] = []
+    issues: list[DataIssue] = []
     for image, info, image_id in zip(images, infos, ids, strict=True):
         if info.error:
-            faults.append(_image_fault(image, info.error))
+            issues.append(_image_issue(image, info.error))
             continue
-        record = _build_record(image, info, image_id or 0, faults)
+        record = _build_record(image, info, image_id or 0, issues)
         stem = image.path.stem  # as the published validation names images
         record.result_id = (int(stem) if stem.isdecimal() else stem) if image.image_id is None else image.image_id
         records.append(record)
-    return records, faults
+    return records, issues
 
 
-def _image_fault(image: AnnotatedImage, message: str) -> Fault:
-    """An absent image is the fault of the line that asks for it, a damaged one of the image itself."""
+def _image_issue(image: AnnotatedImage, message: str) -> DataIssue:
+    """An absent image is an issue of the line that asks for it, a damaged one of the image itself."""
     if image.source != image.path and not image.path.exists():
-        return Fault(image.source, image.line, f"{message} ({image.path})", fatal=True)
-    return Fault(image.path, None, message, fatal=True)
+        return DataIssue(image.source, image.line, f"{message} ({image.path})", fatal=True)
+    return DataIssue(image.path, None, message, fatal=True)
 
 
-def _build_record(image: AnnotatedImage, info: ImageInfo, image_id: int, faults: list[Fault]) -> Record:
-    faults.extend(_check_stated_size(image, info))
+def _build_record(image: AnnotatedImage, info: ImageInfo, image_id: int, issues: list[DataIssue]) -> Record:
+    issues.extend(_check_stated_size(image, info))
     unit = (info.width, info.height) if image.pixels else (1, 1)
     kept: list[Annotation] = []
     boxes: list[Box] = []
@@ -55,7 +55,7 @@ def _build_record(image: AnnotatedImage, info: ImageInfo, image_id: int, faults:
         if not fatal and key in seen:
             problem, fatal = "is a duplicate of an earlier one; remove it", True
         if problem:
-            faults.append(Fault(image.source, annotation.line, f"{annotation.text} {problem}", fatal))
+            issues.append(DataIssue(image.source, annotation.line, f"{annotation.text} {problem}", fatal))
         if not fatal:
             seen.add(key)
             kept.append(annotation)
@@ -76,10 +76,10 @@ def check_box(box: Box, unit: tuple[int, int]) -> tuple[Box, str | None, bool]:
     return (x1, y1, x2, y2), "reaches beyond the image and was clipped to it" if beyond else None, False
 
 
-def _check_stated_size(image: AnnotatedImage, info: ImageInfo) -> Iterator[Fault]:
+def _check_stated_size(image: AnnotatedImage, info: ImageInfo) -> Iterator[DataIssue]:
     stated = image.stated_size
     if stated is not None and stated != (info.height, info.width) and min(stated) > 0:
-        yield Fault(
+        yield DataIssue(
             image.source,
             image.line,
             f"states {stated[1]} x {stated[0]} pixels for {image.path.name}, which is {info.width} x {info.height}; "

@@ -14,7 +14,7 @@ from yolov9k.common.errors import UserError
 from yolov9k.common.text import read_json
 from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing, is_number, join_listings
 from yolov9k.data.formats.layout import DatasetLayout
-from yolov9k.data.records import Fault
+from yolov9k.data.records import DataIssue
 
 Json = dict[str, Any]
 _FOLDERS = ("train2017", "val2017", "test2017", "train2014", "val2014", "test2014", "train", "val", "valid", "test")
@@ -94,18 +94,18 @@ def read_coco(path: Path, names: Sequence[str] | None = None) -> Listing:
     data = _load(path)
     found, category_ids, labels = _classes(data, path, names)
     listing = Listing(found, category_ids, [])
-    images = _read_images(data["images"], path, listing.faults)
+    images = _read_images(data["images"], path, listing.issues)
     for number, entry in enumerate(data.get("annotations") or []):
         name = entry.get("id", f"number {number}") if isinstance(entry, dict) else f"number {number}"
         try:
             image = _image_of(entry, images)
             if image is None:
                 message = f"annotation {name}: label without an image, image_id {entry.get('image_id')!r}; remove it"
-                listing.faults.append(Fault(path, None, message, fatal=False))
+                listing.issues.append(DataIssue(path, None, message, fatal=False))
             else:
                 image.annotations.append(_read_annotation(entry, labels, f"annotation {name}"))
         except EntryError as error:
-            listing.faults.append(Fault(path, None, f"annotation {name}: {error}", fatal=True))
+            listing.issues.append(DataIssue(path, None, f"annotation {name}: {error}", fatal=True))
     listing.images = list(images.values())
     return listing
 
@@ -141,17 +141,17 @@ def _classes(data: Json, path: Path, names: Sequence[str] | None) -> tuple[list[
     return list(names), [known[label] if label in known else next(spare) for label in range(len(names))], labels
 
 
-def _read_images(entries: list[Any], path: Path, faults: list[Fault]) -> dict[Any, AnnotatedImage]:
+def _read_images(entries: list[Any], path: Path, issues: list[DataIssue]) -> dict[Any, AnnotatedImage]:
     images: dict[Any, AnnotatedImage] = {}
     finder = _ImageFinder(path)
     for number, entry in enumerate(entries):
         key = entry.get("id") if isinstance(entry, dict) else None
         if not isinstance(key, (int, str)) or not isinstance(entry.get("file_name"), str):
             message = f"image number {number} lacks its id or file_name; mend the entry"
-            faults.append(Fault(path, None, message, fatal=True))
+            issues.append(DataIssue(path, None, message, fatal=True))
         elif key in images:
             message = f"image id {key} ({entry['file_name']}) stands twice; remove one"
-            faults.append(Fault(path, None, message, fatal=True))
+            issues.append(DataIssue(path, None, message, fatal=True))
         else:
             size = (entry.get("height"), entry.get("width"))
             stated = (int(size[0]), int(size[1])) if is_number(size[0]) and is_number(size[1]) else None

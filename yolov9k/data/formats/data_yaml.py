@@ -40,7 +40,7 @@ class DataYaml(Format):
 
 
 def read_data_yaml(path: Path) -> DatasetLayout:
-    """Read and check a data.yaml file. Raises UserError that names the key or line at fault."""
+    """Read and check a data.yaml file. Raises UserError that names the offending key or line."""
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: holds no keys; it needs train, val and names")

@@ -16,7 +16,7 @@ from yolov9k.common.text import decode_xml, read_text
 from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing, join_listings, shorten
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.probe import WORKERS, is_image
-from yolov9k.data.records import Fault
+from yolov9k.data.records import DataIssue
 
 
 @dataclass
@@ -112,35 +112,35 @@ def read_voc(folder: Path, split: str, names: Sequence[str] | None = None) -> Li
         if stem not in images:
             absent = folder / "JPEGImages" / f"{stem}.jpg"
             listing.images.append(AnnotatedImage(absent, listed if line else path, [], pixels=True, line=line))
-        elif isinstance(document, Fault):
-            listing.faults.append(document)
+        elif isinstance(document, DataIssue):
+            listing.issues.append(document)
         else:
-            listing.images.append(_read_image(images[stem], path, document, found, listing.faults))
+            listing.images.append(_read_image(images[stem], path, document, found, listing.issues))
     for stem in sorted(documents.keys() - images.keys() - {stem for stem, _ in members}):
         path = folder / "Annotations" / f"{stem}.xml"
         message = "label without an image; add the image or remove the label"
-        listing.faults.append(Fault(path, None, message, fatal=False))
+        listing.issues.append(DataIssue(path, None, message, fatal=False))
     return listing
 
 
-def _parse_all(folder: Path) -> dict[str, Node | Fault]:
-    def parse(path: Path) -> Node | Fault:
+def _parse_all(folder: Path) -> dict[str, Node | DataIssue]:
+    def parse(path: Path) -> Node | DataIssue:
         try:
             return parse_xml(path.read_bytes())
         except expat.ExpatError as error:
             reason = expat.ErrorString(error.code)
-            return Fault(path, error.lineno, f"not valid XML ({reason}); mend the file", fatal=True)
+            return DataIssue(path, error.lineno, f"not valid XML ({reason}); mend the file", fatal=True)
         except (LookupError, UnicodeError) as error:
-            return Fault(path, None, f"not valid XML ({error}); save it as UTF-8", fatal=True)
+            return DataIssue(path, None, f"not valid XML ({error}); save it as UTF-8", fatal=True)
         except OSError as error:
-            return Fault(path, None, f"cannot be read ({error.strerror}); check the file", fatal=True)
+            return DataIssue(path, None, f"cannot be read ({error.strerror}); check the file", fatal=True)
 
     paths = sorted((folder / "Annotations").glob("*.xml"))
     with ThreadPoolExecutor(WORKERS) as pool:
         return dict(zip((path.stem for path in paths), pool.map(parse, paths), strict=True))
 
 
-def _names_of(documents: Iterable[Node | Fault]) -> list[str]:
+def _names_of(documents: Iterable[Node | DataIssue]) -> list[str]:
     names: set[str] = set()
     for document in documents:
         if isinstance(document, Node):
@@ -154,11 +154,11 @@ def _read_list(path: Path) -> list[tuple[str, int | None]]:
     return [(re.sub(r"\s+(-1|0|1)$", "", row.strip()), line) for line, row in rows if row.strip()]
 
 
-def _read_image(image: Path, path: Path, document: Node | None, names: list[str], faults: list[Fault]) -> AnnotatedImage:
+def _read_image(image: Path, path: Path, document: Node | None, names: list[str], issues: list[DataIssue]) -> AnnotatedImage:
     annotated = AnnotatedImage(image, path, [], pixels=True)
     if document is None:
         message = f"image without a label file ({path}); it is used as background"
-        faults.append(Fault(image, None, message, fatal=False))
+        issues.append(DataIssue(image, None, message, fatal=False))
         return annotated
     height, width = document.value("size/height"), document.value("size/width")
     if height.isdecimal() and width.isdecimal():
@@ -168,7 +168,7 @@ def _read_image(image: Path, path: Path, document: Node | None, names: list[str]
             try:
                 annotated.annotations.append(_read_object(child, names))
             except ObjectError as error:
-                faults.append(Fault(path, child.line, str(error), fatal=True))
+                issues.append(DataIssue(path, child.line, str(error), fatal=True))
     return annotated
 
 

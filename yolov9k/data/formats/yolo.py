@@ -17,7 +17,7 @@ from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listin
 from yolov9k.data.formats.checks import ROUNDING
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.probe import WORKERS, is_image, list_images, siblings
-from yolov9k.data.records import Fault
+from yolov9k.data.records import DataIssue
 
 _COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # ids below 91 that no class of COCO has
 
@@ -68,14 +68,14 @@ def read_yolo(images: Sequence[ListedImage], names: list[str]) -> Listing:
     listing = Listing(names, category_ids(names), [])
     with ThreadPoolExecutor(WORKERS) as pool:
         read = pool.map(lambda label: ([], []) if label is None else read_labels(label, len(names)), found)
-        for (image, source, line), label, (annotations, faults) in zip(images, found, read, strict=True):
+        for (image, source, line), label, (annotations, issues) in zip(images, found, read, strict=True):
             if label is None and image.exists():
                 message = f"image without a label file ({label_path(image)}); it is used as background"
-                listing.faults.append(Fault(image, None, message, fatal=False))
+                listing.issues.append(DataIssue(image, None, message, fatal=False))
             origin = source if not image.exists() or label is None else label
             listing.images.append(AnnotatedImage(image, origin, annotations, pixels=False, line=line))
-            listing.faults.extend(faults)
-    listing.faults.extend(_find_orphans([image for image, _, _ in images]))
+            listing.issues.extend(issues)
+    listing.issues.extend(_find_orphans([image for image, _, _ in images]))
     return listing
 
 
@@ -105,20 +105,20 @@ def _file_names(folder: Path) -> frozenset[str]:
     return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
 
 
-def _find_orphans(images: Sequence[Path]) -> list[Fault]:
+def _find_orphans(images: Sequence[Path]) -> list[DataIssue]:
     """Label files that no image belongs to, in the folders where the labels of `images` are."""
     folders: dict[Path, set[Path]] = {}
     for parent in {image.parent for image in images}:
         folders.setdefault(label_path(parent / "x").parent, set()).add(parent)
-    faults = []
+    issues = []
     for folder, parents in sorted(folders.items()):
         stems = siblings({*parents, folder})
         for name in sorted(_file_names(folder)):
             path = folder / name
             if path.suffix == ".txt" and path.stem not in stems and _looks_like_labels(path):
                 message = "label without an image; add the image or remove the label"
-                faults.append(Fault(path, None, message, fatal=False))
-    return faults
+                issues.append(DataIssue(path, None, message, fatal=False))
+    return issues
 
 
 def _looks_like_labels(path: Path) -> bool:
@@ -130,22 +130,22 @@ def _looks_like_labels(path: Path) -> bool:
         return False
 
 
-def read_labels(path: Path, num_classes: int) -> tuple[list[Annotation], list[Fault]]:
-    """Objects in one label file; rows that cannot be understood become fatal faults."""
+def read_labels(path: Path, num_classes: int) -> tuple[list[Annotation], list[DataIssue]]:
+    """Objects in one label file; rows that cannot be understood become fatal issues."""
     annotations: list[Annotation] = []
-    faults: list[Fault] = []
+    issues: list[DataIssue] = []
     try:
         text = normalize_newlines(decode(path.read_bytes(), "replace"))
     except OSError as error:
-        return [], [Fault(path, None, f"label file cannot be read ({error.strerror}); check the file", fatal=True)]
+        return [], [DataIssue(path, None, f"label file cannot be read ({error.strerror}); check the file", fatal=True)]
     for number, row in enumerate(text.splitlines(), 1):
         if not row.strip():
             continue
         try:
             annotations.append(parse_row(row, num_classes, number))
         except RowError as error:
-            faults.append(Fault(path, number, f"row {shorten(row.strip())}: {error}", fatal=True))
-    return annotations, faults
+            issues.append(DataIssue(path, number, f"row {shorten(row.strip())}: {error}", fatal=True))
+    return annotations, issues
 
 
 def parse_row(row: str, num_classes: int, line: int | None = None) -> Annotation:

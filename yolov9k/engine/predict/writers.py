@@ -92,7 +92,7 @@ class _VideoFile:
 
 
 class _Writer:
-    """Writes results as they come; those of a video come in one run."""
+    """Writes results in the order of prediction; those of a video are consecutive."""
 
     def __init__(self, out: Path, draw: _Drawing | None, *, txt: bool, conf: bool, keep_json: bool) -> None:
         self.out, self.draw, self.txt, self.conf = out, draw, txt, conf

@@ -11,7 +11,7 @@ from torch import Tensor
 from yolov9k.common.device import Recording
 
 WARM_UP = 2  # steps of a shape that are run before one is recorded: libraries choose their kernels, Triton compiles
-MOST_GRAPHS = 64  # shapes and kinds beyond it are run as they come
+MOST_GRAPHS = 64  # further shapes and kinds of step run eagerly
 FIRST_CAPACITY = 32  # boxes of an image
 Run = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -16,7 +16,7 @@ from yolov9k.common.errors import UserError
 from yolov9k.common.figures import save_figure
 from yolov9k.tasks import Task
 
-COLUMNS = 3  # panels in a row
+COLUMNS = 3  # panels per row
 
 
 def read_results(path: str | Path) -> dict[str, NDArray[np.float64]]:
@@ -60,7 +60,7 @@ def _plot_panel(axes: Any, columns: dict[str, NDArray[np.float64]], keys: Sequen
     epochs = columns.get("epoch", np.arange(len(next(iter(columns.values()))), dtype=np.float64))
     for key in keys:
         values = columns.get(key, np.full(len(epochs), math.nan))
-        known = ~np.isnan(values)  # validation may run every few epochs only; the line goes on over the gaps
+        known = ~np.isnan(values)  # validation may run every few epochs only; the line bridges the gaps
         if known.any():
             marker = "o" if known.sum() < 30 else None
             axes.plot(epochs[known], values[known], marker=marker, markersize=3, label=key)

@@ -1,4 +1,4 @@
-"""Batches on the device, the next one on its way while a step runs."""
+"""Batches on the device, the next one copied while a step runs."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def load_splits(options: TrainOptions, console: Console) -> tuple[Split, Split]:
     if not any(len(record.classes) for record in train.records):
         raise UserError(f"{options.data}: no training image has an object; 'yolov9k data check {options.data}' lists why")
     for split in (train, val):
-        if errors := [error for error in split.faults if error.fatal]:
+        if errors := [error for error in split.issues if error.fatal]:
             warn(f"{split.name}: {len(errors)} faulty labels or images are left out, the first: {errors[0]}; "
                  f"list them with 'yolov9k data check {options.data}'")  # fmt: skip
     return train, val
@@ -79,7 +79,7 @@ def make_loaders(
 
 
 def build_model(options: TrainOptions, split: Split, resume: dict[str, Any] | None, console: Console) -> YOLOv9:
-    """A fresh model, one from --weights, or the one of a run that goes on. Raises UserError."""
+    """A fresh model, one from --weights, or the one of a resumed run. Raises UserError."""
     if resume:
         model = rebuild(resume, "--resume")
         model.load_state_dict(resume["model"])

@@ -152,7 +152,7 @@ class Backward(Run):
             self._give(PER_LAYER * layer, share)
 
     def _matrix_input(self, step: Step, grad: Tensor, weight: Tensor) -> None:
-        """The input's gradient; the last one of a slice adds the others and goes on through BatchNorm and SiLU."""
+        """The input's gradient; the last one of a slice adds the others and is propagated through BatchNorm and SiLU."""
         matrix = weight.flatten(1)
         for part, last in self._runs(step):
             columns = matrix[:, part.start - step.source.start : part.stop - step.source.start]

@@ -114,8 +114,8 @@ class Kernels:
         key = (name, str(maps[0].dtype), *((*m.shape, m.stride(3)) for m in maps), flags)
         number = self._tiles.get(key)
         if number is None:
-            ways = {str(i): functools.partial(run, config=config) for i, config in enumerate(configs)}
-            number = int(fastest(f"conv1x1 {name}", key, ways, maps[0].device, ways))
+            variants = {str(i): functools.partial(run, config=config) for i, config in enumerate(configs)}
+            number = int(fastest(f"conv1x1 {name}", key, variants, maps[0].device, variants))
             if not is_capturing():
                 self._tiles[key] = number
         return configs[number]

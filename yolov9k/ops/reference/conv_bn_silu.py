@@ -22,7 +22,7 @@ def conv_bn_silu(
     """SiLU(BatchNorm(conv(x))), differentiable by torch's own autograd.
 
     x [B, Cin, H, W], weight [Cout, Cin/groups, k, k], gamma and beta [Cout], any floating dtype. With mean and var [Cout]
-    given they normalize (inference); with None the batch's own statistics do (training). Facts: blocks, Conv.
+    given they normalize (inference); with None the batch's own statistics do (training).
     """
     z = F.conv2d(x, weight, None, stride, padding, 1, groups)
     u = F.batch_norm(z, mean, var, gamma, beta, training=mean is None, eps=eps)

@@ -13,7 +13,7 @@ def make_anchors(maps: Sequence[Tensor], strides: Sequence[int]) -> tuple[Tensor
     """Anchor points and strides of all levels, row by row, level by level.
 
     maps: [B, C, h, w] a level. Returns points [A, 2] (x, y at the cells' centers, in units of the level's stride) and
-    strides [A, 1], in the maps' dtype and device. Facts: blocks, anchor points at +0.5.
+    strides [A, 1], in the maps' dtype and device. Anchor points lie at cell centers.
     """
     points, scales = [], []
     for level, stride in zip(maps, strides, strict=True):
