@@ -5,7 +5,7 @@ import argparse
 import torch
 
 import yolov9k
-from yolov9k.data.synthetic import NAMES, draw_scene
+from yolov9k.data.synthetic import NAMES, draw_sample
 from yolov9k.losses import DetectionLoss
 
 
@@ -13,7 +13,7 @@ def draw_batch(count: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Te
     """Images [B, 3, size, size] in 0..1, RGB, and targets [N, 6]: image, class, center x, center y, width, height, in 0..1."""
     images, rows = [], []
     for number in range(count):
-        sample = draw_scene((seed, 0, number), size)
+        sample = draw_sample((seed, 0, number), size)
         images.append(torch.from_numpy(sample.image[..., ::-1].copy()).permute(2, 0, 1) / 255)
         for label, (x1, y1, x2, y2) in zip(sample.classes.tolist(), (sample.boxes / size).tolist(), strict=True):
             rows.append([number, label, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
