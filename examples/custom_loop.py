@@ -22,10 +22,10 @@ def draw_batch(count: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Te
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="yolov9-t")
+    parser.add_argument("--model", default="gelan-t")
     parser.add_argument("--img", type=int, default=64)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--lr", type=float, default=1e-3)
     args = parser.parse_args()
 
@@ -38,9 +38,10 @@ def main() -> None:
         optimizer.zero_grad()
         total, parts = criterion(model.branches(images), targets)  # raw maps of every branch, the main one last
         total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)  # the first gradients are a hundred times longer
         optimizer.step()
         box, classes, distribution = parts.tolist()
-        print(f"step {step}: total {total.item():.2f}, box {box:.3f}, class {classes:.3f}, dfl {distribution:.3f}")
+        print(f"step {step}: total {total.item():.3f}, box {box:.3f}, class {classes:.3f}, dfl {distribution:.3f}")
 
 
 if __name__ == "__main__":
