@@ -5,7 +5,7 @@ import argparse
 import torch
 
 import yolov9k
-from yolov9k.data.synthetic import NAMES, draw_scene
+from yolov9k.data.synthetic import NAMES, draw_sample
 from yolov9k.losses import DetectionLoss
 
 
@@ -13,7 +13,7 @@ def draw_batch(count: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Te
     """Images [B, 3, size, size] in 0..1, RGB, and targets [N, 6]: image, class, center x, center y, width, height, in 0..1."""
     images, rows = [], []
     for number in range(count):
-        sample = draw_scene((seed, 0, number), size)
+        sample = draw_sample((seed, 0, number), size)
         images.append(torch.from_numpy(sample.image[..., ::-1].copy()).permute(2, 0, 1) / 255)
         for label, (x1, y1, x2, y2) in zip(sample.classes.tolist(), (sample.boxes / size).tolist(), strict=True):
             rows.append([number, label, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
@@ -22,10 +22,10 @@ def draw_batch(count: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Te
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="yolov9-t")
+    parser.add_argument("--model", default="gelan-t")
     parser.add_argument("--img", type=int, default=64)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--lr", type=float, default=1e-3)
     args = parser.parse_args()
 
@@ -38,9 +38,10 @@ def main() -> None:
         optimizer.zero_grad()
         total, parts = criterion(model.branches(images), targets)  # raw maps of every branch, the main one last
         total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)  # the first gradients are a hundred times longer
         optimizer.step()
         box, classes, distribution = parts.tolist()
-        print(f"step {step}: total {total.item():.2f}, box {box:.3f}, class {classes:.3f}, dfl {distribution:.3f}")
+        print(f"step {step}: total {total.item():.3f}, box {box:.3f}, class {classes:.3f}, dfl {distribution:.3f}")
 
 
 if __name__ == "__main__":
