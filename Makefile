@@ -61,7 +61,7 @@ docs: $(STAMP)  ## build the documentation into docs/_build; a broken link or re
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) build dist *.egg-info yolov9k/_native*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis
+	rm -rf $(VENV) build dist *.egg-info yolov9k/_native*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis .cache
 
 # Installed again when the recipe or a compiled source has changed since.
 $(STAMP): pyproject.toml constraints.txt setup.py build_backend.py $(wildcard csrc/*)
