@@ -5,7 +5,7 @@ PYTEST_FLAGS ?= -q
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-all test-slow nightly lint bench native gpu-check peers roofline readme docs clean
+.PHONY: help demo test test-all test-slow nightly lint bench native gpu-check baselines roofline readme docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -46,9 +46,9 @@ native: $(STAMP)  ## recompile csrc/ in place, only what changed
 gpu-check:  ## on a machine with a GPU: build, device tests, sanitizers, benchmarks, one report; installs nothing
 	$(PYTHON) bench/gpu_check.py
 
-# PEERS="--published DIR --ultralytics DIR --libreyolo DIR", and any other flag; bench/baselines/README.md
-peers:  ## on a machine with a GPU: ours beside the published code, Ultralytics and LibreYOLO, where PEERS says; installs nothing
-	for what in train latency val bccd; do $(PYTHON) -m bench.baselines $$what $(PEERS) || exit; done
+# BASELINES="--published DIR --ultralytics DIR --libreyolo DIR", and any other flag; bench/baselines/README.md
+baselines:  ## on a machine with a GPU: ours beside the published code, Ultralytics and LibreYOLO, where BASELINES says; installs nothing
+	for what in train latency val bccd; do $(PYTHON) -m bench.baselines $$what $(BASELINES) || exit; done
 
 roofline:  ## on a machine with a GPU: every kernel of a training step against what the device can do; installs nothing
 	$(PYTHON) -m bench.roofline
@@ -61,7 +61,7 @@ docs: $(STAMP)  ## build the documentation into docs/_build; a broken link or re
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) build dist *.egg-info yolov9k/_native*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis
+	rm -rf $(VENV) build dist *.egg-info yolov9k/_native*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis .cache
 
 # Installed again when the recipe or a compiled source has changed since.
 $(STAMP): pyproject.toml constraints.txt setup.py build_backend.py $(wildcard csrc/*)

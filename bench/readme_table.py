@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import kernel_table
-from bench.baselines.report import KEY, way_of
+from bench.baselines.report import KEY
 from bench.input_cases import BATCH, SIZE
 from bench.roofline_report import total
 from tests.official_figures import OFFICIAL
@@ -144,28 +144,28 @@ def peers(path: Path, name: str) -> Iterator[Row]:
     """The fastest variant of ours and of each baseline, for each model and batch; times as fast where ours is there."""
     record = load(path, name)
     for (what, model, kind, img), rows in grouped(record["rows"], lambda row: tuple(row[key] for key in KEY)):
-        fastest = [max(ways, key=lambda row: row["images_per_s"]) for _, ways in grouped(rows, family)]
+        fastest = [max(variants, key=lambda row: row["images_per_s"]) for _, variants in grouped(rows, family)]
         ours = next((row for row in fastest if family(row) == "ours"), None)
         texts = []
         for one in fastest:
             speed = f"{one['median_ms']:.2f} ms" if what == "latency" else f"{one['images_per_s']:.0f} images/s"
             batch = f", batch {one['batch']}" if kind == "max" else ""
             ratio = f", ours {ours['images_per_s'] / one['images_per_s']:.2f} times as fast" if ours and one is not ours else ""
-            texts.append(f"{way_of(one)}{batch}: {speed}{ratio}")
+            texts.append(f"{variant_of(one)}{batch}: {speed}{ratio}")
         size = "largest batch" if kind == "max" else f"batch {kind}"
         yield Row(f"{what}, {model}, {size}, {img} px", "; ".join(texts), on_gpu(record, name))
 
 
-def peers_training(path: Path, name: str) -> Iterator[Row]:
+def baselines_training(path: Path, name: str) -> Iterator[Row]:
     """Means over the seeds of each subject, of runs that came to their end."""
     record = load(path, name)
     ended = [row for row in record["rows"] if row["exit"] == 0]
     for (model, epochs, img), rows in grouped(ended, lambda row: (row["model"], row["epochs"], row["img"])):
         texts = []
-        for way, runs in grouped(rows, lambda row: row["way"]):
+        for variant, runs in grouped(rows, lambda row: row["variant"]):
             ap50, ap, seconds = (statistics.mean(run[key] for run in runs) for key in ("best_ap50", "best_ap", "seconds"))
             seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
-            texts.append(f"{way}: AP50 {ap50:.3f}, AP {ap:.3f} in {seconds / 60:.1f} minutes ({seeds})")
+            texts.append(f"{variant}: AP50 {ap50:.3f}, AP {ap:.3f} in {seconds / 60:.1f} minutes ({seeds})")
         yield Row(f"BCCD from scratch, {model}, {epochs} epochs, {img} px", "; ".join(texts), on_gpu(record, name))
 
 
@@ -194,8 +194,8 @@ SOURCES: list[tuple[str, Callable[[Path, str], Iterator[Row]]]] = [
     ("input.json", training_input),
     ("**/gpu-check.json", gpu_check),
     ("**/roofline.json", roofline),
-    *((f"peers/**/{what}.json", peers) for what in ("train", "latency", "val")),
-    ("peers/**/bccd.json", peers_training),
+    *((f"baselines/**/{what}.json", baselines) for what in ("train", "latency", "val")),
+    ("baselines/**/bccd.json", baselines_training),
 ]
 
 

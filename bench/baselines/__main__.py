@@ -13,8 +13,8 @@ import yaml
 
 from bench.baselines import bccd, report
 from bench.baselines.measure import CLASSES, Row, Task
-from bench.baselines.subjects import PEERS, ROOT, SUBJECTS, Runner, Subject, largest
-from bench.baselines.trainings import Recipe, command, weights_of
+from bench.baselines.subjects import BASELINES, ROOT, SUBJECTS, Runner, Subject, largest
+from bench.baselines.trainings import TrainingRun, command, weights_of
 from yolov9k.data.synthetic import NAMES, generate
 
 WHAT = {"train": "train step", "val": "validation", "latency": "latency"}
@@ -30,14 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
     options.models = options.models or (["yolov9-t", "gelan-s"] if options.command == "bccd" else ["yolov9-c", "yolov9-t"])
     options.limit = options.limit or (60 if options.command == "bccd" else 10)
     options.epochs = options.epochs or EPOCHS.get(options.command, 1)
-    fault = _fault(options)
-    if fault:
-        print(f"bench.baselines: {fault}", file=sys.stderr)
+    error = _error(options)
+    if error:
+        print(f"bench.baselines: {error}", file=sys.stderr)
         return 2
-    options.out, options.hyp = options.out.absolute(), options.hyp and options.recipe.absolute()
+    options.out, options.hyp = options.out.absolute(), options.hyp and options.hyp.absolute()
     work = options.out / "work"
     work.mkdir(parents=True, exist_ok=True)
-    folders = {peer: getattr(options, peer) and getattr(options, peer).absolute() for peer in PEERS}
+    folders = {baseline: getattr(options, baseline) and getattr(options, baseline).absolute() for baseline in BASELINES}
     runner = Runner(folders, 60 * options.limit, options.minutes, options.device)
     compare: Callable[..., Path] = bccd.compare if options.command == "bccd" else _compare
     print(f"report: {compare(options, _chosen(options), runner, work)}")
@@ -58,14 +58,14 @@ def _compare(options: argparse.Namespace, subjects: list[Subject], runner: Runne
                     "model": model,
                     "batch_kind": batch,
                     "img": options.img,
-                    "way": subject.way,
+                    "variant": subject.variant,
                 }
                 size, row = _measure(runner, subject, model, batch, data, work, options)
                 if "error" in row:
                     skipped.append(about | {"batch": batch, "why": row["error"]})
                 else:
                     rows.append(about | {"batch": size} | row)
-                print(f"{model}, batch {size}, {subject.way}: {row.get('images_per_s') or row.get('error')}", flush=True)
+                print(f"{model}, batch {size}, {subject.variant}: {row.get('images_per_s') or row.get('error')}", flush=True)
                 path = report.write(options.out, options.command, rows, skipped)
     return path
 
@@ -98,9 +98,9 @@ def _weights(runner: Runner, subject: Subject, model: str, data: Path, work: Pat
     if weights_of(folder) is None:
         folder.parent.mkdir(exist_ok=True)
         plain = replace(subject, options={})
-        recipe = Recipe(model, data, min(options.img, 320), 16, options.epochs, 0, options.device, options.workers)
-        given = command(plain, recipe, folder, runner.folders.get(subject.peer or ""))
-        code, output = runner.run(given, subject.peer, folder.parent)
+        run = TrainingRun(model, data, min(options.img, 320), 16, options.epochs, 0, options.device, options.workers)
+        given = command(plain, run, folder, runner.folders.get(subject.baseline or ""))
+        code, output = runner.run(given, subject.baseline, folder.parent)
         if weights_of(folder) is None:
             return {"error": f"its training left no weights, exit {code}: {output[-1500:].strip()}"}
     return {"weights": str(weights_of(folder)), "images": options.images, "classes": len(NAMES)}
@@ -108,7 +108,7 @@ def _weights(runner: Runner, subject: Subject, model: str, data: Path, work: Pat
 
 def _chosen(options: argparse.Namespace) -> list[Subject]:
     every = SUBJECTS[options.command]
-    return [s for s in every if not options.ways or any(way.lower() in s.way.lower() for way in options.ways)]
+    return [s for s in every if not options.variants or any(part.lower() in s.variant.lower() for part in options.variants)]
 
 
 def _data(work: Path, options: argparse.Namespace) -> Path:
@@ -127,11 +127,11 @@ def _data(work: Path, options: argparse.Namespace) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.baselines", description=__doc__)
     parser.add_argument("command", choices=SUBJECTS)
-    for peer in PEERS:
-        parser.add_argument(f"--{peer}", type=Path, help="its checkout, or a folder made by pip install --target")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "peers")
+    for baseline in BASELINES:
+        parser.add_argument(f"--{baseline}", type=Path, help="its checkout, or a folder made by pip install --target")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "baselines")
     parser.add_argument("--models", nargs="+", help="yolov9-c and yolov9-t; of bccd yolov9-t and gelan-s")
-    parser.add_argument("--ways", nargs="+", default=[], help="only subjects whose names contain one of these")
+    parser.add_argument("--variants", nargs="+", default=[], help="only subjects whose names contain one of these")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--batch", nargs="+", help="numbers, or max: the largest that fits; unless given 16 and max to train")
     parser.add_argument("--img", type=int, default=640)
@@ -142,7 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of bccd")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "bccd", help="of bccd, in any layout")
     parser.add_argument(
-        "--hyp", help="of bccd: a YAML of hyper-parameters for ours and the published code; each its own default unless given"
+        "--hyp",
+        type=Path,
+        help="of bccd: a YAML of hyper-parameters for ours and the published code; each its own default unless given",
     )
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--limit", type=float, help="minutes that one process may take: 10, of bccd 60")
@@ -150,13 +152,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fault(options: argparse.Namespace) -> str | None:
+def _error(options: argparse.Namespace) -> str | None:
     """What a user can mend, in one line."""
-    for peer in PEERS:
-        folder = getattr(options, peer)
+    for baseline in BASELINES:
+        folder = getattr(options, baseline)
         if folder and not folder.is_dir():
-            return f"--{peer} {folder}: no such folder"
-    if options.hyp and not options.recipe.is_file():
+            return f"--{baseline} {folder}: no such folder"
+    if options.hyp and not options.hyp.is_file():
         return f"--hyp {options.hyp}: no such file"
     if options.command == "bccd" and not options.data.exists():
         return f"--data {options.data}: not there; give a folder of YOLO, COCO or Pascal VOC labels"
@@ -174,7 +176,7 @@ def _fault(options: argparse.Namespace) -> str | None:
     if options.repeats < 1:
         return f"--repeats {options.repeats}: expected at least 1"
     if not _chosen(options):
-        return f"--ways {' '.join(options.ways)}: none of {', '.join(s.way for s in SUBJECTS[options.command])}"
+        return f"--variants {' '.join(options.variants)}: none of {', '.join(s.variant for s in SUBJECTS[options.command])}"
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.baselines.measure import CLASSES, CONF, IOU, Feed, Task, drawn_batch, main, repeat
+from bench.baselines.measure import CLASSES, CONF, IOU, RepeatedBatch, Task, drawn_batch, main, repeat
 
 NOTE = "its own variant: one branch and an auxiliary head"
 
@@ -25,17 +25,17 @@ def train(task: Task) -> None:
     """options: those of its `train`."""
     from libreyolo.models.yolo9.trainer import YOLO9Trainer
 
-    class MemoryUse(YOLO9Trainer):  # type: ignore[misc]
+    class FedTrainer(YOLO9Trainer):  # type: ignore[misc]
         def setup(self) -> Any:
             done = super().setup()
-            self.train_loader = Feed(task, _batch(task), self.train_loader, extra=told)
+            self.train_loader = RepeatedBatch(task, _batch(task), self.train_loader, extra=told)
             return done
 
     def told() -> dict[str, Any]:
         return {"version": version("libreyolo"), "note": NOTE}
 
     model = make(task)
-    model._trainer_class = lambda: MemoryUse
+    model._trainer_class = lambda: FedTrainer
     model.train(
         task.data, epochs=1, batch=task.batch, imgsz=task.img, device=task.number, workers=0,
         project=task.folder, name="run", exist_ok=True, eval_interval=0, pretrained=False, **task.options,

@@ -49,7 +49,7 @@ class Task:
 
     @property
     def number(self) -> str:
-        """The device as the peers name it."""
+        """The device as the baselines name it."""
         return self.device.removeprefix("cuda:").replace("cuda", "0")
 
     @property
@@ -65,7 +65,7 @@ def say(row: Row) -> None:
 def main(drivers: dict[str, Callable[[Task], None]]) -> None:
     """Run the task named on the command line."""
     task = Task(**json.loads(sys.argv[1]))
-    sys.argv = sys.argv[:1]  # peers read it too
+    sys.argv = sys.argv[:1]  # baselines read it too
     try:
         drivers[task.what](task)
     except Exception as error:
@@ -81,7 +81,7 @@ def drawn_batch(task: Task) -> tuple[Tensor, Tensor, Tensor]:
     return images, boxes, counts
 
 
-class Feed:
+class RepeatedBatch:
     """Stands where a trainer has its loader: gives one batch again and again, and times what is done between two.
 
     All else that a trainer asks of its loader it gets from `own`, the loader that it made itself. The process ends when

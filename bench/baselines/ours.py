@@ -1,4 +1,4 @@
-"""yolov9k's own ways, and its reference model under torch.compile."""
+"""yolov9k's own variants, and its reference model under torch.compile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import yolov9k
-from bench.baselines.measure import CLASSES, CONF, IOU, Feed, Task, drawn_batch, main, repeat, say
+from bench.baselines.measure import CLASSES, CONF, IOU, Task, drawn_batch, main, repeat, say
 from bench.reference_step import reference
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
@@ -32,13 +32,15 @@ def train(task: Task) -> None:
         model = yolov9k.create_model(task.model, CLASSES).to(device).train()
         amp = "bf16" if task.cuda else "off"
         step = TrainStep(model, make_criterion(model, TrainRecipe()), TrainRecipe(), mode, batch=task.batch, amp=amp)
-    feed = Feed(task, drawn_batch(task), extra=lambda: {"version": yolov9k.__version__, "ran": getattr(step, "mode", mode)})
-    for batch in feed:
+    loader = RepeatedBatch(
+        task, drawn_batch(task), extra=lambda: {"version": yolov9k.__version__, "ran": getattr(step, "mode", mode)}
+    )
+    for batch in loader:
         step(*(tensor.to(device, non_blocking=True) for tensor in batch))
 
 
 def val(task: Task) -> None:
-    """From the labels' files to the AP, as the peers' `val` does each time. options: weights, amp, images."""
+    """From the labels' files to the AP, as the baselines' `val` does each time. options: weights, amp, images."""
     model, amp = load(task.options["weights"]).to(task.device), task.options["amp"] if task.cuda else "off"
 
     def once() -> ValidationResult:

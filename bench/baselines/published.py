@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.baselines.measure import CONF, IOU, Feed, Task, drawn_batch, main, repeat, say
+from bench.baselines.measure import CONF, IOU, RepeatedBatch, Task, drawn_batch, main, repeat, say
 
 
 def script(kind: str, model: str) -> Any:
@@ -27,12 +27,12 @@ def train(task: Task) -> None:
             torch.use_deterministic_algorithms(False)
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
 
-    def held(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def with_our_loader(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         module.create_dataloader = own  # the next that it makes is for validation
         loader, dataset = own(*args, **kwargs)
-        return Feed(task, _batch(task), loader, relaxed, lambda: {"version": version(root)}), dataset
+        return RepeatedBatch(task, _batch(task), loader, relaxed, lambda: {"version": version(root)}), dataset
 
-    module.create_dataloader = held
+    module.create_dataloader = with_our_loader
     module.run(
         data=task.data, cfg=str(root / f"models/detect/{task.model}.yaml"), weights="", imgsz=task.img,
         batch_size=task.batch, epochs=1, device=task.number, workers=0, noval=True, noplots=True,
@@ -70,8 +70,8 @@ def val(task: Task) -> None:
 
 def plain(task: Task) -> None:
     """Write a checkpoint of its, which is a pickle of its classes, as a state dict. options: weights, to."""
-    held = torch.load(task.options["weights"], map_location="cpu", weights_only=False)
-    model = held.get("ema") or held["model"]
+    checkpoint = torch.load(task.options["weights"], map_location="cpu", weights_only=False)
+    model = checkpoint.get("ema") or checkpoint["model"]
     torch.save(model.float().state_dict(), task.options["to"])
     say({"weights": task.options["to"]})
 

@@ -1,4 +1,4 @@
-"""The record of a command: JSON, and a table with each way's ratio to ours."""
+"""The record of a command: JSON, and a table with each variant's ratio to ours."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def not_measured(skipped: list[Row]) -> list[str]:
 
 
 def tables(rows: list[Row]) -> list[str]:
-    """One for each model and size of batch; a ratio over 1 says that ours, the fastest of our ways, is the faster."""
+    """One for each model and size of batch; a ratio over 1 says that ours, the fastest of our variants, is the faster."""
     lines: list[str] = []
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -51,22 +51,23 @@ def tables(rows: list[Row]) -> list[str]:
 
 
 def _table(rows: list[Row]) -> list[str]:
-    lines = ["| way | batch | images/s | median, ms | peak, GiB | synchronizations | launches | ours is faster by | version |",
+    lines = ["| variant | batch | images/s | median, ms | peak, GiB | synchronizations | launches | ours is faster by "
+             "| version |",
              "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    ours = max((row["images_per_s"] for row in rows if row["way"].startswith("ours")), default=None)
+    ours = max((row["images_per_s"] for row in rows if row["variant"].startswith("ours")), default=None)
     for row in rows:
         ratio = f"{ours / row['images_per_s']:.2f}x" if ours else ""
         figures = ["" if row.get(key) is None else str(row[key]) for key in COLUMNS]
-        lines.append(f"| {' | '.join([way_of(row), str(row['batch']), *figures, ratio, row.get('version', '')])} |")
+        lines.append(f"| {' | '.join([variant_of(row), str(row['batch']), *figures, ratio, row.get('version', '')])} |")
     return lines
 
 
-def way_of(row: Row) -> str:
+def variant_of(row: Row) -> str:
     """Its name, with what it came to and in what it is not the same work."""
-    ran = f", ran {row['ran']}" if row.get("ran", "") not in row["way"] else ""
+    ran = f", ran {row['ran']}" if row.get("ran", "") not in row["variant"] else ""
     ran += ", the search was cut short" if row.get("cut_short") else ""
-    return str(row["way"]) + ran + (f" ({row['note']})" if row.get("note") else "")
+    return str(row["variant"]) + ran + (f" ({row['note']})" if row.get("note") else "")
 
 
 def _title(row: Row) -> str:
-    return ", ".join(str(row[key]) for key in ("way", "model", "batch", "seed") if row.get(key) is not None)
+    return ", ".join(str(row[key]) for key in ("variant", "model", "batch", "seed") if row.get(key) is not None)

@@ -21,7 +21,7 @@ import matplotlib
 from bench.baselines.measure import OUT_OF_MEMORY, Row, Task
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS = ("published", "ultralytics", "libreyolo")
+BASELINES = ("published", "ultralytics", "libreyolo")
 TAIL = 1500  # characters of a failed subject's output that are kept
 # Nothing is fetched, nothing is reported home; the published code's checkpoints are pickles.
 QUIET = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1",
@@ -30,23 +30,26 @@ QUIET = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "WANDB_MODE": "dis
 
 @dataclass(frozen=True)
 class Subject:
-    """A way of doing it. peer: whose folder it needs; models: which it has, by their beginnings; gpu: whether it needs one."""
+    """One variant of one implementation.
 
-    way: str
+    baseline: whose folder it needs; models: which it has, by their beginnings; gpu: whether it needs one.
+    """
+
+    variant: str
     driver: str
     options: dict[str, Any] = field(default_factory=dict)
-    peer: str | None = None
+    baseline: str | None = None
     models: tuple[str, ...] = ("yolov9", "gelan")
     gpu: bool = False
 
 
-def _ultralytics(way: str, **options: Any) -> Subject:
-    return Subject(f"Ultralytics {way}", "ultralytics_yolo", options, "ultralytics", ("yolov9",))
+def _ultralytics(variant: str, **options: Any) -> Subject:
+    return Subject(f"Ultralytics {variant}", "ultralytics_yolo", options, "ultralytics", ("yolov9",))
 
 
-def _libreyolo(way: str, gpu: bool = False, **options: Any) -> Subject:
+def _libreyolo(variant: str, gpu: bool = False, **options: Any) -> Subject:
     models = ("yolov9-t", "yolov9-s", "yolov9-m", "yolov9-c")
-    return Subject(f"LibreYOLO {way}", "libreyolo_yolo", options, "libreyolo", models, gpu)
+    return Subject(f"LibreYOLO {variant}", "libreyolo_yolo", options, "libreyolo", models, gpu)
 
 
 SUBJECTS = {
@@ -91,7 +94,7 @@ SUBJECTS = {
 
 
 class Runner:
-    """Runs subjects one after the other. folders: of the peers that are here; until: when the whole command must end."""
+    """Runs subjects one after the other. folders: of the baselines that are here; until: when the whole command must end."""
 
     def __init__(self, folders: dict[str, Path | None], limit: float, minutes: float | None, device: str) -> None:
         self.folders, self.limit, self.device = folders, limit, device
@@ -103,15 +106,15 @@ class Runner:
             return f"needs a GPU, the device is {self.device}"
         if not model.startswith(subject.models):
             return f"has no {model}"
-        if subject.peer and not self.folders.get(subject.peer):
-            return f"no folder of it was given: --{subject.peer} DIR"
+        if subject.baseline and not self.folders.get(subject.baseline):
+            return f"no folder of it was given: --{subject.baseline} DIR"
         if time.monotonic() > self._until:
             return "the minutes of --minutes were used up before its turn"
         return None
 
-    def _environment(self, peer: str | None, folder: Path) -> dict[str, str]:
+    def _environment(self, baseline: str | None, folder: Path) -> dict[str, str]:
         """The subject's own path; a folder for its settings, with the letters it would fetch."""
-        directory = self.folders.get(peer) if peer else None
+        directory = self.folders.get(baseline) if baseline else None
         path = [str(ROOT), *([str(directory)] if directory else []), os.environ.get("PYTHONPATH", "")]
         font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
         for name in ("Arial.ttf", "Ultralytics/Arial.ttf"):
@@ -125,20 +128,25 @@ class Runner:
         with tempfile.TemporaryDirectory(dir=task.folder) as scratch:
             given = json.dumps(asdict(task) | {"folder": scratch, "options": subject.options | task.options})
             command = [sys.executable, "-W", "ignore", "-m", f"bench.baselines.{subject.driver}", given]
-            code, output = self.run(command, subject.peer, Path(scratch))
+            code, output = self.run(command, subject.baseline, Path(scratch))
         row = _last_row(output)
         if row is None or (code and "error" not in row):
             return {"error": f"exit {code}: {output[-TAIL:].strip()}"}
         return row
 
     def run(
-        self, command: list[str], peer: str | None, folder: Path, poll: Callable[[], object] = lambda: None, limit: float = 0
+        self,
+        command: list[str],
+        baseline: str | None,
+        folder: Path,
+        poll: Callable[[], object] = lambda: None,
+        limit: float = 0,
     ) -> tuple[int, str]:
-        """Exit status and output of a command with a peer on its path; one that is late is ended with all it started.
+        """Exit status and output of a command with a baseline on its path; one that is late is ended with all it started.
 
         limit: seconds, those of every subject unless given. poll: called every half second.
         """
-        environment = self._environment(peer, folder)
+        environment = self._environment(baseline, folder)
         end = min(time.monotonic() + (limit or self.limit), self._until)
         target, late = folder / "output.txt", ""
         with target.open("w", encoding="utf-8") as file:

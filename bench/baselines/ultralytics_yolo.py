@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bench.baselines.measure import CONF, IOU, Feed, Task, drawn_batch, main, repeat
+from bench.baselines.measure import CONF, IOU, RepeatedBatch, Task, drawn_batch, main, repeat
 
 NOTE = "its own variant: one branch"
 
@@ -21,7 +21,7 @@ def train(task: Task) -> None:
     import ultralytics
     from ultralytics.models.yolo.detect import DetectionTrainer
 
-    class MemoryUse(DetectionTrainer):  # type: ignore[misc]
+    class FedTrainer(DetectionTrainer):  # type: ignore[misc]
         fed = False
 
         def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
@@ -31,13 +31,13 @@ def train(task: Task) -> None:
             if self.fed:  # it tries again with half the batch
                 raise MemoryError("its trainer ran out of memory")
             self.fed = True
-            return Feed(task, _batch(task), loader, extra=self._told)
+            return RepeatedBatch(task, _batch(task), loader, extra=self._told)
 
         def _told(self) -> dict[str, Any]:
             compiled = hasattr(self.model, "_orig_mod")
             return {"version": ultralytics.__version__, "note": NOTE, "ran": "compiled" if compiled else "eager"}
 
-    trainer = MemoryUse(overrides={
+    trainer = FedTrainer(overrides={
         "model": config(task.model), "data": task.data, "imgsz": task.img, "batch": task.batch, "nbs": task.batch,
         "epochs": 1, "device": task.number, "workers": 0, "val": False, "plots": False, "save": False,
         "project": task.folder, "name": "run", "exist_ok": True, "pretrained": False, "optimizer": "SGD", "lr0": 0.01,
@@ -58,7 +58,7 @@ def _batch(task: Task) -> dict[str, Any]:
 
 
 def _loaded(task: Task) -> tuple[Any, dict[str, Any]]:
-    """Its model, and what both ways of using it are given: half precision on a GPU, its own options."""
+    """Its model, and what both uses of it are given: half precision on a GPU, its own options."""
     from ultralytics import YOLO
 
     options = {key: value for key, value in task.options.items() if key not in ("weights", "images")}

@@ -29,21 +29,21 @@ def reader() -> Reader:
     return Reader(records, SIZE, fast=True)
 
 
-def sources(way: str) -> Callable[[], ImageSource]:
+def sources(variant: str) -> Callable[[], ImageSource]:
     """Makes the source of a round; a cache made anew has verified nothing yet."""
-    if way == "files":
+    if variant == "files":
         return reader
-    place = "ram" if way == "ram" else "disk"
-    if way == "disk first":
+    place = "ram" if variant == "ram" else "disk"
+    if variant == "disk first":
         return lambda: make_source(reader(), place)
     source = make_source(reader(), place)
     return lambda: source
 
 
-@pytest.mark.parametrize("way", ["files", "disk first", "disk", "ram"])
-def bench_cache(benchmark: Any, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variant", ["files", "disk first", "disk", "ram"])
+def bench_cache(benchmark: Any, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    make, order = sources(way), np.random.default_rng(0).permutation(COUNT).tolist()
+    make, order = sources(variant), np.random.default_rng(0).permutation(COUNT).tolist()
     canvas: Image = np.empty((SIZE, SIZE, 3), np.uint8)
 
     def run(source: ImageSource) -> None:

@@ -78,15 +78,15 @@ def plain(model: YOLOv9, batches: list[Batch], split: Split, criterion: Criterio
     return evaluator.compute()
 
 
-@pytest.mark.parametrize("way", ["validate", "plain"])
+@pytest.mark.parametrize("variant", ["validate", "plain"])
 @pytest.mark.parametrize("loss", [False, True], ids=["detections", "with_loss"])
-def bench_validation(measure: Callable[..., None], device: str, loss: bool, way: str) -> None:
+def bench_validation(measure: Callable[..., None], device: str, loss: bool, variant: str) -> None:
     """Batches in memory to metrics, the making of the fused copy included; bf16 on a GPU. Bytes are the images'."""
     model, ready, split = random_case(device)
     criterion, amp = (make_criterion(model, TrainRecipe()) if loss else None), device == "cuda"
 
     def run() -> Metrics:
-        if way == "plain":
+        if variant == "plain":
             return plain(model, ready.batches, split, criterion, amp)
         options = {"split": split, "criterion": criterion, "amp": "bf16" if amp else "off"}
         return validate(model, ready, progress=False, **options).metrics  # type: ignore[arg-type]

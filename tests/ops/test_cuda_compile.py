@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from tests import artifacts
 
 pytestmark = pytest.mark.toolchain
 
@@ -27,11 +32,20 @@ def ptxas() -> ModuleType:
     return module
 
 
+def compile_kernels(ptxas: ModuleType, source: Path) -> list[Any]:
+    """What nvcc makes of a source; kept between runs under the name of compiler, headers, flags and script."""
+    version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    headers = [path for path in (ROOT / "csrc").iterdir() if path.suffix in (".cuh", ".h")]
+    name = artifacts.digest(version, *artifacts.texts([source, *headers, ROOT / "bench" / "ptxas.py"]))
+    text = artifacts.find_text(name) or artifacts.keep_text(name, json.dumps(ptxas.compile_kernels(source)))
+    return [ptxas.Kernel(*row) for row in json.loads(text)]
+
+
 @pytest.mark.twin
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_no_kernel_spills(ptxas: ModuleType, source: Path) -> None:
-    kernels = ptxas.compile_kernels(source)
+    kernels = compile_kernels(ptxas, source)
     written = set(re.findall(r"__global__ void (\w+)\(", source.with_suffix(".cuh").read_text(encoding="utf-8")))
     print(ptxas.table(kernels))
     assert {kernel.name.split("<")[0] for kernel in kernels} == written

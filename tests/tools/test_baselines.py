@@ -1,4 +1,4 @@
-"""The comparison with the peers: our own ways run through the real command, whatever goes wrong ends in the record."""
+"""The comparison with the baselines: our own variants run through the real command, whatever goes wrong ends in the record."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TINY = ["--device", "cpu", "--models", "yolov9-t", "--img", "64", "--repeats", "
 COUNTED = {"images_per_s", "median_ms", "repeats", "peak_gib", "host_syncs", "launches", "version"}
 
 
-def peers(out: Path, what: str, *arguments: str, process: bool = False) -> dict[str, Any]:
+def baselines(out: Path, what: str, *arguments: str, process: bool = False) -> dict[str, Any]:
     """Run the command, as a user does where `process`, else in here; returns its record. Every subject is a process anyway."""
     words = [what, *TINY, *arguments, "--out", str(out)]
     if process:
@@ -42,16 +42,16 @@ def peers(out: Path, what: str, *arguments: str, process: bool = False) -> dict[
 
 
 def test_our_training_step_gives_a_complete_record(tmp_path: Path) -> None:
-    ways = ["--ways", "ours captured", "ours eager", "published as"]
-    record = peers(tmp_path, "train", "--models", "gelan-t", "--batch", "2", *ways, process=True)
+    variants = ["--variants", "ours captured", "ours eager", "published as"]
+    record = baselines(tmp_path, "train", "--models", "gelan-t", "--batch", "2", *variants, process=True)
     (row,) = record["rows"]
-    assert row.keys() >= COUNTED | {"what", "model", "batch", "img", "way"}
-    assert (row["way"], row["ran"], row["batch"], row["repeats"]) == ("ours eager", "eager", 2, 2)
+    assert row.keys() >= COUNTED | {"what", "model", "batch", "img", "variant"}
+    assert (row["variant"], row["ran"], row["batch"], row["repeats"]) == ("ours eager", "eager", 2, 2)
     assert row["images_per_s"] == pytest.approx(2000 / row["median_ms"], rel=RECORDED_RATE)
     assert row["host_syncs"] == 0  # nothing in our step would wait for a GPU
     assert row["launches"] > 1000
     assert record["machine"]["torch"] == torch.__version__
-    skipped = {entry["way"]: entry["why"] for entry in record["skipped"]}
+    skipped = {entry["variant"]: entry["why"] for entry in record["skipped"]}
     assert skipped == {
         "ours captured": "needs a GPU, the device is cpu",
         "published as shipped": "no folder of it was given: --published DIR",
@@ -63,36 +63,36 @@ def test_our_training_step_gives_a_complete_record(tmp_path: Path) -> None:
 
 
 def test_a_subject_that_fails_is_recorded_with_its_last_lines(tmp_path: Path) -> None:
-    folders = [word for peer in subjects.PEERS for word in (f"--{peer}", str(tmp_path))]  # none is a checkout
-    ways = ["--ways", "published as", "Ultralytics as", "LibreYOLO eager"]
-    record = peers(tmp_path / "out", "train", "--batch", "2", *folders, *ways)
+    folders = [word for baseline in subjects.BASELINES for word in (f"--{baseline}", str(tmp_path))]  # none is a checkout
+    variants = ["--variants", "published as", "Ultralytics as", "LibreYOLO eager"]
+    record = baselines(tmp_path / "out", "train", "--batch", "2", *folders, *variants)
     assert record["rows"] == []
-    why = {entry["way"]: entry["why"] for entry in record["skipped"]}
-    for way, module in (("published as shipped", "train_dual"), ("Ultralytics as shipped", "ultralytics")):
-        assert why[way].startswith("exit 1: ")
-        assert f"No module named '{module}'" in why[way].splitlines()[-1]
+    why = {entry["variant"]: entry["why"] for entry in record["skipped"]}
+    for variant, module in (("published as shipped", "train_dual"), ("Ultralytics as shipped", "ultralytics")):
+        assert why[variant].startswith("exit 1: ")
+        assert f"No module named '{module}'" in why[variant].splitlines()[-1]
     assert "libreyolo" in why["LibreYOLO eager"].splitlines()[-1]
 
 
 def test_validation_and_latency_begin_with_a_training_of_their_own(tmp_path: Path) -> None:
-    record = peers(tmp_path, "val", "--models", "gelan-t", "--batch", "2", "--repeats", "1", "--ways", "ours, float32")
+    record = baselines(tmp_path, "val", "--models", "gelan-t", "--batch", "2", "--repeats", "1", "--variants", "ours, float32")
     (row,) = record["rows"]
     assert row.keys() >= COUNTED | {"ap", "ap50"}
     assert row["images_per_s"] == pytest.approx(2000 / row["median_ms"], rel=RECORDED_RATE)
     weights = tmp_path / "work" / "gelan-t-ours" / "run" / "weights" / "best.pt"
     written = weights.stat().st_mtime_ns
-    rows = peers(tmp_path, "latency", "--models", "gelan-t", "--repeats", "1", "--ways", "ours lean, fused", "ours eager")[
-        "rows"
-    ]
-    assert [row["way"] for row in rows] == ["ours lean, fused", "ours eager"]
+    rows = baselines(
+        tmp_path, "latency", "--models", "gelan-t", "--repeats", "1", "--variants", "ours lean, fused", "ours eager"
+    )["rows"]
+    assert [row["variant"] for row in rows] == ["ours lean, fused", "ours eager"]
     assert all(row["batch"] == 1 and row.keys() >= COUNTED for row in rows)
     assert weights.stat().st_mtime_ns == written  # done once
 
 
 def test_two_trainings_become_curves(tmp_path: Path) -> None:
     data = generate(tmp_path / "data", train=4, val=2, size=64)
-    few = ["--models", "gelan-t", "--batch", "2", "--data", str(data), "--seeds", "0", "1", "--ways", "ours"]
-    record = peers(tmp_path, "bccd", *few)
+    few = ["--models", "gelan-t", "--batch", "2", "--data", str(data), "--seeds", "0", "1", "--variants", "ours"]
+    record = baselines(tmp_path, "bccd", *few)
     assert [(row["seed"], row["epochs"], row["exit"]) for row in record["rows"]] == [(0, 1, 0), (1, 1, 0)]
     for row in record["rows"]:
         assert row["our_evaluator_ap"] == pytest.approx(row["best_ap"], abs=RECORDED_AP)
@@ -131,16 +131,16 @@ def test_the_watcher_notes_when_a_line_appeared(tmp_path: Path) -> None:
     assert curves.at(points, seconds=4) is None
 
 
-def test_a_feed_gives_one_batch_and_all_else_of_the_trainers_own_loader() -> None:
+def test_the_loader_gives_one_batch_and_all_else_of_the_trainers_own_loader() -> None:
     own = torch.utils.data.DataLoader([torch.zeros(1)] * 6, batch_size=3)
     task = measure.Task("train", "yolov9-t", 2, 64, "cpu", 2, "", "")
     seen: list[str] = []
     batch = measure.drawn_batch(task)
-    feed = measure.Feed(task, batch, own, first=lambda: seen.append("first"))
-    assert feed.dataset is own.dataset
-    assert feed.batch_size == 3
-    assert len(feed) > 100
-    steps = iter(feed)
+    loader = measure.RepeatedBatch(task, batch, own, first=lambda: seen.append("first"))
+    assert loader.dataset is own.dataset
+    assert loader.batch_size == 3
+    assert len(loader) > 100
+    steps = iter(loader)
     assert next(steps) is batch
     assert next(steps) is batch
     assert seen == ["first"]
@@ -215,10 +215,11 @@ def test_bccd_is_written_in_the_layout_that_all_read(tmp_path: Path) -> None:
         (["train", "--published", "/nowhere"], "--published /nowhere: no such folder"),
         (["val", "--device", "cpu", "--img", "100"], "--img 100: expected a multiple of 32"),
         (["bccd", "--device", "cpu", "--data", "/nowhere"], "--data /nowhere: not there"),
-        (["latency", "--device", "cpu", "--ways", "theirs"], "--ways theirs: none of ours lean, fused, graph"),
+        (["bccd", "--device", "cpu", "--hyp", "/nowhere.yaml"], "--hyp /nowhere.yaml: no such file"),
+        (["latency", "--device", "cpu", "--variants", "theirs"], "--variants theirs: none of ours lean, fused, graph"),
     ],
 )
-def test_faults_of_the_command_line_are_one_line(
+def test_errors_of_the_command_line_are_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert command.main([*arguments, "--out", str(tmp_path)]) == 2

@@ -230,9 +230,9 @@ def test_the_rooflines_record_gives_a_row_a_model(root: Path, monkeypatch: pytes
     assert row.endswith(WHERE)
 
 
-def measured(what: str, way: str, speed: float, **more: Any) -> dict[str, Any]:
+def measured(what: str, variant: str, speed: float, **more: Any) -> dict[str, Any]:
     about = {"what": what, "model": "yolov9-t", "batch_kind": "16", "img": 640, "batch": 16}
-    return {**about, "way": way, "images_per_s": speed, "median_ms": 1000 / speed, **more}
+    return {**about, "variant": variant, "images_per_s": speed, "median_ms": 1000 / speed, **more}
 
 
 @pytest.mark.usefixtures("on_a_gpu")
@@ -246,8 +246,8 @@ def test_a_peers_record_gives_rows_of_the_fastest_ways(root: Path, name: str) ->
         measured(name, "Ultralytics as shipped", 1000.0, ran="eager", note="one branch"),
         measured(name, "ours captured", 1200.0, batch_kind="max", batch=200),
     ]
-    report.write(root / "bench/results/peers/t16", name, found, [])
-    first, largest = rows(root, f"bench/results/peers/t16/{name}.json")
+    report.write(root / "bench/results/baselines/t16", name, found, [])
+    first, largest = rows(root, f"bench/results/baselines/t16/{name}.json")
     assert first.startswith(
         f"| {name}, yolov9-t, batch 16, 640 px | ours captured: 900 images/s; "
         "published not deterministic: 300 images/s, ours 3.00 times as fast; "
@@ -260,23 +260,23 @@ def test_a_peers_record_gives_rows_of_the_fastest_ways(root: Path, name: str) ->
 
 @pytest.mark.usefixtures("on_a_gpu")
 def test_latency_is_in_milliseconds(root: Path) -> None:
-    report.write(root / "bench/results/peers", "latency", [measured("latency", "ours lean, fused, graph", 800.0)], [])
-    (row,) = rows(root, "bench/results/peers/latency.json")
+    report.write(root / "bench/results/baselines", "latency", [measured("latency", "ours lean, fused, graph", 800.0)], [])
+    (row,) = rows(root, "bench/results/baselines/latency.json")
     assert "| ours lean, fused, graph: 1.25 ms |" in row
 
 
 @pytest.mark.usefixtures("on_a_gpu")
-def test_trainings_beside_peers_give_means_over_seeds(root: Path) -> None:
+def test_trainings_beside_baselines_give_means_over_seeds(root: Path) -> None:
     found, points = [], []
-    for way, seed, ap, seconds, code in (("ours", 0, 0.60, 100, 0), ("ours", 1, 0.62, 140, 0), ("published", 0, 0.59, 300, 0),
-                                         ("published", 1, 0.10, 9, 1)):  # fmt: skip
-        about = {"what": "bccd", "model": "yolov9-t", "way": way, "seed": seed, "img": 640}
+    runs = (("ours", 0, 0.60, 100, 0), ("ours", 1, 0.62, 140, 0), ("published", 0, 0.59, 300, 0), ("published", 1, 0.10, 9, 1))
+    for variant, seed, ap, seconds, code in runs:
+        about = {"what": "bccd", "model": "yolov9-t", "variant": variant, "seed": seed, "img": 640}
         found.append({**about, "exit": code, "epochs": 2, "seconds": seconds, "best_ap50": ap + 0.3, "best_ap": ap})
-        points += [Point("yolov9-t", way, seed, epoch, seconds * epoch / 2, ap + 0.3, ap) for epoch in (1, 2)]
-    out = root / "bench/results/peers"
+        points += [Point("yolov9-t", variant, seed, epoch, seconds * epoch / 2, ap + 0.3, ap) for epoch in (1, 2)]
+    out = root / "bench/results/baselines"
     out.mkdir()
     bccd._write(out, points, found, [])
-    (row,) = rows(root, "bench/results/peers/bccd.json")
+    (row,) = rows(root, "bench/results/baselines/bccd.json")
     assert row.startswith(
         "| BCCD from scratch, yolov9-t, 2 epochs, 640 px | ours: AP50 0.910, AP 0.610 in 2.0 minutes (2 seeds); "
         "published: AP50 0.890, AP 0.590 in 5.0 minutes (1 seed) | "
@@ -287,8 +287,8 @@ def test_trainings_beside_peers_give_means_over_seeds(root: Path) -> None:
 @pytest.mark.parametrize(
     ("machine", "commit", "why"),
     [
-        (MACHINE, {**COMMIT, "quotable": False}, r"peers/train\.json may not be quoted"),
-        ({**MACHINE, "gpu": None}, COMMIT, r"peers/train\.json was made without a GPU"),
+        (MACHINE, {**COMMIT, "quotable": False}, r"baselines/train\.json may not be quoted"),
+        ({**MACHINE, "gpu": None}, COMMIT, r"baselines/train\.json was made without a GPU"),
     ],
 )
 def test_a_record_of_a_gpu_must_be_quotable_and_of_a_gpu(
@@ -296,7 +296,7 @@ def test_a_record_of_a_gpu_must_be_quotable_and_of_a_gpu(
 ) -> None:
     monkeypatch.setattr(report, "machine", lambda: machine)
     monkeypatch.setattr(report, "commit_info", lambda: commit)
-    report.write(root / "bench/results/peers", "train", [measured("train step", "ours eager", 300.0)], [])
+    report.write(root / "bench/results/baselines", "train", [measured("train step", "ours eager", 300.0)], [])
     with pytest.raises(readme_table.Refused, match=why):
         readme_table.table(root)
 

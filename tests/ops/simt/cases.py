@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests import artifacts
 from tests.augment_cases import AugmentCase, BoxesCase
 
 CXX = os.environ.get("CXX", "g++")
@@ -25,7 +27,6 @@ SANITIZERS = {
     "address": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-O1", "-g", "-fsanitize=thread"),
 }
-_compiled: dict[tuple[bytes, tuple[str, ...]], Path] = {}  # objects by preprocessed text and flags
 
 
 class AssignCase(NamedTuple):
@@ -160,22 +161,45 @@ def build(folder: Path, sanitizer: str = "plain", csrc: Path = ROOT / "csrc") ->
         *([str(path)] for path in (*sorted(csrc.glob("*.cpp")), SHIM / "main.cpp") if path.stem != "bindings"),
     ]
     compiles = [compiling([*flags, *source], folder / f"{number}.o") for number, source in enumerate(sources)]
-    messages = [process.communicate()[1] for _, process in compiles if process is not None]
-    assert not any(messages), "\n".join(messages)
+    objects = [str(finished(compiled)) for compiled in compiles]
     program = folder / "simt"
-    objects = [str(path) for path, _ in compiles]
     subprocess.run([CXX, *flags, *objects, "-o", str(program), "-lpthread"], check=True)
     return program
 
 
-def compiling(arguments: list[str], target: Path) -> tuple[Path, subprocess.Popen[str] | None]:
-    """An object file and what is compiling it, None where the same text has been compiled with the same flags before."""
-    text = subprocess.run([CXX, *arguments, "-E", "-P"], capture_output=True, check=True).stdout
-    key = (text, tuple(flag for flag in arguments if flag.startswith("-") and not flag.startswith("-I")))
-    if key in _compiled:
-        return _compiled[key], None
-    _compiled[key] = target
-    return target, subprocess.Popen([CXX, *arguments, "-c", "-o", str(target)], stderr=subprocess.PIPE, text=True)
+class Compiling(NamedTuple):
+    """An object file, its name in the cache, and what is compiling it: None where the cache has it."""
+
+    target: Path
+    name: str
+    process: subprocess.Popen[str] | None
+
+
+@functools.cache
+def compiler_version() -> str:
+    return subprocess.run([CXX, "--version"], capture_output=True, text=True, check=True).stdout
+
+
+def compiling(arguments: list[str], target: Path) -> Compiling:
+    """Start to compile one source file, unless the same text was compiled with the same flags by this compiler before."""
+    done = subprocess.run([CXX, *arguments, "-E", "-P"], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    flags = [flag for flag in arguments if flag.startswith("-") and not flag.startswith("-I")]
+    name = artifacts.digest(compiler_version(), done.stdout, *flags)
+    if kept := artifacts.find(name):
+        return Compiling(kept, name, None)
+    process = subprocess.Popen([CXX, *arguments, "-c", "-o", str(target)], stderr=subprocess.PIPE, text=True)
+    return Compiling(target, name, process)
+
+
+def finished(compiled: Compiling) -> Path:
+    """The object file once it is there, kept for the next time; AssertionError with the compiler's message, warnings too."""
+    if compiled.process is None:
+        return compiled.target
+    message = compiled.process.communicate()[1]
+    assert compiled.process.returncode == 0, message
+    assert not message, message
+    return artifacts.keep(compiled.name, compiled.target)
 
 
 def execute(program: Path, cases: Sequence[Case]) -> subprocess.CompletedProcess[str]:

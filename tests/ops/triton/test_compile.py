@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton")
+from tests import artifacts
+
+triton = pytest.importorskip("triton")
 
 pytestmark = pytest.mark.compile
 
@@ -18,13 +20,26 @@ ROOT = Path(__file__).resolve().parents[3]
 ROW = re.compile(r"^\| (\w+)\.(\w+[^|]*) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", re.MULTILINE)
 
 
+def decisive(*flags: str) -> str:
+    """A name for all that decides the table: the kernels and what they are built from, the script, the compiler, its flags."""
+    package = ROOT / "yolov9k"
+    folders = [ROOT / "kernels", *(package / name for name in ("ops", "config", "common"))]
+    sources = [path for folder in folders for path in folder.rglob("*.py")]
+    script = [ROOT / "bench" / "triton_aot.py", package / "native.py", package / "__init__.py"]
+    return artifacts.digest(triton.__version__, sys.version, *flags, *artifacts.texts([*sources, *script]))
+
+
 def compiled(cache: Path, *flags: str) -> list[tuple[str, ...]]:
+    """Rows of the table of bench/triton_aot.py, which is kept between runs where it was made without an error."""
+    name = decisive(*flags)
+    if kept := artifacts.find_text(name):
+        return ROW.findall(kept)
     clean = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment = clean | {"TRITON_DEFAULT_FP_FUSION": "1", "TRITON_CACHE_DIR": str(cache)}
     script = [sys.executable, str(ROOT / "bench" / "triton_aot.py"), *flags]
     done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
-    return ROW.findall(done.stdout)
+    return ROW.findall(artifacts.keep_text(name, done.stdout))
 
 
 def test_every_kernel_compiles_for_sizes_of_one(tmp_path: Path) -> None:
