@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import kernel_table
-from bench.baselines.report import KEY
+from bench.baselines.report import KEY, variant_of
 from bench.input_cases import BATCH, SIZE
 from bench.roofline_report import total
 from tests.official_figures import OFFICIAL
@@ -119,7 +119,7 @@ def cpu(path: Path, name: str) -> Iterator[Row]:
 
 
 def training_input(path: Path, name: str) -> Iterator[Row]:
-    """The two variants of the input, by the medians of the whole batches."""
+    """The input's two ways, by the medians of the whole batches."""
     record = load(path, name)
     medians = medians_of(record["benchmarks"])
     slow, fast = medians[INPUT.format("opencv")], medians[INPUT.format("fused")]
@@ -140,7 +140,7 @@ def gpu_check(path: Path, name: str) -> Iterator[Row]:
     yield from pairs(GPU, record["benchmarks"], where)
 
 
-def peers(path: Path, name: str) -> Iterator[Row]:
+def baselines(path: Path, name: str) -> Iterator[Row]:
     """The fastest variant of ours and of each baseline, for each model and batch; times as fast where ours is there."""
     record = load(path, name)
     for (what, model, kind, img), rows in grouped(record["rows"], lambda row: tuple(row[key] for key in KEY)):
@@ -236,8 +236,8 @@ def short(record: Record) -> str:
 
 
 def family(row: Record) -> str:
-    """Whose implementation it is: ours, reference (ours in plain torch), published, Ultralytics, LibreYOLO."""
-    return str(row["way"]).replace(",", "").split()[0]
+    """Whose variant it is: ours, reference (ours in plain torch), published, Ultralytics, LibreYOLO."""
+    return str(row["variant"]).replace(",", "").split()[0]
 
 
 def grouped(rows: list[Record], key: Callable[[Record], Any]) -> list[tuple[Any, list[Record]]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import yolov9k
-from bench.baselines.measure import CLASSES, CONF, IOU, Task, drawn_batch, main, repeat, say
+from bench.baselines.measure import CLASSES, CONF, IOU, RepeatedBatch, Task, drawn_batch, main, repeat, say
 from bench.reference_step import reference
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
