@@ -202,7 +202,8 @@ YK_CLONES void set_offsets(const int* column, const int* row, const PlacedImage&
 constexpr int kLine = 64;  // bytes that a processor fetches at once
 
 // What the next row will read, on its way while this one is computed.
-void fetch_next(const View& view, const PlacedImage& layer, Run run) {
+void fetch_next([[maybe_unused]] const View& view, [[maybe_unused]] const PlacedImage& layer, [[maybe_unused]] Run run) {
+#if defined(__GNUC__)  // a hint alone, which MSVC writes otherwise
     const std::int64_t row = std::max<std::int64_t>(std::min(view.next - layer.top, layer.height - 2), 0);
     const auto [first, last] = std::minmax(view.offset[run.begin], view.offset[run.end - 1]);
     const std::uint8_t* upper = layer.image + row * layer.stride - 3 * layer.left;
@@ -210,6 +211,7 @@ void fetch_next(const View& view, const PlacedImage& layer, Run run) {
         __builtin_prefetch(upper + at);
         __builtin_prefetch(upper + at + layer.stride);
     }
+#endif
 }
 
 // At least the offset, from the layer's first byte, of every pixel of a run.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #if defined(__CUDACC__)
 #define YK_HD __host__ __device__ __forceinline__
@@ -40,7 +41,7 @@ YK_HD float from_bits(std::uint32_t bits) {
 #if defined(__CUDA_ARCH__)
     value = __uint_as_float(bits);
 #else
-    __builtin_memcpy(&value, &bits, sizeof value);
+    std::memcpy(&value, &bits, sizeof value);
 #endif
     return value;
 }
@@ -50,7 +51,7 @@ YK_HD std::uint32_t to_bits(float value) {
     return __float_as_uint(value);
 #else
     std::uint32_t bits;
-    __builtin_memcpy(&bits, &value, sizeof bits);
+    std::memcpy(&bits, &value, sizeof bits);
     return bits;
 #endif
 }

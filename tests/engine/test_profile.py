@@ -85,7 +85,7 @@ def test_a_data_sets_loader_is_measured(cfg: str, tmp_path: Path) -> None:
 
 
 def test_roofline_bounds_are_the_counts_over_the_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roofline, "_SIDES", {"cpu": 64})  # the rates are not looked at, and bfloat16 is slow on a CPU
+    monkeypatch.setattr(roofline, "_SIDE", 64)  # the rates are not looked at, and bfloat16 is slow on a CPU
     model = create_model("yolov9-t", 80)
     bounds = RooflineBounds(model, 2, 64, CPU, torch.bfloat16)
     bounds.rates = {"copy": 1e12, "matrix": 1e30}

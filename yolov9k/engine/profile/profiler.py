@@ -87,7 +87,7 @@ def run_profile(options: ProfileOptions, console: Console | None = None) -> Repo
     source, classes = _source(data, batch, img, options.nc, chosen, options.workers)
     step = _make_step(cfg, classes, mode, precision, chosen)
     directory = make_run_directory(options.project, options.name)
-    given = _Timed(source(step.dtype))
+    given = _Timed(source(step))
     whole = _median(step, given, steps)
     waited = given.seconds / given.count if data else None
     eager = step if step.mode == "eager" else _make_step(cfg, classes, "eager", precision, chosen)
@@ -112,7 +112,7 @@ def run_profile(options: ProfileOptions, console: Console | None = None) -> Repo
 
 def _source(
     data: str | None, batch: int, img: int, nc: int, device: torch.device, workers: int
-) -> tuple[Callable[[torch.dtype | None], Iterator[Case]], int]:
+) -> tuple[Callable[[TrainStep], Iterator[Case]], int]:
     """What makes an endless row of batches on the device, and how many classes they have."""
     if data is None:
         images, boxes, counts = synthetic_batch(batch, img, nc, device)
@@ -123,12 +123,12 @@ def _source(
     if len(split.records) < batch:
         raise UserError(f"--batch {batch}: {data} has only {len(split.records)} training images")
 
-    def endless(dtype: torch.dtype | None) -> Iterator[Case]:
+    def endless(step: TrainStep) -> Iterator[Case]:
         for epoch in itertools.count():
             loader.set_epoch(epoch)
-            for moved in prefetch(loader, device, dtype):
+            for moved in prefetch(loader, device, step.dtype):
                 if len(moved) == batch:  # an epoch's last may be smaller
-                    yield moved.images, moved.boxes, moved.counts
+                    yield moved.images, *step.task.targets(moved)
 
     return endless, len(split.names)
 

@@ -14,8 +14,8 @@ from yolov9k.models.analysis.summary import cost
 from yolov9k.ops import available
 
 # Side of the square matrices and bytes of the copy by which rates are measured: large enough to be bound by nothing else.
-_SIDES = {"cuda": 8192, "cpu": 1024}
-_COPIES = {"cuda": 2**30, "cpu": 2**26}
+_SIDE, _CUDA_SIDE = 1024, 8192
+_COPY, _CUDA_COPY = 2**26, 2**30
 
 
 class RooflineBounds:
@@ -64,14 +64,14 @@ class RooflineBounds:
 
 def copy_rate(device: torch.device) -> float:
     """Bytes a second that a large copy reads and writes, the best of ten."""
-    source = torch.empty(_COPIES[device.type], dtype=torch.uint8, device=device)
+    source = torch.empty(_CUDA_COPY if is_cuda(device) else _COPY, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() / _best(lambda: target.copy_(source), device)
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """FLOPs a second of a product of large square matrices, the best of ten; float32 in TF32 where cuDNN may use it."""
-    side = _SIDES[device.type]
+    side = _CUDA_SIDE if is_cuda(device) else _SIDE
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     matmul, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
     matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
