@@ -13,7 +13,7 @@ from tests.tolerances import PRODUCT
 from tests.triton_cases import draw
 
 pytest.importorskip("triton")
-from yolov9k.kernels import conv_silu as kernel
+from yolov9k.kernels import conv_silu as kernels
 
 pytestmark = pytest.mark.interpret
 
@@ -43,18 +43,18 @@ def test_equals_torch(
     residual = draw(tuple(wanted.shape), dtype, wide, seed + 1) if added else None
     wanted = (F.silu(wanted) if activation else wanted) + (0 if residual is None else residual.double())
     out = draw(tuple(wanted.shape), dtype, wide, 2)
-    found = kernel.conv_silu(x, weight, bias, stride, kernel // 2, groups, activation, out, residual)
+    found = kernels.conv_silu(x, weight, bias, stride, kernel // 2, groups, activation, out, residual)
     assert found is out
     torch.testing.assert_close(out.double(), wanted, **PRODUCT[dtype])
 
 
 @pytest.mark.twin
-@pytest.mark.parametrize("config", kernel.CONFIGS)
-def test_every_tile_gives_the_same(config: kernel.Config) -> None:
+@pytest.mark.parametrize("config", kernels.CONFIGS)
+def test_every_tile_gives_the_same(config: kernels.Config) -> None:
     torch.manual_seed(0)
     x, weight = draw((2, 40, 6, 5), torch.float32, True, 0), torch.randn(70, 40, 3, 3, device=DEVICE) / 20
     bias = torch.randn(70, device=DEVICE)
-    found = kernel.conv_silu(x, weight, bias, 1, 1, 1, True, config=config)
+    found = kernels.conv_silu(x, weight, bias, 1, 1, 1, True, config=config)
     torch.testing.assert_close(found, F.silu(F.conv2d(x, weight, bias, 1, 1)), **PRODUCT[torch.float32])
 
 
@@ -63,4 +63,4 @@ def test_an_out_that_does_not_fit_is_refused() -> None:
     x, weight, bias = draw((1, 2, 4, 4), torch.float32, False, 0), torch.ones(3, 2, 3, 3), torch.ones(3)
     for out in (torch.empty(1, 3, 4, 4), draw((1, 3, 3, 4), torch.float32, False, 0)):
         with pytest.raises(ValueError, match=r"out must be channels-last \[1, 3, 4, 4\]"):
-            kernel.conv_silu(x, weight.to(DEVICE), bias.to(DEVICE), 1, 1, 1, True, out.to(DEVICE))
+            kernels.conv_silu(x, weight.to(DEVICE), bias.to(DEVICE), 1, 1, 1, True, out.to(DEVICE))
