@@ -153,7 +153,6 @@ def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(tiny: YOLOv9) 
     assert "cannot be recorded and runs eagerly: operation not permitted" in lines[-1]
 
 
-@pytest.mark.twin
 def test_the_compiled_step_is_the_eager_one(tiny: YOLOv9) -> None:
     eager, compiled = build(tiny), build(tiny, "compiled")
     for case in batches(4, crowd={1: 3}):

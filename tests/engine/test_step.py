@@ -280,6 +280,7 @@ def trajectory(name: str, seed: int, dtype: torch.dtype, nudged: bool = False) -
     return losses
 
 
+@pytest.mark.big
 @pytest.mark.parametrize(("name", "seed"), [("gelan-t", 6000), ("yolov9-t", 5000)])
 def test_the_published_trajectory_is_this_one(name: str, seed: int) -> None:
     """Four float32 steps of the published code lie as close to ours in float64 as our own float32 steps do.

@@ -18,6 +18,7 @@ from yolov9k.tasks import DetectTask
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 
+@pytest.mark.e2e
 def test_every_epochs_numbers_are_logged(tmp_path: Path) -> None:
     data = generate(tmp_path / "data", train=4, val=2, size=64)
     project = str(tmp_path / "runs")

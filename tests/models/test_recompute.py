@@ -75,7 +75,6 @@ def test_maps_gradients_and_statistics_are_the_same(name: str) -> None:
     same(results(copy.deepcopy(model).checkpoint_stages(), x), results(model, x))
 
 
-@pytest.mark.twin
 def test_so_they_are_over_two_steps_and_with_frozen_parts() -> None:
     model, x = network("yolov9-t")
     model.model[4].requires_grad_(False)

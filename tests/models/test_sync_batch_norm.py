@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -42,6 +43,7 @@ def run(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.e2e
 def test_two_processes_are_one_batch(tmp_path: Path) -> None:
     mp.spawn(run, (str(tmp_path),), nprocs=WORLD)  # type: ignore[no-untyped-call]
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]

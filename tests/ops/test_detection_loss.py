@@ -410,6 +410,7 @@ def test_one_branch_equals_the_published_single_loss(case: str) -> None:
 # --- registration -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.compile
 def test_the_registration_is_sound() -> None:
     maps = [level.requires_grad_() for level in branch(0, dtype=torch.float32)]
     labels, boxes, counts = operands(ROWS.float())
@@ -417,6 +418,7 @@ def test_the_registration_is_sound() -> None:
     torch.library.opcheck(torch.ops.yolov9k.detection_loss.default, arguments)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("boxes", [3, 0])
 def test_compiles_into_one_graph_with_the_same_results(boxes: int) -> None:
     maps = [level.requires_grad_() for level in branch(0)]

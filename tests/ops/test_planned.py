@@ -208,6 +208,7 @@ def test_gradients_of_parts_of_the_input_that_come_on_different_ways() -> None:
         torch.testing.assert_close(found, want, **FLOAT64_LOOPS)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("plain")
 def test_a_model_of_planned_blocks_compiles_whole(tmp_path: Path) -> None:
     """One graph, from the image to the raw maps, and gradients as in eager mode."""

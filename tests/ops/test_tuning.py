@@ -94,6 +94,7 @@ def test_a_folder_that_cannot_be_written_costs_the_memory_alone(folder: Path) ->
     assert tuning.fastest("op", 1, {"fast": lambda: pytest.fail("measured again"), "slow": lambda: None}, CPU) == "fast"
 
 
+@pytest.mark.e2e
 def test_processes_do_not_lose_each_others_entries(folder: Path) -> None:
     code = (
         "import sys, torch; from yolov9k.ops.tuning import fastest; "
