@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -84,11 +86,22 @@ def plant(folder: Path, name: str, sound: str, faulty: str) -> Path:
     return folder
 
 
+def first_end(program: Path, cases: list[AssignCase], tries: int = 5) -> subprocess.CompletedProcess[str]:
+    """The first of some runs that ends within a minute, of the second that it takes.
+
+    Without the barrier threads may part and wait for each other before the sanitizer has seen the race: one run in eight.
+    """
+    for _ in range(tries - 1):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return execute(program, cases, 60)
+    return execute(program, cases, 60)
+
+
 @pytest.mark.twin
 def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
     sound = "        __syncthreads();\n        held = appended;"
     csrc = plant(tmp_path / "csrc", "task_aligned_assign.cuh", sound, "        held = appended;")
-    done = execute(build(tmp_path / "thread", "thread", csrc), assign_cases()[3:4])
+    done = first_end(build(tmp_path / "thread", "thread", csrc), assign_cases()[3:4])
     assert done.returncode == 66
     assert "data race" in done.stderr
 

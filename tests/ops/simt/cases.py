@@ -202,14 +202,14 @@ def finished(compiled: Compiling) -> Path:
     return artifacts.keep(compiled.name, compiled.target)
 
 
-def execute(program: Path, cases: Sequence[Case]) -> subprocess.CompletedProcess[str]:
-    """Run the program over cases; its results lie beside it."""
+def execute(program: Path, cases: Sequence[Case], seconds: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run the program over cases; its results lie beside it. Raises TimeoutExpired after so many seconds."""
     program.with_name("cases.bin").write_bytes(b"".join(case.pack() for case in cases))
     environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1 exitcode=66", "ASAN_OPTIONS": "detect_leaks=0"}
     # Newer kernels randomize more address bits than older thread sanitizers can map.
     fixed = ["setarch", "-R"] if shutil.which("setarch") else []
     command = [*fixed, str(program), str(program.with_name("cases.bin")), str(program.with_name("results.bin"))]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=seconds)
 
 
 def results(program: Path, cases: Sequence[Case]) -> list[tuple[Tensor, ...]]:
