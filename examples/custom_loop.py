@@ -38,7 +38,7 @@ def main() -> None:
         optimizer.zero_grad()
         total, parts = criterion(model.branches(images), targets)  # raw maps of every branch, the main one last
         total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)  # the first gradients are a hundred times longer
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)  # as the published recipe does
         optimizer.step()
         box, classes, distribution = parts.tolist()
         print(f"step {step}: total {total.item():.3f}, box {box:.3f}, class {classes:.3f}, dfl {distribution:.3f}")

@@ -87,6 +87,14 @@ def test_no_other_file_knows_a_block_by_name() -> None:
     """The string cases that a new block would have to be added to."""
     folder = Path(yolov9k.__file__).parent / "models"
     names = [name for name in registry._KINDS if name not in ("Conv", "Detect")]  # which are classes that others import
-    for file in ("spec.py", "build.py", "yolov9.py", "checkpoints.py", "analysis/summary.py", "analysis/step_cost.py"):
+    for file in (
+        "spec.py",
+        "yaml_spec.py",
+        "build.py",
+        "yolov9.py",
+        "checkpoints.py",
+        "analysis/summary.py",
+        "analysis/step_cost.py",
+    ):
         text = (folder / file).read_text(encoding="utf-8")
         assert [name for name in names if f'"{name}"' in text] == [], file
