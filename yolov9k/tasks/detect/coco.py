@@ -15,6 +15,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolov9k.common.arrays import Float64Array
 from yolov9k.common.errors import UserError
 from yolov9k.common.files import write_json
 from yolov9k.data.batch import Batch
@@ -26,8 +27,6 @@ from yolov9k.tasks.detect.ground_truth import GroundTruth, read_coco_ground_trut
 from yolov9k.tasks.detect.matching import CONFIDENCE_GRID, add_confusion, confidence_curves, match_by_score, stack
 from yolov9k.tasks.detect.metrics import ClassMetrics, Curves, Metrics
 from yolov9k.tasks.detect.plots import CONFUSION_CONFIDENCE, CONFUSION_IOU
-
-Floats = NDArray[np.float64]
 
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 
@@ -44,7 +43,7 @@ class CocoEvaluator:
             raise ValueError(f"{len(names)} class names but {len(category_ids)} category ids")
         self.names, self.category_ids = list(names), list(category_ids)
         self._ground_truth: dict[int, GroundTruth] = {}
-        self._detections: dict[int, list[Floats]] = {}
+        self._detections: dict[int, list[Float64Array]] = {}
         self._result_ids: dict[int, int | str] = {}
         for record in records:
             if record.image_id in self._ground_truth:
@@ -61,7 +60,7 @@ class CocoEvaluator:
         evaluator._ground_truth.update(ground_truth)
         return evaluator
 
-    def update(self, image_id: int, detections: Tensor | Floats) -> None:
+    def update(self, image_id: int, detections: Tensor | Float64Array) -> None:
         """Add detections [n, 6] of one image: x1 y1 x2 y2 in pixels of the original image, score, class index.
 
         Raises ValueError on an unknown image id, another shape or a class outside the names.
@@ -122,7 +121,7 @@ class CocoEvaluator:
         ]
         write_json(path, results)
 
-    def _rows(self, image_id: int) -> Floats:
+    def _rows(self, image_id: int) -> Float64Array:
         return stack(self._detections.get(image_id, []))
 
     def compute(self) -> Metrics:
@@ -160,7 +159,7 @@ class CocoEvaluator:
         images = sum((np.bincount(np.unique(c), minlength=size) for c in real), np.zeros(size, np.int64))
         return instances, images
 
-    def _coco_arrays(self, any_ground_truth: bool) -> tuple[Floats, Floats]:
+    def _coco_arrays(self, any_ground_truth: bool) -> tuple[Float64Array, Float64Array]:
         """faster-coco-eval's precision [T, R, K, A] and recall [T, K, A] at 100 detections, -1 turned into NaN."""
         if not any_ground_truth:
             return np.full((10, 101, len(self.names), 4), np.nan), np.full((10, len(self.names), 4), np.nan)
@@ -196,7 +195,7 @@ class CocoEvaluator:
             for c, xywh, score in zip(*_lists(rows[:, 5], _xywh(rows), rows[:, 4]), strict=True)
         )
 
-    def _curves(self, pr: Floats, instances: NDArray[np.int64]) -> Curves:
+    def _curves(self, pr: Float64Array, instances: NDArray[np.int64]) -> Curves:
         rows = {image_id: self._rows(image_id) for image_id in self._detections}
         outcomes = [match_by_score(r, self._ground_truth[image_id], 0.5) for image_id, r in rows.items()]
         flat = np.concatenate([np.zeros((0, 6)), *rows.values()])
@@ -229,7 +228,7 @@ def _silent(*_: object) -> None:
     """faster-coco-eval's progress lines would tear the progress bar."""
 
 
-def _xywh(rows: Floats) -> Floats:
+def _xywh(rows: Float64Array) -> Float64Array:
     """x1 y1 x2 y2 of [n, 4 or more] -> x y width height [n, 4]."""
     return np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], 1)
 
@@ -243,12 +242,12 @@ def _numbered(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"id": number, "iscrowd": 0, **row} for number, row in enumerate(rows, 1)]
 
 
-def _mean(values: Floats, empty: float = math.nan) -> float:
+def _mean(values: Float64Array, empty: float = math.nan) -> float:
     """Mean of what is not NaN; `empty` where nothing is left."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else empty
 
 
-def _class_means(values: Floats) -> Floats:
+def _class_means(values: Float64Array) -> Float64Array:
     """[classes, ...] -> [classes], NaN for a class without ground truth."""
     return np.array([_mean(row) for row in values])

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from yolov9k.common.arrays import Float64Array
 from yolov9k.tasks.detect import plots
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,12 @@ class Curves:
     precision, recall, f1 [classes, 1001]: over `confidence`; `best` is the index in it of the highest mean F1.
     """
 
-    recall_grid: Floats
-    pr: Floats
-    confidence: Floats
-    precision: Floats
-    recall: Floats
-    f1: Floats
+    recall_grid: Float64Array
+    pr: Float64Array
+    confidence: Float64Array
+    precision: Float64Array
+    recall: Float64Array
+    f1: Float64Array
     best: int
 
     @property

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from yolov9k.common.arrays import Image
+from yolov9k.common.arrays import Float64Array, Image
 from yolov9k.common.errors import UserError
 from yolov9k.common.figures import save_figure
 from yolov9k.data.draw import class_color, class_name, draw_boxes, mosaic
@@ -22,8 +22,6 @@ from yolov9k.data.records import Split
 
 if TYPE_CHECKING:
     from yolov9k.tasks.detect.metrics import Metrics
-
-Floats = NDArray[np.float64]
 
 # Operating point of the confusion matrix and of drawn predictions: what a viewer of the images would see.
 CONFUSION_CONFIDENCE = 0.25
@@ -56,7 +54,7 @@ def _seen(metrics: Metrics) -> list[int]:
 
 
 def _curve_figure(
-    path: Path, x: Floats, ys: Floats, names: list[str], seen: list[int], title: str, xlabel: str, ylabel: str
+    path: Path, x: Float64Array, ys: Float64Array, names: list[str], seen: list[int], title: str, xlabel: str, ylabel: str
 ) -> None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes: Axes = figure.subplots()
