@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,8 +11,29 @@ from rich.markup import escape
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+class _Shortened(reprlib.Repr):
+    """Looks at a few items of two levels: lists that name each other may write out to gigabytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 2, 200, 200
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python itself refuses to write thousands of digits."""
+        return repr(x) if x.bit_length() < 400 else f"a number of {x.bit_length()} bits"
+
+
+_shortened = _Shortened()
+
+
 class UserError(Exception):
     """An error that the user can correct. The command line prints its message alone, without a traceback, and exits with 2."""
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """What a message shows of a value out of a user's file: its repr on one line, of at most `limit` characters."""
+    text = " ".join(_shortened.repr(value).split())
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
