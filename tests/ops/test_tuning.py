@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -119,3 +120,14 @@ def test_nothing_is_measured_while_a_graph_is_captured() -> None:
     with torch.cuda.graph(graph):
         assert tuning.fastest("op", 9, {"first": lambda: pytest.fail("ran"), "second": lambda: None}, x.device) == "first"
         x += 1
+
+
+def test_without_a_home_it_is_measured_for_this_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "YOLOV9K_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 987654321)  # one that stands in no list of users
+    forget()
+    calls: list[str] = []
+    assert [tuning.fastest("op", 1, ways(calls), CPU) for _ in range(2)] == ["fast", "fast"]
+    assert calls.count("slow") == tuning.REPEATS + 1
+    forget()

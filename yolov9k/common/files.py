@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
+import stat
 import sys
 import tempfile
 import time
@@ -19,6 +21,34 @@ if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a regular file. A pipe would be waited for and a device read for ever, so these are refused as folders are.
+
+    Raises OSError, also for a name that no file can have.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return path.read_bytes()
+    except ValueError:  # a zero byte or half of a surrogate pair
+        raise OSError(errno.EINVAL, "no file can have this name") from None
+
+
+def user_path(path: str | Path) -> Path:
+    """A path as a user gives it, `~` and `~name` for home folders: shells leave them after an equals sign, YAML always.
+
+    What stands there under that very name counts first. Raises UserError where the home folder is not known.
+    """
+    text = str(path)
+    if not text.startswith("~") or (text[1:2] not in ("", "/", os.sep) and os.path.lexists(text)):
+        return Path(path)
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{text}: the home folder is not known; give the whole path") from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -56,6 +86,13 @@ def _os_error(error: BaseException | None) -> OSError | None:
     return error
 
 
+def sweep(path: Path) -> None:
+    """Remove what `write_atomically` of killed processes has left beside `path`: only for who holds the lock of it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with contextlib.suppress(OSError):
+            left.unlink()
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON, its folder made where it is not there; the file appears complete or not at all. Raises UserError."""
     path, text = Path(path), json.dumps(content)
@@ -70,11 +107,15 @@ def write_json(path: str | Path, content: Any) -> None:
 def cache_folder(variable: str = "") -> Path:
     """The user's folder of caches: what the environment's `variable` names, else yolov9k in $XDG_CACHE_HOME, else in ~/.cache.
 
-    It need not be there. Raises RuntimeError where the user has no home.
+    It need not be there. Raises OSError where the user has no home: a cache is done without then.
     """
-    if variable and (wish := os.environ.get(variable)):
-        return Path(wish)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov9k"
+    wish = os.environ.get(variable) if variable else None
+    try:
+        if wish:
+            return user_path(wish)
+        return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "yolov9k"
+    except UserError as error:
+        raise OSError(errno.ENOENT, str(error)) from None
 
 
 @contextlib.contextmanager

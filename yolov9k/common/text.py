@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from yolov9k.common.errors import UserError
+from yolov9k.common.files import read_bytes
 
 _MARKS = (  # UTF-32's little-endian mark begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -95,7 +96,7 @@ def normalize_newlines(text: str) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); check the file") from None
 

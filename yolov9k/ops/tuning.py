@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,15 +17,23 @@ import torch
 
 from yolov9k.common import files
 from yolov9k.common.device import identity, is_capturing, is_cuda, on_device, record_event, synchronize
-from yolov9k.common.errors import note
+from yolov9k.common.errors import UserError, note
 
 REPEATS = 5
-_known: dict[Path, dict[str, str]] = {}  # by file
+_known: dict[Path | None, dict[str, str]] = {}  # by file
 
 
 def cache_folder() -> Path:
     """$YOLOV9K_CACHE, else yolov9k in $XDG_CACHE_HOME, else in ~/.cache."""
     return files.cache_folder("YOLOV9K_CACHE")
+
+
+def _file() -> Path | None:
+    """Where measurements are kept; None where the user has no home."""
+    try:
+        return cache_folder() / "tuning.json"
+    except OSError:
+        return None
 
 
 @functools.cache
@@ -62,7 +68,7 @@ def fastest(
     captured nothing can be measured: the first variant is taken and not remembered. One that raises is left out; where all
     do, the first one's error is raised. A file that cannot be read or written is warned of and done without.
     """
-    path, name = cache_folder() / "tuning.json", json.dumps([operator, key, _machine(device)])
+    path, name = _file(), json.dumps([operator, key, _machine(device)])
     if path not in _known:
         _known[path] = _read(path)
     found = _known[path].get(name)
@@ -71,7 +77,7 @@ def fastest(
     if is_cuda(device):
         if is_capturing():
             return next(iter(variants))
-        _tell(str(path))
+        _tell(path)
         _compile([variants[variant] for variant in compiled], device)
     times, errors = dict[str, float](), list[Exception]()
     for variant, run in variants.items():
@@ -83,14 +89,16 @@ def fastest(
         raise errors[0]
     best = min(times, key=times.__getitem__)
     _known[path][name] = best
-    _write(path, name, best)
+    if path is not None:
+        _write(path, name, best)
     return best
 
 
 @functools.cache
-def _tell(path: str) -> None:
+def _tell(path: Path | None) -> None:
     """Once a process: the first run on a machine compiles for minutes before its first step."""
-    note(f"compiling kernels and measuring which are the fastest on this GPU; what is found is kept in {path}")
+    kept = f"kept in {path}" if path else "kept for this run alone, as there is no home folder; set YOLOV9K_CACHE"
+    note(f"compiling kernels and measuring which are the fastest on this GPU; what is found is {kept}")
 
 
 def _compile(runs: Sequence[Callable[[], object]], device: torch.device) -> None:
@@ -132,15 +140,17 @@ def _timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _read(path: Path) -> dict[str, str]:
+def _read(path: Path | None) -> dict[str, str]:
     """What earlier runs have measured; nothing where there is no file or it is none of ours."""
+    if path is None:
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
             raise ValueError("not a table of names")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         warnings.warn(f"{path}: cannot be read ({error}); measured again", stacklevel=3)
         return {}
     return content
@@ -151,9 +161,7 @@ def _write(path: Path, name: str, best: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.locked(path):
-            table = _read(path) | {name: best}
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as file:
-                json.dump(table, file, indent=0)
-            os.replace(file.name, path)
-    except OSError as error:
+            files.sweep(path)
+            files.write_json(path, _read(path) | {name: best})
+    except (OSError, UserError) as error:
         warnings.warn(f"{path}: cannot be written ({error}); kept for this run alone", stacklevel=3)

@@ -171,12 +171,13 @@ def _ram(reader: Reader) -> ImageSource:
 
 
 def _disk(reader: Reader) -> ImageSource:
-    folder, identity = cache_folder() / "images", _identity(reader)
+    identity = _identity(reader)
     # the folder's name is for who looks for what may be deleted
     place = reader.records[0].path.absolute().parent.name[:40] if reader.records else ""
-    path = folder / f"{place}-{reader.size}-{identity.hex()[:16]}.images"
+    path = Path(f"{place}-{reader.size}-{identity.hex()[:16]}.images")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path = cache_folder() / "images" / path
+        path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path, lambda: _console.print(f"waiting for another process to make {path}", markup=False)):
             return _on_disk(reader, path, identity)
     except OSError as error:
