@@ -95,8 +95,8 @@ def test_opt_yaml_is_read_as_args_yaml_is(tmp_path_factory: pytest.TempPathFacto
 def test_opt_yaml_keeps_its_keys_and_values() -> None:
     plain = TrainOptions("data.yaml", "gelan-t", freeze=(1, 2), batch=0).plain()
     keys = """data cfg weights img batch epochs hyp device workers project name exist_ok close_mosaic cache decode rect
-        multi_scale single_cls freeze patience amp mode checkpoint bad_steps label_smoothing seed strict noval noplots min_items
-        optimizer lr_curve save_period"""
+        multi_scale single_cls freeze patience amp mode checkpoint bad_steps label_smoothing seed strict difficult noval noplots
+        min_items optimizer lr_curve save_period"""
     assert list(plain) == keys.split()
     assert (plain["data"], plain["cfg"], plain["freeze"], plain["batch"]) == ("data.yaml", "gelan-t", [1, 2], 0)
 

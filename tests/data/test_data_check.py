@@ -94,8 +94,8 @@ def test_bccd_report() -> None:
 
 def test_coco_demo_report() -> None:
     report = check_data(shared("data/coco-demo"))
-    assert [(split.images, split.boxes, split.crowd) for split in report.splits] == [(27, 149, 1)]
-    assert sum(report.splits[0].sizes) == 149
+    assert [(split.images, split.boxes, split.crowd) for split in report.splits] == [(27, 148, 1)]
+    assert sum(report.splits[0].sizes) == 148
 
 
 def test_grid_draws_boxes_where_they_are(data: Path, tmp_path: Path) -> None:

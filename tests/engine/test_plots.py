@@ -97,7 +97,7 @@ def test_labels(tmp_path: Path) -> None:
     plots.plot_labels(split, tmp_path / "few.png")
     many = split.records[0]
     many.boxes = np.random.default_rng(0).random((6000, 4)).astype(np.float32)
-    many.classes = np.zeros(6000, np.int64)
+    many.classes, many.crowd = np.zeros(6000, np.int64), np.zeros(6000, np.bool_)
     plots.plot_labels(split, tmp_path / "many.png")
     assert written(tmp_path / "few.png").shape == written(tmp_path / "many.png").shape
 

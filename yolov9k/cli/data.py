@@ -10,12 +10,12 @@ from yolov9k.config import DataCheckOptions
 def check(options: DataCheckOptions) -> None:
     """Report images, boxes, classes, box sizes, and every error with its file and line."""
     from yolov9k.data.check import check_data, print_report
-    from yolov9k.data.config import find_splits, load_split
+    from yolov9k.data.config import find_splits, read_split
     from yolov9k.data.grid import plot_grid
 
-    report = check_data(options.path)
+    report = check_data(options.path, difficult=options.difficult)
     print_report(report, console)
     if options.plot:
-        console.print(f"grid: {plot_grid(load_split(options.path, find_splits(options.path)[0]), options.plot)}")
+        console.print(f"grid: {plot_grid(read_split(options.path, find_splits(options.path)[0]), options.plot)}")
     if options.strict and report.fatal_count:
         raise UserError(f"{options.path}: {report.fatal_count} errors; correct or remove them")

@@ -38,6 +38,7 @@ class ValOptions(Options):
     amp: flags.FixedAmp = "off"
     save_json: Annotated[bool, Option("write detections as COCO JSON")] = False
     strict: flags.Strict = False
+    difficult: flags.Difficult = False
 
 
 @dataclass
@@ -95,6 +96,7 @@ class ProfileOptions(Options):
     steps: Annotated[int, Option("steps that are measured, after warming up", low=1, unit="steps")] = 10
     data: Annotated[str | None, Option("measure with a data set's loader; without, on random images")] = None
     workers: flags.Workers = 8
+    difficult: flags.Difficult = False
     project: flags.Project = "runs/profile"
     name: flags.Name = "exp"
 
@@ -106,6 +108,7 @@ class DataCheckOptions(Options):
     path: Annotated[str, Option(flags.DATA_HELP, argument=True)]
     plot: Annotated[str | None, Option("draw a grid of labeled images into this PNG")] = None
     strict: flags.Strict = False
+    difficult: flags.Difficult = False
 
 
 @dataclass

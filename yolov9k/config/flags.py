@@ -33,6 +33,7 @@ Mode = Annotated[str, Option("training step: auto, eager, captured (CUDA graphs)
 Project = Annotated[str, Option("folder of the run directories")]
 Name = Annotated[str, Option("name of the run directory; a taken one gets a number")]
 ExistOk = Annotated[bool, Option("write into an existing run directory")]
+Difficult = Annotated[bool, Option("objects marked difficult are ordinary; without, as crowds: not trained on, ignored")]
 Strict = Annotated[bool, Option("refuse data with faulty labels or images")]
 Conf = Annotated[float, Option("lowest score of a detection", ("--conf-thres", "--conf"), low=0, high=1)]
 Iou = Annotated[

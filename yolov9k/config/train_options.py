@@ -64,6 +64,7 @@ class TrainOptions(Options):
     label_smoothing: Annotated[float | None, Option("class label smoothing, 0 to 0.999")] = None  # the recipe checks it
     seed: Annotated[int, Option("of weights and augmentation", low=0)] = 0
     strict: flags.Strict = False
+    difficult: flags.Difficult = False
     noval: Annotated[bool, Option("validate after the last epoch alone")] = False
     noplots: Annotated[bool, Option("draw no images or curves")] = False
     min_items: Annotated[int, Option("leave out training images with fewer objects", low=0, unit="objects")] = 0

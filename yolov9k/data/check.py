@@ -14,7 +14,7 @@ from rich.table import Table
 
 from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import UserError
-from yolov9k.data.config import find_splits, load_split
+from yolov9k.data.config import find_splits, read_split
 from yolov9k.data.grid import plot_grid
 from yolov9k.data.records import DataIssue, Record, Split, count_fatal
 
@@ -39,7 +39,11 @@ class Spread(NamedTuple):
 
 @dataclass
 class SplitReport:
-    """Counts of a split. `class_boxes` and `class_images` go by class; `sizes` counts small, medium and large boxes."""
+    """Counts of a split, boxes without the crowd regions, which `crowd` counts.
+
+    `class_boxes` and `class_images` go by class; `sizes` counts small, medium and large boxes; `backgrounds` images
+    without an object.
+    """
 
     name: str
     names: list[str]
@@ -69,16 +73,16 @@ class DataReport:
         return count_fatal(self.issues)
 
 
-def check_data(path: str | Path, *, strict: bool = False) -> DataReport:
+def check_data(path: str | Path, *, strict: bool = False, difficult: bool = False) -> DataReport:
     """Read every split of a dataset and report on it.
 
     A split that cannot be read is a fatal issue of the report. Raises UserError when the dataset itself cannot be
-    understood, and with `strict` at the first split that has a fatal issue.
+    understood, and with `strict` at the first split that has a fatal issue. difficult: as in `load_split`.
     """
     reports: list[SplitReport] = []
     issues: list[DataIssue] = []
     for name in find_splits(path):
-        split = _check_split(path, name, strict)
+        split = _check_split(path, name, strict, difficult)
         if isinstance(split, DataIssue):
             issues.append(split)
         else:
@@ -87,9 +91,9 @@ def check_data(path: str | Path, *, strict: bool = False) -> DataReport:
     return DataReport(Path(path), reports, list(dict.fromkeys(issues)))
 
 
-def _check_split(path: str | Path, name: str, strict: bool) -> SplitReport | DataIssue:
+def _check_split(path: str | Path, name: str, strict: bool, difficult: bool) -> SplitReport | DataIssue:
     try:
-        return summarize(load_split(path, name, strict=strict))
+        return summarize(read_split(path, name, strict=strict, difficult=difficult))
     except UserError as error:
         if strict:
             raise
@@ -100,7 +104,7 @@ def summarize(split: Split) -> SplitReport:
     """Counts of one split."""
     records, num_classes = split.records, len(split.names)
     sides = np.concatenate([_sides(record) for record in records] or [np.zeros((0, 2), np.float32)])
-    classes = [record.classes for record in records]
+    classes = [record.classes[~record.crowd] for record in records]
     boxes = np.bincount(np.concatenate(classes), minlength=num_classes) if classes else np.zeros(num_classes, np.int64)
     images = sum((np.bincount(np.unique(c), minlength=num_classes) for c in classes), np.zeros(num_classes, np.int64))
     areas = sides.prod(1)
@@ -111,7 +115,7 @@ def summarize(split: Split) -> SplitReport:
         images=len(records),
         boxes=len(sides),
         crowd=sum(int(record.crowd.sum()) for record in records),
-        backgrounds=sum(len(record.classes) == 0 for record in records),
+        backgrounds=sum(record.objects == 0 for record in records),
         class_boxes=boxes.tolist(),
         class_images=images.tolist(),
         sizes=(small, len(sides) - small - large, large),
@@ -122,8 +126,8 @@ def summarize(split: Split) -> SplitReport:
 
 
 def _sides(record: Record) -> Float32Array:
-    """Width and height of each box in pixels of the original image, float32 [n, 2]."""
-    boxes = record.pixel_boxes
+    """Width and height of each object's box in pixels of the original image, float32 [n, 2]."""
+    boxes = record.pixel_boxes[~record.crowd]
     return (boxes[:, 2:] - boxes[:, :2]).round(2)  # else float32 turns 32 pixels into 31.999998 and medium into small
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from yolov9k.common.errors import UserError, warn
@@ -16,21 +17,44 @@ _STANDS_FOR = {"train": ("train", "trainval"), "val": ("val", "valid", "validati
 _OWN = {"train": ("train", "trainval"), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
-def load_split(data: str | Path, split: str, *, single_cls: bool = False, strict: bool = False) -> Split:
-    """Read the split ("train", "val" or "test") of a dataset and check every image and box of it.
+def load_split(
+    data: str | Path, split: str, *, single_cls: bool = False, strict: bool = False, difficult: bool = False
+) -> Split:
+    """Read the split ("train", "val" or "test") of a dataset, check every image and box of it, and warn of what is wrong.
 
     A dataset without a val split lends valid, then test, then train, with a warning; one that has one split only lends
-    it as train too. `single_cls` merges all classes into one. Raises UserError when the dataset cannot be understood,
-    when no image is left, and with `strict` when there is any error.
+    it as train too. `single_cls` merges all classes into one. difficult: objects that are marked so are ordinary ones;
+    otherwise they are as crowd regions. Raises UserError when the dataset cannot be understood, when no image is left,
+    and with `strict` when there is any error.
     """
+    result = read_split(data, split, strict=strict, difficult=difficult)
+    _tell(result)
+    return merge_classes(result) if single_cls else result
+
+
+def read_split(data: str | Path, split: str, *, strict: bool = False, difficult: bool = False) -> Split:
+    """`load_split` for callers that show the split's issues themselves."""
     layout = open_dataset(Path(data))
     listing = _read_split(layout, _choose_split(layout, split))
-    records, issues = build_records(listing.images)
+    records, issues = build_records(listing.images, layout.path, difficult=difficult)
     result = Split(split, listing.names, listing.category_ids, records, listing.issues + issues, layout.path)
     _refuse(result, strict)
-    if records and not any(len(record.classes) for record in records):
-        warn(f"{layout.path}: none of the {len(records)} images of {split} has a label that can be used")
-    return merge_classes(result) if single_cls else result
+    return result
+
+
+def _tell(split: Split) -> None:
+    """Warn of what was refused or is missing: training and figures would be about the rest alone."""
+    if not any(record.objects for record in split.records):
+        warn(f"{split.source}: none of the {len(split.records)} images of {split.name} has a label that can be used")
+    where = f"list them with 'yolov9k data check {split.source}'"
+    if fatal := split.fatal_issues:
+        warn(f"{split.name}: {len(fatal)} faulty labels or images are left out, the first: {fatal[0]}; {where}")
+    warnings = [issue for issue in split.issues if not issue.fatal]
+    if counts := Counter(issue.kind for issue in warnings if issue.kind):
+        counted = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        warn(f"{split.name} ({len(split.records)} images): {counted}; {where}")
+    for issue in dict.fromkeys(issue for issue in warnings if not issue.kind):
+        warn(f"{split.name}: {issue}")
 
 
 def find_splits(data: str | Path) -> list[str]:

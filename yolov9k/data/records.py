@@ -13,12 +13,17 @@ from yolov9k.common.arrays import BoolArray, Float32Array, Int64Array
 
 @dataclass(frozen=True)
 class DataIssue:
-    """One thing wrong with the data. `fatal`: the row or sample was left out, an error; otherwise it is a warning."""
+    """One thing wrong with the data. `fatal`: the row or sample was left out, an error; otherwise it is a warning.
+
+    kind: what many such warnings are called where only their number is told, such as "labels without an image"; empty
+    where the warning is about a whole split and is told in full.
+    """
 
     path: Path
     line: int | None
     message: str
     fatal: bool
+    kind: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.line is None else f"{self.path}:{self.line}: {self.message}"
@@ -44,6 +49,11 @@ class Record:
     crowd: BoolArray
     areas: Float32Array
     result_id: int | str | None = None
+
+    @property
+    def objects(self) -> int:
+        """How many objects there are to train on and to be found; crowd regions are none."""
+        return int((~self.crowd).sum())
 
     @property
     def pixel_boxes(self) -> Float32Array:

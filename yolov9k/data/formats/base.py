@@ -23,6 +23,7 @@ class Annotation:
     """One labeled object as a file states it; `text` is how messages call it.
 
     `box` is x1 y1 x2 y2 and `polygon` float32 [k, 2], both in pixels or both in fractions, as `AnnotatedImage.pixels` says.
+    difficult: marked as one that a detector need not find, which makes it a crowd region unless the user asks otherwise.
     """
 
     label: int
@@ -31,6 +32,7 @@ class Annotation:
     line: int | None = None
     polygon: Float32Array | None = None
     crowd: bool = False
+    difficult: bool = False
     area: float | None = None
 
 
@@ -120,6 +122,12 @@ def join_listings(listings: Sequence[Listing], names: Sequence[str] | None = Non
 def shorten(text: str, limit: int = 60) -> str:
     """`text` in quotes, cut to `limit` characters, for messages."""
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def is_set(value: object) -> bool:
+    """Whether a file's flag is on: 1, true or yes, as a number or as text."""
+    text = value.strip().lower() if isinstance(value, str) else value
+    return text in (1, "1", "1.0", "true", "yes")
 
 
 def is_number(value: object) -> bool:

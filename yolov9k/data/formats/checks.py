@@ -17,19 +17,24 @@ ROUNDING = 1e-3
 LEAST_SIDE = 1e-7  # boxes are kept as float32 fractions, which cannot tell less from nothing
 
 
-def build_records(images: list[AnnotatedImage]) -> tuple[list[Record], list[DataIssue]]:
-    """Check every image and every box; what fails is left out and reported as a fatal issue."""
+def build_records(
+    images: list[AnnotatedImage], source: Path, *, difficult: bool = False
+) -> tuple[list[Record], list[DataIssue]]:
+    """Check every image and every box of `source`; what fails is left out and reported as a fatal issue.
+
+    difficult: objects that are marked so are ordinary ones; otherwise they are as crowd regions.
+    """
     infos = probe_images([image.path for image in images])
     ids = [image.image_id for image in images]
     if None in ids or len(set(ids)) < len(ids):  # several sources together: their ids may clash
         ids = list(range(1, len(images) + 1))
     records: list[Record] = []
-    issues: list[DataIssue] = []
+    issues = _count_crowds(images, source, difficult)
     for image, info, image_id in zip(images, infos, ids, strict=True):
         if info.error:
             issues.append(_image_issue(image, info.error))
             continue
-        record = _build_record(image, info, image_id or 0, issues)
+        record = _build_record(image, info, image_id or 0, difficult, issues)
         stem = image.path.stem  # as the published validation names images
         record.result_id = (int(stem) if stem.isdecimal() else stem) if image.image_id is None else image.image_id
         records.append(record)
@@ -43,7 +48,22 @@ def _image_issue(image: AnnotatedImage, message: str) -> DataIssue:
     return DataIssue(image.path, None, message, fatal=True)
 
 
-def _build_record(image: AnnotatedImage, info: ImageInfo, image_id: int, issues: list[DataIssue]) -> Record:
+def _count_crowds(images: list[AnnotatedImage], source: Path, difficult: bool) -> list[DataIssue]:
+    """Marks that keep objects from being trained on, where they may not be meant so."""
+    annotations = [annotation for image in images for annotation in image.annotations]
+    marked = sum(annotation.difficult for annotation in annotations)
+    crowds = sum(annotation.crowd for annotation in annotations)
+    issues = []
+    if marked and not difficult:
+        what = f"{marked} of {len(annotations)} objects are marked difficult: not trained on, ignored in evaluation"
+        issues.append(DataIssue(source, None, f"{what}; --difficult makes them ordinary objects", fatal=False))
+    if 2 * crowds > len(annotations):
+        what = f"{crowds} of {len(annotations)} boxes are crowd regions: not trained on, ignored in evaluation"
+        issues.append(DataIssue(source, None, f"{what}; set iscrowd to 0 if they are objects", fatal=False))
+    return issues
+
+
+def _build_record(image: AnnotatedImage, info: ImageInfo, image_id: int, difficult: bool, issues: list[DataIssue]) -> Record:
     issues.extend(_check_stated_size(image, info))
     unit = (info.width, info.height) if image.pixels else (1, 1)
     kept: list[Annotation] = []
@@ -55,12 +75,14 @@ def _build_record(image: AnnotatedImage, info: ImageInfo, image_id: int, issues:
         if not fatal and key in seen:
             problem, fatal = "is a duplicate of an earlier one; remove it", True
         if problem:
-            issues.append(DataIssue(image.source, annotation.line, f"{annotation.text} {problem}", fatal))
+            kind = "" if fatal else "boxes clipped to their image"
+            issues.append(DataIssue(image.source, annotation.line, f"{annotation.text} {problem}", fatal, kind))
         if not fatal:
             seen.add(key)
             kept.append(annotation)
             boxes.append(box)
-    return _assemble(image.path, image_id, info, kept, boxes, unit)
+    crowd = [annotation.crowd or (annotation.difficult and not difficult) for annotation in kept]
+    return _assemble(image.path, image_id, info, kept, boxes, crowd, unit)
 
 
 def check_box(box: Box, unit: tuple[int, int]) -> tuple[Box, str | None, bool]:
@@ -85,12 +107,14 @@ def _check_stated_size(image: AnnotatedImage, info: ImageInfo) -> Iterator[DataI
             f"states {stated[1]} x {stated[0]} pixels for {image.path.name}, which is {info.width} x {info.height}; "
             "boxes are taken as pixels of the image file, make sure that they are",
             fatal=False,
+            kind="images of another size than is stated",
         )
 
 
 def _assemble(
-    path: Path, image_id: int, info: ImageInfo, kept: list[Annotation], boxes: list[Box], unit: tuple[int, int]
-) -> Record:
+    path: Path, image_id: int, info: ImageInfo, kept: list[Annotation], boxes: list[Box], crowd: list[bool],
+    unit: tuple[int, int],
+) -> Record:  # fmt: skip
     fractions = np.array(boxes, np.float64).reshape(-1, 4)
     sides = (fractions[:, 2:] - fractions[:, :2]) * (info.width, info.height)
     areas = [side.prod() if a.area is None else a.area for a, side in zip(kept, sides, strict=True)]
@@ -102,6 +126,6 @@ def _assemble(
         classes=np.array([a.label for a in kept], np.int64),
         boxes=fractions.astype(np.float32),
         polygons=[None if a.polygon is None else (a.polygon / np.array(unit, np.float32)).clip(0, 1) for a in kept],
-        crowd=np.array([a.crowd for a in kept], np.bool_),
+        crowd=np.array(crowd, np.bool_),
         areas=np.array(areas, np.float32),
     )

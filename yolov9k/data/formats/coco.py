@@ -12,7 +12,7 @@ import numpy as np
 from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import UserError
 from yolov9k.common.text import read_json
-from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing, is_number, join_listings
+from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing, is_number, is_set, join_listings
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.records import DataIssue
 
@@ -101,7 +101,7 @@ def read_coco(path: Path, names: Sequence[str] | None = None) -> Listing:
             image = _image_of(entry, images)
             if image is None:
                 message = f"annotation {name}: label without an image, image_id {entry.get('image_id')!r}; remove it"
-                listing.issues.append(DataIssue(path, None, message, fatal=False))
+                listing.issues.append(DataIssue(path, None, message, fatal=False, kind="labels without an image"))
             else:
                 image.annotations.append(_read_annotation(entry, labels, f"annotation {name}"))
         except EntryError as error:
@@ -205,7 +205,8 @@ def _read_annotation(entry: Json, labels: Mapping[int, int], text: str) -> Annot
         box=(x, y, x + w, y + h),
         text=f"{text}: bbox {bbox}",
         polygon=read_polygon(entry.get("segmentation")),
-        crowd=bool(entry.get("iscrowd", 0)),
+        crowd=is_set(entry.get("iscrowd")),
+        difficult=is_set(entry.get("ignore")) or is_set(entry.get("difficult")),  # as converters from VOC write them
         area=float(area) if isinstance(area, (int, float)) and is_number(area) and area > 0 else None,
     )
 

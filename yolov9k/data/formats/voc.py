@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from yolov9k.common.text import decode_xml, read_text
-from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing, join_listings, shorten
+from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing, is_set, join_listings, shorten
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.probe import WORKERS, is_image
 from yolov9k.data.records import DataIssue
@@ -119,7 +119,7 @@ def read_voc(folder: Path, split: str, names: Sequence[str] | None = None) -> Li
     for stem in sorted(documents.keys() - images.keys() - {stem for stem, _ in members}):
         path = folder / "Annotations" / f"{stem}.xml"
         message = "label without an image; add the image or remove the label"
-        listing.issues.append(DataIssue(path, None, message, fatal=False))
+        listing.issues.append(DataIssue(path, None, message, fatal=False, kind="labels without an image"))
     return listing
 
 
@@ -158,7 +158,7 @@ def _read_image(image: Path, path: Path, document: Node | None, names: list[str]
     annotated = AnnotatedImage(image, path, [], pixels=True)
     if document is None:
         message = f"image without a label file ({path}); it is used as background"
-        issues.append(DataIssue(image, None, message, fatal=False))
+        issues.append(DataIssue(image, None, message, fatal=False, kind="images without a label file, used as background"))
         return annotated
     height, width = document.value("size/height"), document.value("size/width")
     if height.isdecimal() and width.isdecimal():
@@ -182,4 +182,5 @@ def _read_object(node: Node, names: list[str]) -> Annotation:
     except ValueError:
         given = " ".join(side or "?" for side in sides)
         raise ObjectError(f"bndbox of {name} is {given}; it needs four numbers") from None
-    return Annotation(names.index(name), (x1, y1, x2, y2), f"{name} box {' '.join(sides)}", node.line)
+    text = f"{name} box {' '.join(sides)}"
+    return Annotation(names.index(name), (x1, y1, x2, y2), text, node.line, difficult=is_set(node.value("difficult")))

@@ -71,7 +71,8 @@ def read_yolo(images: Sequence[ListedImage], names: list[str]) -> Listing:
         for (image, source, line), label, (annotations, issues) in zip(images, found, read, strict=True):
             if label is None and image.exists():
                 message = f"image without a label file ({label_path(image)}); it is used as background"
-                listing.issues.append(DataIssue(image, None, message, fatal=False))
+                kind = "images without a label file, used as background"
+                listing.issues.append(DataIssue(image, None, message, fatal=False, kind=kind))
             origin = source if not image.exists() or label is None else label
             listing.images.append(AnnotatedImage(image, origin, annotations, pixels=False, line=line))
             listing.issues.extend(issues)
@@ -117,7 +118,7 @@ def _find_orphans(images: Sequence[Path]) -> list[DataIssue]:
             path = folder / name
             if path.suffix == ".txt" and path.stem not in stems and _looks_like_labels(path):
                 message = "label without an image; add the image or remove the label"
-                issues.append(DataIssue(path, None, message, fatal=False))
+                issues.append(DataIssue(path, None, message, fatal=False, kind="labels without an image"))
     return issues
 
 

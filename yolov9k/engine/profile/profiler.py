@@ -84,7 +84,7 @@ def run_profile(options: ProfileOptions, console: Console | None = None) -> Repo
     img = rounded_size(options.img, "--img")
     chosen = pick_device(options.device)
     precision = choose_amp(options.amp, chosen)
-    source, classes = _source(data, batch, img, options.nc, chosen, options.workers)
+    source, classes = _source(options, img, chosen)
     step = _make_step(cfg, classes, mode, precision, chosen)
     directory = make_run_directory(options.project, options.name)
     given = _Timed(source(step))
@@ -110,14 +110,13 @@ def run_profile(options: ProfileOptions, console: Console | None = None) -> Repo
     return report
 
 
-def _source(
-    data: str | None, batch: int, img: int, nc: int, device: torch.device, workers: int
-) -> tuple[Callable[[TrainStep], Iterator[Case]], int]:
+def _source(options: ProfileOptions, img: int, device: torch.device) -> tuple[Callable[[TrainStep], Iterator[Case]], int]:
     """What makes an endless row of batches on the device, and how many classes they have."""
+    data, batch, nc, workers = options.data, options.batch, options.nc, options.workers
     if data is None:
         images, boxes, counts = synthetic_batch(batch, img, nc, device)
         return lambda _: itertools.repeat((images, boxes, counts)), nc
-    split = load_split(data, "train")
+    split = load_split(data, "train", difficult=options.difficult)
     on = device if is_cuda(device) else "worker"
     loader = make_loader(split, TrainRecipe(), img_size=img, batch=batch, augment=True, workers=workers, augment_on=on)
     if len(split.records) < batch:

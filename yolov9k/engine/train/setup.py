@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from yolov9k.common.device import is_cuda
-from yolov9k.common.errors import UserError, warn
+from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split
@@ -29,17 +29,14 @@ def make_criterion(model: YOLOv9, recipe: TrainRecipe) -> Criterion:
 def load_splits(options: TrainOptions, console: Console) -> tuple[Split, Split]:
     """Training and validation split. Raises UserError where nothing can be trained on them."""
     train, val = (
-        load_split(options.data, name, single_cls=options.single_cls, strict=options.strict) for name in ("train", "val")
+        load_split(options.data, name, single_cls=options.single_cls, strict=options.strict, difficult=options.difficult)
+        for name in ("train", "val")
     )
     if not options.single_cls:
         _check_names(options.data, train.names, val.names)
     train = _with_objects(train, options.min_items, console)
-    if not any(len(record.classes) for record in train.records):
+    if not any(record.objects for record in train.records):
         raise UserError(f"{options.data}: no training image has an object; 'yolov9k data check {options.data}' lists why")
-    for split in (train, val):
-        if errors := [error for error in split.issues if error.fatal]:
-            warn(f"{split.name}: {len(errors)} faulty labels or images are left out, the first: {errors[0]}; "
-                 f"list them with 'yolov9k data check {options.data}'")  # fmt: skip
     return train, val
 
 
@@ -56,7 +53,7 @@ def _check_names(data: str, train: list[str], val: list[str]) -> None:
 
 def _with_objects(split: Split, min_items: int, console: Console) -> Split:
     """The images with as many objects as --min-items asks for."""
-    kept = [record for record in split.records if (~record.crowd).sum() >= min_items]
+    kept = [record for record in split.records if record.objects >= min_items]
     if len(kept) == len(split.records):
         return split
     if not kept:

@@ -97,8 +97,9 @@ def plot_confusion(metrics: Metrics, path: str | Path) -> None:
 
 def plot_labels(split: Split, path: str | Path) -> None:
     """labels.png: instances of each class, where box centers lie and how large boxes are, as shares of the image."""
-    classes = np.concatenate([np.zeros(0, np.int64), *(record.classes for record in split.records)])
-    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(record.boxes.reshape(-1, 4) for record in split.records)])
+    objects = [(record.classes[~record.crowd], record.boxes.reshape(-1, 4)[~record.crowd]) for record in split.records]
+    classes = np.concatenate([np.zeros(0, np.int64), *(classes for classes, _ in objects)])
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(boxes for _, boxes in objects)])
     figure = Figure(figsize=(14, 5), layout="constrained")
     left, middle, right = figure.subplots(1, 3, gridspec_kw={"width_ratios": [1.4, 1, 1]})
     _class_histogram(left, classes, split)
