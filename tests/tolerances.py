@@ -32,6 +32,8 @@ RESIZE_LEVELS = 1
 ALIASED_LEVELS = 2.0
 # COCO outlines and boxes of one object were drawn separately; they differ by a few pixels of some hundreds.
 OUTLINE_TO_BOX = 0.02
+# A warp by a millionth of the image, in float32: a hundredth of a pixel of 96.
+BOX_SHARE = 1e-4
 # A resumed run repeats the interrupted one's arithmetic; only the order of threads' sums may differ.
 RESUMED = 1e-6
 # Anchors of metric 0, that the published top-k claims in an arbitrary order, move the crowded case by 1e-4.

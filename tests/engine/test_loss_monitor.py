@@ -57,6 +57,32 @@ def test_means_are_those_of_the_finite_steps(tiny: YOLOv9, capsys: pytest.Captur
     assert all(map(math.isnan, seen.means.values()))
 
 
+def test_a_loss_that_is_exactly_zero_in_all_of_an_epoch_is_told_once(tiny: YOLOv9, capsys: pytest.CaptureFixture[str]) -> None:
+    seen, nothing = watch(tiny), torch.zeros(3)
+    for parts in (torch.tensor([0.0, 0.5, 0.0]), nothing):
+        seen.add(parts, batch(random_images(0)))
+    seen.finish()
+    printed = capsys.readouterr().err
+    assert "the box and dfl loss was exactly 0 in all 2 steps of an epoch: nothing is learned" in printed
+    seen.start()
+    seen.add(nothing, batch(random_images(0)))
+    seen.finish()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("parts", [[0.1, 0.0, 0.2], [1e-30, 1e-30, 1e-30]])
+def test_a_loss_that_the_recipe_leaves_out_or_that_is_small_is_not_told(
+    tiny: YOLOv9, parts: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = TrainRecipe().override("test", cls=0)
+    seen = LossMonitor(TrainStep(tiny, DetectionLoss(2), recipe, "eager"), RECORDS, 3, Path("last.pt"))
+    seen.add(torch.tensor(parts), batch(random_images(0)))
+    seen.finish()
+    seen.start()
+    seen.finish()  # an epoch without a step
+    assert capsys.readouterr().err == ""
+
+
 def test_too_many_consecutive_end_the_run_with_the_images_and_the_place(tiny: YOLOv9) -> None:
     seen = watch(tiny, limit=2)
     do(seen, random_images(0) * math.nan)

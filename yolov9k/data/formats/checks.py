@@ -14,6 +14,10 @@ from yolov9k.data.records import DataIssue, Record
 
 # Annotation tools round: what leaves the image by less than this fraction of its side is clipped without a word.
 ROUNDING = 1e-3
+# A box and the hull of its object's outline are told apart from here on, per side: pixels, and share of the box's side.
+# Annotation tools round either to whole pixels, or count the last pixel once more.
+OUTLINE_PIXELS, OUTLINE_SHARE = 1.01, 0.02
+AREA_SHARE = 1.05  # an object's area is at most its box's, but for rounding
 LEAST_SIDE = 1e-7  # boxes are kept as float32 fractions, which cannot tell less from nothing
 
 
@@ -79,6 +83,7 @@ def _build_record(image: AnnotatedImage, info: ImageInfo, image_id: int, difficu
             issues.append(DataIssue(image.source, annotation.line, f"{annotation.text} {problem}", fatal, kind))
         if not fatal:
             seen.add(key)
+            issues.extend(_disagreements(image, annotation, box, info))
             kept.append(annotation)
             boxes.append(box)
     crowd = [annotation.crowd or (annotation.difficult and not difficult) for annotation in kept]
@@ -96,6 +101,26 @@ def check_box(box: Box, unit: tuple[int, int]) -> tuple[Box, str | None, bool]:
         outside = beyond and min(raw[2] - raw[0], raw[3] - raw[1]) > LEAST_SIDE
         return raw, f"{'lies outside the image' if outside else 'has no area'}; correct or remove it", True
     return (x1, y1, x2, y2), "reaches beyond the image and was clipped to it" if beyond else None, False
+
+
+def _disagreements(image: AnnotatedImage, annotation: Annotation, box: Box, info: ImageInfo) -> Iterator[DataIssue]:
+    """What of an object its box contradicts. Augmentation would make a box of the outline, evaluation takes the box: an
+    outline whose hull is another is taken off."""
+    sides = np.array([info.width, info.height] * 2, np.float64)
+    if annotation.polygon is not None:
+        scale = 1.0 if image.pixels else sides[:2]
+        points = (annotation.polygon * scale).clip(0, sides[:2])
+        wanted = np.array(box) * sides
+        apart = np.abs(np.concatenate([points.min(0), points.max(0)]) - wanted)
+        allowed = np.maximum(OUTLINE_PIXELS, OUTLINE_SHARE * np.tile(wanted[2:] - wanted[:2], 2))
+        if not (apart <= allowed).all():  # also where a coordinate is no number
+            annotation.polygon = None
+            message = f"{annotation.text} is {apart.max():.0f} pixels off its outline, which is not used; correct either"
+            yield DataIssue(image.source, annotation.line, message, fatal=False, kind="outlines elsewhere than their box")
+    x1, y1, x2, y2 = annotation.box
+    if annotation.area is not None and not annotation.crowd and annotation.area > AREA_SHARE * (x2 - x1) * (y2 - y1) + 1:
+        message = f"{annotation.text} states an area of {annotation.area:g}, more than its box has; correct either"
+        yield DataIssue(image.source, annotation.line, message, fatal=False, kind="areas larger than their box")
 
 
 def _check_stated_size(image: AnnotatedImage, info: ImageInfo) -> Iterator[DataIssue]:

@@ -215,7 +215,8 @@ def read_polygon(segmentation: object) -> Float32Array | None:
     """One outline float32 [k, 2] of a COCO segmentation; None for run-length codes and for fewer than three points."""
     if not isinstance(segmentation, list):
         return None
-    outlines = [np.array(flat, np.float32).reshape(-1, 2) for flat in segmentation if _is_outline(flat)]
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which no box agrees with
+        outlines = [np.array(flat, np.float32).reshape(-1, 2) for flat in segmentation if _is_outline(flat)]
     return join_outlines(outlines) if outlines else None
 
 

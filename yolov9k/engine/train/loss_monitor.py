@@ -36,6 +36,7 @@ class LossMonitor:
         self.consecutive, self.skipped = 0, step.skipped
         self._figures = AsyncHostCopy(self._judge, step.device, BEHIND if is_cuda(step.device) else 0)
         self._batch: Batch | None = None  # the last step's
+        self._told = False
         self.start()
 
     def start(self) -> None:
@@ -54,8 +55,20 @@ class LossMonitor:
         self._figures.give((self.step.iteration, batch.indices), figures)
 
     def finish(self) -> None:
-        """Wait for the figures of all steps."""
+        """Wait for the figures of all steps; warn once of a loss that was exactly 0 in all of them."""
         self._figures.finish()
+        recipe = self.step.recipe
+        idle = [
+            loss.label
+            for loss, total in zip(self.step.task.losses, self._sum, strict=True)
+            if total == 0 and getattr(recipe, loss.name, 1) != 0
+        ]
+        if self._count and idle and not self._told:
+            self._told = True
+            warn(
+                f"the {' and '.join(idle)} loss was exactly 0 in all {self._count} steps of an epoch: nothing is learned; "
+                f"look at the labels in train_batch0.png and with 'yolov9k data check', or lower lr0 ({recipe.lr0})"
+            )
 
     def _judge(self, step: tuple[int, Sequence[int]], figures: Tensor) -> None:
         number = len(self.step.task.losses)
