@@ -103,7 +103,7 @@ def test_every_room_exists() -> None:
         ("yolov9k.models.blocks", "from yolov9k import create_model"),
         ("yolov9k.models.blocks", "from ..losses import DetectionLoss"),
         ("yolov9k.ops.reference.boxes", "from yolov9k.ops import batched_nms"),
-        ("yolov9k.ops.reference.boxes", "from yolov9k.ops.checks import expect"),
+        ("yolov9k.ops.reference.boxes", "from yolov9k.ops.backends import choose"),
         ("yolov9k.ops.reference.boxes", "import yolov9k.native"),
         ("yolov9k.common.errors", "import importlib\nimportlib.import_module('yolov9k.config')"),
         ("yolov9k.config", "from yolov9k.models.spec import load_spec"),

@@ -1,7 +1,8 @@
 """The compiled kernels of csrc/ seen from torch: outputs and scratch allocated, addresses passed, errors raised.
 
 The module is loaded at the first call, never at import: a checkout that was not built imports, and says when asked what
-is to be done. Shapes and dtypes are checked by the operators (yolov9k/ops), addresses and lengths by the module itself.
+is to be done. Shapes, dtypes and devices are checked here, since an address tells none of them; lengths and what indices
+point at by the module itself.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolov9k.common.checks import expect, expect_device, expect_dtype, expect_shape
+
 _Constant = TypeVar("_Constant")
 _ERRORS = {1: ValueError, 2: RuntimeError, 3: MemoryError}  # csrc/status.h
+_Shapes = dict[str, tuple[Tensor, tuple[int | None, ...]]]
+_INT64, _FLOAT32, _UINT8 = (torch.int64,), (torch.float32,), (torch.uint8,)
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/task_aligned_assign.h
 _NO_CUDA = (
     "yolov9k._native was built without CUDA: no nvcc was found, or YOLOV9K_CUDA=0; put nvcc on PATH, set CUDA_HOME, or set "
@@ -79,9 +84,18 @@ def task_aligned_assign(
     """Assignment of anchors to boxes; arguments and results as in `yolov9k.ops.task_aligned_assign`.
 
     scores: float32, bfloat16 or float16, any strides. Returns gt_index int64 [B, A], weight float32 [B, A] and the sum of
-    weights [B]. Raises ValueError for a length beyond the kernels' limits, RuntimeError when a launch failed.
+    weights [B]. Raises ValueError or TypeError naming the argument, ValueError for a length beyond the kernels' limits,
+    RuntimeError when a launch failed.
     """
+    op = "task_aligned_assign"
+    expect_shape(scores, (None, None, None), op, "scores")
+    expect_shape(gt_boxes, (len(scores), None, 4), op, "gt_boxes")
     (images, count, classes), gt_count = scores.shape, gt_boxes.shape[1]
+    rows = (images, gt_count)
+    _check(op, scores, {
+        "scores": (scores, scores.shape), "boxes": (boxes, (images, count, 4)), "anchors": (anchors, (count, 2)),
+        "gt_labels": (gt_labels, rows), "gt_boxes": (gt_boxes, gt_boxes.shape), "gt_mask": (gt_mask, rows),
+    }, scores=tuple(_DTYPES))  # fmt: skip
     boxes, anchors, gt_boxes = (tensor.detach().float().contiguous() for tensor in (boxes, anchors, gt_boxes))
     labels, mask = gt_labels.long().contiguous(), (gt_mask != 0).contiguous()
     gt_index = scores.new_empty((images, count), dtype=torch.int64)
@@ -110,10 +124,18 @@ def batched_nms(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Detections and counts; arguments and results as in `yolov9k.ops.batched_nms`.
 
-    prediction: float32, bfloat16 or float16, any strides. Raises ValueError for a length beyond the kernels' limits,
-    RuntimeError when a launch failed.
+    prediction: float32, bfloat16 or float16, any strides. Raises ValueError or TypeError naming the argument, ValueError for
+    a length beyond the kernels' limits, RuntimeError when a launch failed.
     """
+    op = "batched_nms"
+    expect_shape(prediction, (None, None, None), op, "prediction")
     images, rows, count = prediction.shape
+    expect(rows >= 5, op, "prediction", "at least 5 rows high", list(prediction.shape))
+    expect(max_detections >= 1, op, "max_detections", "at least 1", max_detections)
+    shapes: _Shapes = {"prediction": (prediction, prediction.shape)}
+    if lengths is not None:
+        shapes["lengths"] = (lengths, (images,))
+    _check(op, prediction, shapes, prediction=tuple(_DTYPES))
     if 1 not in prediction.stride()[1:]:
         prediction = prediction.contiguous()
     lengths = None if lengths is None else lengths.long().contiguous()
@@ -145,8 +167,21 @@ def augment(
 ) -> Tensor:  # fmt: skip
     """Images [B, 3, height, width]; arguments as in `yolov9k.ops.augment`, on the CPU; pixels are read where they lie.
 
-    Raises ValueError where layers or ranges reach beyond what is there.
+    Raises ValueError or TypeError naming the argument, ValueError where layers or ranges reach beyond what is there.
     """
+    op = "augment"
+    expect_shape(ranges, (None, 2, 2), op, "ranges")
+    batch = len(ranges)
+    shapes: _Shapes = {
+        "layers": (layers, (None, 8)), "ranges": (ranges, (batch, 2, 2)), "matrices": (matrices, (batch, 2, 3, 3)),
+        "mix_weights": (mix_weights, (batch,)), "hsv_gains": (hsv_gains, (batch, 3)),
+    }  # fmt: skip
+    host = torch.empty(0)
+    if not all(part.dtype == torch.uint8 and part.dim() == 1 and part.device == host.device for part in pixels):
+        shapes |= {f"pixels[{i}]": (part, (None,)) for i, part in enumerate(pixels)}
+    kinds = {"layers": _INT64, "ranges": _INT64, "matrices": _FLOAT32, "mix_weights": _FLOAT32, "hsv_gains": _FLOAT32}
+    _check(op, host, shapes, pixels=_UINT8, **kinds)
+    expect(min(height, width) >= 1, op, "size", "at least 1 x 1", (height, width))
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.empty((len(ranges), 3, height, width), dtype=dtype, memory_format=memory_format)
     tables = {"layers": layers, "ranges": ranges, "matrices": matrices, "mix_weights": mix_weights, "hsv_gains": hsv_gains}
@@ -176,8 +211,18 @@ def augment_boxes(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Boxes [B, capacity, 5] and counts [B]; arguments as in `yolov9k.ops.augment_boxes`, on the CPU.
 
-    Raises ValueError where ranges or ends reach beyond what is there, or a sample keeps more than capacity.
+    Raises ValueError or TypeError naming the argument, ValueError where ranges or ends reach beyond what is there, or a sample
+    keeps more than capacity.
     """
+    expect_shape(ranges, (None, 2, 2), "augment_boxes", "ranges")
+    expect_shape(ends, (None,), "augment_boxes", "ends")
+    batch, objects = len(ranges), len(ends)
+    _check("augment_boxes", torch.empty(0), {
+        "points": (points, (None, 2)), "ends": (ends, (objects,)), "classes": (classes, (objects,)),
+        "min_area_ratio": (min_area_ratio, (objects,)), "ranges": (ranges, (batch, 2, 2)),
+        "matrices": (matrices, (batch, 2, 3, 3)),
+    }, points=_FLOAT32, ends=_INT64, classes=_INT64, min_area_ratio=_FLOAT32, ranges=_INT64, matrices=_FLOAT32)  # fmt: skip
+    expect(capacity >= 0, "augment_boxes", "capacity", "at least 0", capacity)
     tables = {
         "points": points, "ends": ends, "classes": classes, "min_area_ratio": min_area_ratio, "ranges": ranges,
         "matrices": matrices,
@@ -198,9 +243,10 @@ def clip_outlines(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
     """What is left of outlines within 0..width x 0..height: points [q, 2], lengths [n] and hulls [n, 4], zeros for no point.
 
-    points float32 [p, 2] and lengths int64 [n] as in `yolov9k.ops.augment_boxes.clip_outlines`. Raises ValueError for lengths
-    beyond points.
+    points float32 [p, 2] and lengths int64 [n] as in `yolov9k.ops.augment_boxes.clip_outlines`. Raises ValueError for other
+    shapes and for lengths beyond points, TypeError for lengths that are no integers.
     """
+    check_outlines(points, lengths)
     points, lengths = np.ascontiguousarray(points, np.float32), np.ascontiguousarray(lengths, np.int64)
     left_lengths, boxes = np.empty_like(lengths), np.empty((len(lengths), 4), np.float32)
     room = 2 * len(points) + 8  # enough for all but the most jagged
@@ -214,6 +260,24 @@ def clip_outlines(
         if count <= room:
             return left[:count], left_lengths, boxes
         room = count
+
+
+def check_outlines(points: NDArray[np.float32], lengths: NDArray[np.int64]) -> None:
+    """Raise ValueError unless points are [p, 2] and lengths [n], TypeError for lengths that are no integers."""
+    op, (points_shape, lengths_shape) = "clip_outlines", (np.shape(points), np.shape(lengths))
+    expect(len(points_shape) == 2 and points_shape[1] == 2, op, "points", "of shape [*, 2]", list(points_shape))
+    expect(len(lengths_shape) == 1, op, "lengths", "of shape [*]", list(lengths_shape))
+    if (kind := np.asarray(lengths).dtype).kind not in "iu" and len(lengths):
+        raise TypeError(f"{op}: lengths must be integers, got {kind}")
+
+
+def _check(operator: str, like: Tensor, shapes: _Shapes, **dtypes: tuple[torch.dtype, ...]) -> None:
+    """Raise ValueError or TypeError for an argument of another shape, dtype, or on another device than `like`."""
+    for name, (tensor, shape) in shapes.items():
+        expect_shape(tensor, shape, operator, name)
+        expect_device(tensor, like, operator, name)
+        if wanted := dtypes.get(name.partition("[")[0]):
+            expect_dtype(tensor, wanted, operator, name)
 
 
 def _call(operator: str, device: torch.device, arguments: dict[str, object]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.augment_cases import KINDS, augment_case, boxes_case
-from tests.ops.simt.cases import ROOT, AssignCase, ImageCase, NmsCase, ObjectsCase, build, execute, results
+from tests.ops.simt.cases import AssignCase, ImageCase, NmsCase, ObjectsCase, build, execute, plant, results
 from tests.simt_cases import assign_cases, crowded_cases, expected, nms_cases
 from yolov9k.ops import augment, augment_boxes
 
@@ -75,15 +74,6 @@ def test_a_read_past_the_images_is_caught(tmp_path: Path) -> None:
     done = execute(build(tmp_path / "address", "address", csrc), [ImageCase(case)])
     assert done.returncode not in (0, 66)
     assert "heap-buffer-overflow" in done.stderr
-
-
-def plant(folder: Path, name: str, sound: str, faulty: str) -> Path:
-    """A copy of csrc/ in which one file's line is replaced."""
-    shutil.copytree(ROOT / "csrc", folder)
-    text = (folder / name).read_text(encoding="utf-8")
-    assert text.count(sound) == 1, f"{name} has no such line any more: {sound}"
-    (folder / name).write_text(text.replace(sound, faulty), encoding="utf-8")
-    return folder
 
 
 def first_end(program: Path, cases: list[AssignCase], tries: int = 5) -> subprocess.CompletedProcess[str]:

@@ -12,10 +12,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from yolov9k.common.checks import expect, expect_device, expect_dtype, expect_shape
 from yolov9k.common.device import is_cpu
 from yolov9k.native import augment as run_native
 from yolov9k.ops.backends import choose
-from yolov9k.ops.checks import expect, expect_device, expect_shape
 from yolov9k.ops.library import define
 from yolov9k.ops.reference import augment as reference
 from yolov9k.ops.registry import Operator, register
@@ -64,6 +64,7 @@ def augment(
     """
     op = "augment"
     height, width = size
+    expect_shape(ranges, (None, 2, 2), op, "ranges")
     batch = len(ranges)
     sources = [pixels] if isinstance(pixels, Tensor) else list(pixels)
     expect(bool(sources), op, "pixels", "a tensor or several", "none")
@@ -79,8 +80,7 @@ def augment(
     for name, (tensor, shape, kind) in shapes.items():
         expect_shape(tensor, shape, op, name)
         expect_device(tensor, ranges, op, name)
-        if tensor.dtype != kind:
-            raise TypeError(f"{op}: {name} must be of dtype {kind}, got {tensor.dtype}")
+        expect_dtype(tensor, (kind,), op, name)
     expect(height >= 1 and width >= 1, op, "size", "at least 1 x 1", tuple(size))
     expect(max(height, width) <= 2**15, op, "size", f"at most {2**15} x {2**15}", tuple(size))
     if dtype not in DTYPES:

@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yolov9k.common.checks import expect, expect_device, expect_dtype, expect_shape
 from yolov9k.common.device import is_cpu
 from yolov9k.native import augment_boxes as run_native
+from yolov9k.native import check_outlines
 from yolov9k.native import clip_outlines as clip_native
 from yolov9k.ops.backends import choose
-from yolov9k.ops.checks import expect, expect_device, expect_shape
 from yolov9k.ops.library import define
 from yolov9k.ops.reference import augment_boxes as reference
 from yolov9k.ops.registry import Operator, register
@@ -57,6 +58,8 @@ def augment_boxes(
     """
     op = "augment_boxes"
     height, width = size
+    expect_shape(ranges, (None, 2, 2), op, "ranges")
+    expect_shape(ends, (None,), op, "ends")
     batch, count = len(ranges), len(ends)
     shapes: dict[str, tuple[Tensor, tuple[int | None, ...], torch.dtype]] = {
         "points": (points, (None, 2), torch.float32),
@@ -69,8 +72,7 @@ def augment_boxes(
     for name, (tensor, shape, kind) in shapes.items():
         expect_shape(tensor, shape, op, name)
         expect_device(tensor, points, op, name)
-        if tensor.dtype != kind:
-            raise TypeError(f"{op}: {name} must be of dtype {kind}, got {tensor.dtype}")
+        expect_dtype(tensor, (kind,), op, name)
     expect(height >= 1 and width >= 1, op, "size", "at least 1 x 1", tuple(size))
     expect(capacity >= 0, op, "capacity", "at least 0", capacity)
     backend = choose(op, backend, points.device)
@@ -88,10 +90,12 @@ def clip_outlines(
 
     points: float32 [p, 2], the outlines one after another, each closed, of lengths int64 [n] points. Returns what is left:
     points [q, 2], lengths [n], and hulls [n, 4] (x1, y1, x2, y2), zeros for an outline of which nothing is left. backend:
-    auto, reference or cpu, which give the same bits. Raises ValueError for lengths beyond the points.
+    auto, reference or cpu, which give the same bits. Raises ValueError for other shapes and lengths beyond the points,
+    TypeError for lengths that are no integers.
     """
+    check_outlines(points, lengths)
     count, total = len(points), int(lengths.sum())
-    sound = total <= count and not (lengths < 0).any()
+    sound = total <= count and all(0 <= length <= count for length in lengths.tolist())  # a sum alone may go round
     expect(sound, "clip_outlines", "lengths", f"at least 0, together at most the {count} points", lengths.tolist())
     expect(backend in ("auto", "reference", "cpu"), "clip_outlines", "backend", "auto, reference or cpu", backend)
     if choose("augment_boxes", backend, torch.device("cpu")) == "cpu":

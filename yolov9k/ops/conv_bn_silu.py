@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from yolov9k.common.checks import expect, expect_float, expect_shape
 from yolov9k.ops.backends import choose
-from yolov9k.ops.checks import expect, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.plan.ir import ConvLayer, ConvSpec, Planner, Slice
 from yolov9k.ops.plan.planned import planned, register_plan

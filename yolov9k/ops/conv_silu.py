@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolov9k.common.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.common.device import is_capturing, is_cuda, on_device
 from yolov9k.ops import cudnn
 from yolov9k.ops.backends import choose
-from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define
 from yolov9k.ops.reference import conv_silu as reference
 from yolov9k.ops.registry import Operator, register
@@ -57,6 +57,7 @@ def _check(
     expect(stride >= 1, _OP, "stride", "at least 1", stride)
     expect(padding >= 0, _OP, "padding", "at least 0", padding)
     expect(groups >= 1 and x.shape[1] % groups == 0, _OP, "groups", f"a divisor of {x.shape[1]} channels", groups)
+    expect_shape(weight, (None, None, None, None), _OP, "weight")
     kernel = weight.shape[-1]
     expect_shape(weight, (None, x.shape[1] // groups, kernel, kernel), _OP, "weight")
     width = weight.shape[0]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolov9k.common.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.backends import choose
-from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate, label
 from yolov9k.ops.reference import detection_loss as reference
 from yolov9k.ops.reference.detection_loss import LossOptions
@@ -95,11 +95,13 @@ def _checked(
     """The backend that runs; raises ValueError or TypeError naming the argument."""
     op, channels = "detection_loss", 4 * options.reg_max
     expect(len(maps) > 0 and len(maps) == len(strides), op, "strides", f"{len(maps)} values", list(strides))
+    expect_shape(maps[0], (None, None, None, None), op, "maps[0]")
     batch, width = maps[0].shape[:2]
     expect(width > channels, op, "maps[0]", f"more than 4*reg_max={channels} channels wide", width)
     for i, level in enumerate(maps):
         expect_float(level, op, f"maps[{i}]")
         expect_shape(level, (batch, width, None, None), op, f"maps[{i}]")
+        expect_device(level, maps[0], op, f"maps[{i}]")
     expect_shape(gt_boxes, (batch, None, 4), op, "gt_boxes")
     expect_shape(gt_labels, (batch, gt_boxes.shape[1]), op, "gt_labels")
     expect_shape(counts, (batch,), op, "counts")

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from yolov9k.common.checks import expect
 from yolov9k.ops.backends import choose
-from yolov9k.ops.checks import expect
 from yolov9k.ops.dfl_decode import check_maps
 from yolov9k.ops.library import define
 from yolov9k.ops.reference import dfl_candidates as reference

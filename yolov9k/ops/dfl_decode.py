@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolov9k.common.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.backends import choose
-from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.reference import dfl_decode as reference
 from yolov9k.ops.registry import Operator, register

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from yolov9k.common.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.backends import choose
-from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define
 from yolov9k.ops.reference import sgd_ema as reference
 from yolov9k.ops.reference.sgd_ema import GROUPS, NORM, SCALE, SETTINGS, SKIPPED, STATE, TRACKER, UPDATES

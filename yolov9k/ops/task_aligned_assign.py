@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from yolov9k.common.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.native import task_aligned_assign as run_native
 from yolov9k.ops.backends import choose
-from yolov9k.ops.checks import expect, expect_device, expect_float, expect_shape
 from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.reference import task_aligned_assign as reference
 from yolov9k.ops.reference.task_aligned_assign import AssignOptions, compute_dtype

@@ -167,6 +167,15 @@ def build(folder: Path, sanitizer: str = "plain", csrc: Path = ROOT / "csrc") ->
     return program
 
 
+def plant(folder: Path, name: str, sound: str, faulty: str) -> Path:
+    """A copy of csrc/ in which one file's line is replaced."""
+    shutil.copytree(ROOT / "csrc", folder)
+    text = (folder / name).read_text(encoding="utf-8")
+    assert text.count(sound) == 1, f"{name} has no such line any more: {sound}"
+    (folder / name).write_text(text.replace(sound, faulty), encoding="utf-8")
+    return folder
+
+
 class Compiling(NamedTuple):
     """An object file, its name in the cache, and what is compiling it: None where the cache has it."""
 

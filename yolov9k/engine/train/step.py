@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from yolov9k.common.checks import expect_device, expect_shape
 from yolov9k.common.device import AMP, GraphRecorder, NotRecorded, autocast_to, is_cuda, model_device
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
@@ -20,7 +21,6 @@ from yolov9k.engine.train.cuda_graphs import Graphs, capacity
 from yolov9k.engine.train.flat_storage import FlatStorage
 from yolov9k.engine.train.schedule import FIRST_SCALE, Phase, Schedule, settings
 from yolov9k.models import YOLOv9
-from yolov9k.ops.checks import expect_device, expect_shape
 from yolov9k.ops.library import label
 from yolov9k.ops.sgd_ema import NORM, SCALE, SETTINGS, SKIPPED, STATE, UPDATES, sgd_ema
 from yolov9k.tasks import Criterion, task_of

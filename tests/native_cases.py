@@ -1,0 +1,146 @@
+"""Every function of the compiled module with sound arguments, and with one tensor of another shape or device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.augment_cases import augment_case, boxes_case
+from tests.support import assign_case, nms_prediction
+from yolov9k import native, ops
+from yolov9k.ops.sgd_ema import SETTINGS, STATE
+
+Arguments = dict[str, Any]
+
+
+def sound() -> dict[str, tuple[Callable[..., Any], Arguments]]:
+    """Each public function and arguments that it takes."""
+    names = ("scores", "boxes", "anchors", "gt_labels", "gt_boxes", "gt_mask")
+    assign = dict(zip(names, assign_case(1, 3, 9, 64, 2), strict=True))
+    scalars = {"topk": 10, "alpha": 0.5, "beta": 6.0, "logits": False, "mask_conflicts": False}
+    nms = {"prediction": nms_prediction(1, 3, 2, 40), "lengths": torch.tensor([40, 3, 0])}
+    thresholds = {"conf_threshold": 0.1, "iou_threshold": 0.5, "classes": None, "class_agnostic": False, "multi_label": True}
+    *tables, (height, width) = augment_case(2, 3, "turned", size=(19, 33))
+    images = dict(zip(("pixels", "layers", "ranges", "matrices", "mix_weights", "hsv_gains"), tables, strict=True))
+    images["pixels"] = [images["pixels"]]
+    size = {"height": height, "width": width}
+    *tables, (height, width) = boxes_case(2, 3)
+    objects = dict(
+        zip(("points", "ends", "classes", "min_area_ratio", "ranges", "matrices"), tables, strict=True),
+        height=height, width=width, capacity=20,
+    )  # fmt: skip
+    outlines = {"points": np.ones((8, 2), np.float32), "lengths": np.array([3, 5]), "width": 32, "height": 32}
+    return {
+        "task_aligned_assign": (native.task_aligned_assign, {**assign, **scalars}),
+        "batched_nms": (native.batched_nms, {**nms, **thresholds, "max_detections": 20}),
+        "augment": (native.augment, {**images, **size, "dtype": torch.uint8, "channels_last": False}),
+        "augment_boxes": (native.augment_boxes, objects),
+        "clip_outlines": (native.clip_outlines, outlines),
+    }
+
+
+def public() -> dict[str, tuple[Callable[..., Any], Arguments]]:
+    """Each operator and arguments that it takes."""
+    maps = [torch.randn(2, 4 * 4 + 3, side, side) for side in (8, 4)]
+    levels = {"maps": maps, "strides": [8, 16], "reg_max": 4}
+    truth = {"gt_labels": torch.zeros(2, 3), "gt_boxes": torch.rand(2, 3, 4) * 60, "counts": torch.tensor([3, 1])}
+    flat = {name: torch.zeros(6) for name in ("values", "grads", "momentum", "ema")}
+    step = {
+        **flat,
+        "low": torch.zeros(6),
+        "settings": torch.ones(SETTINGS),
+        "group_ends": [2, 4, 6],
+        "state": torch.ones(STATE),
+    }
+    convolution = {"x": torch.randn(2, 4, 8, 8), "weight": torch.randn(6, 4, 3, 3), "bias": torch.randn(6)}
+    places = {"out": torch.zeros(2, 6, 8, 8), "residual": torch.zeros(2, 6, 8, 8)}
+    native_ones = {
+        name: {key: value for key, value in arguments.items() if key not in ("height", "width")}
+        for name, (_, arguments) in sound().items()
+    }
+    for name, size in (("augment", (19, 33)), ("augment_boxes", (48, 64))):
+        native_ones[name]["size"] = size
+    native_ones["clip_outlines"] |= {"width": 32, "height": 32}
+    calls = {name: getattr(ops, name) for name in native_ones if hasattr(ops, name)}
+    return {name: (call, native_ones[name]) for name, call in calls.items()} | {
+        "dfl_decode": (ops.dfl_decode, levels),
+        "dfl_candidates": (ops.dfl_candidates, levels),
+        "detection_loss": (ops.detection_loss, {**levels, **truth}),
+        "sgd_ema": (ops.sgd_ema, step),
+        "conv_silu": (ops.conv_silu, {**convolution, **places, "stride": 1, "padding": 1}),
+    }
+
+
+def reshaped(value: Any) -> Iterator[Any]:
+    """A tensor with a dimension more, fewer, or with an extent more, fewer or none."""
+    array = np.asarray(value)
+    found = [array[None], array.reshape(-1)[:1].reshape(()), array.reshape(-1)] + [
+        np.moveaxis(changed, 0, axis)
+        for axis in range(array.ndim)
+        for whole in [np.moveaxis(array, axis, 0)]
+        for changed in (whole[:-1], whole[:0], np.concatenate([whole, whole[:1]]))
+    ]
+    for one in found:
+        if one.shape != array.shape:
+            yield one if isinstance(value, np.ndarray) else torch.from_numpy(np.ascontiguousarray(one).reshape(one.shape))
+
+
+def altered(arguments: Arguments) -> Iterator[tuple[str, Arguments]]:
+    """The name of one tensor, and the arguments with another in its place."""
+    for name, value in arguments.items():
+        if isinstance(value, list):
+            for _, inner in altered({"one": value[0]}):
+                yield name, {**arguments, name: [*value, inner["one"]]}
+        elif isinstance(value, Tensor | np.ndarray):
+            for other in reshaped(value):
+                yield name, {**arguments, name: other}
+        if isinstance(value, Tensor):
+            yield name, {**arguments, name: value.to("meta")}
+
+
+def run_all() -> int:
+    """Call every function with everything: what is taken reads within its arrays, what is not raises. Returns the calls."""
+    calls = 0
+    for call, arguments in sound().values():
+        for _, given in [("", arguments), *altered(arguments)]:
+            calls += 1
+            try:
+                call(**given)
+            except (ValueError, TypeError):
+                continue
+    return calls
+
+
+def hostile(generator: np.random.Generator) -> Iterator[tuple[str, Arguments]]:
+    """A function's name and its sound arguments with some numbers replaced: NaN, infinities, huge ones, indices anywhere."""
+    floats = np.array([math.nan, math.inf, -math.inf, 3e38, -3e38, 1e-45, 0.0, -1.0, 2.0**31, 1e9])
+    whole = np.array([-(2**63), 2**63 - 1, -1, 0, 1, 2**31, 2**32, -(2**31), 7, 40])
+    for name, (_, arguments) in sound().items():
+        given = dict(arguments)
+        for key, value in arguments.items():
+            if isinstance(value, Tensor | np.ndarray) and generator.random() < 0.5:
+                array = np.array(value)
+                choices = floats if array.dtype.kind == "f" else whole
+                mask = generator.random(array.shape) < generator.choice([0.05, 0.5])
+                with np.errstate(over="ignore"):
+                    array = np.where(mask, generator.choice(choices, array.shape).astype(array.dtype), array)
+                given[key] = torch.from_numpy(array) if isinstance(value, Tensor) else array
+        yield name, given
+
+
+def run_hostile(seeds: int) -> int:
+    """Call every function with hostile numbers from so many seeds; errors that name an argument are as it should be."""
+    calls = 0
+    for seed in range(seeds):
+        for name, given in hostile(np.random.default_rng(seed)):
+            calls += 1
+            try:
+                sound()[name][0](**given)
+            except ValueError:
+                continue
+    return calls
