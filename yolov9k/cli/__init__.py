@@ -7,13 +7,11 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from yolov9k.cli import data, demo, info, predict, profile, train, val
 from yolov9k.cli.legacy import published_style
 from yolov9k.cli.parser import command, console
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, report
 from yolov9k.config import COMMANDS
 
 __all__ = ["app", "main"]
@@ -59,7 +57,7 @@ def main(arguments: list[str] | None = None) -> Any:
         given = sys.argv[1:] if arguments is None else arguments
         app(args=published_style(given), prog_name="yolov9k", standalone_mode=True)
     except UserError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
+        report("error", "red", str(error))
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

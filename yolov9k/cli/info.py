@@ -36,7 +36,7 @@ def _print_model(name: str, options: InfoOptions) -> None:
         console.print(f"{form:>8}: {parameters:,} parameters, {gflops:.1f} GFLOPs")
     if options.plan:
         for line in step_cost.plan_lines(network, size):
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
         console.print(step_cost.cost_table(network, img_size=size))
 
 
@@ -51,9 +51,9 @@ def _print_machine() -> None:
     gpu = device_name(cuda_device()) if has_cuda() else "none that torch sees"
     console.print(f"yolov9k {__version__}, torch {torch.__version__}, GPU: {gpu}")
     for part in ("cpu", "cuda"):
-        console.print(f"native code, {part}: {_native_state(part)}", markup=False)
-    console.print(f"cuDNN's fused convolutions: {cudnn.describe()}", markup=False)
-    console.print(f"Triton: {why_missing('triton') or 'ready'}", markup=False)
+        console.print(f"native code, {part}: {_native_state(part)}")
+    console.print(f"cuDNN's fused convolutions: {cudnn.describe()}")
+    console.print(f"Triton: {why_missing('triton') or 'ready'}")
     for operator in ops.operators():
         console.print(f"{operator}: {', '.join(ops.available(operator))}")
 

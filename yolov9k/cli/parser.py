@@ -8,12 +8,12 @@ from dataclasses import MISSING
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from yolov9k.common.console import PlainConsole
 from yolov9k.config import Options, option_fields
 from yolov9k.config.option import OptionField
 
-console = Console(soft_wrap=True, highlight=False)
+console = PlainConsole()
 
 
 def command(options: type[Options], run: Callable[[Any], None]) -> Callable[..., None]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import reprlib
 
-from rich.console import Console
-from rich.markup import escape
+from yolov9k.common.console import PlainConsole, literal
 
-_stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+LONGEST_LINE = 2000  # characters of a message, whatever the values in it
+_stderr = PlainConsole(stderr=True)
 
 
 class _Shortened(reprlib.Repr):
@@ -43,11 +43,22 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
         raise UserError(f"--{name} {value:g}: expected {wanted}")
 
 
+def one_line(text: str, limit: int = 240) -> str:
+    """A text without breaks, cut to `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def report(mark: str, style: str, message: str) -> None:
+    """Print one line to stderr, begun by a word in color, cut where it is beyond any sense."""
+    _stderr.print(literal(one_line(message, LONGEST_LINE), f"{mark}: ", style))
+
+
 def warn(message: str) -> None:
     """Print one line of warning to stderr."""
-    _stderr.print(f"[yellow]warning:[/yellow] {escape(message)}")
+    report("warning", "yellow", message)
 
 
 def note(message: str) -> None:
     """Print one line to stderr that asks for nothing."""
-    _stderr.print(message, markup=False)
+    _stderr.print(literal(one_line(message, LONGEST_LINE)))

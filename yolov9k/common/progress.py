@@ -13,14 +13,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from yolov9k.common.console import PlainConsole
+
 
 def progress_bar(shown: bool = True, console: Console | None = None, *, note: bool = False) -> Progress:
     """A bar on the console, stderr where none is given, that goes when it is done.
 
     note: tasks have a field `note`, which stands behind the bar in place of the time that has passed.
     """
-    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
     columns += [] if note else [TimeElapsedColumn()]
     columns += [TimeRemainingColumn()]
-    columns += [TextColumn("{task.fields[note]}")] if note else []
-    return Progress(*columns, console=console or Console(stderr=True), transient=True, disable=not shown)
+    columns += [TextColumn("{task.fields[note]}", markup=False)] if note else []
+    return Progress(*columns, console=console or PlainConsole(stderr=True), transient=True, disable=not shown)

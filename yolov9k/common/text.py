@@ -11,9 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from yolov9k.common.errors import UserError
+from yolov9k.common.bounded_yaml import load_yaml
+from yolov9k.common.errors import UserError, one_line
 from yolov9k.common.files import read_bytes
 
 _MARKS = (  # UTF-32's little-endian mark begins with UTF-16's
@@ -26,7 +25,9 @@ _MARKS = (  # UTF-32's little-endian mark begins with UTF-16's
 _SAMPLE = 4096  # bytes, a multiple of 4, that are enough to see a pattern of zeros in
 # Files that declare the smaller set mostly use the larger one, which reads both alike (WHATWG Encoding Standard).
 _LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
-_XML_DECLARATION = re.compile(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
+# Python's own encodings that no editor writes; some of them take quadratic time, some give no Unicode.
+_NOT_FOR_XML = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
+_XML_DECLARATION = re.compile(rb"""\s*<\?xml[^>]{0,200}?\sencoding\s*=\s*["']([\w.:-]{1,40})["']""")
 
 
 def decode(data: bytes, errors: str = "strict") -> str:
@@ -44,6 +45,8 @@ def decode_xml(data: bytes) -> str:
     if encoding is None:
         declared = _XML_DECLARATION.match(data)
         encoding = codecs.lookup(declared[1].decode("ascii") if declared else "utf-8").name
+        if encoding in _NOT_FOR_XML:
+            raise LookupError(f"{encoding} is no encoding of XML")
         encoding = "utf-8" if encoding.startswith(("utf-16", "utf-32")) else _LARGER.get(encoding, encoding)
     return data.decode(encoding)
 
@@ -61,18 +64,12 @@ def read_text(path: str | Path, errors: str = "strict") -> str:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The content of a YAML file: of keys that stand twice the last one counts. Raises UserError that names file and line."""
+    """The content of a YAML file, bounded as `load_yaml` says. Raises UserError that names file and line."""
     data = _read(Path(path))
     try:
-        return yaml.safe_load(normalize_newlines(decode(data)))
+        return load_yaml(normalize_newlines(decode(data)), str(path))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}:{_line(error)}: not a YAML file ({_reason(error)}); save it as UTF-8 text") from None
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        what = ", ".join(text for text in (error.context, error.problem) if text)
-        raise UserError(f"{path}{line}: not a YAML file ({_one_line(what)}); mend the file") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError: 2024-13-99, which looks like a date
-        raise UserError(f"{path}: not a YAML file ({_one_line(str(error))}); mend the file") from None
 
 
 def read_json(path: str | Path) -> Any:
@@ -86,7 +83,7 @@ def read_json(path: str | Path) -> Any:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}:{_line(error)}: not valid JSON ({_reason(error)}); save it as UTF-8 text") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({_one_line(str(error))}); mend the file") from None
+        raise UserError(f"{path}: not valid JSON ({one_line(str(error))}); mend the file") from None
 
 
 def normalize_newlines(text: str) -> str:
@@ -124,7 +121,3 @@ def _line(error: UnicodeDecodeError) -> int:
 
 def _reason(error: UnicodeDecodeError) -> str:
     return f"byte {error.start} does not belong to {error.encoding.removesuffix('-sig').upper()}: {error.reason}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

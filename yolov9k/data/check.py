@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from yolov9k.common.arrays import Float32Array
-from yolov9k.common.errors import UserError
+from yolov9k.common.console import literal
+from yolov9k.common.errors import LONGEST_LINE, UserError, one_line
 from yolov9k.data.config import find_splits, read_split
 from yolov9k.data.grid import plot_grid
 from yolov9k.data.records import DataIssue, Record, Split, count_fatal
@@ -137,14 +137,14 @@ def print_report(report: DataReport, console: Console) -> None:
         console.print(_split_table(report.splits))
         console.print(_class_table(report.splits))
     for issue in report.issues:
-        mark = "[red]error[/red]  " if issue.fatal else "[yellow]warning[/yellow]"
-        console.print(f"{mark} {escape(str(issue))}", soft_wrap=True, highlight=False)
+        mark, style = ("error   ", "red") if issue.fatal else ("warning ", "yellow")
+        console.print(literal(one_line(str(issue), LONGEST_LINE), mark, style), soft_wrap=True)
     warnings = len(report.issues) - report.fatal_count
-    console.print(f"{report.source}: {report.fatal_count} errors, {warnings} warnings", soft_wrap=True, highlight=False)
+    console.print(literal(f"{report.source}: {report.fatal_count} errors, {warnings} warnings"), soft_wrap=True)
 
 
 def _split_table(splits: Sequence[SplitReport]) -> Table:
-    table = Table(title="Splits", caption="sizes in pixels of the original images; small < 32², medium < 96²")
+    table = Table(title="Splits", caption="areas in pixels of the original images; small < 32 x 32, medium < 96 x 96")
     for heading in ("", *(split.name for split in splits)):
         table.add_column(heading, justify="right" if heading else "left")
     rows = {
@@ -178,5 +178,5 @@ def _class_table(splits: Sequence[SplitReport]) -> Table:
     counts = [dict(zip(s.names, zip(s.class_boxes, s.class_images, strict=True), strict=True)) for s in splits]
     for name in dict.fromkeys(name for split in splits for name in split.names):
         cells = [f"{value:,}" for count in counts for value in count.get(name, (0, 0))]
-        table.add_row(escape(name), *cells)
+        table.add_row(literal(name), *cells)
     return table

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from rich.console import Console
 
+from yolov9k.common.console import literal
 from yolov9k.config.command_options import DemoOptions
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split
@@ -30,7 +31,7 @@ def run_demo(demo: DemoOptions, console: Console) -> float:
     """Generate, train, evaluate, draw; returns AP50 on samples that were not trained on: a fifth of `demo.scenes` more."""
     demo.check()
     data = generate(demo.folder, train=demo.scenes, val=max(demo.scenes // 5, 1), size=SIZE)
-    console.print(f"generated samples: {data.parent}")
+    console.print(literal(f"generated samples: {data.parent}"))
     options = TrainOptions(
         data=str(data), cfg="yolov9-t", img=SIZE, batch=16, epochs=demo.epochs, hyp="demo", workers=1, project=demo.project,
         name="demo", close_mosaic=0, cache="ram",
@@ -42,8 +43,8 @@ def run_demo(demo: DemoOptions, console: Console) -> float:
     values = result.metrics.columns()
     ap50, ap = values["metrics/mAP_0.5"], values["metrics/mAP_0.5:0.95"]
     console.print(f"AP50 {ap50:.3f}, AP {ap:.3f} on samples that were not trained on")
-    console.print(f"predictions (right) beside the ground truth (left): {image}")
-    console.print(NEXT.format(weights=weights))
+    console.print(literal(f"predictions (right) beside the ground truth (left): {image}"))
+    console.print(literal(NEXT.format(weights=weights)))
     return ap50
 
 

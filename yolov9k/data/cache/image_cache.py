@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from yolov9k.common.arrays import Image, Int64Array
+from yolov9k.common.console import PlainConsole
 from yolov9k.common.errors import UserError, warn
 from yolov9k.common.files import cache_folder, locked
 from yolov9k.common.memory import available_memory, readable_size
@@ -30,7 +30,7 @@ from yolov9k.data.records import Record
 ImageSource = Callable[[int], Image]
 MEMORY_SHARE = 0.8  # of the memory that is free: the rest is for the training itself
 DISK_SHARE = 0.9  # of the disk that is free: the rest is for the checkpoints
-_console = Console(stderr=True, soft_wrap=True, highlight=False)
+_console = PlainConsole(stderr=True)
 
 
 class Reader:
@@ -178,7 +178,7 @@ def _disk(reader: Reader) -> ImageSource:
     try:
         path = cache_folder() / "images" / path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path, lambda: _console.print(f"waiting for another process to make {path}", markup=False)):
+        with locked(path, lambda: _console.print(f"waiting for another process to make {path}")):
             return _on_disk(reader, path, identity)
     except OSError as error:
         warn(f"--cache disk: {path}: {error.strerror or error}; set XDG_CACHE_HOME; reading from files")
@@ -192,7 +192,6 @@ def _on_disk(reader: Reader, path: Path, identity: bytes) -> ImageSource:
     _console.print(
         f"caching on disk: {_what(reader)}, {there} already there, in {path}; the caches in this folder take "
         f"{readable_size(_taken(path.parent))}, {readable_size(free)} are free",
-        markup=False,
     )
     if (more := reader.bytes_of(missing)) > DISK_SHARE * free:
         warn(f"--cache disk: {readable_size(more)} are more than {DISK_SHARE:.0%} of what is free; reading them from files")

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from yolov9k.common.console import PlainConsole
 from yolov9k.common.device import autocast, exact_dtype, model_device
 from yolov9k.common.errors import check_range, warn
 from yolov9k.common.host_copy import AsyncHostCopy
@@ -160,7 +161,7 @@ class _Collector:
 
 def print_metrics(result: ValidationResult, console: Console | None = None) -> None:
     """The task's table, then losses and speed on lines below."""
-    console = console or Console()
+    console = console or PlainConsole()
     result.metrics.print(console)
     if result.losses is not None:
         console.print(f"loss: {result.loss_text}", highlight=False)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
+from yolov9k.common.console import PlainConsole, literal
 from yolov9k.common.device import choose_amp, device_name, is_cuda, peak_allocated, pick_device, synchronize
 from yolov9k.common.errors import UserError
 from yolov9k.config.command_options import ProfileOptions
@@ -105,8 +106,9 @@ def run_profile(options: ProfileOptions, console: Console | None = None) -> Repo
     )  # fmt: skip
     (directory / "profile.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
     plot_profile(report.parts, report.stages, report.bounds, _title(report), directory / "profile.png")
-    _print(report, console or Console())
-    (console or Console()).print(f"run: {directory}")
+    console = console or PlainConsole()
+    _print(report, console)
+    console.print(literal(f"run: {directory}"))
     return report
 
 
@@ -234,7 +236,7 @@ def _title(report: Report) -> str:
 
 def _print(report: Report, console: Console) -> None:
     cuda = not report.device.startswith("cpu")
-    table = Table(title=f"a training step: {_title(report)}")
+    table = Table(title=literal(f"a training step: {_title(report)}"))
     for column in ("part", "ms", "share", "bound, ms"):
         table.add_column(column, justify="left" if column == "part" else "right")
     if report.data is not None:

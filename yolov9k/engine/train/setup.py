@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from yolov9k.common.console import literal
 from yolov9k.common.device import is_cuda
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
@@ -90,7 +91,8 @@ def build_model(options: TrainOptions, split: Split, resume: dict[str, Any] | No
         model = create_model(options.cfg, len(split.names))
     if options.weights and not resume:
         fresh = load_weights(model, options.weights)
-        console.print(f"{options.weights}: {len(model.state_dict()) - len(fresh)} tensors taken, {len(fresh)} fresh")
+        taken = len(model.state_dict()) - len(fresh)
+        console.print(literal(f"{options.weights}: {taken} tensors taken, {len(fresh)} fresh"))
     model.names = list(split.names)
     _freeze(model, options.freeze)
     return model

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from yolov9k.common.console import PlainConsole, literal
 from yolov9k.common.device import choose_amp, pick_device
 from yolov9k.common.errors import UserError
 from yolov9k.common.progress import progress_bar
@@ -38,7 +39,7 @@ class Trainer:
 
     def __init__(self, options: TrainOptions, console: Console | None = None, resume: dict[str, Any] | None = None) -> None:
         check_options(options)
-        self.options, self.console = options, console or Console()
+        self.options, self.console = options, console or PlainConsole()
         self.device = pick_device(options.device)
         self.recipe = TrainRecipe(**resume["hyp"]) if resume else load_recipe(options.hyp)
         if options.label_smoothing is not None:
@@ -110,7 +111,7 @@ class Trainer:
                     break
         except KeyboardInterrupt:
             self._save("last.pt")
-            self.console.print(f"interrupted: {self.directory}/weights/last.pt is saved; go on with --resume")
+            self.console.print(literal(f"interrupted: {self.directory}/weights/last.pt is saved; go on with --resume"))
             self.val_loader.close()
             raise
         finally:
@@ -219,14 +220,14 @@ class Trainer:
             plot_results(self.directory / "results.csv", self.directory / "results.png", self.task)
             self.task.plot_split(self.train_split, self.directory / "labels.png")
         print_metrics(result, self.console)
-        self.console.print(f"run: {self.directory}  weights: {weights / 'best.pt'}")
+        self.console.print(literal(f"run: {self.directory}  weights: {weights / 'best.pt'}"))
         return result
 
     def _announce(self) -> None:
         train, val = len(self.train_split.records), len(self.val_split.records)
-        self.console.print(
+        self.console.print(literal(
             f"{self.model.spec.name}: {sum(p.numel() for p in self.model.parameters()):,} parameters, "
             f"{self.model.num_classes} classes; {train} training and {val} validation images at {self.options.img} px; "
             f"{self.device}, amp {self.amp}, step {self.step.mode}, batch {self.options.batch} x {self.schedule.accumulate}; "
             f"run {self.directory}"
-        )
+        ))  # fmt: skip

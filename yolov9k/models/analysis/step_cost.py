@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from yolov9k.common.console import literal
 from yolov9k.models.block import Block
 from yolov9k.models.yolov9 import YOLOv9
 from yolov9k.ops.plan.planned import counting
@@ -97,7 +98,7 @@ def _counted(part: Any) -> Cost:
 def cost_table(model: YOLOv9, batch: int = 16, img_size: int = 640) -> Table:
     """Launches and gigabytes of a step, planned and as torch's own operators, as `yolov9k info --plan` prints them."""
     costs = {backend: step_cost(model, batch, img_size, backend) for backend in ("triton", "reference")}
-    view = Table(title=f"{model.spec.name}: a training step's network, batch {batch}, {img_size} px, bfloat16")
+    view = Table(title=literal(f"{model.spec.name}: a training step's network, batch {batch}, {img_size} px, bfloat16"))
     view.add_column("part")
     for backend in ("planned", "torch"):
         view.add_column(f"{backend}: launches", justify="right")

@@ -8,6 +8,7 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
+from yolov9k.common.console import literal
 from yolov9k.models.blocks import Conv
 from yolov9k.models.yolov9 import YOLOv9
 
@@ -62,11 +63,11 @@ def cost(model: YOLOv9, img_size: int = 640) -> tuple[int, float]:
 
 def table(model: YOLOv9, img_size: int = 640) -> Table:
     """The layer table as it is printed by `yolov9k info`."""
-    view = Table(title=f"{model.spec.name}, {model.num_classes} classes, {img_size} px")
+    view = Table(title=literal(f"{model.spec.name}, {model.num_classes} classes, {img_size} px"))
     for column in ("layer", "from", "module", "arguments", "parameters", "GFLOPs"):
         view.add_column(column, justify="left" if column in ("module", "arguments") else "right")
     for layer in layer_costs(model, img_size):
         sources = ", ".join("image" if s < 0 else str(s) for s in layer.sources)
-        args = ", ".join(str(a) for a in layer.args)
-        view.add_row(str(layer.number), sources, layer.module, args, f"{layer.parameters:,}", f"{layer.gflops:.2f}")
+        module, args = literal(layer.module), literal(", ".join(str(a) for a in layer.args))
+        view.add_row(str(layer.number), sources, module, args, f"{layer.parameters:,}", f"{layer.gflops:.2f}")
     return view

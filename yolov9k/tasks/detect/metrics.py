@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from yolov9k.common.arrays import Float64Array
+from yolov9k.common.console import literal
 from yolov9k.tasks.detect import plots
 
 
@@ -102,7 +103,7 @@ class Metrics:
         table.add_row("all", str(self.images), total, *map(_figure, figures), style="bold", end_section=True)
         for row in seen if len(seen) > 1 else []:
             figures = row.precision, row.recall, row.ap50, row.ap
-            table.add_row(row.name, str(row.images), str(row.instances), *map(_figure, figures))
+            table.add_row(literal(row.name), str(row.images), str(row.instances), *map(_figure, figures))
         console.print(table)
         sizes = f"small {_figure(self.ap_small)}, medium {_figure(self.ap_medium)}, large {_figure(self.ap_large)}"
         console.print(f"AP75 {_figure(self.ap75)}, AP {sizes}, AR100 {_figure(self.ar100)}", highlight=False)

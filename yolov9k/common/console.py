@@ -1,0 +1,53 @@
+"""The terminal. Names and paths that users chose are printed as they stand: no markup, no codes of emoji, never an error."""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+from rich.console import Console
+from rich.text import Text
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+class PlainConsole(Console):
+    """A console that takes text for text, on stdout unless `stderr`, and does not break lines.
+
+    A character that the stream's encoding lacks (ASCII, GBK, Latin-1) is written as its escape, as Python itself does on
+    stderr.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Characters that would control the terminal are shown as their escapes."""
+        return super().render_str(text.translate(_CONTROLS), **options)
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream that is written to, as it is at the time."""
+        return _Lenient(super().file)  # type: ignore[return-value]
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+
+class _Lenient:
+    """A stream that writes what its encoding lacks as escapes."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"  # a StringIO has none
+        return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def literal(text: str, mark: str = "", style: str = "") -> Text:
+    """Text that any console prints as it stands, whatever it makes of markup; a word in color may stand before it."""
+    return Text.assemble((mark, style), text.translate(_CONTROLS))
