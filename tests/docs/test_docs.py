@@ -31,7 +31,7 @@ def docs(tmp_path: Path) -> Path:
 def test_the_documentation_builds_strictly(docs: Path) -> None:
     done = build(docs)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "task_aligned_assign" in (docs / "_build/html/api.html").read_text(encoding="utf-8")
+    assert "task_aligned_assign" in (docs / "_build/html/operators/task_aligned_assign.html").read_text(encoding="utf-8")
     assert "--patience" in (docs / "_build/html/options.html").read_text(encoding="utf-8")
 
 

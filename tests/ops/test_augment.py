@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from tests.augment_cases import KINDS, AugmentCase, augment_case, table
+from tests.backend_checks import BackendChecks
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import HSV_LEVELS
 from yolov9k.ops import augment, available
@@ -319,3 +320,13 @@ def test_ranges_beyond_the_layers_are_refused(backend: str, pair: list[int]) -> 
     case = augment_case(8, images=1)._replace(layers=layers, pixels=pixels, ranges=torch.tensor([[pair, [0, 0]]]))
     with pytest.raises(ValueError, match="augment: ranges must be rising, from 0 to at most"):
         augment(*case, backend=backend)
+
+
+class TestBackends(BackendChecks):
+    operator = "augment"
+
+    def call(self, backend: str) -> Tensor:
+        pixels, layers = torch.full((12,), 200, dtype=torch.uint8), torch.tensor([[0, 2, 2, 0, 0, -1, 6, 0]])
+        ranges, ones = torch.tensor([[[0, 1], [0, 0]]]), torch.ones(1, 3)
+        still = torch.eye(3).expand(1, 2, 3, 3)
+        return augment(pixels, layers, ranges, still, ones[:, 0], ones * 0.9, (3, 3), backend=backend)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from tests.augment_cases import KINDS, BoxesCase, boxes_case
+from tests.backend_checks import BackendChecks
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT32_COORDINATES
 from yolov9k import native
@@ -267,3 +268,13 @@ def test_wrong_lengths_of_outlines_are_refused(lengths: list[int]) -> None:
     if native.available():
         with pytest.raises(ValueError, match="clip_outlines: lengths must not be negative"):
             native.clip_outlines(points, np.array(lengths), 5, 5)
+
+
+class TestBackends(BackendChecks):
+    operator = "augment_boxes"
+
+    def call(self, backend: str) -> Tensor:
+        points, ranges = torch.tensor([[1.0, 1.0], [9.0, 1.0], [9.0, 20.0]]), torch.tensor([[[0, 1], [0, 0]]])
+        one, still = torch.ones(1), torch.eye(3).expand(1, 2, 3, 3)
+        ends, labels = torch.tensor([3]), one.long()
+        return augment_boxes(points, ends, labels, one * 0.1, ranges, still, (8, 8), 2, backend=backend).boxes

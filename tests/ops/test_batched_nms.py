@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
+from tests.backend_checks import BackendChecks
 from tests.support import nms_prediction
 from tests.tiers import BY_DAY, examples
 from yolov9k.ops import available, batched_nms
@@ -190,3 +191,10 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], error: type[Except
     usual = {"prediction": torch.zeros(1, 6, 3), "conf_threshold": 0.1, "iou_threshold": 0.5}
     with pytest.raises(error, match=f"batched_nms: {message}"):
         batched_nms(**{**usual, **arguments})
+
+
+class TestBackends(BackendChecks):
+    operator = "batched_nms"
+
+    def call(self, backend: str) -> Tensor:
+        return batched_nms(torch.zeros(1, 6, 3), 0.1, 0.5, backend=backend).detections

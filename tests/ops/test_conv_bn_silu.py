@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
+from tests.backend_checks import BackendChecks
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT64_LOOPS, FUSED_FLOAT32
 from yolov9k.ops import conv_bn_silu
@@ -305,3 +306,10 @@ def test_compiles_into_one_graph_with_the_same_results(training: bool) -> None:
     for ours, want in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, want, **FLOAT64_LOOPS)
     torch.testing.assert_close(bn.state_dict(), twin.state_dict(), **FLOAT64_LOOPS)
+
+
+class TestBackends(BackendChecks):
+    operator = "conv_bn_silu"
+
+    def call(self, backend: str) -> Tensor:
+        return conv_bn_silu(torch.zeros(2, 3, 4, 4), nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), backend=backend)

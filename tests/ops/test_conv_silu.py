@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.backend_checks import BackendChecks
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT64_LOOPS, PRODUCT
 from yolov9k.ops import conv_silu, cudnn
@@ -220,3 +221,10 @@ def test_a_frontend_that_cannot_be_used_is_a_reason(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("importlib.import_module", broken)
     reason = "libcudnn.so: cannot open shared object file"
     assert cudnn._load.__wrapped__() == (None, f"nvidia-cudnn-frontend cannot be used: {reason}")
+
+
+class TestBackends(BackendChecks):
+    operator = "conv_silu"
+
+    def call(self, backend: str) -> Tensor:
+        return conv_silu(torch.zeros(2, 3, 4, 4), torch.zeros(4, 3, 3, 3), torch.ones(4), 1, 1, backend=backend)

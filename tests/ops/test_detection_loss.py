@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.backend_checks import BackendChecks
 from tests.support import shared
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import BFLOAT16_MAPS, FLOAT64_LOOPS, LOSS_GRADIENT, LOSS_VALUE
@@ -487,3 +488,11 @@ def test_a_class_that_does_not_exist_is_refused(label: int) -> None:
     rows[0, 1] = label
     with pytest.raises((RuntimeError, IndexError), match="index"):
         loss()([branch(0)], rows)
+
+
+class TestBackends(BackendChecks):
+    operator = "detection_loss"
+
+    def call(self, backend: str) -> Tensor:
+        maps = [torch.zeros(1, 66, 2, 2)]
+        return detection_loss(maps, torch.zeros(1, 1), torch.ones(1, 1, 4), torch.zeros(1), [8], backend=backend)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.backend_checks import BackendChecks
 from yolov9k.ops import dfl_candidates, dfl_decode
 
 STRIDES, BINS, CLASSES = (8, 16), 4, 3
@@ -56,3 +57,10 @@ def test_it_has_no_gradient_and_is_registered_soundly() -> None:
     fakes = [level.detach().to("meta") for level in levels]
     shapes = [tuple(each.shape) for each in dfl_candidates(fakes, STRIDES, BINS, backend="reference")]
     assert shapes == [(2, 4 + CLASSES, 45), (2, 45), (2,)]
+
+
+class TestBackends(BackendChecks):
+    operator = "dfl_candidates"
+
+    def call(self, backend: str) -> Tensor:
+        return dfl_candidates([torch.zeros(1, 66, 2, 2)], [8], backend=backend).prediction

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
+from tests.backend_checks import BackendChecks
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT64_LOOPS
 from yolov9k.ops import available, dfl_decode
@@ -152,3 +153,10 @@ def test_bins_must_be_some() -> None:
 def test_wide_range_of_values_keeps_probabilities_in_range() -> None:
     found: Any = dfl_decode(random_maps(8, 1, [(2, 2)], 5, dtype=torch.float32), [8])
     assert ((found[:, 4:] >= 0) & (found[:, 4:] <= 1)).all()
+
+
+class TestBackends(BackendChecks):
+    operator = "dfl_decode"
+
+    def call(self, backend: str) -> Tensor:
+        return dfl_decode([torch.zeros(1, 66, 2, 2)], [8], backend=backend)

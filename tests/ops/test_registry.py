@@ -33,11 +33,13 @@ def test_every_file_of_its_stem_is_there(operator: Operator) -> None:
 
 @everyone
 def test_its_proofs_name_it(operator: Operator) -> None:
-    """The reference's own test, and for Triton the interpreted kernels' test, speak of this operator."""
+    """The reference's own test, which checks its backends, and for Triton the interpreted kernels' test speak of it."""
     for name in operator.stem_files():
         if name.startswith("tests/"):
             text = (ROOT / TESTED_IN.get(name, name)).read_text(encoding="utf-8")
             assert re.search(rf"\b{operator.name}\b", text), name
+    test = (ROOT / f"tests/ops/test_{operator.name}.py").read_text(encoding="utf-8")
+    assert f'(BackendChecks):\n    operator = "{operator.name}"\n' in test
 
 
 @everyone

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.backend_checks import BackendChecks
 from tests.sgd_cases import SETTINGS, Flat
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import STEP_BY_HAND
@@ -185,3 +186,12 @@ def test_the_kernel_takes_float32_alone() -> None:
     pytest.importorskip("triton")
     with pytest.raises((ValueError, RuntimeError), match="sgd_ema"):
         Flat(10, [4, 4, 4], 0).step(backend="triton")
+
+
+class TestBackends(BackendChecks):
+    operator = "sgd_ema"
+
+    def call(self, backend: str) -> Tensor:
+        values, grads, momentum, ema = torch.ones(4, 3)
+        sgd_ema(values, grads, momentum, ema, None, torch.ones(14), [1, 2, 3], torch.ones(5), backend=backend)
+        return values

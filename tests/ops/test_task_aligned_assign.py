@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
+from tests.backend_checks import BackendChecks
 from tests.support import assign_case, grid_anchors
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT64_LOOPS
@@ -285,3 +286,11 @@ def test_wrong_tensors_are_named(position: int, change: Any, error: type[Excepti
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         task_aligned_assign(*assign_case(11, 1, 2, 64, 2), **options)
+
+
+class TestBackends(BackendChecks):
+    operator = "task_aligned_assign"
+
+    def call(self, backend: str) -> Tensor:
+        boxes, one = torch.tensor([[[0.0, 0.0, 9.0, 9.0]]]), torch.ones(1, 1)
+        return task_aligned_assign(one[..., None], boxes, torch.ones(1, 2), one * 0, boxes, one, backend=backend).weight

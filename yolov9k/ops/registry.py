@@ -38,6 +38,7 @@ class Operator:
             f"yolov9k/ops/reference/{name}.py",
             f"{tests}/test_{name}.py",
             f"{bench}/bench_{name}.py",
+            f"docs/operators/{name}.md",
         ]
         if "triton" in self.backends:
             files += [f"kernels/{name}.py", f"{tests}/triton/test_{name}.py"]
