@@ -248,6 +248,44 @@ def test_a_block_with_another_activation_or_half_fused_has_no_plan() -> None:
     assert half.prepare(4) is None
 
 
+class Gate(Block):
+    """Without a plan of its own."""
+
+    def __init__(self, c1: int, c2: int) -> None:
+        super().__init__()
+        self.cv1 = blocks.Conv(c1, c2)
+
+    def forward_reference(self, x: Tensor) -> Tensor:
+        y = self.cv1(x)
+        return y * y.mean((2, 3), keepdim=True).sigmoid()
+
+
+class Shifted(blocks.ADown):
+    """Its parent's plan is not its own."""
+
+    def forward_reference(self, x: Tensor) -> Tensor:
+        return super().forward_reference(x) + 1
+
+
+def outer() -> Block:
+    """A block whose plan would need that of a part that has none."""
+    block = blocks.ELAN1(4, 6, 8, 4)
+    block.cv2 = Gate(4, 4)
+    return block
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("make", [lambda: Gate(4, 6), lambda: Shifted(4, 6), outer], ids=["none", "parent's", "part"])
+def test_a_block_without_a_plan_runs_its_definition(make: Callable[[], Block]) -> None:
+    """Its parts that have plans run theirs."""
+    block = randomized(make, True)
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
+    for found, wanted in zip(results(block, x, "triton"), results(block, x, "reference"), strict=True):
+        torch.testing.assert_close(found, wanted, **FLOAT64_LOOPS)
+    assert block.prepare(4) is None
+    assert blocks.Conv(4, 6).prepare(4) is not None
+
+
 @pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_fused_blocks_plan_equals_it_and_the_plan_from_before_is_forgotten(name: str) -> None:

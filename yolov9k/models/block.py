@@ -49,8 +49,13 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def build_plan(self, p: PlanBuilder, x: Slice, into: Slice | None = None) -> Slice:
-        """Write this block's steps down; returns where its output is, `into` where that is given."""
+        """Write this block's steps down; returns where its output is, `into` where that is given. A block may do without."""
         raise NotImplementedError
+
+    def has_plan(self) -> bool:
+        """Whether there is a `build_plan`, and not that of a class whose `forward_reference` is another."""
+        definers = [next(c for c in type(self).__mro__ if name in vars(c)) for name in ("build_plan", "forward_reference")]
+        return definers[0] is not Block and issubclass(*definers)
 
     def is_plain(self) -> bool:
         """Whether steps know what comes after this block's own convolutions: SiLU or nothing."""
@@ -66,7 +71,7 @@ class Block(nn.Module):
             plan, name, convs = None, "", list[Any]()
             blocks = [module for module in self.modules() if isinstance(module, Block)]
             forms = set(self._forms())
-            if all(module.is_plain() for module in blocks) and len(forms) == 1:
+            if all(module.has_plan() and module.is_plain() for module in blocks) and len(forms) == 1:
                 p = PlanBuilder(self, width, forms.pop())
                 plan = p.finish(self.build_plan(p, Slice(0, 0, width)))
                 name, convs = register_plan(plan), p.modules
