@@ -97,11 +97,11 @@ def test_every_room_exists() -> None:
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("yolov9k.models.blocks", "from yolov9k.engine.train.step import TrainStep"),
-        ("yolov9k.models.blocks", "def run():\n    import yolov9k.tasks.base as base"),
-        ("yolov9k.models.blocks", "from yolov9k import data"),
-        ("yolov9k.models.blocks", "from yolov9k import create_model"),
-        ("yolov9k.models.blocks", "from ..losses import DetectionLoss"),
+        ("yolov9k.models.block", "from yolov9k.engine.train.step import TrainStep"),
+        ("yolov9k.models.block", "def run():\n    import yolov9k.tasks.base as base"),
+        ("yolov9k.models.block", "from yolov9k import data"),
+        ("yolov9k.models.block", "from yolov9k import create_model"),
+        ("yolov9k.models.block", "from ..losses import DetectionLoss"),
         ("yolov9k.ops.reference.boxes", "from yolov9k.ops import batched_nms"),
         ("yolov9k.ops.reference.boxes", "from yolov9k.ops.backends import choose"),
         ("yolov9k.ops.reference.boxes", "import yolov9k.native"),
@@ -118,7 +118,7 @@ def test_a_planted_import_is_caught(module: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("yolov9k.models.blocks", "from yolov9k.models import registry\nfrom yolov9k.ops.plan.ir import Slice\nimport torch"),
+        ("yolov9k.models.block", "from yolov9k.models import registry\nfrom yolov9k.ops.plan.ir import Slice\nimport torch"),
         ("yolov9k.models", "from .yolov9 import YOLOv9"),
         ("yolov9k.cli.info", "from yolov9k import __version__, native, ops"),
         ("yolov9k.engine.demo", "from yolov9k.engine.train.trainer import Trainer"),

@@ -16,7 +16,8 @@ SPLITS = ("train", "val", "test")
 OPTIMIZERS = ("SGD",)
 THICKEST = 100  # pixels of a box's line
 
-DATA_HELP = "data.yaml, or a folder or file of YOLO, COCO or Pascal VOC labels"
+LABEL_FORMATS = "YOLO, COCO or Pascal VOC"
+DATA_HELP = f"data.yaml, or a folder or file of {LABEL_FORMATS} labels"
 CFG_HELP = "model: yolov9-t, -s, -m, -c, -e, gelan-t ... -e, or a YAML file"
 
 Data = Annotated[str, Option(DATA_HELP)]

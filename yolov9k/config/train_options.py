@@ -84,7 +84,7 @@ class TrainOptions(Options):
         What needs the models, the data's folder or the device is checked by the trainer.
         """
         if not self.data:
-            raise UserError("give --data: a data.yaml, or a folder or file of YOLO, COCO or Pascal VOC labels")
+            raise UserError(f"give --data: a {flags.DATA_HELP}")
         super().check()
         if self.seed > MAX_SEED:
             raise UserError(f"--seed {self.seed}: expected at most {MAX_SEED}")
