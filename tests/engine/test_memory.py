@@ -18,17 +18,9 @@ from tests.support import little_model
 from tests.tiers import examples
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
-from yolov9k.engine.train import memory
-from yolov9k.engine.train.memory import (
-    batch_sizes,
-    explain_out_of_memory,
-    footprint,
-    is_out_of_memory,
-    largest_batch,
-    pick_batch,
-    trial_schedule,
-    trial_sizes,
-)
+from yolov9k.engine.train import batch_choice, memory
+from yolov9k.engine.train.batch_choice import largest_batch, pick_batch, trial_schedule, trial_sizes
+from yolov9k.engine.train.memory import batch_sizes, explain_out_of_memory, footprint, is_out_of_memory
 from yolov9k.engine.train.trainer import make_criterion
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9, create_model
@@ -172,15 +164,15 @@ def test_pick_on_a_cpu_keeps_within_the_room(little: tuple[YOLOv9, DetectionLoss
     model, criterion = little
     cost = footprint(model, criterion, 128)
     for room in (cost.total(6), cost.total(20)):
-        monkeypatch.setattr(memory, "free_memory", lambda device, room=room: room + 1)
+        monkeypatch.setattr(batch_choice, "free_memory", lambda device, room=room: room + 1)
         picked = pick_batch(model, criterion, TrainRecipe(), 128, CPU, share=1.0)
         assert picked.batch == (6 if room == cost.total(6) else 20)
         assert f"--batch auto: {picked.batch} images of 128 px, estimated: " in picked.reason
-    monkeypatch.setattr(memory, "free_memory", lambda device: 10**15)
+    monkeypatch.setattr(batch_choice, "free_memory", lambda device: 10**15)
     assert "more would exceed the recipe's 64 images a step" in pick_batch(model, criterion, TrainRecipe(), 64, CPU).reason
     few = pick_batch(model, criterion, TrainRecipe(), 64, CPU, images=9)
     assert few.batch == 8
-    monkeypatch.setattr(memory, "free_memory", lambda device: cost.states)
+    monkeypatch.setattr(batch_choice, "free_memory", lambda device: cost.states)
     with pytest.raises(UserError, match=r"not even 1 images of 128 px fit in .*give a smaller --img"):
         pick_batch(model, criterion, TrainRecipe(), 128, CPU)
 

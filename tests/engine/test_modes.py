@@ -182,7 +182,7 @@ def test_modes_that_cannot_be_are_refused(tiny: YOLOv9) -> None:
 def test_a_batch_that_does_not_fit_is_named(tiny: YOLOv9) -> None:
     step = build(tiny)
     x = random_images(0)
-    with pytest.raises(ValueError, match=r"TrainStep: boxes must have shape \[2, \*, 5\], got \[2, 1, 6\]"):
+    with pytest.raises(ValueError, match=r"TrainStep: targets must have shape \[2, \*, 5\], got \[2, 1, 6\]"):
         step(x, torch.zeros(2, 1, 6), COUNTS)
     with pytest.raises(ValueError, match=r"TrainStep: counts must have shape \[2\], got \[3\]"):
         step(x, BOXES, torch.zeros(3))

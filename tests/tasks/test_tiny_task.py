@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tests.tasks.tiny_task import Accuracy, Entropy, LargestTask
 from yolov9k import load
+from yolov9k.config.command_options import ProfileOptions
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split
@@ -25,7 +26,10 @@ from yolov9k.engine import TrainStep
 from yolov9k.engine.evaluate.validator import print_metrics, validate
 from yolov9k.engine.predict.predictor import Predictor
 from yolov9k.engine.predict.writers import predict_to_folder
+from yolov9k.engine.profile.profiler import run_profile
+from yolov9k.engine.train.batch_choice import pick_batch
 from yolov9k.engine.train.loss_monitor import find_nonfinite
+from yolov9k.engine.train.setup import make_criterion
 from yolov9k.engine.train.trainer import Trainer
 from yolov9k.models.checkpoints import read
 from yolov9k.tasks import DetectTask, register, task_of
@@ -93,7 +97,7 @@ def test_the_progress_bar_has_its_labels(trained: tuple[Path, Path, str]) -> Non
 def test_a_loss_that_is_not_finite_is_reported_by_its_names(trained: tuple[Path, Path, str]) -> None:
     model = load(trained[1] / "weights" / "best.pt").train()
     step = TrainStep(model, Unbounded(), TrainRecipe(), "eager")
-    boxes, counts = torch.zeros(2, 1, 5), torch.ones(2, dtype=torch.int64)
+    boxes, counts = torch.zeros(2, 1, 6), torch.ones(2, dtype=torch.int64)
     place = find_nonfinite(step, torch.rand(2, 3, 64, 64), boxes, counts)
     assert re.fullmatch(r"every layer is finite, the loss is not: entropy \d\.\d{3}, logit size inf", place)
 
@@ -132,6 +136,25 @@ def test_prediction(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
     assert set(summary.counts) <= {"circle", "square", "triangle", "star"}
     assert len(list((tmp_path / "labels").glob("*.txt"))) == 8
     assert (tmp_path / "predictions.json").exists()
+
+
+def test_the_batch_that_fits_is_found_and_a_step_is_profiled(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+    """Both draw batches of their own: their targets are the task's."""
+    model, recipe = load(trained[1] / "weights" / "best.pt").train(), TrainRecipe(nominal_batch=4)
+    choice = pick_batch(model, make_criterion(model, recipe), recipe, 64, torch.device("cpu"))
+    assert choice.batch == 4
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(TABLE))
+    options = ProfileOptions(str(tmp_path / "own.yaml"), 2, 64, 4, "cpu", steps=1, project=str(tmp_path))
+    report = run_profile(options, Console(file=io.StringIO()))
+    assert report.parts["backward"] > 0
+
+
+def test_a_step_wants_its_targets(trained: tuple[Path, Path, str]) -> None:
+    rows, model = torch.rand(2, 3, 6), load(trained[1] / "weights" / "best.pt").train()
+    step = TrainStep(model, Entropy(), TrainRecipe(), "eager")
+    assert step(torch.rand(2, 3, 64, 64), rows, torch.ones(2, dtype=torch.int64)).shape == (2,)
+    with pytest.raises(ValueError, match=r"TrainStep: targets must have shape \[2, \*, 6\], got \[2, 3, 5\]"):
+        step(torch.rand(2, 3, 64, 64), rows[..., :5], torch.ones(2, dtype=torch.int64))
 
 
 def test_no_other_file_knows_it() -> None:

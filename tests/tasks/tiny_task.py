@@ -1,4 +1,7 @@
-"""A second task, as small as one can be: the class of an image's largest box, from one pooled linear layer."""
+"""A second task, as small as one can be: the class of an image's largest box, from one pooled linear layer.
+
+Its targets are wider than boxes: the sixth column is a box's area.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +43,15 @@ class LargestClass(nn.Module):
         return maps[0].softmax(1)
 
 
+def with_area(boxes: Tensor) -> Tensor:
+    """Boxes [B, G, 5] as this task's targets [B, G, 6]."""
+    return torch.cat((boxes, boxes[..., 3:4] * boxes[..., 4:5]), -1)
+
+
 def largest(boxes: Tensor, counts: Tensor) -> Tensor:
-    """Class [B] of each image's largest box, -1 where there is none."""
+    """Class [B] of each image's largest box, -1 where there is none; boxes are targets [B, G, 6]."""
     valid = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
-    index = (boxes[..., 3] * boxes[..., 4]).masked_fill(~valid, -1).argmax(1, keepdim=True)
+    index = boxes[..., 5].masked_fill(~valid, -1).argmax(1, keepdim=True)
     return boxes[..., 0].gather(1, index)[:, 0].long().masked_fill(counts == 0, -1)
 
 
@@ -83,7 +91,7 @@ class Count:
         self.records, self.right, self.rows = records, 0, list[dict[str, Any]]()
 
     def add(self, batch: Batch, records: Sequence[Record], predictions: Predictions) -> None:
-        wanted = largest(batch.boxes.cpu(), batch.counts.cpu())
+        wanted = largest(with_area(batch.boxes.cpu()), batch.counts.cpu())
         self.right += int((predictions.found[:, 0, 0].long() == wanted).sum())
         self.rows += [
             {"image_id": r.image_id, "class": int(c)} for r, c in zip(records, predictions.found[:, 0, 0], strict=True)
@@ -126,9 +134,13 @@ class LargestTask(Task):
     name = "largest"
     losses = (NamedLoss("entropy", "entropy"), NamedLoss("size", "logit size"))
     metrics = (Metric("metrics/accuracy", "accuracy", "accuracy"),)
+    target_width = 6
 
     def criterion(self, model: YOLOv9, recipe: TrainRecipe) -> Entropy:
         return Entropy()
+
+    def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return with_area(batch.boxes), batch.counts
 
     def decode(self, model: YOLOv9, maps: Sequence[Tensor], options: DecodeOptions) -> Predictions:
         score, index = maps[0].float().softmax(1).max(1)

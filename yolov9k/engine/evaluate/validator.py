@@ -140,7 +140,7 @@ class _Run:
 
     def warn_of_nonfinite(self) -> None:
         if count := int(self._nonfinite):
-            warn(f"the model gives NaN or infinity in {count} of {self.images} images; such boxes are left out")
+            warn(f"the model gives NaN or infinity in {count} of {self.images} images; such predictions are left out")
 
 
 class _Collector:

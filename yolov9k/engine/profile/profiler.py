@@ -116,8 +116,7 @@ def _source(options: ProfileOptions, img: int, device: torch.device) -> tuple[Ca
     """What makes an endless row of batches on the device, and how many classes they have."""
     data, batch, nc, workers = options.data, options.batch, options.nc, options.workers
     if data is None:
-        images, boxes, counts = synthetic_batch(batch, img, nc, device)
-        return lambda _: itertools.repeat((images, boxes, counts)), nc
+        return lambda step: itertools.repeat(synthetic_batch(batch, img, nc, device, task=step.task)), nc
     split = load_split(data, "train", difficult=options.difficult)
     on = device if is_cuda(device) else "worker"
     loader = make_loader(split, TrainRecipe(), img_size=img, batch=batch, augment=True, workers=workers, augment_on=on)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from yolov9k.common.device import is_cuda, synchronize
 from yolov9k.models import YOLOv9
@@ -30,6 +32,8 @@ class RooflineBounds:
         self._bytes = {part: sum(found.bytes.values()) * self.size // 2 for part, found in costs.items()}
         twin = YOLOv9(model.spec, model.num_classes, class_widths=model.class_widths).train()
         self._flops = 1e9 * cost(twin, img)[1] * batch
+        branches = twin.to("meta")(torch.empty(batch, 3, img, img, device="meta"))
+        self._maps: list[Tensor] = [level for maps in branches for level in maps]  # shapes alone
 
     @property
     def network_bytes(self) -> int:
@@ -38,7 +42,8 @@ class RooflineBounds:
 
     def times(self) -> dict[str, float]:
         """Milliseconds of each part of a step: whichever of its bytes or FLOPs takes longer."""
-        maps, anchors = self._maps()
+        maps = sum(level.numel() for level in self._maps) * self.size
+        anchors = sum(math.prod(level.shape[2:]) for level in self._maps) * self.batch
         learning = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         rest = sum(t.numel() for t in self.model.state_dict().values() if t.is_floating_point()) - learning
         moved = {
@@ -51,12 +56,6 @@ class RooflineBounds:
         every = {**moved, **self._bytes}
         order = ("input", "forward", "assignment", "loss", "backward", "optimizer")
         return {part: self._time(every[part], flops.get(part, 0.0)) for part in order}
-
-    def _maps(self) -> tuple[int, int]:
-        """Bytes of all branches' raw maps, and their anchors."""
-        head = self.model.head
-        cells = sum((self.img // stride) ** 2 for stride in head.strides) * self.batch * head.num_branches
-        return cells * (4 * head.reg_max + head.nc) * self.size, cells
 
     def _time(self, moved: float, flops: float) -> float:
         return 1000 * max(moved / self.rates["copy"], flops / self.rates["matrix"])

@@ -100,7 +100,7 @@ class LossMonitor:
             )
 
 
-def find_nonfinite(step: TrainStep, images: Tensor, boxes: Tensor, counts: Tensor) -> str:
+def find_nonfinite(step: TrainStep, images: Tensor, targets: Tensor, counts: Tensor) -> str:
     """Where a batch first stops being finite: a tensor of the model, the images, a layer, the loss or a gradient."""
     twin = copy.deepcopy(step.model).use("reference")
     for key, value in twin.state_dict().items():
@@ -122,7 +122,7 @@ def find_nonfinite(step: TrainStep, images: Tensor, boxes: Tensor, counts: Tenso
         branches = twin(images)
     if nonfinite:
         return nonfinite[0]
-    total, parts = step.criterion(branches, (boxes, counts))
+    total, parts = step.criterion(branches, (targets, counts))
     if not parts.isfinite().all():
         return f"every layer is finite, the loss is not: {step.task.loss_text(step.task.loss_values(parts.tolist()), ', ')}"
     total.backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Memory of a training step: the batch that fits, and what to do when one did not."""
+"""Memory of a training step: what it takes, what is free, and what to do when it did not fit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import resource
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,25 +22,17 @@ from yolov9k.common.device import (
     is_cuda,
     model_device,
     peak_reserved,
-    reset_peak_memory,
-    synchronize,
 )
 from yolov9k.common.errors import UserError
 from yolov9k.common.memory import available_memory
 from yolov9k.config.recipe import TrainRecipe
-from yolov9k.engine.train.cuda_graphs import WARM_UP
-from yolov9k.engine.train.schedule import Schedule
-from yolov9k.engine.train.step import TrainStep
-from yolov9k.engine.train.synthetic_batch import synthetic_batch
 from yolov9k.models import YOLOv9
 from yolov9k.models.analysis.live_bytes import step_bytes
 from yolov9k.ops import available
-from yolov9k.tasks import Criterion
+from yolov9k.tasks import Criterion, task_of
 
 SHARE = 0.85  # of what is free: allocators split blocks, images wait in queues, validation has maps of its own
 COUNTED = (16, 32)  # batches that are counted on shapes, a line through both gives the rest
-TRIAL_UPDATES = WARM_UP + 1  # a later update than the first holds momentum, and a captured one its graph
-TRIAL_ACCUMULATION = 3  # steps to an update: the first update is run eagerly while the other steps' graph holds its memory
 _FAILURES = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
@@ -69,13 +61,6 @@ class Footprint(NamedTuple):
         return self.states + self.fixed + batch * self.image
 
 
-class BatchChoice(NamedTuple):
-    """A batch and the line that says why."""
-
-    batch: int
-    reason: str
-
-
 def footprint(model: YOLOv9, criterion: Criterion, img_size: int, amp: str = "off") -> Footprint:
     """An estimate from shapes alone, for the model's device; checkpointed as the model is."""
     weights, learning = _bytes(model.state_dict().values()), _bytes(p for p in model.parameters() if p.requires_grad)
@@ -87,8 +72,9 @@ def footprint(model: YOLOv9, criterion: Criterion, img_size: int, amp: str = "of
     loss: Any = copy.copy(criterion)
     loss.backend = "reference"
     counted = None if cuda and "triton" in available("detection_loss") else loss
+    width = task_of(model).target_width
     few, many = COUNTED  # of one or two images the peak lies elsewhere
-    first, second = (step_bytes(model, counted, batch, img_size, dtype, backend).peak for batch in COUNTED)
+    first, second = (step_bytes(model, counted, batch, img_size, dtype, backend, width).peak for batch in COUNTED)
     image = math.ceil((second - first) / (many - few))
     return Footprint(weights, learning, learning, weights, copies, max(first - few * image, 0), image)
 
@@ -100,107 +86,6 @@ def batch_sizes(nominal: int, most: int) -> list[int]:
     """
     sizes = [b for b in range(1, min(nominal, most) + 1) if b <= 8 or b % 4 == 0]
     return [b for b in sizes if abs(b * max(round(nominal / b), 1) - nominal) <= nominal / 8] or [min(nominal, most)]
-
-
-def pick_batch(
-    model: YOLOv9, criterion: Criterion, recipe: TrainRecipe, img_size: int, device: torch.device, *, amp: str = "off",
-    images: int | None = None, share: float = SHARE, **step_options: Any,
-) -> BatchChoice:  # fmt: skip
-    """The largest batch whose step fits in a share of the free memory; never more than the images or the nominal batch.
-
-    On CUDA real steps of a copy of the model are run, at two small batches and then at the chosen one; on a CPU the memory
-    is counted on shapes. step_options go to TrainStep. Raises UserError where nothing fits.
-    """
-    sizes = batch_sizes(recipe.nominal_batch, images or recipe.nominal_batch)
-    room = int(share * free_memory(device))
-    if is_cuda(device):
-        needs: Callable[[int], int] = _Trials(model, criterion, recipe, img_size, amp, step_options)
-        how = "measured"
-    else:
-        needs, how = footprint(model, criterion, img_size, amp).total, "estimated"
-    try:
-        batch, line = largest_batch(needs, room, sizes)
-    except MemoryError:
-        raise UserError(
-            f"--batch auto: not even {sizes[0]} images of {img_size} px fit in {_gb(room)}, {share:.0%} of what is free on "
-            f"{device}; give a smaller --img, --checkpoint or a smaller model"
-        ) from None
-    bound = f"; more would exceed {_bound(recipe, images)}" if batch == sizes[-1] else ""
-    return BatchChoice(
-        batch, f"--batch auto: {batch} images of {img_size} px, {how}: {line}, {share:.0%} of what is free{bound}"
-    )
-
-
-def _bound(recipe: TrainRecipe, images: int | None) -> str:
-    few = images is not None and images < recipe.nominal_batch
-    return f"the {images} images there are" if few else f"the recipe's {recipe.nominal_batch} images a step"
-
-
-def largest_batch(needs: Callable[[int], int], room: int, sizes: Sequence[int]) -> tuple[int, str]:
-    """The largest of `sizes` (ascending) whose bytes, on a line through two small ones and then asked for, are within `room`.
-
-    needs(batch) may raise an out-of-memory error itself. Returns the batch and its account. Raises MemoryError.
-    """
-    low, high = sizes[0], sizes[min(3, len(sizes) - 1)]
-    first, second = _tried(needs, low), _tried(needs, high)
-    wall = math.inf if math.isfinite(second) else high  # from here on the allocator refuses
-    slope = (second - first) / (high - low) if low < high < wall else 0.0
-    for batch in reversed([size for size in sizes if size < wall]):
-        if first + slope * (batch - low) <= room and (found := _tried(needs, batch)) <= room:
-            return batch, f"{_gb(found)} of {_gb(room)}, {_gb(slope)} an image"
-    raise MemoryError
-
-
-def _tried(needs: Callable[[int], int], batch: int) -> float:
-    try:
-        return needs(batch)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        _let_go(error)
-        return math.inf
-
-
-class _Trials:
-    """Peak bytes of real steps, by batch; each is tried once."""
-
-    def __init__(
-        self,
-        model: YOLOv9,
-        criterion: Criterion,
-        recipe: TrainRecipe,
-        img_size: int,
-        amp: str,
-        step_options: dict[str, Any],
-    ) -> None:
-        self.model, self.criterion, self.recipe, self.options = model, criterion, recipe, {"amp": amp, **step_options}
-        self.img_size, self.classes = img_size, model.num_classes
-        self.device = next(model.parameters()).device
-        self.found: dict[int, int] = {}
-
-    def __call__(self, batch: int) -> int:
-        if batch not in self.found:
-            before = reset_peak_memory(self.device)
-            recipe, schedule = trial_schedule(self.recipe, batch)
-            step = TrainStep(copy.deepcopy(self.model), self.criterion, recipe, batch=batch, schedule=schedule, **self.options)
-            for size in trial_sizes(batch, schedule):
-                step(*synthetic_batch(size, self.img_size, self.classes, self.device))
-            synchronize(self.device)
-            self.found[batch] = (peak_reserved(self.device) or 0) - before
-            del step
-            _collect()
-        return self.found[batch]
-
-
-def trial_schedule(recipe: TrainRecipe, batch: int) -> tuple[TrainRecipe, Schedule]:
-    """A recipe with as many steps to an update as the run's, but no more than make a difference, and its schedule."""
-    recipe = recipe.override(warmup_epochs=0.0, nominal_batch=min(recipe.nominal_batch, TRIAL_ACCUMULATION * batch))
-    return recipe, Schedule(recipe, batch, 1000, 1)
-
-
-def trial_sizes(batch: int, schedule: Schedule) -> list[int]:
-    """Batches of all kinds that a run has: those of several updates, and an epoch's smaller last one."""
-    return [batch] * (TRIAL_UPDATES * schedule.accumulate) + [batch - 1] * (batch > 1)
 
 
 def free_memory(device: torch.device) -> int:
@@ -244,18 +129,18 @@ def explain_out_of_memory(
     """What a step that ran out of memory had allocated, and what to change. What the failed step still holds is let go."""
     device, recipe = next(model.parameters()).device, recipe or TrainRecipe()
     reserved = _reserved(device)
-    _let_go(error)
+    let_go(error)
     cost = footprint(model, criterion, img_size, amp)
     room = int(SHARE * (free_memory(device) + cost.states))
     parts = {"weights": cost.weights, "gradients": cost.gradients, "momentum": cost.momentum, "moving average": cost.average}
     if cost.low_precision:
         parts[f"weights in {amp}"] = cost.low_precision
-    account = ", ".join(f"{name} {_gb(size)}" for name, size in parts.items())
-    step = f"activations about {_gb(cost.fixed + batch * cost.image)} ({_gb(cost.image)} an image)"
+    account = ", ".join(f"{name} {gb(size)}" for name, size in parts.items())
+    step = f"activations about {gb(cost.fixed + batch * cost.image)} ({gb(cost.image)} an image)"
     said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return UserError(
         f"out of memory: a step of {batch} images of {img_size} px on {device} takes {account}, {step}{reserved}; "
-        f"{_gb(room)} can be had. {_advice(model, criterion, cost, room, batch, img_size, amp, recipe)} ({said})"
+        f"{gb(room)} can be had. {_advice(model, criterion, cost, room, batch, img_size, amp, recipe)} ({said})"
     )
 
 
@@ -279,7 +164,7 @@ def _advice(
         finally:
             model.checkpoint_stages(False)
         fits = _fitting(saving, room, batch_sizes(recipe.nominal_batch, max(batch, recipe.nominal_batch)))
-        about = f", {_gb(saving.image)} an image: about {fits} fit" if fits else ""
+        about = f", {gb(saving.image)} an image: about {fits} fit" if fits else ""
         remedies.append(f"--checkpoint (one more forward a step{about})")
     if amp == "off" and is_cuda(model_device(model)):
         remedies.append("--amp bf16")
@@ -297,17 +182,18 @@ def _reserved(device: torch.device) -> str:
     memory = device_memory(device)
     if memory is None:
         return ""
-    held = f"allocated {_gb(memory.allocated)} and reserved {_gb(memory.reserved)}"
-    return f"; torch had {held} of the GPU's {_gb(memory.total)}"
+    held = f"allocated {gb(memory.allocated)} and reserved {gb(memory.reserved)}"
+    return f"; torch had {held} of the GPU's {gb(memory.total)}"
 
 
-def _let_go(error: BaseException) -> None:
+def let_go(error: BaseException) -> None:
     """Free what the frames of an error still hold: a step's activations, mostly."""
     traceback.clear_frames(error.__traceback__)
-    _collect()
+    collect()
 
 
-def _collect() -> None:
+def collect() -> None:
+    """Free what nobody holds any more, torch's cache too."""
     gc.collect()
     empty_cache()
 
@@ -316,5 +202,6 @@ def _bytes(tensors: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _gb(size: float) -> str:
+def gb(size: float) -> str:
+    """Bytes for people."""
     return f"{size / 1e9:.2f} GB" if size < 1e10 else f"{size / 1e9:.1f} GB"

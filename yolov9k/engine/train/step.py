@@ -32,7 +32,7 @@ MODES = ("auto", "eager", "captured", "compiled")
 class TrainStep:
     """Trains `model` step by step.
 
-    Call it with images [B, 3, H, W] (uint8, or floating 0..1), the task's targets (for detection boxes [B, G, 5]: class, cx,
+    Call it with images [B, 3, H, W] (uint8, or floating 0..1), the task's targets (for detection rows [B, G, 5]: class, cx,
     cy, w, h normalized) and their counts [B], all on the model's device; it returns the loss parts, one for each of the
     task's losses (box, class, dfl), as a device tensor, without waiting.
     `model` and `ema` are the weights: the model's tensors move into flat storage, so move it to its device before.
@@ -75,33 +75,33 @@ class TrainStep:
         self._graphs = Graphs(GraphRecorder(self.device), log) if self.mode == "captured" else None
         self._losses = torch.compile(self._forward, dynamic=False) if self.mode == "compiled" else None
 
-    def __call__(self, images: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
         """One accumulation step. Raises ValueError for a batch on another device or of shapes that do not fit."""
-        self._check(images, boxes, counts)
+        self._check(images, targets, counts)
         phase = self.phase
         due = self.waiting + 1 >= phase.accumulate
         if due:
             self._tell(phase)
-        parts = self._run(due, images, boxes, counts)
+        parts = self._run(due, images, targets, counts)
         self.iteration, self.waiting = self.iteration + 1, 0 if due else self.waiting + 1
         return parts
 
-    def _run(self, due: bool, images: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
+    def _run(self, due: bool, images: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
         run = self._accumulate_and_update if due else self._accumulate
         if self._graphs is None:
-            return run(images, boxes, counts)
+            return run(images, targets, counts)
         try:
-            return self._graphs("update" if due else "accumulate", run, images, boxes, counts)
+            return self._graphs("update" if due else "accumulate", run, images, targets, counts)
         except NotRecorded as error:
             self._graphs, self.mode = None, "eager"
             self.log(f"the training step cannot be recorded and runs eagerly: {error}")
             self.model.zero_grad()  # gradients of the recording, which nothing has filled
-            return run(images, boxes, counts)
+            return run(images, targets, counts)
 
-    def _check(self, images: Tensor, boxes: Tensor, counts: Tensor) -> None:
-        for name, tensor in (("images", images), ("boxes", boxes), ("counts", counts)):
+    def _check(self, images: Tensor, targets: Tensor, counts: Tensor) -> None:
+        for name, tensor in (("images", images), ("targets", targets), ("counts", counts)):
             expect_device(tensor, self.flat.values, "TrainStep", name)
-        expect_shape(boxes, (len(images), None, self.task.target_width), "TrainStep", "boxes")
+        expect_shape(targets, (len(images), None, self.task.target_width), "TrainStep", "targets")
         expect_shape(counts, (len(images),), "TrainStep", "counts")
 
     @property
@@ -139,13 +139,13 @@ class TrainStep:
             self._settings.copy_(sent, non_blocking=True)
             self._told = values
 
-    def _accumulate(self, images: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
+    def _accumulate(self, images: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
         """Add a batch's gradient to what waits in flat storage."""
         scale = self.state[SCALE] if self.dtype == torch.float16 else None
         if self._losses is None:
-            parts = self.criterion.backward(self._branches(images), (boxes, counts), scale)
+            parts = self.criterion.backward(self._branches(images), (targets, counts), scale)
         else:
-            room = F.pad(boxes, (0, 0, 0, capacity(boxes.shape[1]) - boxes.shape[1]))
+            room = F.pad(targets, (0, 0, 0, capacity(targets.shape[1]) - targets.shape[1]))
             total, parts = self._losses(images, room, counts)
             with label("step/backward"):
                 (total if scale is None else total * scale).backward()  # type: ignore[no-untyped-call]
@@ -161,13 +161,13 @@ class TrainStep:
         with label("step/forward"), autocast_to(self.device, self.dtype):
             return self.model(images)
 
-    def _forward(self, images: Tensor, boxes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, images: Tensor, targets: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """What torch.compile is given."""
-        return self.criterion(self._branches(images), (boxes, counts))
+        return self.criterion(self._branches(images), (targets, counts))
 
-    def _accumulate_and_update(self, images: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
+    def _accumulate_and_update(self, images: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
         """The batch that completes an optimizer step."""
-        parts = self._accumulate(images, boxes, counts)
+        parts = self._accumulate(images, targets, counts)
         with label("step/optimizer"):
             flat, statistics = self.flat, self.flat.statistics
             # one batch that overflows would spoil the running statistics for good

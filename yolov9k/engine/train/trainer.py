@@ -19,9 +19,10 @@ from yolov9k.config.recipe import TrainRecipe, load_recipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.batch import Batch
 from yolov9k.engine.evaluate.validator import ValidationResult, print_metrics, validate
+from yolov9k.engine.train.batch_choice import pick_batch
 from yolov9k.engine.train.check_options import check_options
 from yolov9k.engine.train.loss_monitor import LossMonitor
-from yolov9k.engine.train.memory import explain_out_of_memory, is_out_of_memory, memory_gb, pick_batch
+from yolov9k.engine.train.memory import explain_out_of_memory, is_out_of_memory, memory_gb
 from yolov9k.engine.train.plots import plot_results
 from yolov9k.engine.train.prefetch import prefetch
 from yolov9k.engine.train.run_dir import Results, latest_checkpoint, make_run_directory, save_settings

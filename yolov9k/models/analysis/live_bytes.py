@@ -57,8 +57,10 @@ class MemoryUse(NamedTuple):
     peak: int
 
 
-def step_bytes(model: YOLOv9, criterion: Loss | None, batch: int, img_size: int, dtype: torch.dtype, backend: str) -> MemoryUse:
-    """What a step of `batch` images holds, with maps of `dtype`; checkpointed as `model` is.
+def step_bytes(
+    model: YOLOv9, criterion: Loss | None, batch: int, img_size: int, dtype: torch.dtype, backend: str, target_width: int = 5
+) -> MemoryUse:
+    """What a step of `batch` images holds, with maps of `dtype` and targets so wide; checkpointed as `model` is.
 
     criterion: None stands for the loss in one kernel, which adds the maps' gradients alone. backend: "triton" for planned
     blocks, "reference" for torch's own operators. Nothing is computed or allocated.
@@ -68,13 +70,16 @@ def step_bytes(model: YOLOv9, criterion: Loss | None, batch: int, img_size: int,
     for mine, theirs in zip(twin.parameters(), model.parameters(), strict=True):
         mine.requires_grad_(theirs.requires_grad)
     image = torch.empty(batch, 3, img_size, img_size, device="meta", dtype=dtype)
-    boxes, counts = torch.empty(batch, BOXES, 5, device="meta"), torch.empty(batch, device="meta", dtype=torch.int64)
-    with LiveBytes((*twin.parameters(), *twin.buffers(), boxes, counts)) as memory:
+    targets = (
+        torch.empty(batch, BOXES, target_width, device="meta"),
+        torch.empty(batch, device="meta", dtype=torch.int64),
+    )
+    with LiveBytes((*twin.parameters(), *twin.buffers(), *targets)) as memory:
         branches = twin(image)
         saved = memory.live
         roots = [level for maps in branches for level in maps]
         if criterion is not None:
-            roots = [criterion(branches, (boxes, counts))[0]]
+            roots = [criterion(branches, targets)[0]]
         del branches
         torch.autograd.backward(roots, [torch.empty_like(root) for root in roots])
         return MemoryUse(saved, memory.peak)

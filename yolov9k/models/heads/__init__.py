@@ -1,3 +1,3 @@
-"""Heads: what turns feature maps into predictions. Each file registers its own when it is imported; a new one is a line below."""
+"""Heads: what turns feature maps into predictions. A file registers its own when it is imported; a new one is a line below."""
 
 from yolov9k.models.heads import detect as detect
