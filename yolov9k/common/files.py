@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from yolov9k.common.errors import UserError
 
@@ -24,15 +24,21 @@ else:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a regular file. A pipe would be waited for and a device read for ever, so these are refused as folders are.
+    """The bytes of a regular file. Raises OSError, as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read()
 
-    Raises OSError, also for a name that no file can have.
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read its bytes. A pipe would be waited for and a device read for ever: they are refused.
+
+    Raises OSError, also for a folder and for a name that no file can have.
     """
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        return path.read_bytes()
+        return path.open("rb")
     except ValueError:  # a zero byte or half of a surrogate pair
         raise OSError(errno.EINVAL, "no file can have this name") from None
 

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from yolov9k.common.errors import UserError
-from yolov9k.common.files import cache_folder, write_json
+from yolov9k.common.errors import UserError, warn
+from yolov9k.common.files import cache_folder, locked, open_regular, sweep, write_json
 from yolov9k.common.text import read_json
+from yolov9k.data.headers import TRUNCATED, ImageError, count_frames, opened, read_header
+from yolov9k.data.images import FRAMES, NEAR_BLACK, from_pillow, is_near_black
 
-SUFFIXES = frozenset({".bmp", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_IMAGES = "avif bmp dib gif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
+SUFFIXES = frozenset(f".{suffix}" for suffix in _IMAGES.split())
+# Images too, which people put among the others and miss later.
+_OTHERS = "arw cr2 cr3 dng exr hdr heic heif jxl nef orf psd raw svg tga"
+_OTHER_IMAGES = frozenset(f".{suffix}" for suffix in _OTHERS.split())
+_HIDDEN = frozenset({"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found"})
 WORKERS = min(32, 4 * (os.cpu_count() or 1))  # reading headers waits for the disk more than for the processor
-_ORIENTATION = 0x0112
 _CACHE_FROM = 512  # fewer images than this are read faster than a cache is worth
 
 
 class ImageInfo(NamedTuple):
-    """Size in pixels after EXIF orientation; `error` says what is wrong, and then the size is 0 x 0."""
+    """Size in pixels after EXIF orientation. error: why it cannot be used, then the size is 0 x 0; note: what to know of it."""
 
     height: int
     width: int
     error: str | None = None
+    note: str | None = None
 
 
 def is_image(path: Path) -> bool:
@@ -35,9 +42,18 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a folder of this name holds what no one put there: copies of editors, thumbnails, what was thrown away."""
+    return name.startswith(".") or name in _HIDDEN
+
+
 def list_images(folder: Path) -> list[Path]:
-    """Every image under `folder`, at any depth, sorted; linked folders are followed once."""
+    """Every image under `folder`, at any depth but in no hidden folder, sorted; linked folders are followed once.
+
+    One warning counts the images of formats that cannot be read.
+    """
     found: list[Path] = []
+    others: Counter[str] = Counter()
     seen: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
@@ -45,8 +61,19 @@ def list_images(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
+        folders[:] = [name for name in folders if not is_hidden(name)]
         found.extend(path for name in files if is_image(path := Path(root, name)))
+        others.update(suffix for name in files if (suffix := os.path.splitext(name)[1].lower()) in _OTHER_IMAGES)
+    warn_of_others(folder, others)
     return sorted(found)
+
+
+def warn_of_others(place: object, others: Counter[str]) -> None:
+    """One warning of files that are left out; others: how many of which suffix."""
+    if others:
+        listed = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in others.most_common(10))
+        files = "1 file" if others.total() == 1 else f"{others.total()} files"
+        warn(f"{place}: {files} of other formats left out ({listed}); convert what are images to PNG or JPEG")
 
 
 def probe_images(paths: Sequence[Path]) -> list[ImageInfo]:
@@ -65,66 +92,50 @@ def probe_images(paths: Sequence[Path]) -> list[ImageInfo]:
 def probe_image(path: Path) -> ImageInfo:
     """Size and soundness of one image from its header and its last bytes."""
     try:
-        with Image.open(path) as image:
-            width, height = _upright_size(image)
-            truncation = _truncation(path, image)
+        with open_regular(path) as file, opened(file) as image:
+            header = read_header(image, os.fstat(file.fileno()).st_size)
+            frames = count_frames(image)
+            _check_whole(file, image, decode=header.deep)
+            note = FRAMES.format(frames) if frames > 1 else None
+            if header.deep and is_near_black(from_pillow(image)):
+                note = NEAR_BLACK
     except FileNotFoundError:
         return ImageInfo(0, 0, "image not found; restore the file or remove it from the dataset")
-    except UnidentifiedImageError:
-        what = "is empty" if path.stat().st_size == 0 else "is not a readable image"
-        return ImageInfo(0, 0, f"image {what}; replace or remove it")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return ImageInfo(0, 0, f"image cannot be read ({error}); replace or remove it")
-    return ImageInfo(0, 0, truncation) if truncation else ImageInfo(height, width)
+    except OSError as error:
+        return ImageInfo(0, 0, f"image cannot be read ({error.strerror or error}); replace or remove it")
+    except ImageError as error:
+        return ImageInfo(0, 0, f"image {error}")
+    return ImageInfo(header.height, header.width, None, note and f"image {note}")
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height as OpenCV decodes the image: EXIF orientations 5 to 8 turn it by a quarter."""
-    width, height = image.size
-    tags = getattr(image, "tag_v2", None)
-    if tags is not None:  # TIFF; some versions of Pillow have turned `size` already, the tags are as stored
-        width, height, orientation = int(tags.get(256, width)), int(tags.get(257, height)), tags.get(_ORIENTATION, 1)
-    else:
-        orientation = exif_orientation(image.info.get("exif", b""))
-    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
-
-
-def exif_orientation(data: bytes) -> int:
-    """The orientation in an EXIF block, 1 where it holds none.
-
-    Image.getexif() would decode a whole PNG in search of a late chunk and obey XMP, which OpenCV does not.
-    """
-    exif = Image.Exif()
-    try:
-        exif.load(data)
-        return int(exif.get(_ORIENTATION, 1))
-    except (OSError, SyntaxError, TypeError, ValueError, struct.error):
-        return 1  # damaged EXIF does not make a damaged image
-
-
-def _truncation(path: Path, image: Image.Image) -> str | None:
+def _check_whole(file: BinaryIO, image: Image.Image, *, decode: bool) -> None:
+    """Raises ImageError for a file that ends early. JPEG and PNG have an end mark, others are decoded."""
     if image.format in ("JPEG", "MPO"):
-        whole = _ends_with(path, b"\xff\xd9") or _has_late_marker(path, b"\xff\xd9", after=b"\xff\xda")
-        what = "JPEG without an end marker"
+        whole, what = _ends_with(file, b"\xff\xd9", after=b"\xff\xda"), "JPEG without an end marker"
     elif image.format == "PNG":
-        whole = _ends_with(path, b"IEND\xaeB`\x82") or _has_late_marker(path, b"IEND\xaeB`\x82", after=b"IDAT")
-        what = "PNG without its end chunk"
+        whole, what = _ends_with(file, b"IEND\xaeB`\x82", after=b"IDAT"), "PNG without its end chunk"
     else:
+        whole, what, decode = True, "", True
+    if not whole:
+        raise ImageError(f"{TRUNCATED} ({what}); copy or download it again")
+    if decode:
         image.load()
-        return None
-    return None if whole else f"image is truncated ({what}); copy or download it again"
 
 
-def _ends_with(path: Path, marker: bytes) -> bool:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 64))
-        return file.read().rstrip(b"\0\r\n").endswith(marker)
+def _ends_with(file: BinaryIO, marker: bytes, *, after: bytes) -> bool:
+    """Whether `marker` stands at the end, or behind the last `after`: files with something appended are whole too.
 
-
-def _has_late_marker(path: Path, marker: bytes, *, after: bytes) -> bool:
-    """Files with something appended are whole too. JPEG scan data escapes 0xff, so what looks like a marker is one."""
-    data = path.read_bytes()
-    return data.rfind(marker) > data.rfind(after) >= 0
+    JPEG scan data escapes 0xff, so what looks like a marker is one.
+    """
+    place = file.tell()
+    file.seek(max(0, file.seek(0, 2) - 64))
+    whole = file.read().rstrip(b"\0\r\n").endswith(marker)
+    if not whole:
+        file.seek(0)
+        data = file.read()
+        whole = data.rfind(marker) > data.rfind(after) >= 0
+    file.seek(place)
+    return whole
 
 
 def _cache_file() -> Path:
@@ -134,7 +145,7 @@ def _cache_file() -> Path:
 def _cache_key(path: Path) -> str:
     try:
         stat = path.stat()
-    except (OSError, ValueError):  # a ValueError: the name holds a zero byte
+    except (OSError, ValueError):  # a ValueError: no file can have this name
         return ""
     return f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}"
 
@@ -143,15 +154,27 @@ def _read_cache() -> dict[str, ImageInfo]:
     """What earlier runs found; a cache that is missing, unreadable or corrupt counts as empty."""
     try:
         stored = read_json(_cache_file())
-        return {key: ImageInfo(int(height), int(width)) for key, (height, width) in stored.items()}
-    except (UserError, RuntimeError, ValueError, AttributeError, TypeError):
+        return {str(key): _from_cache(*row) for key, row in stored.items()}
+    except (OSError, UserError, ValueError, AttributeError, TypeError):
         return {}
+
+
+def _from_cache(height: object, width: object, note: object = None) -> ImageInfo:
+    """One entry. Raises ValueError where it cannot be one of ours."""
+    sides = [side for side in (height, width) if type(side) is int and side > 0]
+    if len(sides) < 2 or not isinstance(note, str | None):
+        raise ValueError("not the size of an image")
+    return ImageInfo(sides[0], sides[1], None, note)
 
 
 def _write_cache(entries: dict[str, ImageInfo]) -> None:
     """Keep `entries` for the next run; a folder that cannot be written only costs that run some time."""
-    with contextlib.suppress(OSError, RuntimeError, UserError):
-        write_json(_cache_file(), {key: info[:2] for key, info in entries.items()})
+    with contextlib.suppress(OSError, UserError):
+        path = _cache_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path):
+            sweep(path)
+            write_json(path, {key: [*info[:2], info.note] if info.note else info[:2] for key, info in entries.items()})
 
 
 def siblings(folders: Iterable[Path]) -> set[str]:

@@ -47,7 +47,7 @@ class Reader:
 
     def __call__(self, index: int) -> Image:
         record = self.records[index]
-        image = read_image(record.path, reduce=self.reduction(record))
+        image = read_image(record.path, reduce=self.reduction(record), size=(record.height, record.width))
         return resize(image, self.shape(*image.shape[:2]), smooth=not self.fast)
 
     @property
@@ -64,7 +64,7 @@ class Reader:
 
         Formats other than JPEG would be decoded whole anyway.
         """
-        jpeg = self.fast and record.path.suffix.lower() in (".jpg", ".jpeg")
+        jpeg = self.fast and record.path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif")
         return next((r for r in (8, 4, 2) if jpeg and max(record.height, record.width) >= r * self.size), 1)
 
     def shape(self, height: int, width: int) -> tuple[int, int]:

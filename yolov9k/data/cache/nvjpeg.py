@@ -11,16 +11,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from yolov9k.common.arrays import Image
 from yolov9k.common.device import cuda_device, has_cuda
 from yolov9k.common.errors import warn
+from yolov9k.common.files import read_bytes
 from yolov9k.data.cache.image_cache import Reader
+from yolov9k.data.headers import ImageError, opened, read_header
 from yolov9k.data.images import is_jpeg, is_truncated
-from yolov9k.data.probe import exif_orientation
 from yolov9k.data.records import Record
 
 Decode = Callable[[list[Tensor]], list[Tensor]]  # files, uint8 [n] each, to images, uint8 [3, h, w] RGB each
@@ -74,12 +73,12 @@ class NvjpegReader(Reader):
     def _upright(self, index: int) -> bytes | None:
         """A whole JPEG file that no orientation turns, which nvJPEG would ignore; None for any other."""
         try:
-            data = self.records[index].path.read_bytes()
+            data = read_bytes(self.records[index].path)
             if not is_jpeg(data) or is_truncated(data):
                 return None
-            with PillowImage.open(io.BytesIO(data)) as image:
-                return data if exif_orientation(image.info.get("exif", b"")) == 1 else None
-        except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
+            with opened(io.BytesIO(data)) as image:
+                return data if read_header(image, len(data)).orientation == 1 else None
+        except (OSError, ImageError):
             return None
 
     def _whole(self, index: int, image: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def build_records(
         if info.error:
             issues.append(_image_issue(image, info.error))
             continue
+        if info.note:
+            issues.append(DataIssue(image.path, None, info.note, fatal=False))
         record = _build_record(image, info, image_id or 0, difficult, issues)
         stem = image.path.stem  # as the published validation names images
         record.result_id = (int(stem) if stem.isdecimal() else stem) if image.image_id is None else image.image_id
@@ -47,7 +50,7 @@ def build_records(
 
 def _image_issue(image: AnnotatedImage, message: str) -> DataIssue:
     """An absent image is an issue of the line that asks for it, a damaged one of the image itself."""
-    if image.source != image.path and not image.path.exists():
+    if image.source != image.path and not os.path.exists(image.path):
         return DataIssue(image.source, image.line, f"{message} ({image.path})", fatal=True)
     return DataIssue(image.path, None, message, fatal=True)
 

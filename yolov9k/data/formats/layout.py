@@ -9,7 +9,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from yolov9k.common.errors import UserError
-from yolov9k.data.probe import is_image
+from yolov9k.data.probe import is_hidden, is_image
 
 
 @dataclass
@@ -51,5 +51,12 @@ def _resolve(entry: str, bases: Sequence[Path], source: Path) -> list[Path]:
 
 def _expand(pattern: str, base: Path) -> list[Path]:
     """Folders, images and, where the pattern asks for the suffix by name, other files that match `pattern`."""
-    found = [base / match for match in sorted(glob(pattern, root_dir=base, recursive=True))]
+    named = set(Path(pattern).parts)
+    matches = [match for match in sorted(glob(pattern, root_dir=base, recursive=True)) if not _is_within_hidden(match, named)]
+    found = [base / match for match in matches]
     return [path for path in found if path.is_dir() or is_image(path) or path.suffix == Path(pattern).suffix != ""]
+
+
+def _is_within_hidden(match: str, named: set[str]) -> bool:
+    """Whether a pattern's star, not the user, has entered a hidden folder; named: the pattern's own parts."""
+    return any(is_hidden(part) for part in Path(match).parts if part not in named)

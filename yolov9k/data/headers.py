@@ -1,0 +1,134 @@
+"""What an image file says of itself before it is decoded: format, size, how it is turned, how many frames it has."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+
+# Others that Pillow knows are of no use here, and some of them run other programs.
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+TRUNCATED = "is truncated"
+Tile = tuple[str, tuple[int, int, int, int] | None, int, object]
+_ORIENTATION, _WIDTH, _HEIGHT, _SUBFILE = 0x0112, 256, 257, 254
+_SMALLER_COPY = 0b101  # bits of a TIFF's subfile type: a reduced copy of another frame, or a mask of one
+
+
+class ImageError(ValueError):
+    """What is wrong with an image file: the predicate of a sentence about it, and the remedy."""
+
+
+class Header(NamedTuple):
+    """height, width: pixels once it is turned by its EXIF `orientation` (1 to 8). deep: more than 8 bits a channel."""
+
+    format: str
+    height: int
+    width: int
+    orientation: int
+    deep: bool
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Height and width as they are stored, before the image is turned."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
+
+@contextmanager
+def opened(file: IO[bytes]) -> Iterator[Image.Image]:
+    """The image that a file holds, not yet decoded. Raises ImageError, also for whatever is raised within.
+
+    The number of pixels is held against Pillow's own limit, twice `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            yield image
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        what = "is not a readable image" if file.seek(0, 2) else "is empty"
+        raise ImageError(f"{what}; replace or remove it") from None
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ImageError(f"has more than {limit:,} pixels, which are not decoded; cut it into tiles") from None
+    except Exception as error:  # damaged files make Pillow raise nearly anything, KeyError and zlib.error among it
+        raise ImageError(f"cannot be read ({_brief(error)}); replace or remove it") from None
+
+
+def read_header(image: Image.Image, length: int) -> Header:
+    """What an opened file of `length` bytes says. Raises ImageError where that cannot be decoded."""
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise ImageError("has 32 bits a channel; convert it to 8 or 16")
+    if any(_ends_early(tile, length) for tile in _tiles(image)):
+        raise ImageError(f"{TRUNCATED}; copy or download it again")
+    tags = getattr(image, "tag_v2", None)
+    width, height = image.size
+    if tags is None:
+        orientation = exif_orientation(image.info.get("exif", b""))
+    else:  # TIFF; some versions of Pillow have turned `size` already, the tags are as stored
+        width, height, orientation = (
+            int(tags.get(_WIDTH, width)),
+            int(tags.get(_HEIGHT, height)),
+            _valid(tags.get(_ORIENTATION)),
+        )
+    if orientation >= 5:
+        width, height = height, width
+    return Header(str(image.format), height, width, orientation, _is_deep(image))
+
+
+def count_frames(image: Image.Image) -> int:
+    """How many images a file holds, 1 where the others are thumbnails, reduced copies or previews of the first."""
+    if image.format in ("JPEG", "MPO"):
+        return 1
+    frames = int(getattr(image, "n_frames", 1))
+    if frames > 1 and image.format == "TIFF":
+        image.seek(1)
+        copy = image.tag_v2.get(_SUBFILE, 0) & _SMALLER_COPY  # type: ignore[attr-defined]
+        image.seek(0)
+        return 1 if copy else frames
+    return frames
+
+
+def exif_orientation(data: bytes) -> int:
+    """The orientation in an EXIF block, 1 where it holds none.
+
+    Image.getexif() would decode a whole PNG in search of a late chunk and obey XMP, which OpenCV does not.
+    """
+    exif = Image.Exif()
+    try:
+        exif.load(data)
+        return _valid(exif.get(_ORIENTATION))
+    except (OSError, SyntaxError, TypeError, ValueError, struct.error):
+        return 1  # damaged EXIF does not make a damaged image
+
+
+def _valid(orientation: object) -> int:
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _is_deep(image: Image.Image) -> bool:
+    stored = (arguments if isinstance(arguments, tuple) else (arguments,) for _, _, _, arguments in _tiles(image)[:1])
+    return image.mode.startswith("I") or any(deep in str(mode) for mode, *_ in stored for deep in (";16", ";12"))
+
+
+def _tiles(image: Image.Image) -> list[Tile]:
+    """Codec, extents (left, top, right, bottom), place in the file and codec's arguments of each part."""
+    return list(getattr(image, "tile", []))
+
+
+def _ends_early(tile: Tile, length: int) -> bool:
+    """Whether bare pixels would reach beyond the file: a few bytes may declare gigabytes. Counts a bit a pixel where unsaid."""
+    codec, extents, offset, arguments = tile
+    if codec != "raw" or extents is None:
+        return False
+    least = (extents[2] - extents[0] + 7) // 8
+    stated = arguments[1] if isinstance(arguments, tuple) and len(arguments) > 1 else 0
+    stride = max(stated if isinstance(stated, int) else 0, least)
+    return offset + (extents[3] - extents[1] - 1) * stride + least > length
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 100 else text[:99] + "…"
