@@ -6,7 +6,6 @@ import json
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,6 +16,7 @@ from tests.data_cases import BOX, only_issue, write_image, write_yolo
 from yolov9k.data import probe
 from yolov9k.data.config import load_split
 from yolov9k.data.formats.checks import LEAST_SIDE, check_box
+from yolov9k.data.images import read_image
 
 
 @given(st.tuples(*[st.floats(-50, 150)] * 4), st.sampled_from([(1, 1), (100, 60)]))
@@ -56,9 +56,9 @@ def test_bytes_behind_the_end_marker_do_no_harm(tmp_path: Path, suffix: str) -> 
     path = write_image(tmp_path / f"a.{suffix}")
     whole = path.read_bytes()
     path.write_bytes(whole + b"\0" * 100)
-    assert probe.probe_image(path) == (20, 40, None)
+    assert probe.probe_image(path) == (20, 40, None, None)
     path.write_bytes(whole + b"appended by a camera" * 9)
-    assert probe.probe_image(path) == (20, 40, None)
+    assert probe.probe_image(path) == (20, 40, None, None)
 
 
 def test_jpeg_lacking_only_its_end_marker(tmp_path: Path) -> None:
@@ -73,9 +73,8 @@ def test_size_is_that_of_the_upright_image(tmp_path: Path, suffix: str, orientat
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = write_image(tmp_path / f"a.{suffix}", exif=exif)
-    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    assert decoded is not None
-    assert probe.probe_image(path) == (*decoded.shape[:2], None)
+    assert probe.probe_image(path) == (*read_image(path).shape[:2], None, None)
+    assert read_image(path).shape == ((40, 20, 3) if orientation > 4 else (20, 40, 3))
 
 
 def test_probe_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,14 +82,14 @@ def test_probe_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_CACHE_FROM", 1)
     path = write_image(tmp_path / "a.png")
     cache = tmp_path / "cache" / "yolov9k" / "images.json"
-    assert probe.probe_images([path]) == [(20, 40, None)]
+    assert probe.probe_images([path]) == [(20, 40, None, None)]
     stored = json.loads(cache.read_bytes())
     cache.write_text(json.dumps({key: [7, 9] for key in stored}))
-    assert probe.probe_images([path]) == [(7, 9, None)]  # remembered
+    assert probe.probe_images([path]) == [(7, 9, None, None)]  # remembered
     os.utime(path, (1, 1))
-    assert probe.probe_images([path]) == [(20, 40, None)]  # changed since
+    assert probe.probe_images([path]) == [(20, 40, None, None)]  # changed since
     cache.write_text("{ not json")
-    assert probe.probe_images([path, tmp_path / "gone.png"])[0] == (20, 40, None)
+    assert probe.probe_images([path, tmp_path / "gone.png"])[0] == (20, 40, None, None)
     assert len(json.loads(cache.read_bytes())) == 1  # the absent image is not remembered
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))  # a file where the folder should be
-    assert probe.probe_images([path]) == [(20, 40, None)]
+    assert probe.probe_images([path]) == [(20, 40, None, None)]

@@ -9,9 +9,10 @@ from typing import IO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-# Others that Pillow knows are of no use here, and some of them run other programs.
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+# Those that Pillow loads first come first. Others that it knows are of no use here, and some of them run other programs.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "DIB", "JPEG2000", "AVIF")
 TRUNCATED = "is truncated"
+_BARE = frozenset({"BMP", "DIB", "PPM", "TIFF"})  # formats whose pixels may stand in the file as they are
 Tile = tuple[str, tuple[int, int, int, int] | None, int, object]
 _ORIENTATION, _WIDTH, _HEIGHT, _SUBFILE = 0x0112, 256, 257, 254
 _SMALLER_COPY = 0b101  # bits of a TIFF's subfile type: a reduced copy of another frame, or a mask of one
@@ -61,7 +62,7 @@ def read_header(image: Image.Image, length: int) -> Header:
     """What an opened file of `length` bytes says. Raises ImageError where that cannot be decoded."""
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
         raise ImageError("has 32 bits a channel; convert it to 8 or 16")
-    if any(_ends_early(tile, length) for tile in _tiles(image)):
+    if image.format in _BARE and any(_ends_early(tile, length) for tile in _tiles(image)):
         raise ImageError(f"{TRUNCATED}; copy or download it again")
     tags = getattr(image, "tag_v2", None)
     width, height = image.size

@@ -43,8 +43,8 @@ def read_image(
 
     reduce: 1, 2, 4 or 8, the image comes so many times smaller, which a JPEG decoder does faster than a whole one.
     truncated: whether a JPEG or PNG that ends early is taken, with gray where it is missing. size: (height, width) that it
-    was found to have before, which spares a JPEG's header a second reading. notes: gets what one should know of the image
-    though it can be read. Raises UnreadableImage.
+    was found to have before, which spares a JPEG its header's reading where that is still so. notes: gets what one should
+    know of the image though it can be read. Raises UnreadableImage.
     """
     try:
         data = read_bytes(Path(path))  # unlike imread this takes any file name on any system
@@ -57,9 +57,9 @@ def read_image(
             image = _by_opencv(data, Header("JPEG", *size, orientation=1, deep=False), reduce)
             if image is not None:
                 return image
-        return _read(data, reduce, size, notes)
+        return _read(data, reduce, notes)
     except ImageError as error:
-        raise UnreadableImage(f"{path}: the image {error}") from None
+        raise UnreadableImage(f"{path}: the file {error}") from None
 
 
 def is_jpeg(data: bytes) -> bool:
@@ -97,12 +97,9 @@ def is_near_black(image: Image) -> bool:
     return 0 < int(image.max(initial=0)) < _DARK
 
 
-def _read(data: bytes, reduce: int, size: tuple[int, int] | None, notes: list[str] | None) -> Image:
+def _read(data: bytes, reduce: int, notes: list[str] | None) -> Image:
     with opened(io.BytesIO(data)) as pillow:
         header = read_header(pillow, len(data))
-        if size is not None and size != (header.height, header.width):
-            now, before = (f"{width} x {height}" for height, width in ((header.height, header.width), size))
-            raise ImageError(f"is {now} pixels now, it was {before} when the data was read; start again")
         if notes is not None and (frames := count_frames(pillow)) > 1:
             notes.append(FRAMES.format(frames))
         image = _by_opencv(data, header, reduce)
@@ -114,9 +111,20 @@ def _read(data: bytes, reduce: int, size: tuple[int, int] | None, notes: list[st
     return image
 
 
+def _has_vast_chunk(data: bytes) -> bool:
+    """Whether a PNG declares a chunk for which OpenCV would take far more memory than the file has bytes."""
+    at, most = len(_PNG) + 4, 4 * len(data) + (1 << 24)
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if length > most:
+            return True
+        at += length + 12
+    return False
+
+
 def _by_opencv(data: bytes, header: Header, reduce: int) -> Image | None:
     """None where OpenCV cannot decode it, or not to the size that the header states."""
-    if header.format not in _TURNED_BY_OPENCV | _TURNED_HERE:
+    if header.format not in _TURNED_BY_OPENCV | _TURNED_HERE or (header.format == "PNG" and _has_vast_chunk(data)):
         return None
     ours = header.format in _TURNED_HERE
     try:

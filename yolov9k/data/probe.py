@@ -63,7 +63,7 @@ def list_images(folder: Path) -> list[Path]:
         seen.add(real)
         folders[:] = [name for name in folders if not is_hidden(name)]
         found.extend(path for name in files if is_image(path := Path(root, name)))
-        others.update(suffix for name in files if (suffix := os.path.splitext(name)[1].lower()) in _OTHER_IMAGES)
+        others.update(suffix for name in files if (suffix := Path(name).suffix.lower()) in _OTHER_IMAGES and name[0] != ".")
     warn_of_others(folder, others)
     return sorted(found)
 

@@ -40,9 +40,9 @@ def _resolve(entry: str, bases: Sequence[Path], source: Path) -> list[Path]:
     for candidate in dict.fromkeys((entry, plain)):
         for base in bases:
             place = base / Path(candidate).expanduser()
-            if place.exists():
+            if os.path.exists(place):  # pathlib raises for a name that is too long
                 tidy = Path(os.path.normpath(place))
-                return [tidy if tidy.exists() else place]  # a ".." behind a link leads elsewhere
+                return [tidy if os.path.exists(tidy) else place]  # a ".." behind a link leads elsewhere
             if has_magic(candidate) and (found := _expand(candidate, base)):
                 return found
     looked = ", ".join(str(base) for base in bases)
