@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass, field
 from glob import glob, has_magic
 from pathlib import Path
 
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, warn
+from yolov9k.common.paths import PathFinder, spellings
 from yolov9k.data.probe import is_hidden, is_image
 
 
@@ -16,37 +17,47 @@ from yolov9k.data.probe import is_hidden, is_image
 class DatasetLayout:
     """A data set before it is read: `splits` gives, for each split it has, the files and folders to read.
 
-    names: the classes where they are stated; bases: folders that entries are relative to, the first that has one counts.
+    names: the classes where they are stated; bases: folders that entries are relative to, the first that has one counts;
+    working_bases: those of the working folder, which are asked last and named where they have one.
     """
 
     path: Path
     names: list[str] | None
     splits: dict[str, list[str]]
     bases: list[Path] = field(default_factory=list)
+    working_bases: list[Path] = field(default_factory=list)
 
     def paths(self, split: str) -> list[Path]:
         """Files and folders of one split. Raises UserError for an entry that leads nowhere."""
-        return [path for entry in self.splits[split] for path in _resolve(entry, self.bases, self.path)]
+        return [path for entry in self.splits[split] for path in self._resolve(entry)]
+
+    def _resolve(self, entry: str) -> list[Path]:
+        """Files and folders that `entry` names, a glob pattern among them. Raises UserError if there are none."""
+        finder = PathFinder()
+        for base in (*self.bases, *self.working_bases):
+            if found := _find_in(base, entry, finder):
+                if base in self.working_bases and not Path(entry).expanduser().is_absolute():
+                    warn(f"{self.path}: {entry!r} is not beside the file; taken from the working folder, {found[0]}")
+                return found
+        looked = ", ".join(str(base) for base in (*self.bases, *self.working_bases))
+        raise UserError(f"{self.path}: {entry!r} not found, looked in {looked}; correct the entry or 'path'")
 
 
-def _resolve(entry: str, bases: Sequence[Path], source: Path) -> list[Path]:
-    """Files and folders that `entry` of `source` names, a glob pattern among them. Raises UserError if there are none.
+def _find_in(base: Path, entry: str, finder: PathFinder) -> list[Path]:
+    """What `entry` names under `base`.
 
     Some exports say ``../train/images`` where they mean ``train/images``: tried when the former is not there.
     """
-    plain = entry
-    while plain.startswith("../"):
-        plain = plain[3:]
+    plain = re.sub(r"^(\.\.[/\\])+", "", entry)
     for candidate in dict.fromkeys((entry, plain)):
-        for base in bases:
-            place = base / Path(candidate).expanduser()
-            if os.path.exists(place):  # pathlib raises for a name that is too long
-                tidy = Path(os.path.normpath(place))
-                return [tidy if os.path.exists(tidy) else place]  # a ".." behind a link leads elsewhere
-            if has_magic(candidate) and (found := _expand(candidate, base)):
+        home = os.path.expanduser(candidate)
+        if place := finder.find(home, [base]):
+            tidy = Path(os.path.normpath(place))
+            return [tidy if os.path.exists(tidy) else place]  # a ".." behind a link leads elsewhere
+        for pattern in spellings(home):
+            if has_magic(pattern) and (found := _expand(pattern, base)):
                 return found
-    looked = ", ".join(str(base) for base in bases)
-    raise UserError(f"{source}: {entry!r} not found, looked in {looked}; correct the entry or 'path'")
+    return []
 
 
 def _expand(pattern: str, base: Path) -> list[Path]:
