@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, shown
 from yolov9k.common.text import read_yaml
 from yolov9k.config.option import option_fields
 
@@ -38,9 +38,9 @@ class Options:
         for key, value in values.items():
             name = str(key).replace("-", "_")
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
+                near = difflib.get_close_matches(name[:100], known, 1)
                 hint = f"did you mean '{known[near[0]].key}'?" if near else f"known: {', '.join(f.key for f in known.values())}"
-                raise UserError(f"{where}: unknown option '{key}'; {hint}")
+                raise UserError(f"{where}: unknown option {shown(str(key))}; {hint}")
             taken[name] = known[name].read(value, where)
         if lacking := [field.key for name, field in known.items() if field.default is MISSING and name not in taken]:
             raise UserError(f"{where}: lacks {', '.join(lacking)}")

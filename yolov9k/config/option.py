@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from yolov9k.common.errors import UserError, check_range
+from yolov9k.common.errors import UserError, check_range, one_line, shown
 
 
 @dataclass(frozen=True, eq=False)  # equal only to itself, so that it has a hash, which `typing` wants of what it holds
@@ -99,7 +99,7 @@ class OptionField:
             return None
         if self.many:
             if not isinstance(value, list | tuple):
-                raise UserError(f"{where}: {self.key} is {value!r}, expected a list")
+                raise UserError(f"{where}: {self.key} is {shown(value)}, expected a list")
             return tuple(self._read(element, where) for element in value)
         if type(value) in (int, str) and value in (*self.option.words, *self.option.words.values()):
             return self.option.words.get(value, value)
@@ -112,7 +112,7 @@ class OptionField:
             value = str(value)  # `device: 0`, and a run directory that is named by a number
         if not isinstance(value, self.kinds) or (isinstance(value, bool) and bool not in self.kinds):
             wanted = "true or false" if bool in self.kinds else "a text"
-            raise UserError(f"{where}: {self.key} is {value!r}, expected {wanted}")
+            raise UserError(f"{where}: {self.key} is {shown(value)}, expected {wanted}")
         return value
 
     def _element(self, text: str, given: str) -> Any:
@@ -159,7 +159,9 @@ def read_number(value: Any, kind: type, option: Option, what: str) -> float | in
         number = math.nan if isinstance(value, bool) else float(value)
         exact = int(value) if kind is int and isinstance(value, int) else number  # a float would round a long seed
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{what} is {value!r}, expected a number") from None
+        raise UserError(f"{what} is {shown(value)}, expected a number") from None
     if not math.isfinite(number) or not option.low <= exact <= option.high or (kind is int and number != int(number)):
-        raise UserError(f"{what} is {value}, expected {kind.__name__} from {option.low:g} to {option.high:g}")
+        raise UserError(
+            f"{what} is {one_line(str(value), 60)}, expected {kind.__name__} from {option.low:g} to {option.high:g}"
+        )
     return int(exact) if kind is int else number

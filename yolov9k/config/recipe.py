@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from yolov9k.common.errors import UserError, warn
+from yolov9k.common.errors import UserError, shown, warn
 from yolov9k.config.base import read_mapping
 from yolov9k.config.option import Option, option_fields, read_number
 
@@ -80,9 +80,9 @@ def _checked(base: TrainRecipe, values: dict[str, Any], where: str) -> TrainReci
                 warn(f"{where}: {key}={value} has no effect: YOLOv9's loss does not use it")
             continue
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
+            near = difflib.get_close_matches(str(key)[:100], known, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-            raise UserError(f"{where}: unknown hyper-parameter '{key}'; {hint}")
+            raise UserError(f"{where}: unknown hyper-parameter {shown(str(key))}; {hint}")
         field = known[key]
         accepted[key] = read_number(value, field.kinds[0], field.option, f"{where}: {key}")
     return replace(base, **accepted)

@@ -179,5 +179,5 @@ def _write_cache(entries: dict[str, ImageInfo]) -> None:
 
 def siblings(folders: Iterable[Path]) -> set[str]:
     """Stems of all images that lie directly in `folders`."""
-    names = (Path(name) for folder in folders if folder.is_dir() for name in os.listdir(folder))
+    names = (Path(name) for folder in folders if os.path.isdir(folder) for name in os.listdir(folder))
     return {name.stem for name in names if is_image(name)}

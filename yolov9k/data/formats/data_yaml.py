@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from yolov9k.common.errors import UserError, shown, warn
-from yolov9k.common.paths import PathFinder
+from yolov9k.common.errors import UserError, one_line, shown, warn
 from yolov9k.common.text import read_yaml
 from yolov9k.data.formats.base import Format, UnclearDataset
-from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.formats.layout import DatasetLayout, spellings
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
+MAX_CLASSES = 100_000
 _KEYS = ("path", *_SPLITS, "names", "nc")
 # Keys that other tools put there and that say nothing about boxes: read past without a word.
 _OTHERS = frozenset(
@@ -48,63 +49,57 @@ def read_data_yaml(path: Path) -> DatasetLayout:
         raise UserError(f"{path}: holds no keys; it needs train, val and names")
     for key in data:
         if key not in _KEYS and key not in _OTHERS:
-            near = difflib.get_close_matches(str(key), _KEYS, 1, 0.5)
+            near = difflib.get_close_matches(str(key)[:100], _KEYS, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_KEYS)}"
-            raise UserError(f"{path}: unknown key {str(key)!r}; {hint}")
+            raise UserError(f"{path}: unknown key {shown(str(key))}; {hint}")
     splits = {key: _entries(path, key, data[key]) for key in _SPLITS if data.get(key) not in (None, "", [])}
     if not splits:
         raise UserError(f"{path}: neither train nor val is given; add train: and val: with folders of images")
     names = _read_names(path, data.get("names"), data.get("nc"))
-    own, working = _find_bases(path, data.get("path"))
-    return DatasetLayout(path, names, splits, own, working)
+    return DatasetLayout(path, names, splits, _find_bases(path, data.get("path")))
 
 
 def _entries(path: Path, key: str, value: object) -> list[str]:
     entries: list[Any] = value if isinstance(value, list) else [value]
     for entry in entries:
         if not isinstance(entry, str) or not entry.strip():
-            raise UserError(f"{path}: {key} holds {entry!r}; give a path or a list of paths")
+            raise UserError(f"{path}: {key} holds {shown(entry)}; give a path or a list of paths")
     return [entry.strip() for entry in entries]
 
 
 def _read_names(path: Path, names: object, nc: object) -> list[str] | None:
     if nc is not None and (not isinstance(nc, int) or isinstance(nc, bool) or nc < 1):
-        raise UserError(f"{path}: nc is {nc!r}; give the number of classes")
+        raise UserError(f"{path}: nc is {shown(nc)}; give the number of classes")
+    if max(nc or 0, len(names) if isinstance(names, (list, dict)) else 0) > MAX_CLASSES:
+        raise UserError(f"{path}: more than {MAX_CLASSES:,} classes; correct nc or names")
     if names is None:
         return None if nc is None else [str(index) for index in range(nc)]
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise UserError(f"{path}: keys of names are {list(names)}; number them 0..{len(names) - 1} without gaps")
+            raise UserError(f"{path}: keys of names are {shown(list(names))}; number them 0..{len(names) - 1} without gaps")
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise UserError(f"{path}: names is {names!r}; give a list of class names or 'number: name' lines")
+        raise UserError(f"{path}: names is {shown(names)}; give a list of class names or 'number: name' lines")
     for index, name in enumerate(names):
         if name is None or isinstance(name, (bool, list, dict)):
-            raise UserError(f"{path}: name of class {index} is {name!r}; put it in quotes")
+            raise UserError(f"{path}: name of class {index} is {shown(name)}; put it in quotes")
     if nc is not None and nc != len(names):
         raise UserError(f"{path}: nc is {nc} but there are {len(names)} names; make them agree")
     read = [str(name) for name in names]
-    if twice := sorted({name for name in read if read.count(name) > 1}):
-        warn(f"{path}: several classes have the same name ({', '.join(twice)}); tables cannot tell them apart")
+    if twice := sorted(name for name, count in Counter(read).items() if count > 1):
+        warn(f"{path}: several classes have the same name ({one_line(', '.join(twice))}); tables cannot tell them apart")
     return read
 
 
-def _find_bases(path: Path, root: object) -> tuple[list[Path], list[Path]]:
-    """Folders that entries are relative to, those of the file's own folder and those of the working folder.
-
-    In each `path`, then the folder itself.
-    """
-    if not isinstance(root, (str, type(None))):
+def _find_bases(path: Path, root: object) -> list[Path]:
+    """Folders that entries are relative to: `path` from the file's folder or the working folder, then these two."""
+    home = path.absolute().parent
+    if root is None or root == "":
+        return [home, Path.cwd()]
+    if not isinstance(root, str):
         raise UserError(f"{path}: path is {shown(root)}; give the folder of the dataset")
-    home, work = path.absolute().parent, Path.cwd()
-    finder = PathFinder()
-    own, working = ([*_under(base, root, finder), base] for base in (home, work))
-    if root and len(own) == len(working) == 1:
+    places = [base / spelling for spelling in spellings(root) for base in (home, Path.cwd())]
+    places = [place for place in places if os.path.isdir(place)]
+    if not places:
         warn(f"{path}: path {shown(root)} is not there; its entries are looked for beside the file")
-    own = list(dict.fromkeys(own))
-    return own, [base for base in dict.fromkeys(working) if base not in own]
-
-
-def _under(base: Path, root: str | None, finder: PathFinder) -> list[Path]:
-    place = finder.find(os.path.expanduser(root), [base], os.path.isdir) if root else None
-    return [] if place is None else [place]
+    return list(dict.fromkeys([*places, home, Path.cwd()]))

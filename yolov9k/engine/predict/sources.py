@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,10 @@ import cv2
 import numpy as np
 
 from yolov9k.common.arrays import Image
-from yolov9k.common.errors import UserError, warn
+from yolov9k.common.errors import UserError, shown, warn
+from yolov9k.common.files import user_path
 from yolov9k.common.text import read_text
+from yolov9k.data.formats.layout import spellings
 from yolov9k.data.images import read_image
 
 _IMAGES = "avif bmp dib jp2 jpeg jpg jpe pbm pgm png ppm tif tiff webp"
@@ -80,10 +83,10 @@ def open_source(source: str | Path, max_frames: int | None = None) -> Source:
         raise UserError("--source: empty; give a file, a folder, a pattern or a .txt list")
     if "://" in text or text.isdigit() or text.split()[0] == "screen":
         raise UserError(f"{text}: streams are not supported; give a file, a folder, a pattern or a .txt list")
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = user_path(source)
+    if os.path.isdir(path):
         return Source(_known(sorted(path.iterdir()), f"{path}: the folder has no image or video in it"), max_frames)
-    if not path.exists():
+    if not os.path.exists(path):
         if not glob.has_magic(text):
             raise UserError(f"{text}: no such file or folder")
         found = sorted(map(Path, glob.glob(str(path), recursive=True)))
@@ -107,10 +110,12 @@ def _listed(path: Path) -> list[Path]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
-        entry = path.parent / Path(line.strip()).expanduser()  # an absolute path stays as it is
-        if not entry.is_file():
-            raise UserError(f"{path}:{number}: no such file {entry}")
-        chosen.append(entry)
+        entries = spellings(line.strip())
+        places = [base / entry for entry in entries for base in (path.parent, Path.cwd())]  # an absolute path stays as it is
+        found = next((place for place in places if os.path.isfile(place)), None)
+        if found is None:
+            raise UserError(f"{path}:{number}: no such file {shown(str(places[0]), 200)}; correct the line")
+        chosen.append(found)
     return _known(chosen, f"{path}: no image or video is listed")
 
 
