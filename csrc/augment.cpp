@@ -5,16 +5,11 @@
 #include <vector>
 
 #include "augment.cuh"
+#include "clones.h"
 #include "threads.h"
 
-#if defined(__x86_64__) && defined(__gnu_linux__)
+#if defined(YK_AVX2)
 #include <immintrin.h>
-#define YK_AVX2 __attribute__((target("avx2")))
-#endif
-#if defined(YK_AVX2) && !defined(__SANITIZE_THREAD__)                // which does not run yet when the choice is made
-#define YK_CLONES __attribute__((target_clones("avx2", "default")))  // chosen when the module is loaded
-#else
-#define YK_CLONES
 #endif
 
 namespace yk {

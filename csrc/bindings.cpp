@@ -12,6 +12,7 @@
 #include "augment.h"
 #include "augment_boxes.h"
 #include "batched_nms.h"
+#include "conv_bn_silu.h"
 #include "task_aligned_assign.h"
 
 namespace py = pybind11;
@@ -199,6 +200,52 @@ py::tuple clip_outlines(const py::kwargs& a) {
         in, {address<float>(a, "left"), address<std::int64_t>(a, "left_lengths"), address<float>(a, "boxes")}));
 }
 
+yk::BnMap bn_map(const py::dict& a) {
+    return {address<const void>(a, "z"), static_cast<yk::Dtype>(get<int>(a, "dtype")), get<std::int64_t>(a, "rows"),
+            get<std::int64_t>(a, "channels")};
+}
+
+yk::BnVectors bn_vectors(const py::dict& a) {
+    return {address<const float>(a, "gamma"), address<const float>(a, "beta"), address<const double>(a, "mean"),
+            address<const double>(a, "invstd")};
+}
+
+py::tuple bn_statistics(const py::kwargs& a) {
+    const yk::BnMap z = bn_map(a);
+    const double eps = get<double>(a, "eps");
+    double *mean = address<double>(a, "mean"), *invstd = address<double>(a, "invstd");
+    const int threads = get<int>(a, "threads");
+    py::gil_scoped_release release;
+    const yk::Status status = yk::bn_statistics_cpu(z, eps, mean, invstd, threads);
+    py::gil_scoped_acquire acquire;
+    return report(status);
+}
+
+py::tuple bn_silu(const py::kwargs& a) {
+    const yk::BnMap z = bn_map(a);
+    const yk::BnVectors vectors = bn_vectors(a);
+    const bool activation = get<bool>(a, "activation");
+    void* y = address<void>(a, "y");
+    const int threads = get<int>(a, "threads");
+    py::gil_scoped_release release;
+    const yk::Status status = yk::bn_silu_cpu(z, vectors, activation, y, threads);
+    py::gil_scoped_acquire acquire;
+    return report(status);
+}
+
+py::tuple bn_silu_backward(const py::kwargs& a) {
+    const yk::BnMap z = bn_map(a);
+    const yk::BnVectors vectors = bn_vectors(a);
+    const yk::BnGradients out{address<void>(a, "grad_z"), address<float>(a, "grad_gamma"), address<float>(a, "grad_beta")};
+    const void* grad = address<const void>(a, "grad");
+    const bool activation = get<bool>(a, "activation"), training = get<bool>(a, "training");
+    const int threads = get<int>(a, "threads");
+    py::gil_scoped_release release;
+    const yk::Status status = yk::bn_silu_backward_cpu(z, grad, vectors, activation, training, out, threads);
+    py::gil_scoped_acquire acquire;
+    return report(status);
+}
+
 #ifdef YK_WITH_CUDA
 py::tuple task_aligned_assign_cuda(const py::kwargs& a) {
     return report(yk::assign_cuda(assign_input(a), assign_output(a), address<void>(a, "stream")));
@@ -244,6 +291,11 @@ PYBIND11_MODULE(_native, module) {
     module.def("augment", &augment, "Augmented images on the host; arguments as in csrc/augment.h, and `threads`.");
     module.def("augment_boxes", &augment_boxes,
                "Boxes of augmented images on the host; arguments as in csrc/augment_boxes.h, and `threads`.");
+    module.def("bn_statistics", &bn_statistics,
+               "A map's mean and deviation by channel on the host; arguments as in csrc/conv_bn_silu.h, and `threads`.");
+    module.def("bn_silu", &bn_silu, "BatchNorm and SiLU on the host; arguments as in csrc/conv_bn_silu.h, and `threads`.");
+    module.def("bn_silu_backward", &bn_silu_backward,
+               "Their gradients on the host; arguments as in csrc/conv_bn_silu.h, and `threads`.");
     module.def("clip_outlines", &clip_outlines, "Outlines clipped to a rectangle; arguments as in csrc/augment_boxes.h.");
 #ifdef YK_WITH_CUDA
     module.def("task_aligned_assign_cuda", &task_aligned_assign_cuda,

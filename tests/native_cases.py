@@ -35,7 +35,12 @@ def sound() -> dict[str, tuple[Callable[..., Any], Arguments]]:
         height=height, width=width, capacity=20,
     )  # fmt: skip
     outlines = {"points": np.ones((8, 2), np.float32), "lengths": np.array([3, 5]), "width": 32, "height": 32}
+    z = torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last)
+    norm = {"z": z, **{name: torch.rand(6) + 0.5 for name in ("gamma", "beta", "mean", "invstd")}, "activation": True}
     return {
+        "bn_statistics": (native.bn_statistics, {"z": z, "eps": 1e-3}),
+        "bn_silu": (native.bn_silu, norm),
+        "bn_silu_backward": (native.bn_silu_backward, {"grad": torch.randn(2, 6, 5, 7), **norm, "training": True}),
         "task_aligned_assign": (native.task_aligned_assign, {**assign, **scalars}),
         "batched_nms": (native.batched_nms, {**nms, **thresholds, "max_detections": 20}),
         "augment": (native.augment, {**images, **size, "dtype": torch.uint8, "channels_last": False}),

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from yolov9k import native
 from yolov9k.common.checks import expect, expect_float, expect_shape
+from yolov9k.common.device import is_cpu
 from yolov9k.ops.backends import choose
 from yolov9k.ops.library import define, differentiate
 from yolov9k.ops.plan.ir import ConvLayer, ConvSpec, Planner, Slice
@@ -24,7 +26,7 @@ def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: boo
 
     x: [B, Cin, H, W], floating. conv: square stride, padding and no bias. In training mode the batch's statistics
     normalize and bn's running ones are updated, else the running ones normalize. Returns [B, Cout, H', W'] in x's dtype
-    (autocast's, under autocast). Raises ValueError or TypeError that names the argument; a training batch with one value
+    (autocast's, under autocast), channels-last where a kernel ran. Raises ValueError or TypeError that names the argument; a training batch with one value
     a channel is refused as torch does.
     """
     expect_float(x, "conv_bn_silu", "x")
@@ -45,8 +47,10 @@ def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: boo
         running: Any = [bn.running_mean, bn.running_var, bn.num_batches_tracked]
         return planned(x, [weight, bn.weight, bn.bias], running, _plan(conv.in_channels, spec), training)
     mean, var = (None, None) if training else (bn.running_mean, bn.running_var)
+    if backend == "cpu":
+        x = x.contiguous(memory_format=torch.channels_last)
     y, z, batch_mean, invstd = torch.ops.yolov9k.conv_bn_silu(
-        x, weight, bn.weight, bn.bias, mean, var, stride, padding, conv.groups, bn.eps, activation
+        x, weight, bn.weight, bn.bias, mean, var, stride, padding, conv.groups, bn.eps, activation, backend == "cpu"
     )
     if training:
         _update_running(bn, batch_mean.detach(), invstd.detach(), z.numel() // z.shape[1])
@@ -84,15 +88,42 @@ def _update_running(bn: nn.BatchNorm2d, mean: Tensor, invstd: Tensor, count: int
 
 def _forward(
     x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None,
-    stride: int, padding: int, groups: int, eps: float, activation: bool,
+    stride: int, padding: int, groups: int, eps: float, activation: bool, kernel: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     z = _convolve(x, weight, stride, padding, groups)
     if mean is None and z.numel() <= z.shape[1]:
         raise ValueError(f"conv_bn_silu: training needs more than one value per channel, got {list(z.shape)}")
-    u, batch_mean, invstd = torch.ops.aten.native_batch_norm(z, gamma, beta, mean, var, mean is None, 0.0, eps)
+    if kernel and z.numel():
+        return _normalize_on_cpu(z, gamma, beta, mean, var, eps, activation)
+    u, batch_mean, invstd = torch.ops.aten.native_batch_norm(_summable(z), gamma, beta, mean, var, mean is None, 0.0, eps)
     if mean is not None and var is not None:  # torch leaves these empty, or not, in inference, by device
         batch_mean, invstd = mean.clone(), (var + eps).rsqrt()
-    return (torch.ops.aten.silu(u) if activation else u), z, batch_mean, invstd
+    y = torch.ops.aten.silu(u) if activation else u
+    return torch.empty_like(z).copy_(y) if y.stride() != z.stride() else y, z, batch_mean, invstd
+
+
+def _normalize_on_cpu(
+    z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None, eps: float, activation: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    z = z.contiguous(memory_format=torch.channels_last)
+    exact = _native_dtype(z)
+    if mean is None or var is None:
+        batch_mean, invstd = native.bn_statistics(exact, eps)
+    else:
+        batch_mean, invstd = mean.to(torch.float64, copy=True), (var.double() + eps).rsqrt()
+    y = native.bn_silu(exact, gamma, beta, batch_mean, invstd, activation)
+    return y.to(z.dtype), z, batch_mean, invstd
+
+
+def _native_dtype(z: Tensor) -> Tensor:
+    """z in a dtype that the compiled kernels read: float16 is rare on a CPU."""
+    return z.float() if z.dtype == torch.float16 else z
+
+
+def _summable(z: Tensor) -> Tensor:
+    """z in a layout in which torch's BatchNorm adds up precisely: on a CPU, its sums over a channels-last map are naive ones in
+    float32, off by 1e-3 over 1.6 million values; over a contiguous one they are not."""
+    return z.contiguous() if is_cpu(z.device) else z
 
 
 def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int, groups: int) -> Tensor:
@@ -104,30 +135,50 @@ def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int, groups: int)
 def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor,
     running_mean: Tensor | None, running_var: Tensor | None, stride: int, padding: int, groups: int, eps: float,
-    activation: bool, needs_grad_x: bool,
+    activation: bool, kernel: bool, needs_grad_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    training = running_mean is None
     if z.numel() == 0:  # torch's own kernel divides by the number of values, and the process ends
         grad_x = torch.zeros_like(x) if needs_grad_x else x.new_empty(0)
         return grad_x, torch.zeros_like(weight), torch.zeros_like(gamma), torch.zeros_like(beta)
-    if activation:
-        u = torch.ops.aten.native_batch_norm(z, gamma, beta, running_mean, running_var, training, 0.0, eps)[0]
-        grad = torch.ops.aten.silu_backward(grad.to(u.dtype), u)
-    grad_z, grad_gamma, grad_beta = torch.ops.aten.native_batch_norm_backward(
-        grad, z, gamma, running_mean, running_var, mean, invstd, training, eps, [True, True, True]
-    )
+    form = (running_mean, running_var, eps, activation)
+    back = _back_on_cpu if kernel else _back_through_torch
+    grad_z, grad_gamma, grad_beta = back(grad, z, gamma, beta, mean, invstd, *form)
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad_z, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [needs_grad_x, True, False]
     )
     return grad_x if needs_grad_x else x.new_empty(0), grad_weight, grad_gamma, grad_beta
 
 
+def _back_on_cpu(
+    grad: Tensor, z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor, running_mean: Tensor | None,
+    running_var: Tensor | None, eps: float, activation: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    exact, training = _native_dtype(z), running_mean is None
+    found = native.bn_silu_backward(grad.to(exact.dtype), exact, gamma, beta, mean, invstd, activation, training)
+    return found[0].to(z.dtype), found[1].to(gamma.dtype), found[2].to(beta.dtype)
+
+
+def _back_through_torch(
+    grad: Tensor, z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor, running_mean: Tensor | None,
+    running_var: Tensor | None, eps: float, activation: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    z, grad, training = _summable(z), _summable(grad), running_mean is None
+    if activation:
+        u = torch.ops.aten.native_batch_norm(z, gamma, beta, running_mean, running_var, training, 0.0, eps)[0]
+        grad = torch.ops.aten.silu_backward(grad.to(u.dtype), u)
+    return torch.ops.aten.native_batch_norm_backward(  # type: ignore[no-any-return]
+        grad, z, gamma, running_mean, running_var, mean, invstd, training, eps, [True, True, True]
+    )
+
+
 def _fake_forward(
     x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None,
-    stride: int, padding: int, groups: int, eps: float, activation: bool,
+    stride: int, padding: int, groups: int, eps: float, activation: bool, kernel: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     z = _convolve(x, weight, stride, padding, groups)
-    return torch.empty_like(z), z, torch.empty_like(gamma), torch.empty_like(gamma)
+    dtype = torch.float64 if kernel else gamma.dtype
+    z = z.contiguous(memory_format=torch.channels_last) if kernel else z
+    return torch.empty_like(z), z, torch.empty_like(gamma, dtype=dtype), torch.empty_like(gamma, dtype=dtype)
 
 
 def _fake_backward(
@@ -147,26 +198,26 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 11
+        return (None,) * 12
     if torch.is_grad_enabled():  # autograd would go on through part of what the backward does, and be wrong
         raise RuntimeError("conv_bn_silu: has no second derivative; use the reference for create_graph=True")
     x, weight, z, gamma, beta, mean, invstd, running_mean, running_var = ctx.saved_tensors
     grads = torch.ops.yolov9k.conv_bn_silu_backward(
         grad, x, weight, z, gamma, beta, mean, invstd, running_mean, running_var, *ctx.options, ctx.needs_input_grad[0]
     )
-    return (grads[0] if ctx.needs_input_grad[0] else None, *grads[1:], *(None,) * 7)
+    return (grads[0] if ctx.needs_input_grad[0] else None, *grads[1:], *(None,) * 8)
 
 
 define(
     "conv_bn_silu(Tensor x, Tensor weight, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, int stride, int padding, "
-    "int groups, float eps, bool activation) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)",
+    "int groups, float eps, bool activation, bool kernel) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)",
     _forward,
     _fake_forward,
 )
 define(
     "conv_bn_silu_backward(Tensor grad, Tensor x, Tensor weight, Tensor z, Tensor gamma, Tensor beta, Tensor mean, "
     "Tensor invstd, Tensor? running_mean, Tensor? running_var, int stride, int padding, int groups, float eps, "
-    "bool activation, bool needs_grad_x) -> (Tensor, Tensor, Tensor, Tensor)",
+    "bool activation, bool kernel, bool needs_grad_x) -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _fake_backward,
 )
@@ -176,7 +227,7 @@ register(
         "conv_bn_silu",
         conv_bn_silu,
         "convolution, BatchNorm, SiLU of training; whole blocks as plans",
-        {"triton": "forward and backward"},
+        {"triton": "forward and backward", "cpu": "BatchNorm and SiLU, forward and backward"},
         kernels=("conv_bn_silu", "conv1x1", "pool"),
     )
 )

@@ -24,6 +24,6 @@ def conv_bn_silu(
     x [B, Cin, H, W], weight [Cout, Cin/groups, k, k], gamma and beta [Cout], any floating dtype. With mean and var [Cout]
     given they normalize (inference); with None the batch's own statistics do (training).
     """
-    z = F.conv2d(x, weight, None, stride, padding, 1, groups)
+    z = F.conv2d(x, weight, None, stride, padding, 1, groups).contiguous()  # over another layout a CPU's sums are naive
     u = F.batch_norm(z, mean, var, gamma, beta, training=mean is None, eps=eps)
     return F.silu(u) if activation else u
