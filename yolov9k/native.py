@@ -222,9 +222,7 @@ def _bn_vectors(operator: str, z: Tensor, **vectors: Tensor) -> dict[str, Tensor
     """gamma and beta in float32, mean and invstd in float64. Raises ValueError for another length or device."""
     _check(operator, z, {name: (vector, (z.shape[1],)) for name, vector in vectors.items()})
     dtypes = (torch.float32, torch.float32, torch.float64, torch.float64)
-    return {
-        name: vector.detach().to(dtype).contiguous() for (name, vector), dtype in zip(vectors.items(), dtypes, strict=True)
-    }
+    return {name: vector.detach().to(dtype).contiguous() for (name, vector), dtype in zip(vectors.items(), dtypes, strict=True)}
 
 
 def augment(

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yolov9k import native
 from yolov9k.models.block import Block
 from yolov9k.models.blocks import ELAN1, SPPELAN, AConv, ADown, Conv, RepNCSPELAN4
 from yolov9k.ops import available, conv_bn_silu
@@ -206,3 +207,29 @@ def bench_block(
     x = _map(device, arguments[0], side)
     bytes_moved, flops = _cost(kind(*arguments), x, True)
     measure(_step(_as(way, kind(*arguments), device), x, True), device, bytes_moved, flops=flops)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("shape", [(16, 160), (64, 40), (128, 10)], ids=str)
+def bench_bn_silu_on_cpu(measure: Measure, backend: str, part: str, shape: tuple[int, int]) -> None:
+    """BatchNorm and SiLU alone, at maps of yolov9-t, 320 px, batch 4: the compiled passes, and torch's."""
+    if backend not in available("conv_bn_silu") and backend != "torch":
+        pytest.skip(native.why_missing())
+    channels, side = shape
+    z, grad = (torch.randn(4, channels, side, side).contiguous(memory_format=torch.channels_last) for _ in range(2))
+    bn = nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
+    wanted = (z.requires_grad_(), bn.weight, bn.bias)
+
+    def by_torch() -> object:
+        y = F.silu(bn(z))
+        return torch.autograd.grad(y, wanted, grad) if part != "forward" else y
+
+    def by_kernel() -> object:
+        with torch.no_grad():
+            vectors = (bn.weight, bn.bias, *native.bn_statistics(z, bn.eps))
+            y = native.bn_silu(z, *vectors, activation=True)
+            return native.bn_silu_backward(grad, z, *vectors, True, True) if part != "forward" else y
+
+    passes = 3 + 5 * (part != "forward")
+    measure(by_torch if backend == "torch" else by_kernel, "cpu", passes * z.numel() * z.element_size())

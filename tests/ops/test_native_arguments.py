@@ -74,7 +74,8 @@ def test_operators_refuse_another_shape_or_device_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "argument", "dtype"),
     [("bn_statistics", "z", torch.float16), ("bn_silu", "z", torch.float64), ("bn_silu_backward", "z", torch.int64),
-     ("bn_silu_backward", "grad", torch.bfloat16), ("task_aligned_assign", "scores", torch.float64), ("task_aligned_assign", "scores", torch.int64),
+     ("bn_silu_backward", "grad", torch.bfloat16),
+     ("task_aligned_assign", "scores", torch.float64), ("task_aligned_assign", "scores", torch.int64),
      ("batched_nms", "prediction", torch.float64), ("batched_nms", "prediction", torch.uint8),
      ("augment", "layers", torch.int32), ("augment", "ranges", torch.int32), ("augment", "matrices", torch.float64),
      ("augment", "mix_weights", torch.float16), ("augment", "hsv_gains", torch.float64),

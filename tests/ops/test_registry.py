@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A proof that stands in another operator's file, because both share their cases.
 TESTED_IN = {"tests/ops/triton/test_augment_boxes.py": "tests/ops/triton/test_augment.py"}
 SHARED = {"conv1x1", "pool"}  # building blocks of several operators' launches
-NATIVE_SHARED = {"bindings", "augment_layers", "box", "simt", "sort", "status", "threads"}
+NATIVE_SHARED = {"clones", "bindings", "augment_layers", "box", "simt", "sort", "status", "threads"}
 everyone = pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
 
 

@@ -26,8 +26,8 @@ def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: boo
 
     x: [B, Cin, H, W], floating. conv: square stride, padding and no bias. In training mode the batch's statistics
     normalize and bn's running ones are updated, else the running ones normalize. Returns [B, Cout, H', W'] in x's dtype
-    (autocast's, under autocast), channels-last where a kernel ran. Raises ValueError or TypeError that names the argument; a training batch with one value
-    a channel is refused as torch does.
+    (autocast's, under autocast), channels-last where a kernel ran. Raises ValueError or TypeError that names the argument;
+    a training batch with one value a channel is refused as torch does.
     """
     expect_float(x, "conv_bn_silu", "x")
     expect_shape(x, (None, conv.in_channels, None, None), "conv_bn_silu", "x")
