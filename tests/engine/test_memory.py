@@ -77,7 +77,7 @@ def test_what_is_counted_on_shapes_is_what_real_tensors_take(small: tuple[YOLOv9
             storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    image = torch.rand(2, 3, 64, 64)
+    image = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         maps = [level for branch in model.train()(image) for level in branch]
     storages.pop(image.untyped_storage().data_ptr())
