@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov9k.common.arrays import FILL, Image
+from yolov9k.common.errors import one_line
 
 Color = tuple[int, int, int]
 
 _GOLDEN_RATIO = 0.6180339887498949
+_LONGEST = 80  # characters of a label
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -68,6 +70,7 @@ def draw_boxes(
 
 def put_label(image: Image, text: str, corner: tuple[int, int], color: Color, width: int) -> None:
     """Text on a filled plate above the corner (x, y) of a box, moved inside the image where it would stick out."""
+    text = one_line(text, _LONGEST).encode("ascii", "backslashreplace").decode()  # all that OpenCV's font has
     scale, weight = max(width / 3.5, 0.4), max(1, width // 2)
     (wide, high), base = cv2.getTextSize(text, _FONT, scale, weight)
     plate = wide + 2 * weight + 2, high + base + weight

@@ -13,6 +13,7 @@ from torch import Tensor
 from yolov9k.common.console import PlainConsole
 from yolov9k.common.device import autocast, exact_dtype, model_device
 from yolov9k.common.errors import check_range, warn
+from yolov9k.common.figures import drawing
 from yolov9k.common.host_copy import AsyncHostCopy
 from yolov9k.common.progress import progress_bar
 from yolov9k.common.timing import Clock, Speed
@@ -82,7 +83,8 @@ def validate(
     if save_json is not None:
         evaluator.save_json(Path(save_json))
     if directory is not None:
-        metrics.plot(directory)
+        with drawing():
+            metrics.plot(directory)
     losses = run.losses()
     text = "" if losses is None else ", ".join(f"{loss.label} {losses[loss.name]:.4f}" for loss in task.losses)
     return ValidationResult(metrics, losses, run.clock.speed(run.images), text)
@@ -153,7 +155,8 @@ class _Collector:
     def __call__(self, batch: Batch, *tensors: Tensor) -> None:
         predictions = Predictions(*tensors)
         if self._plots_dir is not None:
-            self._evaluator.plot_batch(batch, predictions, self._plots_dir)
+            with drawing():
+                self._evaluator.plot_batch(batch, predictions, self._plots_dir)
             self._plots_dir = None
         with self._clock.phase("postprocess"):
             self._evaluator.add(batch, [self._records[index] for index in batch.indices], predictions)

@@ -22,6 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from yolov9k.common.console import PlainConsole, literal
 from yolov9k.common.device import choose_amp, device_name, is_cuda, peak_allocated, pick_device, synchronize
 from yolov9k.common.errors import UserError
+from yolov9k.common.figures import drawing
 from yolov9k.config.command_options import ProfileOptions
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
@@ -105,7 +106,8 @@ def run_profile(options: ProfileOptions, console: Console | None = None) -> Repo
         bytes=bounds.network_bytes, peak_memory=_peak(chosen), rates=bounds.rates,
     )  # fmt: skip
     (directory / "profile.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
-    plot_profile(report.parts, report.stages, report.bounds, _title(report), directory / "profile.png")
+    with drawing():
+        plot_profile(report.parts, report.stages, report.bounds, _title(report), directory / "profile.png")
     console = console or PlainConsole()
     _print(report, console)
     console.print(literal(f"run: {directory}"))

@@ -14,6 +14,7 @@ from torch import Tensor
 from yolov9k.common.console import PlainConsole, literal
 from yolov9k.common.device import choose_amp, pick_device
 from yolov9k.common.errors import UserError
+from yolov9k.common.figures import drawing
 from yolov9k.common.progress import progress_bar
 from yolov9k.config.recipe import TrainRecipe, load_recipe
 from yolov9k.config.train_options import TrainOptions
@@ -148,7 +149,8 @@ class Trainer:
             for number, batch in enumerate(prefetch(self.train_loader, self.device, self.step.dtype)):
                 if epoch == self.first_epoch and number < 3 and not self.options.noplots:
                     path = self.directory / f"train_batch{number}.png"
-                    self.task.plot_batch(batch, self.train_split.names, path)
+                    with drawing():
+                        self.task.plot_batch(batch, self.train_split.names, path)
                 self.monitor.add(self._do(batch), batch)
                 images += len(batch)
                 rate = images / (time.perf_counter() - started)
@@ -218,8 +220,10 @@ class Trainer:
         )  # fmt: skip
         self.val_loader.close()
         if not self.options.noplots:
-            plot_results(self.directory / "results.csv", self.directory / "results.png", self.task)
-            self.task.plot_split(self.train_split, self.directory / "labels.png")
+            with drawing():
+                plot_results(self.directory / "results.csv", self.directory / "results.png", self.task)
+            with drawing():
+                self.task.plot_split(self.train_split, self.directory / "labels.png")
         print_metrics(result, self.console)
         self.console.print(literal(f"run: {self.directory}  weights: {weights / 'best.pt'}"))
         return result

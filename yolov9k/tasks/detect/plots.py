@@ -16,7 +16,7 @@ from torch import Tensor
 
 from yolov9k.common.arrays import Float64Array, Image
 from yolov9k.common.errors import UserError
-from yolov9k.common.figures import save_figure
+from yolov9k.common.figures import add_legend, readable, save_figure
 from yolov9k.data.draw import class_color, class_name, draw_boxes, mosaic
 from yolov9k.data.records import Split
 
@@ -40,12 +40,12 @@ def plot_curves(metrics: Metrics, directory: str | Path) -> None:
     """PR_curve.png (IoU .5) and F1_curve.png (over confidence) in the directory."""
     curves, seen = metrics.curves, _seen(metrics)
     directory = Path(directory)
-    names = [f"{row.name} {row.ap50:.3f}" for row in metrics.per_class]
+    names = [f"{readable(row.name)} {row.ap50:.3f}" for row in metrics.per_class]
     title = f"precision and recall at IoU 0.5: AP50 {metrics.ap50:.3f}"
     _curve_figure(directory / "PR_curve.png", curves.recall_grid, curves.pr, names, seen, title, "recall", "precision")
     best = float(curves.f1[seen].mean(0)[curves.best]) if seen else 0.0
     title = f"F1 at IoU 0.5: best {best:.3f} at confidence {curves.best_confidence:.3f}"
-    names = [row.name for row in metrics.per_class]
+    names = [readable(row.name) for row in metrics.per_class]
     _curve_figure(directory / "F1_curve.png", curves.confidence, curves.f1, names, seen, title, "confidence", "F1")
 
 
@@ -59,14 +59,12 @@ def _curve_figure(
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes: Axes = figure.subplots()
     few = len(seen) <= _MAX_NAMED_CLASSES
-    for index in seen:
-        if few:
-            axes.plot(x, ys[index], color=rgb(index), linewidth=1.2, label=names[index])
-        else:
-            axes.plot(x, ys[index], color="0.75", linewidth=0.6)
+    lines = [axes.plot(x, ys[index], color=rgb(index) if few else "0.75", linewidth=1.2 if few else 0.6)[0] for index in seen]
     if seen:
-        axes.plot(x, ys[seen].mean(0), color="black", linewidth=2.5, label=f"mean of {len(seen)} classes")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, frameon=False)
+        mean = axes.plot(x, ys[seen].mean(0), color="black", linewidth=2.5)
+        shown = [*(lines if few else []), *mean]
+        labels = [*(names[index] for index in seen if few), f"mean of {len(seen)} classes"]
+        add_legend(axes, shown, labels, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8, frameon=False)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     save_figure(figure, path)
@@ -77,7 +75,7 @@ def plot_confusion(metrics: Metrics, path: str | Path) -> None:
     counts = metrics.confusion
     sums = counts.sum(0, keepdims=True)
     share = np.where(sums > 0, counts / np.maximum(sums, 1), np.nan)
-    names = [*(row.name for row in metrics.per_class), "background"]
+    names = [*(readable(row.name) for row in metrics.per_class), "background"]
     side = min(max(6.0, 2 + 0.28 * len(names)), 30.0)
     figure = Figure(figsize=(side + 1.5, side), layout="constrained")
     axes: Axes = figure.subplots()
@@ -119,7 +117,7 @@ def _class_histogram(axes: Axes, classes: NDArray[np.int64], split: Split) -> No
     bars = axes.bar(range(len(counts)), counts, color=[rgb(index) for index in range(len(counts))])
     if len(counts) <= _MAX_NAMED_CLASSES:
         axes.bar_label(bars, fontsize=8)
-    names = [class_name(split.names, index) for index in range(len(counts))]
+    names = [readable(class_name(split.names, index)) for index in range(len(counts))]
     rotation, size = 90 if len(names) > 5 else 0, 5 if len(names) > 40 else 8
     axes.set_xticks(range(len(names)), names, rotation=rotation, fontsize=size)
     axes.set(title=f"{split.name}: {len(classes)} instances, {len(split.records)} images", ylabel="instances")
