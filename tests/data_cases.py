@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from yolov9k.config import TrainOptions
 from yolov9k.data.batch import Batch
 from yolov9k.data.dataset import SampleRequest
 from yolov9k.data.records import DataIssue, Record, Split
@@ -36,6 +37,14 @@ def write_yolo(root: Path, labels: dict[str, str | None], names: str = "[cell, d
             (root / "labels" / f"{stem}.txt").write_text(text)
     (root / "data.yaml").write_text(f"train: images\nval: images\nnames: {names}\n")
     return root / "data.yaml"
+
+
+def train_options(data: Path, tmp_path: Path, **changes: Any) -> TrainOptions:
+    """Options of a run of one epoch of the smallest model at 32 pixels, without processes and plots."""
+    return TrainOptions(
+        data=str(data), cfg="yolov9-t", img=32, batch=2, epochs=1, workers=0, device="cpu", project=str(tmp_path / "runs"),
+        noplots=True, **changes,
+    )  # fmt: skip
 
 
 def only_issue(split: Split) -> DataIssue:

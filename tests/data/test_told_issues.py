@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from tests.command_line import run
-from tests.data_cases import BOX, write_image, write_yolo
+from tests.data_cases import BOX, train_options, write_image, write_yolo
 from yolov9k.common.errors import UserError
-from yolov9k.config import TrainOptions
 from yolov9k.data.check import check_data
 from yolov9k.data.config import load_split
 from yolov9k.engine.train.trainer import Trainer
@@ -42,13 +41,6 @@ def voc(root: Path, **marks: str) -> Path:
         text = f"<annotation><object><name>cell</name>{mark}{box}</object></annotation>"
         (root / "Annotations" / f"{stem}.xml").write_text(text)
     return root
-
-
-def train_options(data: Path, tmp_path: Path, **changes: Any) -> TrainOptions:
-    return TrainOptions(
-        data=str(data), cfg="yolov9-t", img=32, batch=2, epochs=1, workers=0, device="cpu", project=str(tmp_path / "runs"),
-        noplots=True, **changes,
-    )  # fmt: skip
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ def run(options: ValOptions) -> None:
 
     options.check()
     split = load_split(
-        options.data, options.task, single_cls=options.single_cls, strict=options.strict, difficult=options.difficult
-    )
+        options.data, options.task, single_cls=options.single_cls, strict=options.strict, difficult=options.difficult,
+        repeats=False,
+    )  # fmt: skip
     model = load(options.weights).to(pick_device(options.device))
     loader = make_loader(
         split, TrainRecipe(), img_size=rounded_size(options.img, "--img"), batch=options.batch, augment=False, rect=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +14,11 @@ from rich.table import Table
 from yolov9k.common.arrays import Float32Array
 from yolov9k.common.console import literal
 from yolov9k.common.errors import LONGEST_LINE, UserError, one_line
-from yolov9k.data.config import find_splits, read_split
+from yolov9k.data.config import find_splits, open_dataset, read_split
+from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.grid import plot_grid
 from yolov9k.data.records import DataIssue, Record, Split, count_fatal
+from yolov9k.data.repeats import find_overlap
 
 __all__ = ["DataReport", "SplitReport", "Spread", "check_data", "plot_grid", "print_report", "summarize"]
 SMALL, MEDIUM = 32.0**2, 96.0**2  # areas in square pixels where COCO divides small from medium from large
@@ -61,11 +63,15 @@ class SplitReport:
 
 @dataclass
 class DataReport:
-    """All splits of a dataset. `issues` holds each once, even if several splits share it."""
+    """All splits of a dataset. `issues` holds each once, even if several splits share it.
+
+    missing: names of the splits that could not be read.
+    """
 
     source: Path
     splits: list[SplitReport]
     issues: list[DataIssue]
+    missing: list[str] = field(default_factory=list)
 
     @property
     def fatal_count(self) -> int:
@@ -79,25 +85,25 @@ def check_data(path: str | Path, *, strict: bool = False, difficult: bool = Fals
     A split that cannot be read is a fatal issue of the report. Raises UserError when the dataset itself cannot be
     understood, and with `strict` at the first split that has a fatal issue. difficult: as in `load_split`.
     """
-    reports: list[SplitReport] = []
-    issues: list[DataIssue] = []
-    for name in find_splits(path):
-        split = _check_split(path, name, strict, difficult)
-        if isinstance(split, DataIssue):
-            issues.append(split)
-        else:
-            reports.append(split)
-            issues.extend(split.issues)
-    return DataReport(Path(path), reports, list(dict.fromkeys(issues)))
+    layout = open_dataset(Path(path))
+    names = find_splits(layout)
+    read = {name: _read(layout, Path(path), name, strict=strict, difficult=difficult) for name in names}
+    splits = {name: split for name, split in read.items() if isinstance(split, Split)}
+    issues = [issue for split in read.values() for issue in (split.issues if isinstance(split, Split) else [split])]
+    if "train" in splits:
+        overlaps = (find_overlap(splits["train"], split) for name, split in splits.items() if name != "train")
+        issues += [overlap for overlap in overlaps if overlap]
+    reports = [summarize(split) for split in splits.values()]
+    return DataReport(Path(path), reports, list(dict.fromkeys(issues)), [name for name in names if name not in splits])
 
 
-def _check_split(path: str | Path, name: str, strict: bool, difficult: bool) -> SplitReport | DataIssue:
+def _read(layout: DatasetLayout, path: Path, name: str, *, strict: bool, difficult: bool) -> Split | DataIssue:
     try:
-        return summarize(read_split(path, name, strict=strict, difficult=difficult))
+        return read_split(layout, name, strict=strict, difficult=difficult)
     except UserError as error:
         if strict:
             raise
-        return DataIssue(Path(path), None, f"{name}: {error}", fatal=True)
+        return DataIssue(path, None, f"{name}: {error}", fatal=True)
 
 
 def summarize(split: Split) -> SplitReport:

@@ -20,26 +20,35 @@ _OWN = {"train": ("train", "trainval"), "val": ("val", "valid", "validation"), "
 
 
 def load_split(
-    data: str | Path, split: str, *, single_cls: bool = False, strict: bool = False, difficult: bool = False
-) -> Split:
+    data: str | Path | DatasetLayout, split: str, *, single_cls: bool = False, strict: bool = False, difficult: bool = False,
+    repeats: bool | None = None,
+) -> Split:  # fmt: skip
     """Read the split ("train", "val" or "test") of a dataset, check every image and box of it, and warn of what is wrong.
+
+    data: its path, or what `open_dataset` made of it.
 
     A dataset without a val split lends valid, then test, then train, with a warning; one that has one split only lends
     it as train too. `single_cls` merges all classes into one. difficult: objects that are marked so are ordinary ones;
-    otherwise they are as crowd regions. Raises UserError when the dataset cannot be understood, when no image is left,
-    and with `strict` when there is any error.
+    otherwise they are as crowd regions. repeats: an image that is listed several times has as many records; unless given,
+    in train alone. Raises UserError when the dataset cannot be understood, when no image is left, and with `strict` when
+    there is any error.
     """
-    result = read_split(data, split, strict=strict, difficult=difficult)
+    result = read_split(data, split, strict=strict, difficult=difficult, repeats=repeats)
     _tell(result)
     return merge_classes(result) if single_cls else result
 
 
-def read_split(data: str | Path, split: str, *, strict: bool = False, difficult: bool = False) -> Split:
+def read_split(
+    data: str | Path | DatasetLayout, split: str, *, strict: bool = False, difficult: bool = False, repeats: bool | None = None
+) -> Split:
     """`load_split` for callers that show the split's issues themselves."""
-    layout = open_dataset(Path(data))
-    listing = _read_split(layout, _choose_split(layout, split))
-    records, issues = build_records(listing.images, layout.path, difficult=difficult)
-    result = Split(split, listing.names, listing.category_ids, records, listing.issues + issues, layout.path)
+    layout = data if isinstance(data, DatasetLayout) else open_dataset(Path(data))
+    chosen = _choose_split(layout, split)
+    listing = _read_split(layout, chosen)
+    often = split == "train" if repeats is None else repeats
+    records, issues = build_records(listing.images, layout.path, difficult=difficult, repeats=often)
+    issues = listing.issues + issues
+    result = Split(split, listing.names, listing.category_ids, records, issues, layout.path, origin=chosen)
     _refuse(result, strict)
     return result
 
@@ -59,9 +68,9 @@ def _tell(split: Split) -> None:
         warn(f"{split.name}: {issue}")
 
 
-def find_splits(data: str | Path) -> list[str]:
+def find_splits(data: str | Path | DatasetLayout) -> list[str]:
     """Which of train, val and test a dataset has of its own, in this order."""
-    there = open_dataset(Path(data)).splits
+    there = (data if isinstance(data, DatasetLayout) else open_dataset(Path(data))).splits
     return [split for split in SPLITS if any(name in there for name in _OWN[split])] or ["train"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from yolov9k.common.arrays import BoolArray, Float32Array, Int64Array
+from yolov9k.data.ids import Id
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Record:
     `height` and `width` are pixels after EXIF orientation. For n boxes: `classes` int64 [n]; `boxes` float32 [n, 4],
     x1 y1 x2 y2 as fractions of the image; `polygons` n outlines float32 [k, 2] in the same units, or None;
     `crowd` bool [n], regions that are never trained on and are ignored in evaluation; `areas` float32 [n], square
-    pixels of the original image. `result_id`: what COCO results call the image, None where that is its `image_id`.
+    pixels of the original image. `image_id` is unique in its split; `result_id`: what COCO results call the image, None
+    where that is its `image_id`.
     """
 
     path: Path
@@ -48,7 +50,7 @@ class Record:
     polygons: list[Float32Array | None]
     crowd: BoolArray
     areas: Float32Array
-    result_id: int | str | None = None
+    result_id: Id | None = None
 
     @property
     def objects(self) -> int:
@@ -63,14 +65,18 @@ class Record:
 
 @dataclass
 class Split:
-    """One split of a dataset. `category_ids[class]` is the id that a COCO JSON file uses for that class."""
+    """One split of a dataset. `category_ids[class]` is the id that a COCO JSON file uses for that class.
+
+    origin: the split of the dataset that was read, another than `name` where one stands in for it.
+    """
 
     name: str
     names: list[str]
-    category_ids: list[int]
+    category_ids: list[Id]
     records: list[Record]
     issues: list[DataIssue] = field(default_factory=list)
     source: Path = Path()
+    origin: str = ""
 
     @property
     def fatal_issues(self) -> list[DataIssue]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import UserError
 from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.ids import Id
 from yolov9k.data.records import DataIssue
 
 Box = tuple[float, float, float, float]
@@ -40,14 +41,15 @@ class Annotation:
 class AnnotatedImage:
     """One image and the objects that `source` states for it, boxes in pixels or in fractions.
 
-    `stated_size` is the (height, width) written there, `line` the one of `source` that asks for the image.
+    `stated_size` is the (height, width) written there, `line` the one of `source` that asks for the image, `image_id`
+    what COCO results call it, as it is written there.
     """
 
     path: Path
     source: Path
     annotations: list[Annotation]
     pixels: bool
-    image_id: int | None = None
+    image_id: Id | None = None
     line: int | None = None
     stated_size: tuple[int, int] | None = None
 
@@ -57,7 +59,7 @@ class Listing:
     """What a reader found: class names, their ids in the source, images still unchecked, and issues."""
 
     names: list[str]
-    category_ids: list[int]
+    category_ids: list[Id]
     images: list[AnnotatedImage]
     issues: list[DataIssue] = field(default_factory=list)
 
@@ -113,10 +115,19 @@ def registered_formats() -> tuple[Format, ...]:
 def join_listings(listings: Sequence[Listing], names: Sequence[str] | None = None) -> Listing:
     """Several listings as one, whose classes are those of the first; one without images where there are none."""
     if not listings:
-        return Listing(list(names or []), list(range(len(names or []))), [])
+        return Listing(list(names or []), [*range(len(names or []))], [])
     images = [image for listing in listings for image in listing.images]
     issues = [issue for listing in listings for issue in listing.issues]
     return Listing(listings[0].names, listings[0].category_ids, images, issues)
+
+
+def warn_of_fractions(listing: Listing, path: Path) -> None:
+    """Add an issue where all boxes of a format that counts in pixels would fit into one pixel."""
+    boxes = [annotation.box for image in listing.images for annotation in image.annotations]
+    if boxes and all(0 <= side <= 1 for box in boxes for side in box):
+        message = f"all {len(boxes)} boxes lie within 0..1, as fractions do, and are taken as pixels"
+        what = f"{message}; multiply them by the width and height of their image"
+        listing.issues.append(DataIssue(path, None, what, fatal=False))
 
 
 def is_set(value: object) -> bool:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import one_line
 from yolov9k.data.formats.base import AnnotatedImage, Annotation, Box
+from yolov9k.data.ids import id_key, result_ids
 from yolov9k.data.probe import ImageInfo, probe_images
 from yolov9k.data.records import DataIssue, Record
+from yolov9k.data.repeats import unite_repeats
 
 # Annotation tools round: what leaves the image by less than this fraction of its side is clipped without a word.
 ROUNDING = 1e-3
@@ -24,29 +28,38 @@ LEAST_SIDE = 1e-7  # boxes are kept as float32 fractions, which cannot tell less
 
 
 def build_records(
-    images: list[AnnotatedImage], source: Path, *, difficult: bool = False
+    images: list[AnnotatedImage], source: Path, *, difficult: bool = False, repeats: bool = False
 ) -> tuple[list[Record], list[DataIssue]]:
     """Check every image and every box of `source`; what fails is left out and reported as a fatal issue.
 
-    difficult: objects that are marked so are ordinary ones; otherwise they are as crowd regions.
+    difficult: objects that are marked so are ordinary ones; otherwise they are as crowd regions. repeats: an image that
+    is listed several times has as many records.
     """
-    infos = probe_images([image.path for image in images])
-    ids = [image.image_id for image in images]
-    if None in ids or len(set(ids)) < len(ids):  # several sources together: their ids may clash
-        ids = list(range(1, len(images) + 1))
-    records: list[Record] = []
-    issues = _count_crowds(images, source, difficult)
-    for image, info, image_id in zip(images, infos, ids, strict=True):
+    images, issues = unite_repeats(images, keep=repeats)
+    unique = list({id(image): image for image in images}.values())
+    issues += _count_crowds(unique, source, difficult)
+    called, alike = result_ids([image.path for image in unique], [image.image_id for image in unique])
+    if alike and not repeats:  # it is of meaning to who evaluates
+        what = f"{alike} images share their name or id with another; saved results call them by path"
+        issues.append(DataIssue(source, None, what, fatal=False))
+    built: dict[int, Record] = {}
+    for image, info, result_id in zip(unique, probe_images([image.path for image in unique]), called, strict=True):
         if info.error:
             issues.append(_image_issue(image, info.error))
-            continue
-        if info.note:
-            issues.append(DataIssue(image.path, None, info.note, fatal=False))
-        record = _build_record(image, info, image_id or 0, difficult, issues)
-        stem = image.path.stem  # as the published validation names images
-        record.result_id = (int(stem) if stem.isdecimal() else stem) if image.image_id is None else image.image_id
-        records.append(record)
-    return records, issues
+        else:
+            if info.note:
+                issues.append(DataIssue(image.path, None, info.note, fatal=False, kind="images with a note on what is read"))
+            built[id(image)] = _build_record(image, info, difficult, issues)
+            built[id(image)].result_id = result_id
+    return _numbered(images, built), issues
+
+
+def _numbered(images: list[AnnotatedImage], built: dict[int, Record]) -> list[Record]:
+    """A record for each image that has one, its id the stated one where all are whole numbers and no two the same."""
+    keys = [key for image in images if isinstance(key := id_key(image.image_id), int)]
+    numbers = keys if len(set(keys)) == len(images) else range(1, len(images) + 1)
+    there = [(number, image) for number, image in zip(numbers, images, strict=True) if id(image) in built]
+    return [replace(built[id(image)], image_id=number) for number, image in there]
 
 
 def _image_issue(image: AnnotatedImage, message: str) -> DataIssue:
@@ -71,7 +84,7 @@ def _count_crowds(images: list[AnnotatedImage], source: Path, difficult: bool) -
     return issues
 
 
-def _build_record(image: AnnotatedImage, info: ImageInfo, image_id: int, difficult: bool, issues: list[DataIssue]) -> Record:
+def _build_record(image: AnnotatedImage, info: ImageInfo, difficult: bool, issues: list[DataIssue]) -> Record:
     issues.extend(_check_stated_size(image, info))
     unit = (info.width, info.height) if image.pixels else (1, 1)
     kept: list[Annotation] = []
@@ -91,7 +104,7 @@ def _build_record(image: AnnotatedImage, info: ImageInfo, image_id: int, difficu
             kept.append(annotation)
             boxes.append(box)
     crowd = [annotation.crowd or (annotation.difficult and not difficult) for annotation in kept]
-    return _assemble(image.path, image_id, info, kept, boxes, crowd, unit)
+    return _assemble(image.path, info, kept, boxes, crowd, unit)
 
 
 def check_box(box: Box, unit: tuple[int, int]) -> tuple[Box, str | None, bool]:
@@ -110,21 +123,27 @@ def check_box(box: Box, unit: tuple[int, int]) -> tuple[Box, str | None, bool]:
 def _disagreements(image: AnnotatedImage, annotation: Annotation, box: Box, info: ImageInfo) -> Iterator[DataIssue]:
     """What of an object its box contradicts. Augmentation would make a box of the outline, evaluation takes the box: an
     outline whose hull is another is taken off."""
-    sides = np.array([info.width, info.height] * 2, np.float64)
-    if annotation.polygon is not None:
-        scale = 1.0 if image.pixels else sides[:2]
-        points = (annotation.polygon * scale).clip(0, sides[:2])
-        wanted = np.array(box) * sides
-        apart = np.abs(np.concatenate([points.min(0), points.max(0)]) - wanted)
-        allowed = np.maximum(OUTLINE_PIXELS, OUTLINE_SHARE * np.tile(wanted[2:] - wanted[:2], 2))
-        if not (apart <= allowed).all():  # also where a coordinate is no number
-            annotation.polygon = None
-            message = f"{annotation.text} is {apart.max():.0f} pixels off its outline, which is not used; correct either"
-            yield DataIssue(image.source, annotation.line, message, fatal=False, kind="outlines elsewhere than their box")
+    if annotation.polygon is not None and (apart := _pixels_apart(annotation.polygon, box, image.pixels, info)):
+        annotation.polygon = None
+        message = f"{annotation.text} is {apart:.0f} pixels off its outline, which is not used; correct either"
+        yield DataIssue(image.source, annotation.line, message, fatal=False, kind="outlines elsewhere than their box")
     x1, y1, x2, y2 = annotation.box
     if annotation.area is not None and not annotation.crowd and annotation.area > AREA_SHARE * (x2 - x1) * (y2 - y1) + 1:
         message = f"{annotation.text} states an area of {annotation.area:g}, more than its box has; correct either"
         yield DataIssue(image.source, annotation.line, message, fatal=False, kind="areas larger than their box")
+
+
+def _pixels_apart(polygon: Float32Array, box: Box, pixels: bool, info: ImageInfo) -> float:
+    """How far a side of the outline's hull is off the box's, within the image; 0 where that is rounding."""
+    hull = [*np.minimum.reduce(polygon).tolist(), *np.maximum.reduce(polygon).tolist()]
+    farthest = 0.0
+    for side, value in enumerate(hull):
+        extent = (info.width, info.height)[side % 2]
+        place = min(max(value if pixels else value * extent, 0.0), extent)
+        allowed = max(OUTLINE_PIXELS, OUTLINE_SHARE * extent * (box[side % 2 + 2] - box[side % 2]))
+        apart = abs(place - box[side] * extent)
+        farthest = max(farthest, apart) if apart > allowed else farthest
+    return farthest
 
 
 def _check_stated_size(image: AnnotatedImage, info: ImageInfo) -> Iterator[DataIssue]:
@@ -141,7 +160,7 @@ def _check_stated_size(image: AnnotatedImage, info: ImageInfo) -> Iterator[DataI
 
 
 def _assemble(
-    path: Path, image_id: int, info: ImageInfo, kept: list[Annotation], boxes: list[Box], crowd: list[bool],
+    path: Path, info: ImageInfo, kept: list[Annotation], boxes: list[Box], crowd: list[bool],
     unit: tuple[int, int],
 ) -> Record:  # fmt: skip
     fractions = np.array(boxes, np.float64).reshape(-1, 4)
@@ -149,7 +168,7 @@ def _assemble(
     areas = [side.prod() if a.area is None else a.area for a, side in zip(kept, sides, strict=True)]
     return Record(
         path=path,
-        image_id=image_id,
+        image_id=0,  # until all are there
         height=info.height,
         width=info.width,
         classes=np.array([a.label for a in kept], np.int64),

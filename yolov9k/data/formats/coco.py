@@ -12,17 +12,30 @@ import numpy as np
 
 from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import UserError, one_line, shown
+from yolov9k.common.paths import PathFinder
 from yolov9k.common.text import read_json
-from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing, is_number, is_set, join_listings
-from yolov9k.data.formats.layout import DatasetLayout, spellings
+from yolov9k.data.formats.base import (
+    AnnotatedImage,
+    Annotation,
+    Format,
+    Listing,
+    is_number,
+    is_set,
+    join_listings,
+    warn_of_fractions,
+)
+from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.ids import Id, Key, id_key, key_order
 from yolov9k.data.records import DataIssue
 
 Json = dict[str, Any]
 _FOLDERS = ("train2017", "val2017", "test2017", "train2014", "val2014", "test2014", "train", "val", "valid", "test")
-
-
 BRIDGE_CORNERS = 512  # of each of two outlines that are joined
-_OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")  # files that are not for detection
+# Files that are not for detection.
+_OTHER_TASKS = re.compile(r"(captions|person_keypoints|panoptic|stuff|image_info)_(train|val|test|unlabeled)")
+_SPLIT_WORD = re.compile(
+    r"(?<![^\W\d_])(?:mini)?(?:(?P<train>train(?:ing|val)?)|(?P<val>val(?:id|idation)?)|(?P<test>test(?:ing|dev)?))(?![^\W\d_])"
+)
 
 
 class Coco(Format):
@@ -38,7 +51,7 @@ class Coco(Format):
             return DatasetLayout(path, None, splits, [path]) if splits else None
         if path.suffix.lower() != ".json":
             return None
-        return DatasetLayout(path, None, {_split_of(path, path.parent) or "train": [str(path)]}, [path.parent])
+        return DatasetLayout(path, None, {split_in(path.name) or "train": [str(path)]}, [path.parent])
 
     def accepts(self, path: Path) -> bool:
         """A .json file, or a folder of images with one beside them."""
@@ -58,11 +71,11 @@ def _find_splits(folder: Path) -> dict[str, list[str]]:
     """COCO files under `folder` by the split that their names tell; one without such a name is the only split."""
     patterns = ("*.json", "annotations/*.json", "*/_annotations.coco.json")
     files = sorted(file for pattern in patterns for file in folder.glob(pattern))
-    files = [file for file in files if not file.name.startswith(_OTHER_TASKS)]
-    files = [file for file in files if file.name.startswith("instances")] or files
+    files = [file for file in files if not _OTHER_TASKS.match(file.name)]
+    files = [file for file in files if re.match(r"instances(?![a-z])", file.name)] or files
     splits: dict[str, list[Path]] = {}
     for file in files:
-        splits.setdefault(_split_of(file, folder) or "", []).append(file)
+        splits.setdefault(split_in(file.relative_to(folder).as_posix()) or "", []).append(file)
     unnamed = splits.pop("", [])
     if not splits and unnamed:
         splits["train"] = unnamed
@@ -73,9 +86,10 @@ def _find_splits(folder: Path) -> dict[str, list[str]]:
     return {split: [str(file) for file in several] for split, several in splits.items()}
 
 
-def _split_of(file: Path, folder: Path) -> str | None:
-    found = re.search(r"(?<![a-z])(?:mini)?(train|val|test)", str(file.relative_to(folder)).lower())
-    return found[1] if found else None
+def split_in(text: str) -> str | None:
+    """The split that a file's name tells: the last whole word of one, so that ``valves_train.json`` is train."""
+    found = [match.lastgroup for match in _SPLIT_WORD.finditer(text.lower())]
+    return found[-1] if found else None
 
 
 def _beside_images(folder: Path) -> list[Path]:
@@ -97,6 +111,7 @@ def read_coco(path: Path, names: Sequence[str] | None = None) -> Listing:
     found, category_ids, labels = _classes(data, path, names)
     listing = Listing(found, category_ids, [])
     images = _read_images(data["images"], path, listing.issues)
+    retyped = 0
     for number, entry in enumerate(data.get("annotations") or []):
         name = shown(entry["id"]) if isinstance(entry, dict) and "id" in entry else f"number {number}"
         try:
@@ -105,10 +120,15 @@ def read_coco(path: Path, names: Sequence[str] | None = None) -> Listing:
                 message = f"annotation {name}: label without an image, image_id {shown(entry.get('image_id'))}; remove it"
                 listing.issues.append(DataIssue(path, None, message, fatal=False, kind="labels without an image"))
             else:
+                retyped += isinstance(image.image_id, str) != isinstance(entry["image_id"], str)
                 image.annotations.append(_read_annotation(entry, labels, f"annotation {name}"))
         except EntryError as error:
             listing.issues.append(DataIssue(path, None, f"annotation {name}: {error}", fatal=True))
+    if retyped:
+        message = f"{retyped} annotations write image_id as text where the image's id is a number, or the other way round"
+        listing.issues.append(DataIssue(path, None, f"{message}; they are taken for the same", fatal=False))
     listing.images = list(images.values())
+    warn_of_fractions(listing, path)
     return listing
 
 
@@ -122,33 +142,42 @@ def _load(path: Path) -> Json:
     return dict(data)
 
 
-def _classes(data: Json, path: Path, names: Sequence[str] | None) -> tuple[list[str], list[int], dict[int, int]]:
-    """Class names, the category id of each class, and the class of each category id."""
-    try:
-        ids = {int(category["id"]): str(category["name"]) for category in data["categories"]}
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise UserError(f"{path}: a category lacks its id or name; mend 'categories'") from None
-    if len(ids) < len(data["categories"]):
-        raise UserError(f"{path}: two categories share an id; mend 'categories'")
+def read_categories(entries: Sequence[Any], path: Path) -> dict[Key, tuple[Id, str]]:
+    """Id as the file has it and name of each category, by the key of its id, in their order. Raises UserError."""
+    found: dict[Key, tuple[Id, str]] = {}
+    for entry in entries:
+        key = id_key(entry.get("id")) if isinstance(entry, dict) else None
+        if key is None or "name" not in entry:
+            raise UserError(f"{path}: a category lacks its id or name; mend 'categories'")
+        if key in found:
+            raise UserError(f"{path}: two categories share an id ({shown(key)}); mend 'categories'")
+        found[key] = entry["id"], str(entry["name"])
+    return {key: found[key] for key in sorted(found, key=key_order)}
+
+
+def _classes(data: Json, path: Path, names: Sequence[str] | None) -> tuple[list[str], list[Id], dict[Key, int]]:
+    """Class names, the category id of each class, and the class of each category id's key."""
+    categories = read_categories(data["categories"], path)
     if names is None:
-        order = sorted(ids)
-        return [ids[key] for key in order], order, {key: label for label, key in enumerate(order)}
+        ids = [stated for stated, _ in categories.values()]
+        return [name for _, name in categories.values()], ids, {key: label for label, key in enumerate(categories)}
     by_name = {name: label for label, name in enumerate(names)}
-    labels = {key: by_name[name] for key, name in ids.items() if name in by_name}
-    if ids and not labels:
-        given, there = one_line(", ".join(list(names)[:3])), one_line(", ".join(list(ids.values())[:3]))
+    labels = {key: by_name[name] for key, (_, name) in categories.items() if name in by_name}
+    if categories and not labels:
+        given, there = (one_line(", ".join(some)) for some in (names[:3], [name for _, name in categories.values()][:3]))
         raise UserError(f"{path}: none of its categories ({there}, ...) is in names ({given}, ...); make them agree")
-    known = {label: key for key, label in labels.items()}
-    spare = iter(range(max(ids, default=0) + 1, max(ids, default=0) + 1 + len(names)))
+    known = {label: categories[key][0] for key, label in labels.items()}
+    least = 1 + max((key for key in categories if isinstance(key, int)), default=0)
+    spare = iter(range(least, least + len(names)))
     return list(names), [known[label] if label in known else next(spare) for label in range(len(names))], labels
 
 
-def _read_images(entries: list[Any], path: Path, issues: list[DataIssue]) -> dict[Any, AnnotatedImage]:
-    images: dict[Any, AnnotatedImage] = {}
+def _read_images(entries: list[Any], path: Path, issues: list[DataIssue]) -> dict[Key, AnnotatedImage]:
+    images: dict[Key, AnnotatedImage] = {}
     finder = _ImageFinder(path)
     for number, entry in enumerate(entries):
-        key = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(key, (int, str)) or not isinstance(entry.get("file_name"), str):
+        key = id_key(entry.get("id")) if isinstance(entry, dict) else None
+        if key is None or not isinstance(entry.get("file_name"), str):
             message = f"image number {number} lacks its id or file_name; mend the entry"
             issues.append(DataIssue(path, None, message, fatal=True))
         elif key in images:
@@ -157,46 +186,42 @@ def _read_images(entries: list[Any], path: Path, issues: list[DataIssue]) -> dic
         else:
             size = (entry.get("height"), entry.get("width"))
             stated = (int(size[0]), int(size[1])) if is_number(size[0]) and is_number(size[1]) else None
-            image_id = key if isinstance(key, int) else None
-            images[key] = AnnotatedImage(finder.find(entry["file_name"]), path, [], True, image_id, stated_size=stated)
+            found = finder.find(entry["file_name"])
+            images[key] = AnnotatedImage(found, path, [], True, entry["id"], stated_size=stated)
     return images
 
 
 class _ImageFinder:
-    """Looks for images where COCO layouts put them, first where the last one was."""
+    """Looks for images where COCO layouts put them, in the same order for each."""
 
     def __init__(self, path: Path) -> None:
-        words = re.split(r"[_\-.]", path.stem)
-        own = [word for word in words if word.startswith(("train", "val", "test"))]
+        own = [word for word in re.split(r"[_\-.]", path.stem) if split_in(word)]
+        splits = {split_in(word) for word in own}
         bases = [path.parent, path.parent / "images", path.parent.parent / "images", path.parent.parent]
-        names = own + [name for name in _FOLDERS if not own or name.startswith(tuple(own))]
+        names = own + [name for name in _FOLDERS if not own or split_in(name) in splits]
         nested = [base / name for base in bases for name in names]
         folders = nested + bases if own else bases + nested
         self.folders = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
         self.home = path.parent
+        self._finder = PathFinder()
 
     def find(self, name: str) -> Path:
         """Path of the image; where it would stand beside the JSON file if it is nowhere."""
-        for variant in spellings(name):
-            for folder in self.folders:
-                if os.path.isfile(folder / variant):
-                    self.folders.remove(folder)
-                    self.folders.insert(0, folder)
-                    return folder / variant
-        return self.home / name
+        return self._finder.find(name, self.folders, os.path.isfile) or self.home / name
 
 
-def _image_of(entry: Any, images: Mapping[Any, AnnotatedImage]) -> AnnotatedImage | None:
+def _image_of(entry: Any, images: Mapping[Key, AnnotatedImage]) -> AnnotatedImage | None:
     if not isinstance(entry, dict):
         raise EntryError("is no object; remove it")
-    key = entry.get("image_id")
-    return images.get(key) if isinstance(key, (int, str)) else None
+    key = id_key(entry.get("image_id"))
+    return None if key is None else images.get(key)
 
 
-def _read_annotation(entry: Json, labels: Mapping[int, int], text: str) -> Annotation:
-    category = entry.get("category_id")
-    if not isinstance(category, int) or category not in labels:
-        raise EntryError(f"category_id {shown(category)} is not among the categories or names; correct or remove it")
+def _read_annotation(entry: Json, labels: Mapping[Key, int], text: str) -> Annotation:
+    category = id_key(entry.get("category_id"))
+    if category is None or category not in labels:
+        stated = shown(entry.get("category_id"))
+        raise EntryError(f"category_id {stated} is not among the categories or names; correct or remove it")
     bbox = entry.get("bbox")
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_number, bbox)):
         raise EntryError(f"bbox {shown(bbox)} is not four finite numbers x y w h; correct or remove it")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from yolov9k.common.errors import UserError, one_line, shown, warn
+from yolov9k.common.paths import PathFinder
 from yolov9k.common.text import read_yaml
 from yolov9k.data.formats.base import Format, UnclearDataset
-from yolov9k.data.formats.layout import DatasetLayout, spellings
+from yolov9k.data.formats.layout import DatasetLayout
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
 MAX_CLASSES = 100_000
@@ -56,7 +57,8 @@ def read_data_yaml(path: Path) -> DatasetLayout:
     if not splits:
         raise UserError(f"{path}: neither train nor val is given; add train: and val: with folders of images")
     names = _read_names(path, data.get("names"), data.get("nc"))
-    return DatasetLayout(path, names, splits, _find_bases(path, data.get("path")))
+    own, working = _find_bases(path, data.get("path"))
+    return DatasetLayout(path, names, splits, own, working)
 
 
 def _entries(path: Path, key: str, value: object) -> list[str]:
@@ -91,15 +93,22 @@ def _read_names(path: Path, names: object, nc: object) -> list[str] | None:
     return read
 
 
-def _find_bases(path: Path, root: object) -> list[Path]:
-    """Folders that entries are relative to: `path` from the file's folder or the working folder, then these two."""
-    home = path.absolute().parent
-    if root is None or root == "":
-        return [home, Path.cwd()]
-    if not isinstance(root, str):
+def _find_bases(path: Path, root: object) -> tuple[list[Path], list[Path]]:
+    """Folders that entries are relative to, those of the file's own folder and those of the working folder.
+
+    In each `path`, then the folder itself.
+    """
+    if not isinstance(root, (str, type(None))):
         raise UserError(f"{path}: path is {shown(root)}; give the folder of the dataset")
-    places = [base / spelling for spelling in spellings(root) for base in (home, Path.cwd())]
-    places = [place for place in places if os.path.isdir(place)]
-    if not places:
+    home, work = path.absolute().parent, Path.cwd()
+    finder = PathFinder()
+    own, working = ([*_under(base, root, finder), base] for base in (home, work))
+    if root and len(own) == len(working) == 1:
         warn(f"{path}: path {shown(root)} is not there; its entries are looked for beside the file")
-    return list(dict.fromkeys([*places, home, Path.cwd()]))
+    own = list(dict.fromkeys(own))
+    return own, [base for base in dict.fromkeys(working) if base not in own]
+
+
+def _under(base: Path, root: str | None, finder: PathFinder) -> list[Path]:
+    place = finder.find(root, [base], os.path.isdir) if root else None
+    return [] if place is None else [place]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from glob import glob, has_magic
 from pathlib import Path
 
-from yolov9k.common.errors import UserError, shown
-from yolov9k.common.files import user_path
+from yolov9k.common.errors import UserError, shown, warn
+from yolov9k.common.paths import PathFinder, spellings
 from yolov9k.data.probe import is_hidden, is_image
 
 
@@ -19,47 +17,49 @@ from yolov9k.data.probe import is_hidden, is_image
 class DatasetLayout:
     """A data set before it is read: `splits` gives, for each split it has, the files and folders to read.
 
-    names: the classes where they are stated; bases: folders that entries are relative to, the first that has one counts.
+    names: the classes where they are stated; bases: folders that entries are relative to, the first that has one counts;
+    working_bases: those of the working folder, which are asked last and named where they have one.
     """
 
     path: Path
     names: list[str] | None
     splits: dict[str, list[str]]
     bases: list[Path] = field(default_factory=list)
+    working_bases: list[Path] = field(default_factory=list)
 
     def paths(self, split: str) -> list[Path]:
         """Files and folders of one split. Raises UserError for an entry that leads nowhere."""
-        return [path for entry in self.splits[split] for path in _resolve(entry, self.bases, self.path)]
+        return [path for entry in self.splits[split] for path in self._resolve(entry)]
+
+    def _resolve(self, entry: str) -> list[Path]:
+        """Files and folders that `entry` names, a glob pattern among them. Raises UserError if there are none."""
+        finder = PathFinder()
+        for base in (*self.bases, *self.working_bases):
+            if found := _find_in(base, entry, finder):
+                if any(os.path.realpath(path) == path.anchor for path in found):
+                    what = f"{shown(entry)} is the root of the file system"
+                    raise UserError(f"{self.path}: {what}; give the folder of the images")
+                if base in self.working_bases and not Path(spellings(entry)[0]).is_absolute():
+                    warn(f"{self.path}: {shown(entry)} is not beside the file; taken from the working folder, {found[0]}")
+                return found
+        looked = ", ".join(str(base) for base in (*self.bases, *self.working_bases))
+        raise UserError(f"{self.path}: {shown(entry)} not found, looked in {looked}; correct the entry or 'path'")
 
 
-def _resolve(entry: str, bases: Sequence[Path], source: Path) -> list[Path]:
-    """Files and folders that `entry` of `source` names, a glob pattern among them. Raises UserError if there are none.
+def _find_in(base: Path, entry: str, finder: PathFinder) -> list[Path]:
+    """What `entry` names under `base`.
 
     Some exports say ``../train/images`` where they mean ``train/images``: tried when the former is not there.
     """
-    plain = [re.sub(r"^(\.\./)+", "", spelling) for spelling in spellings(entry)]
-    for candidate in dict.fromkeys((*spellings(entry), *plain)):
-        for base in bases:
-            place = base / candidate
-            if os.path.exists(place):  # pathlib raises for a name that is too long
-                if os.path.realpath(place) == place.anchor:
-                    raise UserError(f"{source}: {shown(entry)} is the root of the file system; give the folder of the images")
-                tidy = Path(os.path.normpath(place))
-                return [tidy if os.path.exists(tidy) else place]  # a ".." behind a link leads elsewhere
-            if has_magic(candidate) and (found := _expand(candidate, base)):
+    plain = re.sub(r"^(\.\.[/\\])+", "", entry)
+    for candidate in dict.fromkeys((entry, plain)):
+        if place := finder.find(candidate, [base]):
+            tidy = Path(os.path.normpath(place))
+            return [tidy if os.path.exists(tidy) else place]  # a ".." behind a link leads elsewhere
+        for pattern in spellings(candidate):
+            if has_magic(pattern) and (found := _expand(pattern, base)):
                 return found
-    looked = ", ".join(str(base) for base in bases)
-    raise UserError(f"{source}: {shown(entry)} not found, looked in {looked}; correct the entry or 'path'")
-
-
-def spellings(entry: str) -> list[str]:
-    """What an entry of a user's list may mean: the path with `~` as the home folder, and one with Windows' backslashes.
-
-    The first that is there counts; the home folder of nobody is looked for as it stands, so that the list is named.
-    """
-    with suppress(UserError):
-        entry = str(user_path(entry)) if entry.startswith("~") else entry
-    return list(dict.fromkeys((entry, entry.replace("\\", "/"))))
+    return []
 
 
 def _expand(pattern: str, base: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,19 @@ from xml.parsers import expat
 
 from yolov9k.common.errors import one_line, shown
 from yolov9k.common.files import read_bytes
+from yolov9k.common.paths import normal
 from yolov9k.common.text import decode_xml, read_text
-from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing, is_set, join_listings
+from yolov9k.data.formats.base import (
+    AnnotatedImage,
+    Annotation,
+    Format,
+    Listing,
+    is_set,
+    join_listings,
+    warn_of_fractions,
+)
 from yolov9k.data.formats.layout import DatasetLayout
-from yolov9k.data.probe import WORKERS, is_image
+from yolov9k.data.probe import SUFFIXES, WORKERS, is_image
 from yolov9k.data.records import DataIssue
 
 _DEEPEST = 64  # levels of elements
@@ -118,31 +127,59 @@ def read_voc(folder: Path, split: str, names: Sequence[str] | None = None) -> Li
     Classes are those of the whole folder, sorted, unless `names` gives them.
     """
     documents = _parse_all(folder)
-    found = list(names) if names is not None else _names_of(documents.values())
-    images = {path.stem: path for path in sorted((folder / "JPEGImages").iterdir()) if is_image(path)}
-    listing = Listing(found, list(range(len(found))), [])
+    found = list(names) if names is not None else _names_of(document for _, document in documents.values())
+    images = _images_by_stem(folder / "JPEGImages")
+    listing = Listing(found, [*range(len(found))], [])
     labels: dict[str, int] = {}
     for label, name in enumerate(found):
         labels.setdefault(name, label)  # of two names alike the first
     listed = folder / "ImageSets" / "Main" / f"{split}.txt"
-    members = _read_list(listed) if os.path.isfile(listed) else [(stem, None) for stem in sorted(images)]
+    members = _read_list(listed, images) if os.path.isfile(listed) else [(stem, None) for stem in sorted(images)]
     for stem, line in members:
-        path, document = folder / "Annotations" / f"{stem}.xml", documents.get(stem)
+        path, document = documents.get(stem, (folder / "Annotations" / f"{stem}.xml", None))
         if stem not in images:
             absent = folder / "JPEGImages" / f"{stem}.jpg"
             listing.images.append(AnnotatedImage(absent, listed if line else path, [], pixels=True, line=line))
         elif isinstance(document, DataIssue):
             listing.issues.append(document)
         else:
-            listing.images.append(_read_image(images[stem], path, document, labels, listing.issues))
+            image = _choose(images[stem], path, document, listing.issues)
+            listing.images.append(_read_image(image, path, document, labels, listing.issues))
     for stem in sorted(documents.keys() - images.keys() - {stem for stem, _ in members}):
-        path = folder / "Annotations" / f"{stem}.xml"
         message = "label without an image; add the image or remove the label"
-        listing.issues.append(DataIssue(path, None, message, fatal=False, kind="labels without an image"))
+        listing.issues.append(DataIssue(documents[stem][0], None, message, fatal=False, kind="labels without an image"))
+    listing.issues = list(dict.fromkeys(listing.issues))  # a member that is listed twice
+    warn_of_fractions(listing, folder)
     return listing
 
 
-def _parse_all(folder: Path) -> dict[str, Node | DataIssue]:
+def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
+    images: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if is_image(path):
+            images.setdefault(normal(path.stem), []).append(path)
+    return images
+
+
+def _choose(images: Sequence[Path], path: Path, document: Node | None, issues: list[DataIssue]) -> Path:
+    """Of the images of one stem the one that the XML file names, else the first; the others are told."""
+    named = normal(_last(document.value("filename"))) if document else ""
+    chosen = next((image for image in images if normal(image.name) == named), images[0])
+    for image in images:
+        if image != chosen:
+            message = f"image shares its label file ({path}) with {chosen.name}; rename it and label it apart"
+            issues.append(DataIssue(image, None, message, fatal=True))
+    return chosen
+
+
+def _last(path: str) -> str:
+    """The name of a file in a path of whatever system."""
+    return path.replace("\\", "/").rpartition("/")[2]
+
+
+def _parse_all(folder: Path) -> dict[str, tuple[Path, Node | DataIssue]]:
+    """Path and content of each XML file, by its stem in the form in which names are compared."""
+
     def parse(path: Path) -> Node | DataIssue:
         try:
             return parse_xml(read_bytes(path))
@@ -158,7 +195,7 @@ def _parse_all(folder: Path) -> dict[str, Node | DataIssue]:
 
     paths = sorted((folder / "Annotations").glob("*.xml"))
     with ThreadPoolExecutor(WORKERS) as pool:
-        return dict(zip((path.stem for path in paths), pool.map(parse, paths), strict=True))
+        return {normal(path.stem): (path, document) for path, document in zip(paths, pool.map(parse, paths), strict=True)}
 
 
 def _names_of(documents: Iterable[Node | DataIssue]) -> list[str]:
@@ -169,10 +206,16 @@ def _names_of(documents: Iterable[Node | DataIssue]) -> list[str]:
     return sorted(names - {""})
 
 
-def _read_list(path: Path) -> list[tuple[str, int | None]]:
-    """Image stems and their lines; some lists carry a 1, 0 or -1 behind each."""
-    rows = enumerate(read_text(path).splitlines(), 1)
-    return [(re.sub(r"\s+(-1|0|1)$", "", row.strip()), line) for line, row in rows if row.strip()]
+def _read_list(path: Path, images: Container[str]) -> list[tuple[str, int | None]]:
+    """Image stems and their lines; some lists carry a 1, 0 or -1 behind each, some name the images' files."""
+    members: list[tuple[str, int | None]] = []
+    for line, row in enumerate(read_text(path).splitlines(), 1):
+        if row.strip():
+            name = normal(re.sub(r"\s+(-1|0|1)$", "", row.strip()))
+            last = Path(_last(name))
+            stem = last.stem if last.suffix.lower() in SUFFIXES else last.name
+            members.append((stem if name not in images and stem in images else name, line))
+    return members
 
 
 def _read_image(

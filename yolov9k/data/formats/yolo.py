@@ -13,10 +13,12 @@ import numpy as np
 
 from yolov9k.common.errors import UserError, shown
 from yolov9k.common.files import read_bytes
+from yolov9k.common.paths import FolderNames, PathFinder, normal
 from yolov9k.common.text import decode, normalize_newlines, read_text
 from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing
 from yolov9k.data.formats.checks import ROUNDING
-from yolov9k.data.formats.layout import DatasetLayout, spellings
+from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.ids import Id
 from yolov9k.data.probe import WORKERS, is_image, list_images, siblings
 from yolov9k.data.records import DataIssue
 
@@ -37,25 +39,35 @@ class Yolo(Format):
 
     def read(self, paths: Sequence[Path], split: str, names: Sequence[str] | None, layout: DatasetLayout) -> Listing:
         """All of them together: a folder of labels may serve several."""
-        images = [image for path in paths for image in _list_images(path, layout.bases)]
+        issues: list[DataIssue] = []
+        images = [image for path in paths for image in _list_images(path, layout, issues)]
         if images and names is None:
             raise UserError(f"{layout.path}: no names for the classes of {split}; add names: [...]")
-        return read_yolo(images, list(names or []))
+        listing = read_yolo(images, list(names or []))
+        listing.issues[:0] = issues
+        return listing
 
 
-def _list_images(path: Path, bases: Sequence[Path]) -> list[ListedImage]:
+def _list_images(path: Path, layout: DatasetLayout, issues: list[DataIssue]) -> list[ListedImage]:
     if path.is_dir():
         return [(image, image, None) for image in list_images(path)]
-    return _read_image_list(path, bases) if path.suffix.lower() == ".txt" else [(path, path, None)]
+    return _read_image_list(path, layout, issues) if path.suffix.lower() == ".txt" else [(path, path, None)]
 
 
-def _read_image_list(path: Path, bases: Sequence[Path]) -> list[ListedImage]:
+def _read_image_list(path: Path, layout: DatasetLayout, issues: list[DataIssue]) -> list[ListedImage]:
     """Images that a text file lists, one a line; relative ones are looked for beside the list first."""
     images: list[ListedImage] = []
+    finder, own = PathFinder(), list(dict.fromkeys([path.parent, *layout.bases]))
+    elsewhere = 0
     for line, row in enumerate(read_text(path, "replace").splitlines(), 1):
         if row := row.strip():
-            places = [base / entry for entry in spellings(row) for base in (path.parent, *bases)]
-            images.append((next((place for place in places if os.path.isfile(place)), places[0]), path, line))
+            found = finder.find(row, own, os.path.isfile)
+            if found is None and (found := finder.find(row, layout.working_bases, os.path.isfile)):
+                elsewhere += 1
+            images.append((found or path.parent / row, path, line))
+    if elsewhere:
+        what = f"{elsewhere} of {len(images)} images are not beside the list; taken from the working folder {Path.cwd()}"
+        issues.append(DataIssue(path, None, what, fatal=False))
     return images
 
 
@@ -78,11 +90,26 @@ def read_yolo(images: Sequence[ListedImage], names: list[str]) -> Listing:
             origin = source if not there or label is None else label
             listing.images.append(AnnotatedImage(image, origin, annotations, pixels=False, line=line))
             listing.issues.extend(issues)
+    listing.issues.extend(_find_shared(images, found))
     listing.issues.extend(_find_orphans([image for image, _, _ in images]))
     return listing
 
 
-def category_ids(names: Sequence[str]) -> list[int]:
+def _find_shared(images: Sequence[ListedImage], labels: Sequence[Path | None]) -> list[DataIssue]:
+    """Label files of several images, such as a.jpg and a.png: all are taken to show the same objects."""
+    users: dict[Path, dict[Path, None]] = {}
+    for (image, _, _), label in zip(images, labels, strict=True):
+        if label is not None:
+            users.setdefault(label, {})[image] = None
+    issues = []
+    for label, several in users.items():
+        if len(several) > 1:
+            message = f"label file of several images ({', '.join(image.name for image in several)}); rename all but one"
+            issues.append(DataIssue(label, None, message, fatal=False, kind="label files of several images each"))
+    return issues
+
+
+def category_ids(names: Sequence[str]) -> list[Id]:
     """Ids of classes in COCO results: 0 on, but COCO's own 80 classes keep COCO's ids, as in the published validation."""
     if len(names) == 80 and (names[0], names[-1]) == ("person", "toothbrush"):
         return [number for number in range(1, 91) if number not in _COCO_GAPS]
@@ -100,12 +127,13 @@ def label_path(image: Path) -> Path:
 def _find_labels(images: Sequence[Path]) -> list[Path | None]:
     """Label file of each image, looked up in folder listings: one call a folder, not two an image."""
     candidates = [(label_path(image), image.parent / f"{image.stem}.txt") for image in images]
-    there = {folder: _file_names(folder) for folder in {path.parent for path in chain.from_iterable(candidates)}}
-    return [next((path for path in pair if path.name in there[path.parent]), None) for pair in candidates]
+    there = {folder: FolderNames(folder) for folder in {path.parent for path in chain.from_iterable(candidates)}}
 
+    def find(path: Path) -> Path | None:
+        name = there[path.parent].find(path.name)
+        return None if name is None else path if name == path.name else path.with_name(name)
 
-def _file_names(folder: Path) -> frozenset[str]:
-    return frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
+    return [find(first) or find(second) for first, second in candidates]
 
 
 def _find_orphans(images: Sequence[Path]) -> list[DataIssue]:
@@ -115,11 +143,15 @@ def _find_orphans(images: Sequence[Path]) -> list[DataIssue]:
         folders.setdefault(label_path(parent / "x").parent, set()).add(parent)
     issues = []
     for folder, parents in sorted(folders.items()):
-        stems = siblings({*parents, folder})
-        for name in sorted(_file_names(folder)):
+        stems = set(map(normal, siblings({*parents, folder})))
+        for name in sorted(FolderNames(folder).names):
             path = folder / name
-            if path.suffix == ".txt" and path.stem not in stems and _looks_like_labels(path):
+            if path.suffix.lower() != ".txt" or (path.suffix == ".txt" and normal(path.stem) in stems):
+                continue
+            if _looks_like_labels(path):
                 message = "label without an image; add the image or remove the label"
+                if path.suffix != ".txt":
+                    message = f"label that is not read; rename it to {path.stem}.txt"
                 issues.append(DataIssue(path, None, message, fatal=False, kind="labels without an image"))
     return issues
 

@@ -14,8 +14,8 @@ import numpy as np
 from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError, shown, warn
 from yolov9k.common.files import user_path
+from yolov9k.common.paths import PathFinder
 from yolov9k.common.text import read_text
-from yolov9k.data.formats.layout import spellings
 from yolov9k.data.images import read_image
 
 _IMAGES = "avif bmp dib jp2 jpeg jpg jpe pbm pgm png ppm tif tiff webp"
@@ -106,15 +106,13 @@ def _known(paths: list[Path], complaint: str) -> list[Path]:
 
 
 def _listed(path: Path) -> list[Path]:
-    chosen = []
+    chosen, finder = [], PathFinder()
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
-        entries = spellings(line.strip())
-        places = [base / entry for entry in entries for base in (path.parent, Path.cwd())]  # an absolute path stays as it is
-        found = next((place for place in places if os.path.isfile(place)), None)
+        found = finder.find(line.strip(), (path.parent, Path.cwd()), os.path.isfile)
         if found is None:
-            raise UserError(f"{path}:{number}: no such file {shown(str(places[0]), 200)}; correct the line")
+            raise UserError(f"{path}:{number}: no such file {shown(str(path.parent / line.strip()), 200)}; correct the line")
         chosen.append(found)
     return _known(chosen, f"{path}: no image or video is listed")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,12 +12,13 @@ from rich.console import Console
 
 from yolov9k.common.console import literal
 from yolov9k.common.device import is_cuda
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, warn
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.config.train_options import TrainOptions
-from yolov9k.data.config import load_split
+from yolov9k.data.config import load_split, open_dataset
 from yolov9k.data.loader import Loader, make_loader
 from yolov9k.data.records import Split
+from yolov9k.data.repeats import find_overlap
 from yolov9k.models import YOLOv9, create_model
 from yolov9k.models.checkpoints import load_weights, read, rebuild
 from yolov9k.tasks import Criterion, task_of
@@ -29,10 +31,13 @@ def make_criterion(model: YOLOv9, recipe: TrainRecipe) -> Criterion:
 
 def load_splits(options: TrainOptions, console: Console) -> tuple[Split, Split]:
     """Training and validation split. Raises UserError where nothing can be trained on them."""
+    layout = open_dataset(Path(options.data))
     train, val = (
-        load_split(options.data, name, single_cls=options.single_cls, strict=options.strict, difficult=options.difficult)
+        load_split(layout, name, single_cls=options.single_cls, strict=options.strict, difficult=options.difficult)
         for name in ("train", "val")
     )
+    if overlap := find_overlap(train, val):
+        warn(str(overlap))
     if not options.single_cls:
         _check_names(options.data, train.names, val.names)
     train = _with_objects(train, options.min_items, console)

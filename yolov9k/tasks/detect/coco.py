@@ -19,6 +19,7 @@ from yolov9k.common.arrays import Float64Array
 from yolov9k.common.errors import UserError
 from yolov9k.common.files import write_json
 from yolov9k.data.batch import Batch
+from yolov9k.data.ids import Id, Key, id_key, key_order, known_key
 from yolov9k.data.letterbox import map_to_image
 from yolov9k.data.records import Record
 from yolov9k.tasks.base import Predictions
@@ -38,13 +39,13 @@ class CocoEvaluator:
     Raises ValueError when the two lists differ in length or an image id comes twice.
     """
 
-    def __init__(self, names: Sequence[str], category_ids: Sequence[int], records: Iterable[Record]) -> None:
+    def __init__(self, names: Sequence[str], category_ids: Sequence[Id], records: Iterable[Record]) -> None:
         if len(names) != len(category_ids):
             raise ValueError(f"{len(names)} class names but {len(category_ids)} category ids")
         self.names, self.category_ids = list(names), list(category_ids)
-        self._ground_truth: dict[int, GroundTruth] = {}
-        self._detections: dict[int, list[Float64Array]] = {}
-        self._result_ids: dict[int, int | str] = {}
+        self._ground_truth: dict[Key, GroundTruth] = {}
+        self._detections: dict[Key, list[Float64Array]] = {}
+        self._result_ids: dict[Key, Id] = {}
         for record in records:
             if record.image_id in self._ground_truth:
                 raise ValueError(f"image id {record.image_id} comes twice")
@@ -54,26 +55,29 @@ class CocoEvaluator:
 
     @classmethod
     def from_json(cls, path: str | Path) -> CocoEvaluator:
-        """Ground ground_truth straight from a COCO instances JSON; classes are its categories in the order of their ids."""
-        names, category_ids, ground_truth = read_coco_ground_truth(path)
-        evaluator = cls(names, category_ids, [])
-        evaluator._ground_truth.update(ground_truth)
+        """Ground truth straight from a COCO instances JSON; classes are its categories in the order of their ids."""
+        file = read_coco_ground_truth(path)
+        evaluator = cls(file.names, file.category_ids, [])
+        evaluator._ground_truth.update(file.ground_truth)
+        evaluator._result_ids.update(file.image_ids)
         return evaluator
 
-    def update(self, image_id: int, detections: Tensor | Float64Array) -> None:
+    def update(self, image_id: Id, detections: Tensor | Float64Array) -> None:
         """Add detections [n, 6] of one image: x1 y1 x2 y2 in pixels of the original image, score, class index.
 
-        Raises ValueError on an unknown image id, another shape or a class outside the names.
+        image_id: a record's, or one of the COCO file's, also as "1" or 1.0 for 1. Raises ValueError on an unknown image id,
+        another shape or a class outside the names.
         """
         rows = detections.detach().cpu().double().numpy() if isinstance(detections, Tensor) else detections
         rows = np.asarray(rows, np.float64)
         if rows.ndim != 2 or rows.shape[1] != 6:
             raise ValueError(f"detections must be [n, 6], got {list(rows.shape)}")
-        if image_id not in self._ground_truth:
+        key = id_key(image_id)
+        if key is None or key not in self._ground_truth:
             raise ValueError(f"image id {image_id} is not among the {len(self._ground_truth)} images of the ground truth")
         if len(rows) and (rows[:, 5].min() < 0 or rows[:, 5].max() >= len(self.names)):
             raise ValueError(f"detected classes must be below {len(self.names)}, got {rows[:, 5].max():.0f}")
-        self._detections.setdefault(image_id, []).append(rows)
+        self._detections.setdefault(key, []).append(rows)
 
     def add(self, batch: Batch, records: Sequence[Record], predictions: Predictions) -> None:
         """Add a batch's detections [B, max_det, 6] in pixels of its letterboxed images, all on the host."""
@@ -91,16 +95,23 @@ class CocoEvaluator:
         plots.plot_detections(batch.images, *predictions, self.names, directory / "val_batch0_pred.png")
 
     def add_results(self, results: Sequence[Mapping[str, Any]]) -> None:
-        """Add COCO results: dicts with image_id, category_id, bbox [x, y, w, h] and score. Raises UserError."""
-        class_of = {category: index for index, category in enumerate(self.category_ids)}
-        for number, result in enumerate(results):
-            self._add_result(number, result, class_of)
+        """Add COCO results: dicts with image_id, category_id, bbox [x, y, w, h] and score, as `save_json` writes them.
 
-    def _add_result(self, number: int, result: Mapping[str, Any], class_of: Mapping[int, int]) -> None:
+        Raises UserError.
+        """
+        class_of = {known_key(category): index for index, category in enumerate(self.category_ids)}
+        image_of = {known_key(called): key for key, called in self._result_ids.items()}
+        for number, result in enumerate(results):
+            self._add_result(number, result, class_of, image_of)
+
+    def _add_result(
+        self, number: int, result: Mapping[str, Any], class_of: Mapping[Key, int], image_of: Mapping[Key, Key]
+    ) -> None:
         try:
             x, y, w, h = result["bbox"]
-            row = [x, y, x + w, y + h, result["score"], class_of[result["category_id"]]]
-            self.update(result["image_id"], np.array([row], np.float64))
+            row = [x, y, x + w, y + h, result["score"], class_of[known_key(result["category_id"])]]
+            called = known_key(result["image_id"])
+            self.update(image_of.get(called, called), np.array([row], np.float64))
         except (KeyError, TypeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}"
             raise UserError(f"COCO result {number} does not fit the ground truth ({what})") from None
@@ -110,18 +121,19 @@ class CocoEvaluator:
 
         The file appears complete or not at all.
         """
+        called = {key: self._result_ids.get(key, key) for key in self._detections}
         results = [
             {
-                "image_id": self._result_ids.get(row["image_id"], row["image_id"]),
+                "image_id": row["image_id"],
                 "category_id": self.category_ids[row["category_id"]],
                 "bbox": [round(value, 3) for value in row["bbox"]],
                 "score": round(row["score"], 5),
             }
-            for row in self._result_rows()
+            for row in self._result_rows(called)
         ]
         write_json(path, results)
 
-    def _rows(self, image_id: int) -> Float64Array:
+    def _rows(self, image_id: Key) -> Float64Array:
         return stack(self._detections.get(image_id, []))
 
     def compute(self) -> Metrics:
@@ -164,12 +176,13 @@ class CocoEvaluator:
         if not any_ground_truth:
             return np.full((10, 101, len(self.names), 4), np.nan), np.full((10, len(self.names), 4), np.nan)
         # Class indices serve as category ids here, so that K runs in the order of the names.
+        numbers = {key: number for number, key in enumerate(sorted(self._ground_truth, key=key_order), 1)}  # ids may be texts
         frame = {
-            "images": [{"id": image_id} for image_id in self._ground_truth],
+            "images": [{"id": number} for number in numbers.values()],
             "categories": [{"id": index, "name": name} for index, name in enumerate(self.names)],
         }
         ground_truth, found = (
-            COCO({**frame, "annotations": rows}) for rows in (self._ground_truth_rows(), self._result_rows())
+            COCO({**frame, "annotations": rows}) for rows in (self._ground_truth_rows(numbers), self._result_rows(numbers))
         )
         evaluation = COCOeval_faster(ground_truth, found, "bbox", print_function=_silent)
         evaluation.evaluate()
@@ -179,18 +192,19 @@ class CocoEvaluator:
         recall[recall < 0] = np.nan
         return precision, recall
 
-    def _ground_truth_rows(self) -> list[dict[str, Any]]:
+    def _ground_truth_rows(self, numbers: Mapping[Key, int]) -> list[dict[str, Any]]:
         rows = (
-            {"image_id": image_id, "category_id": index, "bbox": box, "area": area, "iscrowd": int(crowd)}
+            {"image_id": numbers[image_id], "category_id": index, "bbox": box, "area": area, "iscrowd": int(crowd)}
             for image_id, t in self._ground_truth.items()
             for index, box, area, crowd in zip(*_lists(t.classes, _xywh(t.boxes), t.areas, t.crowd), strict=True)
         )
         return _numbered(rows)
 
-    def _result_rows(self) -> list[dict[str, Any]]:
+    def _result_rows(self, called: Mapping[Key, Id]) -> list[dict[str, Any]]:
+        """All detections as COCO results, images as they are `called`, classes by their index."""
         found = ((image_id, self._rows(image_id)) for image_id in self._detections)
         return _numbered(
-            {"image_id": image_id, "category_id": int(c), "bbox": xywh, "area": xywh[2] * xywh[3], "score": score}
+            {"image_id": called[image_id], "category_id": int(c), "bbox": xywh, "area": xywh[2] * xywh[3], "score": score}
             for image_id, rows in found
             for c, xywh, score in zip(*_lists(rows[:, 5], _xywh(rows), rows[:, 4]), strict=True)
         )

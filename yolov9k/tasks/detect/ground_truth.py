@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from yolov9k.common.errors import UserError
 from yolov9k.common.text import read_json
+from yolov9k.data.formats.base import is_number, is_set
+from yolov9k.data.formats.coco import read_categories
+from yolov9k.data.ids import Id, Key, known_key
 from yolov9k.data.records import Record
 
 
@@ -31,29 +34,43 @@ class GroundTruth:
         return cls(record.classes.astype(np.int64), boxes, record.crowd.astype(bool), record.areas.astype(np.float64))
 
     @classmethod
-    def of_annotations(cls, notes: list[dict[str, Any]], class_of: dict[int, int]) -> GroundTruth:
-        """From COCO annotations of one image; class_of gives the class index of a category id."""
+    def of_annotations(cls, notes: list[dict[str, Any]], class_of: dict[Key, int]) -> GroundTruth:
+        """From COCO annotations of one image; class_of gives the class index of a category id's key."""
         boxes = np.array([note["bbox"] for note in notes], np.float64).reshape(-1, 4)
-        areas = [note.get("area", note["bbox"][2] * note["bbox"][3]) for note in notes]
+        areas = [note["area"] if is_number(note.get("area")) else note["bbox"][2] * note["bbox"][3] for note in notes]
         return cls(
-            np.array([class_of[note["category_id"]] for note in notes], np.int64),
+            np.array([class_of[known_key(note["category_id"])] for note in notes], np.int64),
             np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
-            np.array([bool(note.get("iscrowd", 0)) for note in notes], bool),
+            np.array([is_set(note.get("iscrowd")) for note in notes], bool),
             np.array(areas, np.float64),
         )
 
 
-def read_coco_ground_truth(path: str | Path) -> tuple[list[str], list[int], dict[int, GroundTruth]]:
-    """Class names, their category ids (ascending) and ground truth by image id of a COCO instances JSON. Raises UserError."""
+@dataclass(frozen=True)
+class CocoFile:
+    """What a COCO instances JSON holds: classes in the order of their categories' ids, images by the key of their id.
+
+    category_ids, image_ids: as the file has them, for results.
+    """
+
+    names: list[str]
+    category_ids: list[Id]
+    image_ids: dict[Key, Id]
+    ground_truth: dict[Key, GroundTruth]
+
+
+def read_coco_ground_truth(path: str | Path) -> CocoFile:
+    """The ground truth of a COCO instances JSON. Raises UserError."""
     try:
         content = read_json(path)
-        categories = {int(category["id"]): str(category["name"]) for category in content["categories"]}
-        ids = sorted(categories)
-        class_of = {category: index for index, category in enumerate(ids)}
-        notes: dict[int, list[dict[str, Any]]] = {int(image["id"]): [] for image in content["images"]}
+        categories = read_categories(content["categories"], Path(path))
+        class_of = {key: index for index, key in enumerate(categories)}
+        image_ids: dict[Key, Id] = {known_key(image["id"]): image["id"] for image in content["images"]}
+        notes: dict[Key, list[dict[str, Any]]] = {key: [] for key in image_ids}
         for note in content["annotations"]:
-            notes[note["image_id"]].append(note)
-        ground_truth = {image_id: GroundTruth.of_annotations(rows, class_of) for image_id, rows in notes.items()}
+            notes[known_key(note["image_id"])].append(note)
+        ground_truth = {key: GroundTruth.of_annotations(rows, class_of) for key, rows in notes.items()}
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: not a COCO instances file ({type(error).__name__}: {error})") from None
-    return [categories[category] for category in ids], ids, ground_truth
+    category_ids, names = [stated for stated, _ in categories.values()], [name for _, name in categories.values()]
+    return CocoFile(names, category_ids, image_ids, ground_truth)

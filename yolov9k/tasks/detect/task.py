@@ -12,6 +12,7 @@ from torch import Tensor
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.batch import Batch
+from yolov9k.data.ids import Id
 from yolov9k.data.letterbox import map_to_image
 from yolov9k.data.records import Record, Split
 from yolov9k.losses import DetectionLoss
@@ -93,7 +94,7 @@ def detect(
     return batched_nms(prediction, conf, iou, classes, agnostic, multi_label, max_det, lengths=lengths)
 
 
-def _classes(model: YOLOv9, split: Split | None, single_cls: bool) -> tuple[list[str], list[int]]:
+def _classes(model: YOLOv9, split: Split | None, single_cls: bool) -> tuple[list[str], list[Id]]:
     """Names and category ids of the classes that are evaluated. Raises UserError where model and data have others."""
     names = split.names if split else model.names
     if single_cls:
@@ -103,4 +104,4 @@ def _classes(model: YOLOv9, split: Split | None, single_cls: bool) -> tuple[list
             f"{split.source if split else 'model'}: {len(names)} classes in the data, {model.num_classes} in the "
             "model; give the data that the model was trained for, or --single-cls"
         )
-    return names, (split.category_ids if split else list(range(len(names))))
+    return names, (split.category_ids if split else [*range(len(names))])
