@@ -46,7 +46,7 @@ def randomized(model: YOLOv9) -> YOLOv9:
     for key, tensor in model.state_dict().items():
         if tensor.is_floating_point() and ".dfl" not in key:
             tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.1 + 0.5 * ("var" in key))
-    model.names = NAMES[: model.num_classes] or model.names
+    model.names = [*NAMES, *map(str, range(model.num_classes))][: model.num_classes]
     return model
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, shown
 from yolov9k.models.activations import make_activation
 from yolov9k.models.block import Block
 from yolov9k.models.registry import HeadKind, Width, find
 from yolov9k.models.spec import ModelSpec
 from yolov9k.models.tables import IMAGE, LayerSpec
+
+MAX_MODULES = 5_000  # yolov9-e has 1,761
+MAX_WEIGHTS = 4_000_000_000  # yolov9-e has 70 million
 
 
 def build_layers(spec: ModelSpec, num_classes: int, class_widths: Sequence[int] | None) -> list[nn.Module]:
@@ -22,7 +31,9 @@ def build_layers(spec: ModelSpec, num_classes: int, class_widths: Sequence[int] 
         try:
             module, widths[number] = _build_layer(layer, [widths[s] for s in layer.sources], num_classes, class_widths)
         except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError) as error:
-            raise UserError(f"{spec.where}: layer {number} {layer.module} {list(layer.args)}: {one_line(error)}") from None
+            raise UserError(
+                f"{spec.where}: layer {number} {layer.module} {shown(list(layer.args), 100)}: {one_line(error)}"
+            ) from None
         modules.append(module)
     if spec.activation != "SiLU":
         for module in modules:
@@ -30,9 +41,31 @@ def build_layers(spec: ModelSpec, num_classes: int, class_widths: Sequence[int] 
     return modules
 
 
-def one_line(error: Exception) -> str:
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Raise ValueError inside from what makes more modules or weights than any model has: a number in a file may ask for it."""
+    modules = weights = 0
+
+    def count_module(*_: Any) -> None:
+        nonlocal modules
+        modules += 1
+        if modules > MAX_MODULES:
+            raise ValueError(f"more than {MAX_MODULES:,} modules")
+
+    def count_weights(_: nn.Module, __: str, parameter: nn.Parameter) -> None:
+        nonlocal weights
+        weights += parameter.numel()
+        if weights > MAX_WEIGHTS:
+            raise ValueError(f"more than {MAX_WEIGHTS:,} weights")
+
+    with register_module_module_registration_hook(count_module), register_module_parameter_registration_hook(count_weights):
+        yield
+
+
+def one_line(error: Exception, limit: int = 240) -> str:
     """An error's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def _build_layer(

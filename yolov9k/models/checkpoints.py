@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
-import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, shown
 from yolov9k.common.files import write_atomically
-from yolov9k.models.spec import ModelSpec
-from yolov9k.models.tables import LayerSpec
-from yolov9k.models.yolov9 import YOLOv9
+from yolov9k.models.build import one_line
+from yolov9k.models.checkpoint_file import checksum, read
+from yolov9k.models.spec import MAX_CLASSES, ModelSpec, load_spec
+from yolov9k.models.tables import NAMES, checked_layer
+from yolov9k.models.yolov9 import YOLOv9, try_out
+
+__all__ = ["FORMAT", "describe", "load", "load_weights", "read", "rebuild", "save", "weights_of"]
 
 FORMAT = "yolov9k-1"
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_FORM = torch.contiguous_format
+_SLACK, _SLACK_CLASS = 10_000_000, 2_000  # weights of a new head, and of each of its classes
 
 
 def save(path: str | Path, model: YOLOv9, **extra: Any) -> None:
@@ -31,9 +34,10 @@ def save(path: str | Path, model: YOLOv9, **extra: Any) -> None:
     """
     path, head, state = Path(path), {"format": FORMAT, **describe(model)}, model.state_dict()
     if path.suffix == ".safetensors":
-        plain = {"yolov9k": json.dumps({**head, **extra})}
+        plain = json.dumps({**head, **extra})
         # contiguous: safetensors knows no channels-last
-        data = to_safetensors({key: value.contiguous() for key, value in state.items()}, plain)
+        tensors = {key: value.contiguous() for key, value in state.items()}
+        data = to_safetensors(tensors, {"yolov9k": plain, "crc32": checksum(tensors, plain)})
         write_atomically(path, lambda temporary: _write(temporary, data))
     else:
         write_atomically(path, lambda temporary: _torch_save({**head, "model": state, **extra}, temporary))
@@ -63,52 +67,51 @@ def describe(model: YOLOv9) -> dict[str, Any]:
 
 def rebuild(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
     """The model that `describe` described, with fresh weights. Raises UserError naming the file where it can't be one."""
-    try:
-        table = content["spec"]
-        layers = tuple(LayerSpec(tuple(s), module, tuple(args), repeats) for s, module, args, repeats in table["layers"])
-        spec = ModelSpec(table["name"], layers, table["activation"])
-        model = YOLOv9(spec, content["num_classes"], content["names"], content["class_widths"])
-    except (UserError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: its layer table is damaged ({type(error).__name__}: {error})") from None
+    outline = _outline(content, path)
+    held = sum(tensor.numel() for tensor in weights_of(content).values())
+    if sum(tensor.numel() for tensor in outline.state_dict().values()) > 2 * held + _SLACK + _SLACK_CLASS * outline.num_classes:
+        raise UserError(f"{path}: its layer table is damaged (it describes far more weights than the file holds)")
+    model = YOLOv9(outline.spec, outline.num_classes, outline.names, outline.class_widths)
     return model.fuse() if content["fused"] else model
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file. Raises UserError naming the file and the remedy."""
-    if not str(path).strip():
-        raise UserError("--weights: empty; give a checkpoint")
-    path = Path(path)
-    if os.path.isdir(path):
-        raise UserError(f"{path}: is a folder, give a checkpoint in it")
-    if not os.path.isfile(path):
-        raise UserError(f"{path}: no such checkpoint")
+def _outline(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
+    """The model that `describe` described, without memory for weights. Raises as `rebuild` does."""
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _torch_load(path)
-    except pickle.UnpicklingError as error:
-        if "unsupported GLOBAL" not in str(error) and "Unsupported global" not in str(error):
-            raise UserError(f"{path}: damaged or not a checkpoint (no pickle of tensors)") from None
-        raise UserError(
-            f"{path}: holds Python objects, not only tensors, and is not opened; convert it to a state dict first"
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, SafetensorError) as error:
-        said = " ".join(str(error).split()).split(". ")[0]  # the rest is torch's advice
-        what = "no pickle of tensors" if isinstance(error, LookupError | AttributeError | EOFError) or not said else said
-        raise UserError(f"{path}: damaged or not a checkpoint ({what})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds {type(content).__name__}, expected a checkpoint or a state dict")
-    return content
+        plan = _plan_of(content)
+        if plan.spec != _published(plan.spec.name):
+            try_out(*plan)
+        with torch.device("meta"):
+            model = YOLOv9(*plan)
+            return model.fuse() if content["fused"] is True else model
+    except (UserError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise UserError(f"{path}: its layer table is damaged ({type(error).__name__}: {one_line(error)})") from None
 
 
-def _torch_load(path: Path) -> Any:
-    with warnings.catch_warnings():  # torch warns of pickles that are none of its own; they are refused anyway
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.load(path, map_location="cpu", weights_only=True)
+class _Plan(NamedTuple):
+    spec: ModelSpec
+    num_classes: int
+    names: list[str]
+    class_widths: list[int] | None
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    with safe_open(path, "pt") as file:
-        plain = json.loads((file.metadata() or {}).get("yolov9k", "{}"))
-        return {**plain, "model": {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118  no dict
+def _plan_of(content: Mapping[str, Any]) -> _Plan:
+    """What `describe` gave, each value of its kind. Raises ValueError, TypeError or LookupError."""
+    table, classes, names, widths = (content[key] for key in ("spec", "num_classes", "names", "class_widths"))
+    layers = tuple(checked_layer(i, *row) for i, row in enumerate(table["layers"]))
+    if type(classes) is not int or not 1 <= classes <= MAX_CLASSES:
+        raise ValueError(f"num_classes is {shown(classes)}")
+    if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"names are {shown(names)}, expected {classes} texts")
+    if widths is not None and not (isinstance(widths, list) and all(type(w) is int and w > 0 for w in widths)):
+        raise ValueError(f"class_widths are {shown(widths)}")
+    if not all(isinstance(table[key], str) for key in ("name", "activation")) or type(content["fused"]) is not bool:
+        raise TypeError("name and activation are texts, fused is true or false")
+    return _Plan(ModelSpec(table["name"], layers, table["activation"]), classes, names, widths)
+
+
+def _published(name: str) -> ModelSpec | None:
+    return load_spec(name) if name in NAMES else None
 
 
 def load(path: str | Path) -> YOLOv9:
@@ -119,14 +122,13 @@ def load(path: str | Path) -> YOLOv9:
     content = read(path)
     if content.get("format") != FORMAT:
         raise UserError(f"{path}: has no layer table; build the model by name and give this file as --weights")
-    model = rebuild(content, path)
-    try:
-        given = weights_of(content)
-    except (UserError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: its layer table is damaged ({type(error).__name__}: {error})") from None
-    model = _with_class_widths_of(given, model)
+    outline, given = _outline(content, path), weights_of(content)
+    model = _with_class_widths_of(given, outline)
     _refuse_unfitting(path, model, given, given.keys() - model.state_dict().keys())
-    model.load_state_dict(given)
+    _refuse_unusable(path, model, given)
+    model.load_state_dict(
+        {k: given[k].to(own.dtype).clone(memory_format=_FORM) for k, own in model.state_dict().items()}, assign=True
+    )
     return model.eval()
 
 
@@ -147,9 +149,9 @@ def _with_class_widths_of(given: Mapping[str, Tensor], model: YOLOv9) -> YOLOv9:
     widths = _class_widths(given, model)
     if widths == _class_widths({}, model):
         return model
-    fused = describe(model)["fused"]
-    twin = YOLOv9(model.spec, model.num_classes, model.names, widths)
-    return twin.fuse() if fused else twin
+    with torch.device(next(model.parameters()).device):
+        twin = YOLOv9(model.spec, model.num_classes, model.names, widths)
+        return twin.fuse() if describe(model)["fused"] else twin
 
 
 def _refuse_unfitting(
@@ -169,10 +171,33 @@ def _refuse_unfitting(
         )
 
 
+def _refuse_unusable(path: str | Path, model: YOLOv9, given: Mapping[str, Tensor]) -> None:
+    """Raise UserError for tensors that are no plain numbers, and for NaN and infinity: such a model finds nothing."""
+    own = model.state_dict()
+    for key in own.keys() & given.keys():
+        if kind := _unusual(given[key], own[key]):
+            raise UserError(f"{path}: {key} is {kind}, expected plain {str(own[key].dtype).removeprefix('torch.')}")
+    wrong = [key for key in own if key in given and not given[key].to(own[key].dtype).isfinite().all()]
+    if wrong:
+        raise UserError(
+            f"{path}: {len(wrong)} of {len(own)} tensors hold NaN or infinity, the first is {wrong[0]}; the training had "
+            "failed by then, give an earlier checkpoint"
+        )
+
+
+def _unusual(tensor: Tensor, own: Tensor) -> str:
+    """What keeps a tensor from being copied to one of a model, empty where nothing does."""
+    kinds = {"sparse": tensor.layout != torch.strided, "quantized": tensor.is_quantized, "without values": tensor.is_meta}
+    if kind := next((kind for kind, true in kinds.items() if true), ""):
+        return kind
+    plain = _FLOATS if own.is_floating_point() else (torch.int64, torch.int32)
+    return "" if tensor.dtype in plain else f"of {str(tensor.dtype).removeprefix('torch.')}"
+
+
 def weights_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict in a checkpoint's content, whichever of the usual keys holds it."""
     held = next((content[key] for key in ("ema", "model", "state_dict") if isinstance(content.get(key), Mapping)), content)
-    return {key: value for key, value in held.items() if isinstance(value, Tensor)}
+    return {key: value for key, value in held.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def load_weights(model: YOLOv9, path: str | Path) -> list[str]:
@@ -189,6 +214,7 @@ def load_weights(model: YOLOv9, path: str | Path) -> list[str]:
     missing = [key for key in own if key not in given]
     if len(missing) > len(own) // 2 or any(not key.startswith(head) for key in differing):
         _refuse_unfitting(path, model, given, free=head)
+    _refuse_unusable(path, model, {key: value for key, value in given.items() if key not in differing})
     fitting = {key: given[key] for key in own if key in given and key not in differing}
     model.load_state_dict(fitting, strict=False)
     return [key for key in own if key not in fitting]

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from yolov9k.common.device import is_cuda, model_device
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, shown
 from yolov9k.models.block import Block
 from yolov9k.models.blocks import Conv, RepConvN
-from yolov9k.models.build import build_layers, one_line
+from yolov9k.models.build import bounded, build_layers, one_line
 from yolov9k.models.heads.detect import Detect
 from yolov9k.models.recompute import recomputed
-from yolov9k.models.spec import ModelSpec, Stage, load_spec
+from yolov9k.models.spec import MAX_CLASSES, ModelSpec, Stage, load_spec
 from yolov9k.models.tables import IMAGE
 from yolov9k.ops.library import label
+
+_MOST_VALUES = 2**28  # of a map of two images of 128 pixels
 
 
 class YOLOv9(nn.Module):
@@ -191,32 +193,26 @@ def create_model(name_or_yaml: str | Path, num_classes: int | None = None, backe
     """
     spec = load_spec(name_or_yaml)
     classes = spec.num_classes if num_classes is None else num_classes
-    if classes < 1:
-        raise UserError(f"{spec.where}: {classes} classes; a model needs at least 1")
+    if not 1 <= classes <= MAX_CLASSES:
+        raise UserError(f"{spec.where}: {shown(classes)} classes; a model has from 1 to {MAX_CLASSES:,}")
     if spec.origin:
-        _try_out(spec, classes)
+        try_out(spec, classes)
     return YOLOv9(spec, classes).use(backend)
 
 
-def _try_out(spec: ModelSpec, num_classes: int) -> None:
-    """Run a user's plan on shapes alone. Raises UserError where maps do not fit or the head's strides are others."""
-    with torch.device("meta"):
-        twin = YOLOv9(spec, num_classes).train()
-        side = 4 * twin.stride
-        image = torch.zeros(2, 3, side, side)
-    reached, read = [0], list[Tensor]()
-    for number, module in enumerate(twin.model):
-        module.register_forward_pre_hook(lambda _module, _inputs, number=number: reached.append(number))
-    twin.head.register_forward_pre_hook(lambda _module, inputs: read.extend(inputs[0]))
+def try_out(
+    spec: ModelSpec, num_classes: int, names: Sequence[str] | None = None, class_widths: Sequence[int] | None = None
+) -> None:
+    """Build and run a user's plan on shapes alone. Raises UserError where it is too large, where maps do not fit or where the
+    head's strides are others."""
     try:
-        with torch.no_grad():
-            twin.branches(image)
-    except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
-        layer = spec.layers[reached[-1]]
-        raise UserError(
-            f"{spec.where}: layer {reached[-1]} {layer.module} {list(layer.args)} cannot take what layers "
-            f"{list(layer.sources)} give: {one_line(error)}"
-        ) from None
+        with torch.device("meta"), bounded():
+            twin = YOLOv9(spec, num_classes, names, class_widths).train()
+            side = 4 * twin.stride
+            image = torch.zeros(2, 3, side, side)
+    except (TypeError, ValueError, LookupError, RuntimeError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"{spec.where}: is no model ({one_line(error)})") from None
+    read = _read_by_head(spec, twin, image)
     levels = len(twin.head.strides)
     for first in range(0, len(read), levels):
         strides = [side // level.shape[-1] for level in read[first : first + levels]]
@@ -226,3 +222,28 @@ def _try_out(spec: ModelSpec, num_classes: int) -> None:
                 f"{spec.where}: layer {last} {spec.layers[last].module} reads maps of strides {strides}, "
                 f"expected {list(twin.head.strides)}"
             )
+
+
+def _read_by_head(spec: ModelSpec, twin: YOLOv9, image: Tensor) -> list[Tensor]:
+    """The maps that the head reads where a plan is run on shapes alone. Raises UserError naming the layer that fails."""
+    reached, read = [0], list[Tensor]()
+    for number, module in enumerate(twin.model):
+        module.register_forward_pre_hook(lambda _module, _inputs, number=number: reached.append(number))
+        module.register_forward_hook(lambda _module, _inputs, output: _refuse_huge(output))
+    twin.head.register_forward_pre_hook(lambda _module, inputs: read.extend(inputs[0]))
+    try:
+        with torch.no_grad():
+            twin.branches(image)
+    except (TypeError, ValueError, LookupError, RuntimeError, AttributeError, ArithmeticError) as error:
+        layer = spec.layers[reached[-1]]
+        raise UserError(
+            f"{spec.where}: layer {reached[-1]} {layer.module} {shown(list(layer.args), 100)} cannot take what layers "
+            f"{list(layer.sources)} give: {one_line(error)}"
+        ) from None
+    return read
+
+
+def _refuse_huge(output: Any) -> None:
+    """Raise ValueError for a map that no memory holds at the sizes of real images."""
+    if isinstance(output, Tensor) and output.numel() > _MOST_VALUES:
+        raise ValueError(f"the result would be of shape {list(output.shape)}")
