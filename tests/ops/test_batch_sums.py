@@ -7,6 +7,8 @@ too small by 1e-3. Small maps, contiguous ones and float64 do not show it.
 from __future__ import annotations
 
 import functools
+import importlib.util
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.support import wide_tiles
 from tests.tolerances import FUSED_RELATIVE, LOW_PRECISION
 from yolov9k.ops import conv_bn_silu
 
@@ -23,6 +26,7 @@ EPS = 1e-3
 NAMES = ("value", "gradient of z", "gradient of gamma", "gradient of beta", "mean", "variance + eps")
 KINDS = ("mean 3", "mean 1000", "flat", "tiny", "skewed")
 Results = list[Tensor]
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
 
 
 @pytest.fixture(params=[1, 2])
@@ -91,6 +95,17 @@ def test_sums_over_a_large_map_are_as_good_as_torchs_contiguous_ones(
 ) -> None:
     exact, own = measures(kind)
     found = errors(ours(kind, backend, layout), exact)
+    for name, error, measure in zip(NAMES, found, own, strict=True):
+        assert error <= LOW_PRECISION * measure + FUSED_RELATIVE, f"{name}: {error:.1e}, torch {measure:.1e}"
+
+
+@pytest.mark.nightly  # interpreted: minutes
+@pytest.mark.skipif(not INTERPRETED, reason="TRITON_INTERPRET=1 alone: a GPU has tests of its own")
+@pytest.mark.parametrize("kind", ["mean 3", "mean 1000", "skewed"])
+def test_tritons_sums_over_a_large_map_are_as_good(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide_tiles(monkeypatch)
+    exact, own = measures(kind)
+    found = errors(ours(kind, "triton", torch.channels_last), exact)
     for name, error, measure in zip(NAMES, found, own, strict=True):
         assert error <= LOW_PRECISION * measure + FUSED_RELATIVE, f"{name}: {error:.1e}, torch {measure:.1e}"
 
