@@ -34,8 +34,6 @@ ALIASED_LEVELS = 2.0
 OUTLINE_TO_BOX = 0.02
 # A warp by a millionth of the image, in float32: a hundredth of a pixel of 96.
 BOX_SHARE = 1e-4
-# A resumed run repeats the interrupted one's arithmetic; only the order of threads' sums may differ.
-RESUMED = 1e-6
 # Anchors of metric 0, that the published top-k claims in an arbitrary order, move the crowded case by 1e-4.
 TIED_TOPK = 2e-4
 # Loops over Python floats add and multiply in another order than torch does in float64.

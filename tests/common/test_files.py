@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,20 @@ def test_a_lock_is_let_go_of_after_an_error(tmp_path: Path) -> None:
         raise ValueError("on purpose")
     with locked(tmp_path / "x", lambda: pytest.fail("nobody holds it")):
         pass
+
+
+def test_a_forked_process_does_not_keep_a_killed_ones_lock(tmp_path: Path) -> None:
+    """Loader workers outlive their parent by seconds."""
+    code = f"{HOLD}import os, time\nwith locked(Path(sys.argv[1])):\n"
+    code += "    if os.fork() == 0: print('forked', flush=True)\n    time.sleep(60)"
+    command = [sys.executable, "-c", code, str(tmp_path / "x")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"forked\n"
+        holder.kill()
+        holder.wait()
+        with locked(tmp_path / "x", waiting=lambda: pytest.fail("the lock is held")):
+            os.killpg(holder.pid, signal.SIGKILL)
 
 
 def test_the_folder_of_caches_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

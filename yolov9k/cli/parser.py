@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from yolov9k.common.console import PlainConsole
+from yolov9k.common.errors import note
 from yolov9k.config import Options, option_fields
 from yolov9k.config.option import OptionField
 
@@ -22,7 +23,11 @@ def command(options: type[Options], run: Callable[[Any], None]) -> Callable[...,
     def parsed(context: typer.Context, **values: Any) -> None:
         made = options(**{field.name: field.parse(values[field.name]) for field in option_fields(options)})
         made.given = frozenset(name for name in values if str(context.get_parameter_source(name)).endswith("COMMANDLINE"))
-        run(made)
+        try:
+            run(made)
+        except KeyboardInterrupt as error:  # typer has an ending of its own for it
+            note(str(error) or "interrupted")
+            raise SystemExit(getattr(error, "status", 130)) from None
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from yolov9k.cli.parser import console
 from yolov9k.common.errors import warn
 from yolov9k.config import TrainOptions
+from yolov9k.config.train_options import RESUMABLE
 
 
 def run(options: TrainOptions) -> None:
@@ -14,8 +15,8 @@ def run(options: TrainOptions) -> None:
     if options.resume is None:
         Trainer(options, console).fit()
         return
-    if ignored := options.given - {"resume", "epochs", "project"}:
+    if ignored := options.given - {"resume", "project", *RESUMABLE}:
         names = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in ignored))
         warn(f"--resume: the run keeps what it was begun with; without effect: {names}")
-    changes = {"epochs": options.epochs} if "epochs" in options.given else {}
+    changes = {name: getattr(options, name) for name in RESUMABLE if name in options.given}
     Trainer.resume(None if options.resume == "latest" else options.resume, options.project, console, **changes).fit()

@@ -135,10 +135,27 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
         if not _try_lock(file):
             waiting()
             _wait_for_lock(file)
+        _held.add(file)
         try:
             yield
         finally:
-            _unlock(file)  # also where a process forked meanwhile still has it open
+            _held.discard(file)
+            if not file.closed:
+                _unlock(file)  # also where a process that another library forked still has it open
+
+
+_held: set[IO[str]] = set()
+
+
+def _leave_to_parent() -> None:
+    """A forked process lets go of its parent's locks, which it would otherwise keep when the parent is killed."""
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 if sys.platform == "win32":  # as msvcrt's documentation has it; it has not run yet

@@ -11,6 +11,8 @@ from yolov9k.config.base import Options
 from yolov9k.config.option import Option
 
 MAX_SEED = 2**63 - 1
+# What a resumed run may take up anew: where and how it runs, and for how long, but not what is trained.
+RESUMABLE = ("epochs", "data", "device", "workers", "cache", "decode", "mode", "amp", "noplots")
 
 
 @dataclass
@@ -38,7 +40,7 @@ class TrainOptions(Options):
     close_mosaic: Annotated[int, Option("so many last epochs are without mosaic", low=0, unit="epochs")] = 15
     resume: Annotated[
         str | None,
-        Option("go on with the latest run, or with a last.pt; of other flags --epochs alone counts", bare="latest"),
+        Option(f"go on with the latest run, or with a last.pt; of other flags {', '.join(RESUMABLE)} count", bare="latest"),
     ] = None
     cache: Annotated[
         str | None,

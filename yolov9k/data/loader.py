@@ -36,7 +36,7 @@ class RequestSampler:
     """The samples that an epoch asks for, batch by batch.
 
     shapes: of each batch where the records are taken in order of aspect (rectangular batches, `order` sorts them);
-    otherwise all are square. Everything random depends on (seed, epoch) alone.
+    otherwise all are square. Everything random depends on (seed, epoch) alone. start: so many first batches are left out.
     """
 
     order: NDArray[np.int64]
@@ -49,6 +49,7 @@ class RequestSampler:
     multi_scale: bool
     seed: int
     epoch: int = 0
+    start: int = 0
 
     def __len__(self) -> int:
         return math.ceil(len(self.order) / self.batch)
@@ -61,7 +62,7 @@ class RequestSampler:
             order = rng.permutation(order)
         elif self.shuffle:
             turns = rng.permutation(turns)
-        for number, turn in enumerate(turns):
+        for number, turn in list(enumerate(turns))[self.start :]:
             shape = self.shapes[turn] if self.shapes else (self.img_size, self.img_size)
             output = self._output(shape, epoch, number)
             chosen = order[turn * self.batch : (turn + 1) * self.batch]
@@ -106,9 +107,9 @@ class Loader:
     def __len__(self) -> int:
         return len(self.sampler)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches the next iteration gives."""
-        self.sampler.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch whose batches the next iteration gives, from the one numbered `start` on."""
+        self.sampler.epoch, self.sampler.start = epoch, start
 
     def __iter__(self) -> Iterator[Batch]:
         if self.device is None:

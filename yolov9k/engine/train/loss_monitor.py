@@ -39,9 +39,14 @@ class LossMonitor:
         self._told = False
         self.start()
 
-    def start(self) -> None:
-        """Begin an epoch's means."""
-        self._sum, self._count = [0.0] * len(self.step.task.losses), 0
+    def start(self, sums: Sequence[float] = (), count: int = 0) -> None:
+        """Begin an epoch's means, or go on with `sums` as another monitor had them."""
+        self._sum, self._count = list(sums) or [0.0] * len(self.step.task.losses), count
+
+    @property
+    def sums(self) -> tuple[list[float], int]:
+        """What the means are made of: the sum of each loss in the epoch so far, and how many steps were finite."""
+        return list(self._sum), self._count
 
     @property
     def means(self) -> dict[str, float]:
@@ -54,9 +59,13 @@ class LossMonitor:
         figures = torch.cat((parts.float(), self.step.state.float()))
         self._figures.give((self.step.iteration, batch.indices), figures)
 
-    def finish(self) -> None:
-        """Wait for the figures of all steps; warn once of a loss that was exactly 0 in all of them."""
+    def wait(self) -> None:
+        """Wait for the figures of all steps so far."""
         self._figures.finish()
+
+    def finish(self) -> None:
+        """End an epoch: wait for its figures, and warn once of a loss that was exactly 0 in all of its steps."""
+        self.wait()
         recipe = self.step.recipe
         idle = [
             loss.label

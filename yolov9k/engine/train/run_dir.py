@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, warn
+from yolov9k.common.files import locked, sweep, write_atomically
+from yolov9k.common.text import read_text
 from yolov9k.tasks import Task
 
 FIRST_COLUMNS, LAST_COLUMNS = ("epoch", "time"), ("lr/pg0", "images_per_s", "memory_gb")
@@ -38,18 +43,59 @@ def make_run_directory(project: str | Path, name: str, exist_ok: bool = False) -
     """Create project/name, or project/name2, name3, ... where it exists. Raises UserError where it cannot be written."""
     if not name.strip():
         raise UserError("--name: empty; give the run directory a name")
-    wanted = Path(project) / name
-    directory, number = wanted, 2
-    while directory.exists() and not exist_ok:
-        directory, number = wanted.with_name(f"{name}{number}"), number + 1
+    directory = Path(project) / name
     try:
-        directory.mkdir(parents=True, exist_ok=exist_ok)
+        directory = _make_first(directory, exist_ok)
         probe = directory / ".writable"
         probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another --project") from None
+        probe.unlink(missing_ok=True)  # of several runs that write into one directory
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{directory}: cannot be written ({why}); choose another --project") from None
     return directory
+
+
+def _make_first(wanted: Path, exist_ok: bool) -> Path:
+    """Make the first directory that is not there; runs that begin together ask for the same one."""
+    numbered = (wanted.with_name(f"{wanted.name}{number}") for number in itertools.count(2))
+    for directory in itertools.chain((wanted,), () if exist_ok else numbered):
+        try:
+            directory.mkdir(parents=True, exist_ok=exist_ok)
+        except FileExistsError:  # noqa: PERF203 (a few of them)
+            if exist_ok:
+                raise
+        else:
+            return directory
+    raise AssertionError("unreachable")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder of the run directory. Raises UserError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made ({error.strerror}); choose another --project") from None
+
+
+def hold(directory: Path) -> ExitStack:
+    """Hold a run directory for this process until the stack is closed, and sweep what killed runs left in it.
+
+    Where the file system has no locks the directory is not held. Raises UserError where another process trains in it.
+    """
+
+    def refuse() -> None:
+        raise UserError(f"{directory}: another process is training in it; wait for its end, or choose another --name")
+
+    held = ExitStack()
+    try:
+        held.enter_context(locked(directory / ".run", refuse))
+    except OSError:
+        return held
+    for name in ("results.csv", "opt.yaml", "args.yaml", "hyp.yaml"):
+        sweep(directory / name)
+    for left in (directory / "weights").glob(".*.pt.*"):
+        sweep(left.with_name(left.name[1:].rpartition(".")[0]))
+    return held
 
 
 def latest_checkpoint(project: str | Path) -> Path:
@@ -61,44 +107,93 @@ def latest_checkpoint(project: str | Path) -> Path:
 
 
 def save_settings(directory: Path, **settings: Mapping[str, Any]) -> None:
-    """Write each mapping to NAME.yaml."""
+    """Write each mapping to NAME.yaml. Raises UserError."""
     for name, values in settings.items():
-        (directory / f"{name}.yaml").write_text(yaml.safe_dump(dict(values), sort_keys=False))
+        _write(directory / f"{name}.yaml", yaml.safe_dump(dict(values), sort_keys=False))
+
+
+def _write(path: Path, text: str) -> None:
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(text.encode())
+
+    write_atomically(path, write)
 
 
 class Results:
     """results.csv, one line an epoch, and TensorBoard's log where TensorBoard is installed.
 
-    Lines from `first` on are dropped, since a resumed run writes them anew.
+    Lines from `first` on are dropped, since a resumed run writes them anew. Raises UserError where the file cannot be read
+    or written, or holds something else.
     """
 
     def __init__(self, path: Path, task: Task, first: int = 0) -> None:
         self.path, self.columns = path, columns(task)
-        kept: list[dict[str, str]] = []
-        if first and path.exists():
-            with path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["epoch"]) < first]
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(kept)
+        kept = [row for row in self._rows() if int(row["epoch"]) < first] if first and path.exists() else []
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(kept)
+        _write(path, text.getvalue())
         self._board = _tensorboard(path.parent, first)
 
+    def _rows(self) -> Iterator[dict[str, str]]:
+        """The epochs that the file holds; a last line that is cut short is no epoch yet."""
+        lines = read_text(self.path).splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()
+        reader = csv.DictReader(lines)
+        if lines and tuple(reader.fieldnames or ()) != self.columns:
+            raise self._damaged(1, "it has other columns")
+        try:
+            for row in reader:
+                if not _is_epoch(row):
+                    raise self._damaged(reader.line_num, "not an epoch's numbers")
+                yield row
+        except csv.Error as error:
+            raise self._damaged(reader.line_num, str(error)) from None
+
+    def _damaged(self, line: int, what: str) -> UserError:
+        return UserError(f"{self.path}:{line}: damaged ({what}); mend the line, or move the file away to resume without it")
+
     def add(self, row: Mapping[str, float]) -> None:
-        """Append one epoch's line; a missing or non-finite value is left empty."""
+        """Append one epoch's line; a missing or non-finite value is left empty. Raises UserError."""
         known = {key: value for key, value in row.items() if math.isfinite(value)}
-        with self.path.open("a", newline="") as file:
-            cells = {key: f"{known[key]:.6g}" if key in known else "" for key in self.columns}
-            csv.DictWriter(file, self.columns).writerow(cells)
-        if self._board is not None:
+        cells = {key: f"{known[key]:.6g}" if key in known else "" for key in self.columns}
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerow(cells)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}); free space, then go on with --resume"
+            ) from None
+        self._log(int(row["epoch"]), known)
+
+    def _log(self, epoch: int, known: Mapping[str, float]) -> None:
+        """TensorBoard's part, without which a run goes on."""
+        if self._board is None:
+            return
+        try:
             for key in known.keys() - {"epoch"}:
-                self._board.add_scalar(key, known[key], int(row["epoch"]))
+                self._board.add_scalar(key, known[key], epoch)
             self._board.flush()
+        except OSError as error:
+            warn(f"{self.path.parent}: TensorBoard's log cannot be written ({error.strerror}); it ends here")
+            self._board = None
 
     def close(self) -> None:
         """End TensorBoard's log."""
         if self._board is not None:
             self._board.close()
+
+
+def _is_epoch(row: Mapping[Any, Any]) -> bool:
+    """Whether a row of results.csv has all cells, and numbers in them or nothing."""
+    try:
+        for cell in filter(None, row.values()):
+            float(cell)
+    except (TypeError, ValueError):
+        return False
+    return None not in row.values() and None not in row and re.fullmatch("[0-9]{1,9}", row["epoch"]) is not None
 
 
 def _tensorboard(directory: Path, first: int) -> Any:
@@ -107,4 +202,8 @@ def _tensorboard(directory: Path, first: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(directory), purge_step=first or None)
+    try:
+        return SummaryWriter(str(directory), purge_step=first or None)
+    except OSError as error:
+        warn(f"{directory}: TensorBoard's log cannot be written ({error.strerror}); the run has none")
+        return None

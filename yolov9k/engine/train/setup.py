@@ -19,6 +19,7 @@ from yolov9k.data.config import load_split, open_dataset
 from yolov9k.data.loader import Loader, make_loader
 from yolov9k.data.records import Split
 from yolov9k.data.repeats import find_overlap
+from yolov9k.engine.train.resume import SavedRun
 from yolov9k.models import YOLOv9, create_model
 from yolov9k.models.checkpoints import load_weights, read, rebuild
 from yolov9k.tasks import Criterion, task_of
@@ -81,11 +82,10 @@ def make_loaders(
     return training, make_loader(val, recipe, batch=2 * options.batch, augment=False, rect=True, **common)
 
 
-def build_model(options: TrainOptions, split: Split, resume: dict[str, Any] | None, console: Console) -> YOLOv9:
+def build_model(options: TrainOptions, split: Split, resume: SavedRun | None, console: Console) -> YOLOv9:
     """A fresh model, one from --weights, or the one of a resumed run. Raises UserError."""
     if resume:
-        model = rebuild(resume, "--resume")
-        model.load_state_dict(resume["model"])
+        model = resume.model()
     elif options.cfg is None:
         given = read(str(options.weights))
         if "spec" not in given:

@@ -177,20 +177,32 @@ class TrainStep:
         return parts
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs beside the model's own weights and the average's."""
-        momentum = {key: value.clone() for key, value in self.flat.momenta().items()}
-        return {"momentum": momentum, "state": self.state.clone(), "iteration": self.iteration}
+        """All that a resumed run needs beside the model's own weights and the average's.
+
+        Gradients are those that wait for an update, none right after one.
+        """
+        tensors = {"momentum": self.flat.momenta(), "grads": self.flat.gradients() if self.waiting else {}}
+        copies = {name: {key: value.clone() for key, value in held.items()} for name, held in tensors.items()}
+        scaled = self.dtype == torch.float16
+        return {**copies, "state": self.state.clone(), "scaled": scaled, "iteration": self.iteration, "waiting": self.waiting}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`. Raises ValueError where it is another model's."""
-        momenta = self.flat.momenta()
-        if momenta.keys() != state.get("momentum", {}).keys():
-            raise ValueError("TrainStep: the state is that of another model, other frozen layers or an earlier version")
-        for key, value in momenta.items():
-            value.copy_(state["momentum"][key])
+        """Go on from `state_dict`, in whatever precision. Raises ValueError where it is another model's."""
+        waiting = state.get("waiting", 0)  # earlier versions dropped what waited
+        held = [("momentum", self.flat.momenta())] + ([("grads", self.flat.gradients())] if waiting else [])
+        for name, own in held:
+            if own.keys() != state.get(name, {}).keys():
+                raise ValueError("TrainStep: the state is that of another model, other frozen layers or an earlier version")
+        for name, own in held:
+            for key, value in own.items():
+                value.copy_(state[name][key])
+        scale = self.state[SCALE].clone()
         self.state.copy_(state["state"])
+        if (self.dtype == torch.float16) != state.get("scaled", float(state["state"][SCALE]) != 1):
+            self.flat.grads.mul_(scale / self.state[SCALE])
+            self.state[SCALE] = scale
         self._good_statistics.copy_(self.flat.statistics)
-        self.iteration = state["iteration"]
+        self.iteration, self.waiting = state["iteration"], waiting
 
 
 def choose_mode(mode: str, device: torch.device) -> str:

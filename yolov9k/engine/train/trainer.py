@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from yolov9k.common.console import PlainConsole, literal
 from yolov9k.common.device import choose_amp, pick_device
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import warn
 from yolov9k.common.figures import drawing
 from yolov9k.common.progress import progress_bar
-from yolov9k.config.recipe import TrainRecipe, load_recipe
+from yolov9k.common.signals import Interrupted, SignalGuard
+from yolov9k.config.recipe import load_recipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.batch import Batch
 from yolov9k.engine.evaluate.validator import ValidationResult, print_metrics, validate
@@ -26,11 +27,12 @@ from yolov9k.engine.train.loss_monitor import LossMonitor
 from yolov9k.engine.train.memory import explain_out_of_memory, is_out_of_memory, memory_gb
 from yolov9k.engine.train.plots import plot_results
 from yolov9k.engine.train.prefetch import prefetch
-from yolov9k.engine.train.run_dir import Results, latest_checkpoint, make_run_directory, save_settings
+from yolov9k.engine.train.resume import SavedRun, data_facts, read_run, saved_options
+from yolov9k.engine.train.run_dir import Results, hold, latest_checkpoint, make_folder, make_run_directory, save_settings
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.engine.train.setup import build_model, load_splits, make_criterion, make_loaders
 from yolov9k.engine.train.step import TrainStep
-from yolov9k.models.checkpoints import load, read, save
+from yolov9k.models.checkpoints import load, save
 from yolov9k.tasks import task_of
 
 __all__ = ["Trainer", "make_criterion"]
@@ -39,16 +41,19 @@ __all__ = ["Trainer", "make_criterion"]
 class Trainer:
     """One training run. `fit` trains; `directory` holds what it leaves: weights, results.csv, images."""
 
-    def __init__(self, options: TrainOptions, console: Console | None = None, resume: dict[str, Any] | None = None) -> None:
-        check_options(options)
+    def __init__(self, options: TrainOptions, console: Console | None = None, resume: SavedRun | None = None) -> None:
+        check_options(options, resumed=resume is not None)
         self.options, self.console = options, console or PlainConsole()
         self.device = pick_device(options.device)
-        self.recipe = TrainRecipe(**resume["hyp"]) if resume else load_recipe(options.hyp)
+        self.recipe = resume.recipe if resume else load_recipe(options.hyp)
         if options.label_smoothing is not None:
             self.recipe = self.recipe.override("--label-smoothing", label_smoothing=options.label_smoothing)
         self.amp = choose_amp(options.amp, self.device)
         torch.manual_seed(options.seed)
         self.train_split, self.val_split = load_splits(options, self.console)
+        if resume:
+            resume.check_data(self.train_split, self.val_split)
+        self.data_facts = data_facts(self.train_split, self.val_split)
         model = build_model(options, self.train_split, resume, self.console)
         self.model = model.to(self.device).checkpoint_stages(options.checkpoint)
         self.task = task_of(self.model)
@@ -63,63 +68,84 @@ class Trainer:
             self.model, self.criterion, self.recipe, options.mode, batch=options.batch, schedule=self.schedule, amp=self.amp,
             log=self.console.print,
         )  # fmt: skip
-        self.first_epoch, self.best, self.best_epoch = 0, -1.0, 0
+        self.next_epoch, self.batches_done = 0, 0  # where a run goes on that is resumed from here
+        self.best, self.best_epoch = -1.0, 0
         if resume:
             self._restore(resume)
-        self.next_epoch = self.first_epoch  # of a run that is resumed from here
-        self._open_run(Path(resume["directory"]) if resume else None)
+        self.first_epoch = self.next_epoch
+        self._open_run(resume)
 
-    def _open_run(self, directory: Path | None) -> None:
-        """The run's directory, new where none is given, its settings and results.csv."""
+    def _open_run(self, resume: SavedRun | None) -> None:
+        """The run's directory, held for this process, new where no run is resumed; its settings and results.csv."""
         options = self.options
-        self.directory = directory or make_run_directory(options.project, options.name, options.exist_ok)
-        (self.directory / "weights").mkdir(parents=True, exist_ok=True)
+        self.directory = resume.directory if resume else make_run_directory(options.project, options.name, options.exist_ok)
+        self.hold = resume.hold if resume else hold(self.directory)
+        make_folder(self.directory / "weights")
         save_settings(self.directory, opt=options.plain(), args=options.by_flag(), hyp=asdict(self.recipe))
         self.results = Results(self.directory / "results.csv", self.task, self.first_epoch)
         last_good = self.directory / "weights" / "last.pt"
         self.monitor = LossMonitor(self.step, self.train_split.records, options.bad_steps, last_good)
+        if resume and resume.means and self.batches_done:
+            self.monitor.start(*resume.means)
 
     @classmethod
     def resume(
         cls, path: str | Path | None, project: str = "runs/train", console: Console | None = None, **changes: Any
     ) -> Trainer:
-        """Go on with a run from its last.pt (None: the youngest below `project`). Raises UserError."""
-        checkpoint = Path(path) if path else latest_checkpoint(project)
-        content = read(checkpoint)
-        if "step" not in content:
-            raise UserError(f"{checkpoint}: holds no optimizer state to resume from; give the run's weights/last.pt")
-        known = {field.name for field in fields(TrainOptions)}
-        values = {key: value for key, value in content["options"].items() if key in known}
-        options = TrainOptions(**{**values, **changes, "freeze": tuple(values["freeze"])})
-        if content["epoch"] >= options.epochs:
-            raise UserError(
-                f"{checkpoint}: its {options.epochs} epochs are done, nothing to resume; train on with --weights {checkpoint}"
-            )
-        content["directory"] = str(checkpoint.resolve().parents[1])
-        return cls(options, console, content)
+        """Go on with a run from its last.pt (None: the youngest below `project`). Raises UserError.
+
+        changes: options that the run may take up anew, `config.train_options.RESUMABLE`.
+        """
+        run = read_run(Path(path) if path else latest_checkpoint(project), **changes)
+        with run.hold.pop_all() as run.hold:  # let go of where the run cannot be made
+            trainer = cls(run.options, console, run)
+            trainer.hold = run.hold.pop_all()
+        return trainer
 
     def fit(self) -> ValidationResult:
-        """Train all epochs; returns the validation of the best weights. Ctrl-C saves last.pt and is raised again."""
-        options = self.options
+        """Train all epochs; returns the validation of the best weights.
+
+        A signal that asks for an end saves last.pt between two steps and is raised as KeyboardInterrupt, which says so.
+        """
         self._announce()
-        try:
-            for epoch in range(self.first_epoch, options.epochs):
-                started = time.perf_counter()
-                losses, speed = self._train_epoch(epoch)
-                result = None if options.noval and epoch + 1 < options.epochs else self._validate()
-                self._record(epoch, losses, speed, result, time.perf_counter() - started)
-                if options.patience and epoch - self.best_epoch >= options.patience:
-                    self.console.print(f"no better fitness for {options.patience} epochs: stopping early")
-                    break
-        except KeyboardInterrupt:
-            self._save("last.pt")
-            self.console.print(literal(f"interrupted: {self.directory}/weights/last.pt is saved; go on with --resume"))
-            self.val_loader.close()
-            raise
-        finally:
-            self.train_loader.close()
-            self.results.close()
-        return self._finish()
+        with self.hold, SignalGuard() as self.signals:
+            try:
+                for epoch in range(self.first_epoch, self.options.epochs):
+                    self._do_epoch(epoch)
+                    if self._is_stuck(epoch):
+                        break
+                return self._finish()
+            except KeyboardInterrupt as error:
+                error.args = (self._save_interrupted(error),)
+                raise
+            finally:
+                self.train_loader.close()
+                self.val_loader.close()
+                self.results.close()
+
+    def _do_epoch(self, epoch: int) -> None:
+        started = time.perf_counter()
+        losses, speed = self._train_epoch(epoch)
+        result = None if self.options.noval and epoch + 1 < self.options.epochs else self._validate()
+        with self.signals.held():
+            self._record(epoch, losses, speed, result, time.perf_counter() - started)
+
+    def _is_stuck(self, epoch: int) -> bool:
+        """Whether --patience is over."""
+        patience = self.options.patience
+        if stuck := bool(patience) and epoch - self.best_epoch >= patience:
+            self.console.print(f"no better fitness for {patience} epochs: stopping early")
+        return stuck
+
+    def _save_interrupted(self, error: KeyboardInterrupt) -> str:
+        """Save where the run stands, unless that is no good state; returns what to tell."""
+        last = self.directory / "weights" / "last.pt"
+        self.monitor.wait()
+        clean = not isinstance(error, Interrupted) or error.clean
+        if clean and not self.monitor.consecutive:
+            self._save(last.name)
+            return f"interrupted: {last} is saved; go on with --resume"
+        return f"interrupted: {last} stays as it was; go on with --resume" if last.exists() else "interrupted: nothing is saved"
 
     def _choose_batch(self) -> None:
         choice = pick_batch(
@@ -129,35 +155,42 @@ class Trainer:
         self.options.batch = choice.batch
         self.console.print(choice.reason)
 
-    def _restore(self, resume: dict[str, Any]) -> None:
-        try:
-            self.step.load_state_dict(resume["step"])
-        except ValueError as error:
-            raise UserError(f"--resume: {error}; train on from its weights with --weights") from None
-        self.step.ema.load_state_dict(resume["ema"])
-        self.first_epoch, self.best, self.best_epoch = resume["epoch"], resume["best"], resume["best_epoch"]
-        self.step.iteration = self.first_epoch * len(self.train_loader)
+    def _restore(self, run: SavedRun) -> None:
+        run.restore(self.step)
+        self.next_epoch, self.best, self.best_epoch = run.epoch, run.best, run.best_epoch
+        if run.batches_done and run.batches != len(self.train_loader):
+            warn(f"--resume: an epoch has {len(self.train_loader)} batches in place of {run.batches}; it begins anew")
+        else:
+            self.batches_done = run.batches_done
+        self.step.iteration = self.next_epoch * len(self.train_loader) + self.batches_done
 
     def _train_epoch(self, epoch: int) -> tuple[dict[str, float], float]:
-        """One epoch; returns the mean losses by name and images a second."""
+        """One epoch, or what is left of it; returns the mean losses by name and images a second."""
         self.model.train()
-        self.train_loader.set_epoch(epoch)
-        self.monitor.start()
+        self.train_loader.set_epoch(epoch, self.batches_done)
         images, started = 0, time.perf_counter()
         with progress_bar(self.console.is_terminal, self.console, note=True) as bar:
-            task = bar.add_task(f"epoch {epoch + 1}/{self.options.epochs}", total=len(self.train_loader), note="")
-            for number, batch in enumerate(prefetch(self.train_loader, self.device, self.step.dtype)):
-                if epoch == self.first_epoch and number < 3 and not self.options.noplots:
-                    path = self.directory / f"train_batch{number}.png"
-                    with drawing():
-                        self.task.plot_batch(batch, self.train_split.names, path)
-                self.monitor.add(self._do(batch), batch)
+            task = bar.add_task(
+                f"epoch {epoch + 1}/{self.options.epochs}", total=len(self.train_loader), completed=self.batches_done, note=""
+            )  # fmt: skip
+            for batch in prefetch(self.train_loader, self.device, self.step.dtype):
+                self._plot(batch, epoch)
+                with self.signals.held(breakable=True):  # a step is done or not, for whoever goes on from here
+                    self.monitor.add(self._do(batch), batch)
+                    self.batches_done += 1
                 images += len(batch)
                 rate = images / (time.perf_counter() - started)
                 note = f"{self.task.loss_text(self.monitor.means, ' ')}  {rate:.1f} images/s  {memory_gb(self.device):.1f} GB"
                 bar.update(task, advance=1, note=note)
             self.monitor.finish()
         return self.monitor.means, images / (time.perf_counter() - started)
+
+    def _plot(self, batch: Batch, epoch: int) -> None:
+        """Draw a run's first batches."""
+        if epoch == self.first_epoch and self.batches_done < 3 and not self.options.noplots:
+            path = self.directory / f"train_batch{self.batches_done}.png"
+            with drawing():
+                self.task.plot_batch(batch, self.train_split.names, path)
 
     def _do(self, batch: Batch) -> Tensor:
         """One step. Raises UserError where memory gives out, with what had been allocated and what to change."""
@@ -194,7 +227,8 @@ class Trainer:
                 self.best, self.best_epoch = result.metrics.fitness, epoch
                 save(self.directory / "weights" / "best.pt", self.step.ema, epoch=epoch, best=self.best)
         self.results.add(row)
-        self.next_epoch = epoch + 1
+        self.next_epoch, self.batches_done = epoch + 1, 0
+        self.monitor.start()
         if not self.monitor.consecutive:  # last.pt stays the last good state
             self._save("last.pt")
         if epoch and self.options.save_period > 0 and epoch % self.options.save_period == 0:
@@ -206,8 +240,9 @@ class Trainer:
         """Save all that a resumed run needs."""
         save(
             self.directory / "weights" / name, self.model, ema=self.step.ema.state_dict(), step=self.step.state_dict(),
-            epoch=self.next_epoch, best=self.best, best_epoch=self.best_epoch, hyp=asdict(self.recipe),
-            options=self.options.plain(),
+            epoch=self.next_epoch, batches_done=self.batches_done, batches=len(self.train_loader), means=self.monitor.sums,
+            best=self.best, best_epoch=self.best_epoch, hyp=asdict(self.recipe), options=saved_options(self.options),
+            data=self.data_facts,
         )  # fmt: skip
 
     def _finish(self) -> ValidationResult:
@@ -218,7 +253,6 @@ class Trainer:
             best, self.val_loader, split=self.val_split, criterion=self.criterion, amp=self.amp, device=self.device,
             plots_dir=None if self.options.noplots else self.directory, progress=self.console.is_terminal,
         )  # fmt: skip
-        self.val_loader.close()
         if not self.options.noplots:
             with drawing():
                 plot_results(self.directory / "results.csv", self.directory / "results.png", self.task)
