@@ -246,10 +246,10 @@ def test_options_are_checked(options: dict, message: str) -> None:
 
 def test_arrays_are_checked(colors: Predictor) -> None:
     for bad, message in [
-        (np.zeros((4, 4), np.uint8), "got uint8"),
+        (np.zeros((4, 4, 5), np.uint8), r"got uint8 \[4, 4, 5\]"),
         ([np.zeros((4, 4, 3), np.float32)], r"got float32 \[4, 4, 3\]"),
         ([np.zeros((0, 4, 3), np.uint8)], "empty"),
-        (["a.jpg"], "got str"),
+        (["a.jpg"], "a.jpg: no such file"),
     ]:
         with pytest.raises(UserError, match=message):
             list(colors(bad))
@@ -267,15 +267,15 @@ def test_nothing_overwrites_anything(tmp_path: Path, colors: Predictor) -> None:
     for name in ("x/a.png", "y/a.png", "y/a.jpg", "y/A.png"):
         write_image(tmp_path / name)
     clip(tmp_path / "y" / "a.mp4", frames=2)
-    write_image(tmp_path / "y" / "a_4_0.png")
+    write_image(tmp_path / "y" / "a_4_1.png")
     out = tmp_path / "out"
     source = str(tmp_path / "[xy]" / "*.*")
     summary = predict_to_folder(colors, source, out, save_txt=True, save_json=True, progress=False)
     assert (summary.images, summary.videos, summary.frames) == (5, 1, 7)
-    written = [p.name for p in out.iterdir() if p.is_file()]
+    written = [str(p.relative_to(out)) for p in out.rglob("*.*") if p.suffix != ".txt"]
     assert len({name.lower() for name in written}) == 6 + 1  # and predictions.json
-    assert {path.name for path in summary.files} == set(written) - {"predictions.json"}
-    assert len({path.stem.lower() for path in (out / "labels").iterdir()}) == 7
+    assert {str(path.relative_to(out)) for path in summary.files} == set(written) - {"predictions.json"}
+    assert len({str(path).lower() for path in (out / "labels").rglob("*.txt")}) == 7
     assert summary.counts == {"red": 7}
     assert summary.detections == 7
     assert len(json.loads((out / "predictions.json").read_text())) == 7
@@ -288,7 +288,7 @@ def test_video_keeps_its_frames_and_size(tmp_path: Path, colors: Predictor) -> N
     frames = list(video_frames(out / "moving.mp4"))
     assert (len(frames), frames[0].image.shape, frames[0].fps) == (5, (192, 320, 3), pytest.approx(12.0))
     labels = sorted((out / "labels").iterdir())
-    assert [path.name for path in labels] == [f"moving_{index}.txt" for index in range(5)]
+    assert [path.name for path in labels] == [f"moving_{number}.txt" for number in range(1, 6)]
     centers = [float(path.read_text().split()[1]) * 320 for path in labels]
     assert centers == pytest.approx([70, 90, 110, 130, 150], abs=3)
     assert [row["frame"] for row in json.loads((out / "predictions.json").read_text())] == list(range(5))

@@ -145,8 +145,8 @@ def test_data_check_lists_errors_and_draws(samples: Path, tmp_path: Path, capsys
             "--line-thickness 0: expected a number",
         ),
         (["predict", "--weights", "{weights}", "--source", "{data}", "--max-det", 0], "--max-det 0: expected at least 1"),
-        (["predict", "--weights", "{weights}", "--source", "{data}", "--name", ""], "--name: empty"),
-        (["predict", "--weights", "{text}", "--source", "{data}"], "damaged or not a checkpoint (no pickle of tensors)"),
+        (["predict", "--weights", "{weights}", "--source", "{images}", "--name", ""], "--name: empty"),
+        (["predict", "--weights", "{text}", "--source", "{images}"], "damaged or not a checkpoint (no pickle of tensors)"),
         (["demo", "--epochs", 0], "--epochs 0: expected at least 1"),
         (["demo", "--scenes", 0], "--scenes 0: expected at least 1"),
         (["info", "yolov9-t", "--img", 0], "--img 0"),
@@ -166,7 +166,15 @@ def test_errors_are_one_line_without_a_traceback(
     monkeypatch.chdir(tmp_path)
     text = tmp_path / "notes.txt"
     text.write_text("train for an hour\n")
-    assert run(*(str(a).format(data=samples, weights=weights, text=text) for a in arguments)) == 2
+    assert (
+        run(
+            *(
+                str(a).format(data=samples, images=samples.parent / "images" / "val", weights=weights, text=text)
+                for a in arguments
+            )
+        )
+        == 2
+    )
     assert list(tmp_path.rglob("exp*")) == []  # no empty run directory is left
     error = capsys.readouterr().err
     assert message in error

@@ -10,17 +10,19 @@ def run(options: PredictOptions) -> None:
     """Detect objects in images and videos."""
     from yolov9k.data.letterbox import rounded_size
     from yolov9k.engine.predict.predictor import Predictor
+    from yolov9k.engine.predict.sources import open_source
     from yolov9k.engine.predict.writers import predict_to_folder
     from yolov9k.engine.train.run_dir import run_directory
 
     options.check()
+    source = open_source(options.source, options.max_frames)  # before the model is loaded, which takes seconds
     predictor = Predictor(
         options.weights, rounded_size(options.img, "--img"), options.conf, options.iou, options.classes or None,
         options.agnostic_nms, options.max_det, options.device, options.amp,
     )  # fmt: skip
     with run_directory(options.project, options.name, options.exist_ok) as directory:
         summary = predict_to_folder(
-            predictor, options.source, directory, save_txt=options.save_txt, save_conf=options.save_conf,
+            predictor, source, directory, save_txt=options.save_txt, save_conf=options.save_conf,
             save_json=options.save_json, save_image=not options.nosave, hide_labels=options.hide_labels,
             hide_conf=options.hide_conf, line_width=options.line_thickness, max_frames=options.max_frames,
         )  # fmt: skip

@@ -49,7 +49,8 @@ def user_path(path: str | Path) -> Path:
     What stands there under that very name counts first. Raises UserError where the home folder is not known.
     """
     text = str(path)
-    if not text.startswith("~") or (text[1:2] not in ("", "/", os.sep) and os.path.lexists(text)):
+    first = Path(path).parts[:1]
+    if not text.startswith("~") or (first != ("~",) and os.path.lexists(first[0])):
         return Path(path)
     try:
         return Path(path).expanduser()

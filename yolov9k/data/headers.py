@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,11 +38,16 @@ class Header(NamedTuple):
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
+def pixel_limit() -> float:
+    """Pixels of the largest image that is decoded: Pillow's own limit, twice `PIL.Image.MAX_IMAGE_PIXELS`."""
+    return math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+
+
 @contextmanager
 def opened(file: IO[bytes]) -> Iterator[Image.Image]:
     """The image that a file holds, not yet decoded. Raises ImageError, also for whatever is raised within.
 
-    The number of pixels is held against Pillow's own limit, twice `PIL.Image.MAX_IMAGE_PIXELS`.
+    The number of pixels is held against `pixel_limit`.
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
@@ -52,8 +58,7 @@ def opened(file: IO[bytes]) -> Iterator[Image.Image]:
         what = "is not a readable image" if file.seek(0, 2) else "is empty"
         raise ImageError(f"{what}; replace or remove it") from None
     except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ImageError(f"has more than {limit:,} pixels, which are not decoded; cut it into tiles") from None
+        raise ImageError(f"has more than {pixel_limit():,} pixels, which are not decoded; cut it into tiles") from None
     except Exception as error:  # damaged files make Pillow raise nearly anything, KeyError and zlib.error among it
         raise ImageError(f"cannot be read ({_brief(error)}); replace or remove it") from None
 

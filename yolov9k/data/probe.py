@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +68,26 @@ def list_images(folder: Path) -> list[Path]:
         others.update(suffix for name in files if (suffix := Path(name).suffix.lower()) in _OTHER_IMAGES and name[0] != ".")
     warn_of_others(folder, others)
     return sorted(found)
+
+
+def find_matches(pattern: str, base: Path) -> list[Path]:
+    """What matches a glob pattern below `base`, sorted; none where it is no pattern.
+
+    What exists is taken by its name: `data [v1]/*.jpg` begins in the folder of that name where there is one. Stars enter no
+    hidden folder that the pattern does not name.
+    """
+    parts = Path(pattern).parts
+    while parts and os.path.exists(base / parts[0]):
+        base, parts = base / parts[0], parts[1:]
+    rest = os.path.join(*parts) if parts else ""
+    if not glob.has_magic(rest):
+        return []
+    rest = re.sub(r"(\*\*/)+", "**/", rest)  # each one more would look through all folders again
+    try:
+        found = sorted(glob.glob(rest, root_dir=base, recursive=True))
+    except ValueError:  # a zero byte or half of a surrogate pair: no file has such a name
+        return []
+    return [base / match for match in found if not any(map(is_hidden, set(Path(match).parts) - set(parts)))]
 
 
 def warn_of_others(place: object, others: Counter[str]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 
 from yolov9k.common.errors import UserError, shown, warn
 from yolov9k.common.paths import PathFinder, spellings
-from yolov9k.data.probe import is_hidden, is_image
+from yolov9k.data.probe import find_matches, is_image
 
 
 @dataclass
@@ -64,16 +64,5 @@ def _find_in(base: Path, entry: str, finder: PathFinder) -> list[Path]:
 
 def _expand(pattern: str, base: Path) -> list[Path]:
     """Folders, images and, where the pattern asks for the suffix by name, other files that match `pattern`."""
-    pattern = re.sub(r"(\*\*/)+", "**/", pattern)  # each one more would look through all folders again
-    named = set(Path(pattern).parts)
-    try:
-        matches = sorted(glob(pattern, root_dir=base, recursive=True))
-    except ValueError:  # a zero byte or half of a surrogate pair: no file has such a name
-        return []
-    found = [base / match for match in matches if not _is_within_hidden(match, named)]
+    found = find_matches(pattern, base)
     return [path for path in found if path.is_dir() or is_image(path) or path.suffix == Path(pattern).suffix != ""]
-
-
-def _is_within_hidden(match: str, named: set[str]) -> bool:
-    """Whether a pattern's star, not the user, has entered a hidden folder; named: the pattern's own parts."""
-    return any(is_hidden(part) for part in Path(match).parts if part not in named)

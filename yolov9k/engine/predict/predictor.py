@@ -8,18 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from yolov9k.common.arrays import Image
 from yolov9k.common.device import autocast, pick_device
 from yolov9k.common.errors import UserError, check_range
 from yolov9k.common.timing import Clock, Speed
 from yolov9k.data.letterbox import letterbox, rounded_size
 from yolov9k.engine.inference import inference_form, to_input
-from yolov9k.engine.predict.sources import Frame, Source, open_source
+from yolov9k.engine.predict.inputs import One, frames_of
+from yolov9k.engine.predict.sources import Frame, Source
 from yolov9k.models import YOLOv9
 from yolov9k.models.checkpoints import load
 from yolov9k.tasks import DecodeOptions, Result, task_of
-
-Arrays = Image | Sequence[Image]
 
 
 class Predictor:
@@ -65,15 +63,13 @@ class Predictor:
         """Mean over all images so far."""
         return self.clock.speed(self.images)
 
-    def __call__(self, source: str | Path | Source | Arrays) -> Iterator[Result]:
-        """Results one after the other. source: what open_source takes, a uint8 [H, W, 3] BGR array or a list of them.
+    def __call__(self, source: One | Source | Iterable[One]) -> Iterator[Result]:
+        """Results one after the other.
 
-        Raises UserError for a source that is not there or arrays of another kind.
+        source: what open_source takes, a uint8 array [H, W, 3] in BGR or [H, W] in gray, a Pillow image, or any iterable of
+        these, of which one is read at a time. Raises UserError for a source that is not there or of another kind.
         """
-        if isinstance(source, (str, Path)):
-            source = open_source(source)
-        frames = source if isinstance(source, Source) else _frames_of_arrays(source)
-        return self._predict(frames)
+        return self._predict(frames_of(source))
 
     def _predict(self, frames: Iterable[Frame]) -> Iterator[Result]:
         waiting: list[Frame] = []
@@ -114,14 +110,3 @@ def _class_index(wanted: int | str, names: Sequence[str]) -> int:
     if str(wanted).isdigit() and int(wanted) < len(names):
         return int(wanted)
     raise UserError(f"--classes {wanted}: the model knows 0..{len(names) - 1}: {', '.join(names[:100])}")
-
-
-def _frames_of_arrays(arrays: Arrays) -> list[Frame]:
-    batch: Sequence[Image] = [arrays] if isinstance(arrays, np.ndarray) and arrays.ndim == 3 else list(arrays)
-    for image in batch:
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            kind = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise UserError(f"image: expected a uint8 array [H, W, 3] in BGR, got {kind}")
-        if not image.size:
-            raise UserError(f"image: the array is empty, its shape is {list(image.shape)}")
-    return [Frame(Path(f"image{number}"), image) for number, image in enumerate(batch)]

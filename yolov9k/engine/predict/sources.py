@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,26 +13,29 @@ import numpy as np
 
 from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError, shown, warn
-from yolov9k.common.files import user_path
+from yolov9k.common.files import open_regular, user_path
 from yolov9k.common.paths import PathFinder
 from yolov9k.common.text import read_text
+from yolov9k.data.headers import pixel_limit
 from yolov9k.data.images import read_image
+from yolov9k.data.probe import SUFFIXES, find_matches, warn_of_others
 
-_IMAGES = "avif bmp dib jp2 jpeg jpg jpe pbm pgm png ppm tif tiff webp"
 _VIDEOS = "asf avi flv gif m4v mkv mov mp4 mpeg mpg ts webm wmv"
-IMAGE_SUFFIXES, VIDEO_SUFFIXES = (frozenset(f".{suffix}" for suffix in text.split()) for text in (_IMAGES, _VIDEOS))
-_KNOWN = f"known are images ({_IMAGES}) and videos ({_VIDEOS})"
+VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEOS.split())
+IMAGE_SUFFIXES = SUFFIXES - VIDEO_SUFFIXES
+_KNOWN = f"known are images ({' '.join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))}) and videos ({_VIDEOS})"
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An image: image uint8 [H, W, 3] BGR. Of a video: number from 0, frames a second, frames in all (0: unknown)."""
+    """An image: image uint8 [H, W, 3] BGR. Of a video: number from 0, frames a second, frames in all (0: unknown), seconds."""
 
     path: Path
     image: Image
     index: int | None = None
     fps: float | None = None
     total: int = 1
+    time: float | None = None
 
 
 @dataclass
@@ -58,7 +61,11 @@ class Source:
             if is_video(path):
                 yield from video_frames(path, self.max_frames)
             else:
-                yield Frame(path, read_image(path, truncated=True))
+                notes: list[str] = []
+                image = read_image(path, truncated=True, notes=notes)
+                for note in notes:
+                    warn(f"{path}: the image {note}")
+                yield Frame(path, image)
         except UserError as error:
             if len(self.paths) == 1:
                 raise
@@ -77,32 +84,48 @@ def is_video(path: Path) -> bool:
 
 def open_source(source: str | Path, max_frames: int | None = None) -> Source:
     """Find what `source` names: an image, a video, a folder (not its subfolders), a glob pattern (** allowed) or a
-    .txt file with a path on each line, relative to that file. Raises UserError where there is nothing to read."""
+    .txt file with a path on each line, relative to that file. What exists under that very name is taken before it is thought
+    a pattern or a stream. Files of other formats are counted in a warning. Raises UserError where there is nothing to read."""
     text = str(source)
     if not text.strip():
         raise UserError("--source: empty; give a file, a folder, a pattern or a .txt list")
-    if "://" in text or text.isdigit() or text.split()[0] == "screen":
-        raise UserError(f"{text}: streams are not supported; give a file, a folder, a pattern or a .txt list")
     path = user_path(source)
     if os.path.isdir(path):
-        return Source(_known(sorted(path.iterdir()), f"{path}: the folder has no image or video in it"), max_frames)
-    if not os.path.exists(path):
-        if not glob.has_magic(text):
-            raise UserError(f"{text}: no such file or folder")
-        found = sorted(map(Path, glob.glob(str(path), recursive=True)))
-        return Source(_known(found, f"{text}: no image or video matches the pattern"), max_frames)
+        inside = [path / name for name in sorted(os.listdir(path))]
+        return Source(_chosen(inside, path, "the folder has no image or video in it"), max_frames)
+    if not os.path.lexists(path):
+        if found := find_matches(str(path), Path()):
+            return Source(_chosen(found, text, "no image or video matches the pattern"), max_frames)
+        raise UserError(f"{text}: {_why_nothing(text)}")
     if path.suffix.lower() == ".txt":
         return Source(_listed(path), max_frames)
-    if path.suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
-        raise UserError(f"{path}: '{path.suffix}' is no known format; {_KNOWN}")
+    _check_suffix(path, f"{path}: ")
     return Source([path], max_frames)
 
 
-def _known(paths: list[Path], complaint: str) -> list[Path]:
-    chosen = [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and p.is_file()]
+def _why_nothing(text: str) -> str:
+    if "://" in text or text.isdigit() or text.split()[0] == "screen":
+        return "streams are not supported; give a file, a folder, a pattern or a .txt list"
+    return "no image or video matches the pattern" if set("*?[") & set(text) else "no such file or folder"
+
+
+def _chosen(paths: Iterable[Path], place: object, complaint: str) -> list[Path]:
+    """Images and videos among `paths`; hidden files and folders are none, others are counted in a warning."""
+    files = [path for path in paths if not path.name.startswith(".") and not os.path.isdir(path)]
+    chosen = [path for path in files if _is_known(path)]
     if not chosen:
-        raise UserError(f"{complaint}; {_KNOWN}")
+        raise UserError(f"{place}: {complaint}; {_KNOWN}")
+    warn_of_others(place, Counter(path.suffix.lower() for path in files if not _is_known(path)))
     return chosen
+
+
+def _is_known(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+
+
+def _check_suffix(path: Path, where: str) -> None:
+    if not _is_known(path):
+        raise UserError(f"{where}'{path.suffix}' is no known format; {_KNOWN}")
 
 
 def _listed(path: Path) -> list[Path]:
@@ -110,17 +133,27 @@ def _listed(path: Path) -> list[Path]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
-        found = finder.find(line.strip(), (path.parent, Path.cwd()), os.path.isfile)
-        if found is None:
+        entry = finder.find(line.strip(), (path.parent, Path.cwd()), os.path.isfile)
+        if entry is None:
             raise UserError(f"{path}:{number}: no such file {shown(str(path.parent / line.strip()), 200)}; correct the line")
-        chosen.append(found)
-    return _known(chosen, f"{path}: no image or video is listed")
+        _check_suffix(entry, f"{path}:{number}: {entry.name}: ")
+        chosen.append(entry)
+    if not chosen:
+        raise UserError(f"{path}: no image or video is listed; {_KNOWN}")
+    return chosen
 
 
 def _open_video(path: Path) -> cv2.VideoCapture:
+    try:
+        open_regular(path).close()  # OpenCV would wait for a pipe
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the video ({error.strerror or error})") from None
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise UserError(f"{path}: cannot open the video; it is damaged or its codec is unknown to OpenCV")
+    if capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT) > pixel_limit():
+        capture.release()
+        raise UserError(f"{path}: a frame has more than {pixel_limit():,} pixels; scale the video down")
     return capture
 
 
@@ -152,7 +185,8 @@ def video_frames(path: str | Path, max_frames: int | None = None) -> Iterator[Fr
             read, image = capture.read()
             if not read:
                 break
-            yield Frame(path, np.asarray(image, np.uint8), index, fps, total)
+            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            yield Frame(path, np.asarray(image, np.uint8), index, fps, total, seconds)
             index += 1
     finally:
         capture.release()

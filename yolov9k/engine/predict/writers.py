@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,14 @@ from typing import Any
 import cv2
 
 from yolov9k.common.arrays import Image
-from yolov9k.common.errors import UserError, check_range
-from yolov9k.common.files import write_json
+from yolov9k.common.errors import UserError, check_range, note, warn
+from yolov9k.common.files import user_path, write_json
 from yolov9k.common.progress import progress_bar
 from yolov9k.common.timing import Speed
+from yolov9k.engine.predict.names import output_names
 from yolov9k.engine.predict.predictor import Predictor
 from yolov9k.engine.predict.sources import Source, open_source
+from yolov9k.engine.predict.video_file import USUAL_RATE, VideoFile
 from yolov9k.tasks import Result
 
 THICKEST = 100  # pixels of a box's line
@@ -40,20 +41,6 @@ class Summary:
         return sum(self.counts.values())
 
 
-class _Names:
-    """File stems, none given twice (compared without case, as some file systems do)."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def claim(self, stem: str) -> str:
-        candidate, number = stem, 2
-        while candidate.lower() in self._taken:
-            candidate, number = f"{stem}_{number}", number + 1
-        self._taken.add(candidate.lower())
-        return candidate
-
-
 @dataclass
 class _Drawing:
     labels: bool
@@ -64,44 +51,19 @@ class _Drawing:
         return result.draw(labels=self.labels, confidences=self.confidences, line_width=self.line_width)
 
 
-class _VideoFile:
-    """An mp4 that is opened with its first frame's size and appears under its name when it is complete and readable."""
-
-    def __init__(self, path: Path, fps: float, image: Image) -> None:
-        self.path, self.frames = path, 0
-        self._partial = path.with_name(f"{path.stem}.partial.mp4")
-        self._size = image.shape[1], image.shape[0]
-        self._writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), fps, self._size)
-        if not self._writer.isOpened():
-            raise UserError(f"{path}: OpenCV cannot write an mp4 video here; check the folder and its free space")
-
-    def add(self, image: Image) -> None:
-        if (image.shape[1], image.shape[0]) != self._size:  # a stream may change its size; the file cannot
-            image = cv2.resize(image, self._size)  # type: ignore[assignment]
-        self._writer.write(image)
-        self.frames += 1
-
-    def close(self) -> None:
-        self._writer.release()
-        capture = cv2.VideoCapture(str(self._partial))
-        readable = capture.isOpened() and capture.read()[0]
-        capture.release()
-        if not readable:
-            raise UserError(f"{self.path}: the video that was written cannot be read again; check the free space")
-        os.replace(self._partial, self.path)
-
-
 class _Writer:
-    """Writes results in the order of prediction; those of a video are consecutive."""
+    """Writes results in the order of prediction; those of a video are consecutive. names: of each source's results."""
 
-    def __init__(self, out: Path, draw: _Drawing | None, *, txt: bool, conf: bool, keep_json: bool) -> None:
+    def __init__(
+        self, out: Path, draw: _Drawing | None, names: dict[Path, list[str]], *, txt: bool, conf: bool, keep_json: bool
+    ) -> None:
         self.out, self.draw, self.txt, self.conf = out, draw, txt, conf
         self.rows: list[dict[str, Any]] | None = [] if keep_json else None
         self.counts: Counter[str] = Counter()
         self.summary = Summary()
-        self._stems, self._label_stems = _Names(), _Names()
-        self._video: _VideoFile | None = None
-        self._video_stem = ""
+        self._names, self._name = names, ""
+        self._media_names: set[str] = set()
+        self._video: VideoFile | None = None
         out.mkdir(parents=True, exist_ok=True)
         if txt:
             (out / "labels").mkdir(exist_ok=True)
@@ -117,14 +79,13 @@ class _Writer:
             self.rows.append(result.to_json())
 
     def _add_image(self, result: Result) -> None:
-        self._end_video()
+        self._begin(result.path)
         self.summary.images += 1
-        stem = self._stems.claim(result.path.stem)
-        self._save_text(stem, result)
+        self._save_text(self._name, result)
         if self.draw is None:
             return
         suffix = result.path.suffix if result.path.suffix.lower() in _WRITABLE else ".png"
-        path = self.out / f"{stem}{suffix}"
+        path = self._media(result.path, suffix)
         written, content = cv2.imencode(suffix, self.draw(result))
         if not written:
             raise UserError(f"{path}: OpenCV cannot encode a {suffix} image")
@@ -133,17 +94,39 @@ class _Writer:
 
     def _add_frame(self, result: Result) -> None:
         if result.frame == 0:
-            self._end_video()
+            self._begin(result.path)
             self.summary.videos += 1
-            self._video_stem = self._stems.claim(result.path.stem)
-        self._save_text(f"{self._video_stem}_{result.frame}", result)
+        self._save_text(f"{self._name}_{(result.frame or 0) + 1}", result)
         if self.draw is None:
             return
         image = self.draw(result)
-        if self._video is None:
-            fps = getattr(getattr(result, "source", None), "fps", None) or 25.0
-            self._video = _VideoFile(self.out / f"{self._video_stem}.mp4", fps, image)
-        self._video.add(image)
+        if result.frame == 0:
+            self._video = self._open_video(self._media(result.path, ".mp4"), result, image)
+        if self._video is not None:
+            self._video.add(image, _of_frame(result, "time"))
+
+    def _begin(self, source: Path) -> None:
+        """End the video before, and take the name of the results of the next source."""
+        self._end_video()
+        self._name = self._names[source].pop(0)
+
+    def _media(self, source: Path, suffix: str) -> Path:
+        """Where the drawn image or video goes; a name that holds its suffix already needs no second one."""
+        has_suffix = Path(self._name).name == source.name and source.suffix == suffix
+        free = self._name.casefold() not in self._media_names
+        name = self._name if has_suffix and free else f"{self._name}{suffix}"
+        self._media_names.add(name.casefold())
+        path = self.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _open_video(self, path: Path, result: Result, image: Image) -> VideoFile | None:
+        """None, with a warning, where such a video cannot be written: the other results go on."""
+        try:
+            return VideoFile(path, _of_frame(result, "fps") or USUAL_RATE, image)
+        except UserError as error:
+            warn(f"{error}; it is left out")
+            return None
 
     def _end_video(self) -> None:
         if self._video is not None:
@@ -151,10 +134,11 @@ class _Writer:
             video.close()
             self.summary.files.append(video.path)
 
-    def _save_text(self, stem: str, result: Result) -> None:
+    def _save_text(self, name: str, result: Result) -> None:
         """Empty where nothing was found: that tells an image without objects from one that was not looked at."""
         if self.txt:
-            path = self.out / "labels" / f"{self._label_stems.claim(stem)}.txt"
+            path = self.out / "labels" / f"{name}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, result.to_text(self.conf).encode())
 
     def close(self) -> None:
@@ -164,6 +148,12 @@ class _Writer:
             write_json(self.out / "predictions.json", self.rows)
 
 
+def _of_frame(result: Result, fact: str) -> float | None:
+    """What the source knows of a video's frame, None where the task's results do not keep their source."""
+    known: float | None = getattr(getattr(result, "source", None), fact, None)
+    return known
+
+
 def _write(path: Path, content: bytes) -> None:
     """Write a whole file or none; unlike `write_atomically` without waiting for the disk, as there are thousands of them."""
     try:
@@ -171,6 +161,18 @@ def _write(path: Path, content: bytes) -> None:
     except OSError as error:
         path.unlink(missing_ok=True)  # not half of it
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _names_of(source: Source) -> dict[Path, list[str]]:
+    """Names of the results of each source, several where it is given several times; one line where they are not the stems."""
+    names: dict[Path, list[str]] = {}
+    unlike = ""
+    for path, name in zip(source.paths, output_names(source.paths), strict=True):
+        names.setdefault(path, []).append(name)
+        unlike = unlike or (name if name != path.stem else "")
+    if unlike:
+        note(f"sources share their names: results have their folders' names too, such as {unlike}")
+    return names
 
 
 def predict_to_folder(
@@ -190,10 +192,10 @@ def predict_to_folder(
 ) -> Summary:
     """Predict on all of `source` and write into out_dir.
 
-    save_image: annotated images under their own names and an mp4 for each video; what shares its stem with an earlier
-    one gets a suffix. save_txt: labels/STEM.txt (videos: STEM_FRAME.txt), with scores if save_conf. save_json:
-    predictions.json, Result.to_json of every image. max_frames: of each video. An interruption leaves complete files
-    and the JSON of what is done. Raises UserError.
+    save_image: annotated images under their own names and an mp4 for each video. save_txt: labels/STEM.txt (videos:
+    STEM_FRAME.txt, frames from 1), with scores if save_conf. Where two sources share their stem, subfolders are kept and, if
+    that is not enough, suffixes (`output_names`), which is said. save_json: predictions.json, Result.to_json of every image.
+    max_frames: of each video. An interruption leaves complete files and the JSON of what is done. Raises UserError.
     """
     if line_width is not None:
         check_range("line-thickness", line_width, 1, THICKEST)
@@ -201,7 +203,7 @@ def predict_to_folder(
         check_range("max-frames", max_frames, 1)
     found = source if isinstance(source, Source) else open_source(source, max_frames)
     drawing = _Drawing(not hide_labels, not hide_conf, line_width) if save_image else None
-    writer = _Writer(Path(out_dir), drawing, txt=save_txt, conf=save_conf, keep_json=save_json)
+    writer = _Writer(user_path(out_dir), drawing, _names_of(found), txt=save_txt, conf=save_conf, keep_json=save_json)
     with progress_bar(progress) as bar:
         task = bar.add_task("predicting", total=found.frame_count())
         try:
