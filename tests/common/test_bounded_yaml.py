@@ -92,7 +92,6 @@ def test_a_huge_file(monkeypatch: pytest.MonkeyPatch) -> None:
         ("names: &n [a, b]\nagain: *n", {"names": ["a", "b"], "again": ["a", "b"]}),
         ("a: " + "[" * (DEEPEST - 1) + "]" * (DEEPEST - 1), None),
         ("", None),
-        ("a: 1\na: 2", {"a": 2}),
     ],
 )
 def test_what_is_within_bounds_is_read(text: str, value: Any) -> None:

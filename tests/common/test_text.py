@@ -95,11 +95,6 @@ def test_replacing_raises_nothing(tmp_path: Path) -> None:
     assert read_text(tmp_path / "x", "replace") == "na\ufffdve\n\ufffd"
 
 
-def test_of_yaml_keys_that_stand_twice_the_last_counts(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("a: 1\na: 2\n")
-    assert read_yaml(tmp_path / "x.yaml") == {"a": 2}
-
-
 @pytest.mark.parametrize(
     ("declared", "encoding"),
     [

@@ -9,6 +9,7 @@ import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.command_line import run
 from yolov9k.cli import app
 from yolov9k.cli.legacy import _ABSENT, _IDLE, published_style
 from yolov9k.common.errors import UserError
@@ -60,6 +61,16 @@ def test_several_values_of_a_flag_that_has_one() -> None:
         published_style(["val", "--weights", "a.pt", "b.pt"])
     with pytest.raises(UserError, match="--vid-stride: not taken over"):
         published_style(["predict", "--vid-stride", "2"])
+
+
+@pytest.mark.parametrize(
+    "given", [["--classes"], ["--classes", "--nosave"], ["--classes", ""], ["--classes="], ["--classes", " "]]
+)
+def test_a_list_without_values_is_refused(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict", "--source", "x", "--weights", "w.pt", *given) == 2
+    assert "error: --classes: no value; give one or several, such as --classes 0 2" in capsys.readouterr().err
+    assert run("train", "--data", "x", "--cfg", "yolov9-t", "--freeze") == 2
+    assert "error: --freeze: no value" in capsys.readouterr().err
 
 
 def test_the_published_forms_are_understood() -> None:

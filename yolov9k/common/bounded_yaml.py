@@ -6,6 +6,7 @@ IndexError, AttributeError.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import yaml
@@ -26,7 +27,32 @@ class _Bounded:
         node = super().get_single_node()  # type: ignore[misc]
         if node is not None:
             _count(node, {}, 0)
+            self._check_keys(node)
         return node
+
+    def _check_keys(self, root: Any) -> None:
+        """Before merges (``<<``) put mappings together, in which keys do come twice."""
+        waiting, seen = [root], set()
+        while waiting:
+            node = waiting.pop()
+            if id(node) in seen or isinstance(node.value, str):
+                continue
+            seen.add(id(node))
+            if isinstance(node, yaml.MappingNode):
+                self._check_mapping(node)
+            waiting += [child for item in node.value for child in (item if isinstance(item, tuple) else (item,))]
+
+    def _check_mapping(self, node: Any) -> None:
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node)
+            if not isinstance(key, Hashable):
+                continue  # reading on refuses it
+            if key in lines:
+                raise _error(key_node, f"key {shown(key)} stands twice, first in line {lines[key]}")
+            lines[key] = key_node.start_mark.line + 1
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
@@ -44,9 +70,10 @@ class _Loader(_Bounded, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type:
 
 
 def load_yaml(text: str, source: str) -> Any:
-    """The value that a YAML text states: of keys that stand twice the last one counts.
+    """The value that a YAML text states.
 
-    Raises UserError, which begins with `source` and the line, for what is no YAML and for what is beyond the bounds above.
+    Raises UserError, which begins with `source` and the line, for what is no YAML, for keys that stand twice and for what
+    is beyond the bounds above.
     """
     if len(text) > LONGEST:
         raise UserError(f"{source}: {len(text):,} characters, a YAML file has at most {LONGEST:,}; list images in .txt files")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from yolov9k.common.bounded_yaml import load_yaml
-from yolov9k.common.errors import UserError, one_line
+from yolov9k.common.errors import UserError, one_line, shown
 from yolov9k.common.files import read_bytes
 
 _MARKS = (  # UTF-32's little-endian mark begins with UTF-16's
@@ -73,10 +74,10 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file. Raises UserError that names file and line."""
+    """The content of a JSON file. Raises UserError that names file and line, or the key that stands twice in an object."""
     data = _read(Path(path))
     try:
-        return json.loads(decode(data))
+        return json.loads(decode(data), object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         what = f"{error.msg}, column {error.colno}"
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({what}); mend the file") from None
@@ -84,6 +85,15 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}:{_line(error)}: not valid JSON ({_reason(error)}); save it as UTF-8 text") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({one_line(str(error))}); mend the file") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError where a key stands twice: another tool may take the other value."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"key {shown(counts.most_common(1)[0][0])} stands twice in {shown(content)}")
+    return content
 
 
 def normalize_newlines(text: str) -> str:

@@ -78,7 +78,9 @@ class OptionField:
         if given == "" and self.optional:
             return self.option.bare
         if self.many:
-            return tuple(self._element(part, given) for part in given.split(",")) if given else ()
+            if not given.strip():
+                raise UserError(f"--{self.key}: no value; give one or several, such as --{self.key} 0 2, or leave the flag out")
+            return tuple(self._element(part, given) for part in given.split(","))
         if not self.option.words:
             return given
         if given in self.option.words:

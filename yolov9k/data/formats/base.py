@@ -25,6 +25,7 @@ class Annotation:
 
     `box` is x1 y1 x2 y2 and `polygon` float32 [k, 2], both in pixels or both in fractions, as `AnnotatedImage.pixels` says.
     difficult: marked as one that a detector need not find, which makes it a crowd region unless the user asks otherwise.
+    cut: more was stated than a box or an outline, such as key points, and is left out.
     """
 
     label: int
@@ -34,6 +35,7 @@ class Annotation:
     polygon: Float32Array | None = None
     crowd: bool = False
     difficult: bool = False
+    cut: bool = False
     area: float | None = None
 
 

@@ -13,11 +13,14 @@ from yolov9k.common.paths import PathFinder
 from yolov9k.common.text import read_yaml
 from yolov9k.data.formats.base import Format, UnclearDataset
 from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.ids import id_key
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
 MAX_CLASSES = 100_000
+MAX_KEYPOINTS = 10_000
+_OTHER_ROWS = ("classify", "classification", "depth", "semantic")  # pose says by kpt_shape what its rows are
 _KEYS = ("path", *_SPLITS, "names", "nc")
-# Keys that other tools put there and that say nothing about boxes: read past without a word.
+# Keys that other tools put there: read past without a word but for those that `_read_keypoints` looks at.
 _OTHERS = frozenset(
     """
     author authors channels colors copyright created date description download email flip_idx info kpt_names kpt_shape
@@ -58,7 +61,7 @@ def read_data_yaml(path: Path) -> DatasetLayout:
         raise UserError(f"{path}: neither train nor val is given; add train: and val: with folders of images")
     names = _read_names(path, data.get("names"), data.get("nc"))
     own, working = _find_bases(path, data.get("path"))
-    return DatasetLayout(path, names, splits, own, working)
+    return DatasetLayout(path, names, splits, own, working, _read_keypoints(path, data))
 
 
 def _entries(path: Path, key: str, value: object) -> list[str]:
@@ -77,9 +80,7 @@ def _read_names(path: Path, names: object, nc: object) -> list[str] | None:
     if names is None:
         return None if nc is None else [str(index) for index in range(nc)]
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise UserError(f"{path}: keys of names are {shown(list(names))}; number them 0..{len(names) - 1} without gaps")
-        names = [names[index] for index in range(len(names))]
+        names = _in_order(path, names)
     if not isinstance(names, list) or not names:
         raise UserError(f"{path}: names is {shown(names)}; give a list of class names or 'number: name' lines")
     for index, name in enumerate(names):
@@ -91,6 +92,33 @@ def _read_names(path: Path, names: object, nc: object) -> list[str] | None:
     if twice := sorted(name for name, count in Counter(read).items() if count > 1):
         warn(f"{path}: several classes have the same name ({one_line(', '.join(twice))}); tables cannot tell them apart")
     return read
+
+
+def _in_order(path: Path, names: dict[Any, object]) -> list[object]:
+    """Names by their numbers, which may stand in quotes."""
+    numbered = {id_key(key): name for key, name in names.items()}
+    if len(numbered) < len(names):
+        raise UserError(f"{path}: keys of names are {shown(list(names))}, of which two are the same; keep one")
+    if any(index not in numbered for index in range(len(names))):
+        raise UserError(f"{path}: keys of names are {shown(list(names))}; number them 0..{len(names) - 1} without gaps")
+    return [numbered[index] for index in range(len(names))]
+
+
+def _read_keypoints(path: Path, data: dict[str, Any]) -> int:
+    """How many values of a row are key points. Raises UserError for keys of other tasks that cannot be obeyed."""
+    task, shape, channels = data.get("task"), data.get("kpt_shape"), data.get("channels")
+    if isinstance(task, str) and task.strip().lower() in _OTHER_ROWS:
+        raise UserError(f"{path}: task is {shown(task)}, whose labels are no boxes or outlines; give labels for detection")
+    if channels is not None and channels not in (1, 3, 4):
+        raise UserError(f"{path}: channels is {shown(channels)}, but images are read in color; make it 3 or leave it out")
+    if shape is None:
+        if stray := [key for key in ("flip_idx", "kpt_names") if data.get(key)]:
+            raise UserError(f"{path}: {stray[0]} is of key points, but there is no kpt_shape; add it, such as [17, 3]")
+        return 0
+    fits = isinstance(shape, list) and len(shape) == 2 and all(type(number) is int for number in shape)
+    if not fits or not 1 <= shape[0] <= MAX_KEYPOINTS or shape[1] not in (2, 3):
+        raise UserError(f"{path}: kpt_shape is {shown(shape)}; give the number of key points and 2 or 3 values for each")
+    return int(shape[0] * shape[1])
 
 
 def _find_bases(path: Path, root: object) -> tuple[list[Path], list[Path]]:

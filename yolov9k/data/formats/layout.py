@@ -18,7 +18,8 @@ class DatasetLayout:
     """A data set before it is read: `splits` gives, for each split it has, the files and folders to read.
 
     names: the classes where they are stated; bases: folders that entries are relative to, the first that has one counts;
-    working_bases: those of the working folder, which are asked last and named where they have one.
+    working_bases: those of the working folder, which are asked last and named where they have one. keypoints: how many
+    values follow the box in a row of a YOLO label.
     """
 
     path: Path
@@ -26,6 +27,7 @@ class DatasetLayout:
     splits: dict[str, list[str]]
     bases: list[Path] = field(default_factory=list)
     working_bases: list[Path] = field(default_factory=list)
+    keypoints: int = 0
 
     def paths(self, split: str) -> list[Path]:
         """Files and folders of one split. Raises UserError for an entry that leads nowhere."""

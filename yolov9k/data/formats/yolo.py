@@ -43,7 +43,10 @@ class Yolo(Format):
         images = [image for path in paths for image in _list_images(path, layout, issues)]
         if images and names is None:
             raise UserError(f"{layout.path}: no names for the classes of {split}; add names: [...]")
-        listing = read_yolo(images, list(names or []))
+        listing = read_yolo(images, list(names or []), layout.keypoints)
+        if cut := sum(annotation.cut for image in listing.images for annotation in image.annotations):
+            message = f"{cut} rows have key points (kpt_shape), which are left out: their boxes are taken"
+            issues.append(DataIssue(layout.path, None, message, fatal=False))
         listing.issues[:0] = issues
         return listing
 
@@ -75,12 +78,15 @@ class RowError(ValueError):
     """What is wrong with one row of a label file."""
 
 
-def read_yolo(images: Sequence[ListedImage], names: list[str]) -> Listing:
-    """`images` with their labels, each given as (image, the file that lists it or the image itself, line there)."""
+def read_yolo(images: Sequence[ListedImage], names: list[str], keypoints: int = 0) -> Listing:
+    """`images` with their labels, each given as (image, the file that lists it or the image itself, line there).
+
+    keypoints: how many values follow the box in a row, as `DatasetLayout` says.
+    """
     found = _find_labels([image for image, _, _ in images])
     listing = Listing(names, category_ids(names), [])
     with ThreadPoolExecutor(WORKERS) as pool:
-        read = pool.map(lambda label: ([], []) if label is None else read_labels(label, len(names)), found)
+        read = pool.map(lambda label: ([], []) if label is None else read_labels(label, len(names), keypoints), found)
         for (image, source, line), label, (annotations, issues) in zip(images, found, read, strict=True):
             there = os.path.exists(image)
             if label is None and there:
@@ -165,7 +171,7 @@ def _looks_like_labels(path: Path) -> bool:
         return False
 
 
-def read_labels(path: Path, num_classes: int) -> tuple[list[Annotation], list[DataIssue]]:
+def read_labels(path: Path, num_classes: int, keypoints: int = 0) -> tuple[list[Annotation], list[DataIssue]]:
     """Objects in one label file; rows that cannot be understood become fatal issues."""
     annotations: list[Annotation] = []
     issues: list[DataIssue] = []
@@ -177,18 +183,22 @@ def read_labels(path: Path, num_classes: int) -> tuple[list[Annotation], list[Da
         if not row.strip():
             continue
         try:
-            annotations.append(parse_row(row, num_classes, number))
+            annotations.append(parse_row(row, num_classes, number, keypoints))
         except RowError as error:
             issues.append(DataIssue(path, number, f"row {shown(row.strip())}: {error}", fatal=True))
     return annotations, issues
 
 
-def parse_row(row: str, num_classes: int, line: int | None = None) -> Annotation:
-    """One row as an annotation in fractions. Raises RowError with the value and the remedy."""
+def parse_row(row: str, num_classes: int, line: int | None = None, keypoints: int = 0) -> Annotation:
+    """One row as an annotation in fractions, without its key points. Raises RowError with the value and the remedy."""
     try:
         label, *values = map(float, row.split())
     except ValueError:
         raise RowError(f"{_first_non_number(row)} is not a number; separate numbers by spaces") from None
+    cut = bool(keypoints) and len(values) != 4
+    if cut and len(values) != 4 + keypoints:
+        raise RowError(f"{1 + len(values)} columns; with the data set's kpt_shape a row has 5 or {5 + keypoints}")
+    values = values[:4] if cut else values
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise RowError(f"{1 + len(values)} columns; a box has 5 (class x y w h), a polygon 7 or more and an odd number")
     bad = next((value for value in (label, *values) if not math.isfinite(value)), None)
@@ -202,7 +212,7 @@ def parse_row(row: str, num_classes: int, line: int | None = None) -> Annotation
     text = f"row {shown(row.strip())}"
     if len(values) == 4:
         x, y, w, h = values
-        return Annotation(int(label), (x - w / 2, y - h / 2, x + w / 2, y + h / 2), text, line)
+        return Annotation(int(label), (x - w / 2, y - h / 2, x + w / 2, y + h / 2), text, line, cut=cut)
     polygon = np.array(values, np.float32).reshape(-1, 2)
     box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
     return Annotation(int(label), box, text, line, polygon)
