@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from yolov9k.common.errors import UserError, shown
+from yolov9k.common.files import user_path
 from yolov9k.common.text import read_yaml
 from yolov9k.config.option import option_fields
 
@@ -20,6 +21,13 @@ class Options:
     """The base of the commands' options: dataclasses whose fields are annotated with an Option each."""
 
     given = frozenset[str]()  # not a field: names of the fields that the command line named
+
+    def __post_init__(self) -> None:
+        """Write home folders out in paths. Raises UserError where one is not known."""
+        for field in option_fields(type(self)):
+            value = getattr(self, field.name)
+            if field.option.path and isinstance(value, str) and value.startswith("~"):
+                setattr(self, field.name, str(user_path(value)))
 
     def check(self) -> None:
         """Raises UserError, naming the flag, for values that cannot be."""

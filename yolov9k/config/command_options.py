@@ -16,7 +16,7 @@ class ValOptions(Options):
     """Options of a validation."""
 
     data: flags.Data
-    weights: Annotated[str, Option("checkpoint to validate")]
+    weights: Annotated[str, Option("checkpoint to validate", path=True)]
     img: flags.Img = 640
     batch: flags.Batch = 32
     task: Annotated[
@@ -45,8 +45,8 @@ class ValOptions(Options):
 class PredictOptions(Options):
     """Options of a prediction."""
 
-    source: Annotated[str, Option("image, folder, glob, video, or .txt list of them")]
-    weights: Annotated[str, Option("checkpoint")]
+    source: Annotated[str, Option("image, folder, glob, video, or .txt list of them", path=True)]
+    weights: Annotated[str, Option("checkpoint", path=True)]
     img: flags.Img = 640
     conf: flags.Conf = 0.25
     iou: flags.Iou = 0.45
@@ -75,7 +75,7 @@ class InfoOptions(Options):
     """Options of the report on a model or on this machine."""
 
     model: Annotated[
-        str | None, Option("model's name, YAML file or checkpoint; without one, the machine", argument=True)
+        str | None, Option("model's name, YAML file or checkpoint; without one, the machine", argument=True, path=True)
     ] = None  # fmt: skip
     img: flags.Img = 640
     nc: Annotated[int | None, Option("number of classes; left out: the YAML's, else 80")] = None
@@ -86,7 +86,7 @@ class InfoOptions(Options):
 class ProfileOptions(Options):
     """Options of the profile of a training step."""
 
-    cfg: Annotated[str, Option(flags.CFG_HELP)]
+    cfg: Annotated[str, Option(flags.CFG_HELP, path=True)]
     batch: flags.Batch = 16
     img: flags.Img = 640
     nc: Annotated[int, Option("classes of the drawn images; with --data the data's count", low=1)] = 80
@@ -94,7 +94,7 @@ class ProfileOptions(Options):
     mode: flags.Mode = "auto"
     amp: flags.Amp = "auto"
     steps: Annotated[int, Option("steps that are measured, after warming up", low=1, unit="steps")] = 10
-    data: Annotated[str | None, Option("measure with a data set's loader; without, on random images")] = None
+    data: Annotated[str | None, Option("measure with a data set's loader; without, on random images", path=True)] = None
     workers: flags.Workers = 8
     difficult: flags.Difficult = False
     project: flags.Project = "runs/profile"
@@ -105,8 +105,8 @@ class ProfileOptions(Options):
 class DataCheckOptions(Options):
     """Options of the report on a data set."""
 
-    path: Annotated[str, Option(flags.DATA_HELP, argument=True)]
-    plot: Annotated[str | None, Option("draw a grid of labeled images into this PNG")] = None
+    path: Annotated[str, Option(flags.DATA_HELP, argument=True, path=True)]
+    plot: Annotated[str | None, Option("draw a grid of labeled images into this PNG", path=True)] = None
     strict: flags.Strict = False
     difficult: flags.Difficult = False
 
@@ -115,7 +115,7 @@ class DataCheckOptions(Options):
 class DemoOptions(Options):
     """Options of the demonstration."""
 
-    folder: Annotated[str, Option("where the generated images go")] = "runs/demo-data"
+    folder: Annotated[str, Option("where the generated images go", path=True)] = "runs/demo-data"
     project: flags.Project = "runs/train"
     epochs: Annotated[int, Option("passes over the generated images", low=1)] = 14
     scenes: Annotated[

@@ -20,7 +20,7 @@ LABEL_FORMATS = "YOLO, COCO or Pascal VOC"
 DATA_HELP = f"data.yaml, or a folder or file of {LABEL_FORMATS} labels"
 CFG_HELP = "model: yolov9-t, -s, -m, -c, -e, gelan-t ... -e, or a YAML file"
 
-Data = Annotated[str, Option(DATA_HELP)]
+Data = Annotated[str, Option(DATA_HELP, path=True)]
 Img = Annotated[
     int, Option("image size, rounded up to a multiple of 32 pixels", ("--img", "--imgsz", "--img-size"), low=1, unit="pixels")
 ]
@@ -31,8 +31,8 @@ SingleCls = Annotated[bool, Option("treat all classes as one")]
 Amp = Annotated[str, Option(f"mixed precision: {', '.join(AMP_OR_AUTO)}", choices=AMP_OR_AUTO)]
 FixedAmp = Annotated[str, Option(f"mixed precision: {', '.join(AMP_NAMES)}", choices=AMP_NAMES)]
 Mode = Annotated[str, Option("training step: auto, eager, captured (CUDA graphs), compiled", choices=MODES)]
-Project = Annotated[str, Option("folder of the run directories")]
-Name = Annotated[str, Option("name of the run directory; a taken one gets a number")]
+Project = Annotated[str, Option("folder of the run directories", path=True)]
+Name = Annotated[str, Option("name of the run directory; a taken one gets a number", path=True)]
 ExistOk = Annotated[bool, Option("write into an existing run directory")]
 Difficult = Annotated[bool, Option("objects marked difficult are ordinary; without, as crowds: not trained on, ignored")]
 Strict = Annotated[bool, Option("refuse data with faulty labels or images")]

@@ -21,6 +21,7 @@ class Option:
     names: the flag's spellings, without any --field-name. low, high: the range of a number. choices: of a text. otherwise:
     what is said of a value that is none of the choices, in place of their list. words: texts that stand for a number, the
     first one for writing it. bare: what the flag means without a value. argument: given by its place, without a flag.
+    path: whether a text is a path, in which `~` is the home folder.
     """
 
     help: str
@@ -33,6 +34,7 @@ class Option:
     bare: str | None = None
     unit: str = ""
     argument: bool = False
+    path: bool = False
 
 
 @dataclass(frozen=True)

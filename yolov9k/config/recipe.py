@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from yolov9k.common.errors import UserError, shown, warn
+from yolov9k.common.files import user_path
 from yolov9k.config.base import read_mapping
 from yolov9k.config.option import Option, option_fields, read_number
 
@@ -101,7 +102,7 @@ def load_recipe(source: str | Path | None = None) -> TrainRecipe:
         return TrainRecipe()
     path = PRESETS / f"{source}.yaml"
     if not path.exists():
-        path = Path(source)
+        path = user_path(source)
     if not path.is_file():
         presets = ", ".join(sorted(["default", *(p.stem for p in PRESETS.glob("*.yaml"))]))
         raise UserError(f"--hyp {source}: no such file or preset; presets are {presets}")

@@ -20,8 +20,8 @@ class TrainOptions(Options):
     """Options of a training run."""
 
     data: flags.Data = ""
-    cfg: Annotated[str | None, Option(flags.CFG_HELP)] = None
-    weights: Annotated[str | None, Option("checkpoint to start from")] = None
+    cfg: Annotated[str | None, Option(flags.CFG_HELP, path=True)] = None
+    weights: Annotated[str | None, Option("checkpoint to start from", path=True)] = None
     img: flags.Img = 640
     batch: Annotated[
         int,
@@ -31,7 +31,7 @@ class TrainOptions(Options):
         ),
     ] = 16  # fmt: skip
     epochs: Annotated[int, Option("passes over the training data", low=1)] = 500
-    hyp: Annotated[str | None, Option("a YAML, or default, small (a few hundred images), demo")] = None
+    hyp: Annotated[str | None, Option("a YAML, or default, small (a few hundred images), demo", path=True)] = None
     device: flags.Device = "auto"
     workers: flags.Workers = 8
     project: flags.Project = "runs/train"
@@ -40,7 +40,11 @@ class TrainOptions(Options):
     close_mosaic: Annotated[int, Option("so many last epochs are without mosaic", low=0, unit="epochs")] = 15
     resume: Annotated[
         str | None,
-        Option(f"go on with the latest run, or with a last.pt; of other flags {', '.join(RESUMABLE)} count", bare="latest"),
+        Option(
+            f"go on with the latest run, or with a last.pt; of other flags {', '.join(RESUMABLE)} count",
+            bare="latest",
+            path=True,
+        ),
     ] = None
     cache: Annotated[
         str | None,

@@ -10,6 +10,7 @@ import numpy as np
 
 from yolov9k.common.arrays import FILL, Image
 from yolov9k.common.errors import UserError
+from yolov9k.common.files import user_path
 from yolov9k.data.draw import draw_boxes, mosaic
 from yolov9k.data.images import read_image
 from yolov9k.data.records import Record, Split
@@ -23,7 +24,7 @@ def plot_grid(split: Split, path_png: str | Path, count: int = 16, seed: int = 0
     Crowd regions are drawn thin. Returns the path. Raises UserError without an image to draw or when the file cannot
     be written.
     """
-    path = Path(path_png)
+    path = user_path(path_png)
     total = min(count, len(split.records))
     if total < 1:
         raise UserError(f"{split.source}: no image of {split.name} to draw; ask for a split and a count that give some")

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from yolov9k.common.errors import UserError
+from yolov9k.common.files import user_path
 
 _ZIP = b"PK\x03\x04"
 # What torch lets a pickle call although no tensor needs it: these fill memory, or take quadratic time, as they are told.
@@ -36,7 +37,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file. Raises UserError naming the file and the remedy."""
     if not str(path).strip():
         raise UserError("--weights: empty; give a checkpoint")
-    path = Path(path)
+    path = user_path(path)
     if os.path.isdir(path):
         raise UserError(f"{path}: is a folder, give a checkpoint in it")
     if not os.path.isfile(path):

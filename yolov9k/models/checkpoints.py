@@ -12,7 +12,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from yolov9k.common.errors import UserError, shown
-from yolov9k.common.files import write_atomically
+from yolov9k.common.files import user_path, write_atomically
 from yolov9k.models.build import one_line
 from yolov9k.models.checkpoint_file import checksum, read
 from yolov9k.models.spec import MAX_CLASSES, ModelSpec, load_spec
@@ -32,7 +32,7 @@ def save(path: str | Path, model: YOLOv9, **extra: Any) -> None:
 
     A .safetensors file takes plain values alone beside the model's tensors. Raises UserError naming the file.
     """
-    path, head, state = Path(path), {"format": FORMAT, **describe(model)}, model.state_dict()
+    path, head, state = user_path(path), {"format": FORMAT, **describe(model)}, model.state_dict()
     if path.suffix == ".safetensors":
         plain = json.dumps({**head, **extra})
         # contiguous: safetensors knows no channels-last

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from yolov9k.common.errors import UserError
+from yolov9k.common.files import user_path
 from yolov9k.models.registry import find, find_head
 from yolov9k.models.tables import DUAL, GELAN_E, IMAGE, NAMES, LayerSpec, absolute
 from yolov9k.models.yaml_spec import read_model_file
@@ -121,7 +122,7 @@ def _pace(layer: LayerSpec) -> float:
 
 def load_spec(source: str | Path) -> ModelSpec:
     """The plan of a published variant ("yolov9-c", "gelan-t") or of a YAML file. Raises UserError."""
-    path, is_file = Path(source), Path(source).suffix in (".yaml", ".yml")
+    path, is_file = user_path(source), Path(source).suffix in (".yaml", ".yml")
     name = path.stem if is_file else str(source)
     if is_file and (path.exists() or name not in NAMES):
         found = read_model_file(path)

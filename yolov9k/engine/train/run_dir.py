@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from yolov9k.common.errors import UserError, warn
-from yolov9k.common.files import locked, sweep, write_atomically
+from yolov9k.common.files import locked, sweep, user_path, write_atomically
 from yolov9k.common.text import read_text
 from yolov9k.tasks import Task
 
@@ -43,7 +43,7 @@ def make_run_directory(project: str | Path, name: str, exist_ok: bool = False) -
     """Create project/name, or project/name2, name3, ... where it exists. Raises UserError where it cannot be written."""
     if not name.strip():
         raise UserError("--name: empty; give the run directory a name")
-    directory = Path(project) / name
+    directory = user_path(project) / user_path(name)
     try:
         directory = _make_first(directory, exist_ok)
         probe = directory / ".writable"
@@ -100,7 +100,7 @@ def hold(directory: Path) -> ExitStack:
 
 def latest_checkpoint(project: str | Path) -> Path:
     """The youngest last.pt below `project`. Raises UserError where there is none."""
-    found = sorted(Path(project).glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
+    found = sorted(user_path(project).glob("*/weights/last.pt"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise UserError(f"--resume: no run with weights/last.pt in {project}; give the path of a last.pt")
     return found[-1]
