@@ -226,9 +226,9 @@ import multiprocessing.resource_sharer as sharer
 import os, sys, time
 from multiprocessing.connection import Client
 from multiprocessing.process import current_process
-from yolov9k.data.loader import _start_worker
+from yolov9k.data.workers import start_worker
 
-_start_worker(0)
+start_worker(0)
 address, _ = sharer.DupFd(os.open(os.devnull, os.O_RDONLY))._id
 Client(address, authkey=current_process().authkey).close()  # as the main process does that Ctrl-C reaches here
 time.sleep(0.5)

@@ -5,27 +5,24 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from yolov9k.common.device import is_pinnable
-from yolov9k.common.errors import UserError, check_range
+from yolov9k.common.errors import UserError, check_range, warn
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.augment import Shape
 from yolov9k.data.batch import Batch, RawBatch, collate, pack
 from yolov9k.data.dataset import DetectionDataset, Sample, SampleRequest
 from yolov9k.data.letterbox import rectangle_shapes
 from yolov9k.data.records import Split
+from yolov9k.data.workers import begin, explained, fitting_workers, start_worker, why_no_workers
 
 __all__ = ["Batch", "Loader", "RawBatch", "RequestSampler", "make_loader"]
 SCALES = (0.5, 1.5)  # of img_size, the range of multi-scale training
@@ -91,17 +88,20 @@ class Loader:
         self, dataset: DetectionDataset, sampler: RequestSampler, *, workers: int, pin: bool, device: torch.device | None = None
     ) -> None:
         self.dataset, self.sampler, self.batch_size, self.device = dataset, sampler, sampler.batch, device
-        fork = "fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None
-        make: Callable[[Sequence[Sample]], Batch | RawBatch] = pack if device else collate
-        self._batches: DataLoader[Sample] | None = DataLoader(
-            dataset,
-            batch_sampler=sampler,
+        self._pin = pin
+        self._batches: DataLoader[Sample] | None = self._make(workers)
+
+    def _make(self, workers: int) -> DataLoader[Sample]:
+        make: Callable[[Sequence[Sample]], Batch | RawBatch] = pack if self.device else collate
+        return DataLoader(
+            self.dataset,
+            batch_sampler=self.sampler,
             num_workers=workers,
             collate_fn=make,
-            pin_memory=pin,
+            pin_memory=self._pin,
             persistent_workers=workers > 0,
-            worker_init_fn=_start_worker,
-            multiprocessing_context=fork,
+            worker_init_fn=start_worker,
+            multiprocessing_context="fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None,
         )
 
     def __len__(self) -> int:
@@ -127,31 +127,42 @@ class Loader:
         return self._made()
 
     def _made(self) -> Iterator[Any]:
+        iterator = self._begin()
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except UserError as error:
+                # torch puts a worker's traceback before the message
+                raise UserError(str(error).strip().splitlines()[-1].removeprefix("yolov9k.common.errors.UserError: ")) from None
+            except (RuntimeError, OSError, MemoryError, EOFError) as error:
+                if told := explained(error, iterator):
+                    raise told from None
+                raise
+            self.dataset.report(batch.failures)
+            yield batch
+
+    def _begin(self) -> Iterator[Any]:
+        """An epoch's iterator, of the main process where no worker can be started."""
         if self._batches is None:
             raise RuntimeError("this loader is closed")
+        workers = self._batches.num_workers
+        why = why_no_workers() if workers else ""
         try:
-            for batch in self._batches:
-                self.dataset.report(batch.failures)
-                yield batch
-        except UserError as error:
-            # torch puts a worker's traceback before the message
-            raise UserError(str(error).strip().splitlines()[-1].removeprefix("yolov9k.common.errors.UserError: ")) from None
+            if not why:
+                return begin(self._batches)
+        except OSError as error:
+            if not workers:
+                raise
+            why = str(error.strerror)
+        warn(f"--workers {workers}: no worker can be started ({why}); images are read in the main process")
+        self._batches = self._make(0)
+        return begin(self._batches)
 
     def close(self) -> None:
         """Stop the workers. The loader cannot be used after."""
         self._batches = None
-
-
-def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
-    sys.excepthook = _report
-    cv2.setNumThreads(0)  # there are as many workers as processors to spend
-
-
-def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What a thread of a worker dies of; not that the main process was interrupted while it took a batch's memory over."""
-    if not issubclass(kind, (EOFError, ConnectionError)):
-        sys.__excepthook__(kind, error, trace)
 
 
 def make_loader(
@@ -198,6 +209,7 @@ def make_loader(
         order = np.argsort(aspects, kind="stable")
         shapes = rectangle_shapes(aspects[order], batch, img_size, stride)
     workers = min(workers, os.cpu_count() or 1)
+    on_device = augment_on != "worker"
     dataset = DetectionDataset(split.records, recipe, img_size, augment=augment, seed=seed, cache=cache, decode=decode)
     sampler = RequestSampler(
         order=order,
@@ -210,6 +222,17 @@ def make_loader(
         multi_scale=multi_scale and augment,
         seed=seed,
     )
-    device = None if augment_on == "worker" else torch.device(augment_on)
+    device = torch.device(augment_on) if on_device else None
+    if workers:
+        workers = fitting_workers(workers, _batch_bytes(sampler, recipe, on_device))
     pin = is_pinnable() if pin is None else pin
     return Loader(dataset, sampler, workers=workers, pin=pin, device=device)
+
+
+def _batch_bytes(sampler: RequestSampler, recipe: TrainRecipe, decoded: bool) -> float:
+    """Bytes of a batch's images, or of the images that it is made of where these are handed over as they were decoded."""
+    height, width = max(sampler.shapes or [(sampler.img_size, sampler.img_size)], key=math.prod)
+    image: float = 3 * height * width
+    if decoded:
+        image *= round(1 + 3 * recipe.mosaic) * (1 + recipe.mixup) if sampler.mosaic_epochs else 1
+    return sampler.batch * image * (SCALES[1] ** 2 if sampler.multi_scale and not decoded else 1)
