@@ -9,6 +9,7 @@ from yolov9k.config import TrainRecipe, ValOptions
 def run(options: ValOptions) -> None:
     """Validate a checkpoint: COCO AP, each class, speed, curves and confusion matrix."""
     from yolov9k.common.device import pick_device
+    from yolov9k.common.errors import note
     from yolov9k.data.config import load_split
     from yolov9k.data.letterbox import rounded_size
     from yolov9k.data.loader import make_loader
@@ -23,6 +24,9 @@ def run(options: ValOptions) -> None:
         repeats=False,
     )  # fmt: skip
     model = load(options.weights).to(pick_device(options.device))
+    split, given = (split if options.single_cls else split.in_order_of(model.names)), split
+    if split is not given:
+        note(f"{options.data}: has the classes in another order than {options.weights}; they are matched by their names")
     loader = make_loader(
         split, TrainRecipe(), img_size=rounded_size(options.img, "--img"), batch=options.batch, augment=False, rect=True,
         workers=options.workers,

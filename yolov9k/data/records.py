@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,15 @@ class Split:
     def fatal_issues(self) -> list[DataIssue]:
         """The errors: what costs a row or a sample."""
         return [issue for issue in self.issues if issue.fatal]
+
+    def in_order_of(self, names: Sequence[str]) -> Split:
+        """The split with its classes numbered as in `names`, itself where these are other names or the order is the same."""
+        if self.names == list(names) or sorted(self.names) != sorted(names) or len(set(names)) < len(names):
+            return self
+        number = np.array([names.index(name) for name in self.names], np.int64)
+        records = [replace(record, classes=number[record.classes]) for record in self.records]
+        ids = [self.category_ids[self.names.index(name)] for name in names]
+        return replace(self, names=list(names), category_ids=ids, records=records)
 
 
 def count_fatal(issues: Iterable[DataIssue]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, shown, warn
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.batch import Batch
 from yolov9k.data.ids import Id
@@ -104,4 +104,17 @@ def _classes(model: YOLOv9, split: Split | None, single_cls: bool) -> tuple[list
             f"{split.source if split else 'model'}: {len(names)} classes in the data, {model.num_classes} in the "
             "model; give the data that the model was trained for, or --single-cls"
         )
+    if split and names != model.names and model.names != [str(i) for i in range(model.num_classes)]:
+        _compare(split, model.names)
     return names, (split.category_ids if split else [*range(len(names))])
+
+
+def _compare(split: Split, names: Sequence[str]) -> None:
+    """Raise UserError for the same classes in another order, whose figures would mean nothing; warn of other names."""
+    number, (theirs, ours) = next(
+        (i, pair) for i, pair in enumerate(zip(split.names, names, strict=True)) if pair[0] != pair[1]
+    )
+    what = f"{split.source}: class {number} is {shown(theirs)} in the data and {shown(ours)} in the model"
+    if split.in_order_of(names) is not split:
+        raise UserError(f"{what}, which has the same classes in another order; evaluate split.in_order_of(model.names)")
+    warn(f"{what}; classes are compared by their numbers, give the data that the model was trained for")
