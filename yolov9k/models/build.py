@@ -12,7 +12,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from yolov9k.common.errors import UserError, shown
+from yolov9k.common.errors import UserError, one_line, shown
 from yolov9k.models.activations import make_activation
 from yolov9k.models.block import Block
 from yolov9k.models.registry import HeadKind, Width, find
@@ -32,7 +32,7 @@ def build_layers(spec: ModelSpec, num_classes: int, class_widths: Sequence[int] 
             module, widths[number] = _build_layer(layer, [widths[s] for s in layer.sources], num_classes, class_widths)
         except (TypeError, ValueError, IndexError, RuntimeError, ArithmeticError) as error:
             raise UserError(
-                f"{spec.where}: layer {number} {layer.module} {shown(list(layer.args), 100)}: {one_line(error)}"
+                f"{spec.where}: layer {number} {layer.module} {shown(list(layer.args), 100)}: {said(error)}"
             ) from None
         modules.append(module)
     if spec.activation != "SiLU":
@@ -62,10 +62,9 @@ def bounded() -> Iterator[None]:
         yield
 
 
-def one_line(error: Exception, limit: int = 240) -> str:
+def said(error: Exception) -> str:
     """An error's message on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return one_line(str(error)) or type(error).__name__
 
 
 def _build_layer(

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from yolov9k.common.errors import UserError, shown
+from yolov9k.common.errors import UserError, one_line, shown
 from yolov9k.common.files import user_path, write_atomically
-from yolov9k.models.build import one_line
+from yolov9k.models.build import said
 from yolov9k.models.checkpoint_file import checksum, read
-from yolov9k.models.spec import MAX_CLASSES, ModelSpec, load_spec
-from yolov9k.models.tables import NAMES, checked_layer
+from yolov9k.models.spec import ModelSpec, load_spec
+from yolov9k.models.tables import MAX_CLASSES, MAX_LAYERS, NAMES, checked_layer
 from yolov9k.models.yolov9 import YOLOv9, try_out
 
 __all__ = ["FORMAT", "describe", "load", "load_weights", "read", "rebuild", "save", "weights_of"]
@@ -85,7 +85,7 @@ def _outline(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
             model = YOLOv9(*plan)
             return model.fuse() if content["fused"] is True else model
     except (UserError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise UserError(f"{path}: its layer table is damaged ({type(error).__name__}: {one_line(error)})") from None
+        raise UserError(f"{path}: its layer table is damaged ({type(error).__name__}: {said(error)})") from None
 
 
 class _Plan(NamedTuple):
@@ -99,6 +99,8 @@ def _plan_of(content: Mapping[str, Any]) -> _Plan:
     """What `describe` gave, each value of its kind. Raises ValueError, TypeError or LookupError."""
     table, classes, names, widths = (content[key] for key in ("spec", "num_classes", "names", "class_widths"))
     layers = tuple(checked_layer(i, *row) for i, row in enumerate(table["layers"]))
+    if len(layers) > MAX_LAYERS:
+        raise ValueError(f"{len(layers):,} layers, expected at most {MAX_LAYERS:,}")
     if type(classes) is not int or not 1 <= classes <= MAX_CLASSES:
         raise ValueError(f"num_classes is {shown(classes)}")
     if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
@@ -107,6 +109,8 @@ def _plan_of(content: Mapping[str, Any]) -> _Plan:
         raise ValueError(f"class_widths are {shown(widths)}")
     if not all(isinstance(table[key], str) for key in ("name", "activation")) or type(content["fused"]) is not bool:
         raise TypeError("name and activation are texts, fused is true or false")
+    if len(table["name"]) > 200 or not table["name"].isprintable():
+        raise ValueError(f"the model's name is {shown(table['name'])}")
     return _Plan(ModelSpec(table["name"], layers, table["activation"]), classes, names, widths)
 
 
@@ -162,7 +166,9 @@ def _refuse_unfitting(
     mismatched = [k for k in own if k in given and given[k].shape != own[k].shape and not k.startswith(free)]
     missing = [key for key in own if key not in given]
     lines = [f"{key}: file {list(given[key].shape)}, model {list(own[key].shape)}" for key in mismatched]
-    lines += [f"{key}: missing in the file" for key in missing] + [f"{key}: unknown to the model" for key in sorted(unknown)]
+    lines += [f"{key}: missing in the file" for key in missing] + [
+        f"{one_line(key, 100)}: unknown to the model" for key in sorted(unknown)
+    ]
     if lines:
         more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
         raise UserError(

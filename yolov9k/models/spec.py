@@ -13,8 +13,6 @@ from yolov9k.models.registry import find, find_head
 from yolov9k.models.tables import DUAL, GELAN_E, IMAGE, NAMES, LayerSpec, absolute
 from yolov9k.models.yaml_spec import read_model_file
 
-MAX_CLASSES = 100_000
-
 
 class Stage(NamedTuple):
     """Consecutive layers that work at one stride, `name` says on what: "backbone 8", "neck 16", "auxiliary 32", "head"."""

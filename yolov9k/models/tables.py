@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from yolov9k.common.errors import shown
 
 IMAGE = -1  # the network's input, as a source
+MAX_CLASSES = 100_000
+MAX_LAYERS = 2_000
 MAX_REPEATS = 1000  # of a layer's module, one after another
 Row = list[Any]
 UP: Row = [-1, "nn.Upsample", None, 2, "nearest"]
@@ -29,7 +31,8 @@ def checked_layer(number: int, sources: Any, module: Any, args: Any, repeats: An
     """A layer from values of a file, numbers of layers absolute. Raises ValueError for values of another kind."""
     listed = sources if isinstance(sources, (list, tuple)) else ()
     before = bool(listed) and all(type(source) is int and IMAGE <= source < number for source in listed)
-    if not before or not isinstance(module, str) or not isinstance(args, (list, tuple)):
+    named = isinstance(module, str) and len(module) <= 60 and module.isprintable()
+    if not before or not named or not isinstance(args, (list, tuple)):
         raise ValueError(f"layer {number} is {shown([sources, module, args])}, expected [layers before it, module, arguments]")
     if type(repeats) is not int or not 1 <= repeats <= MAX_REPEATS:
         raise ValueError(f"layer {number} {shown(module)} has the number {shown(repeats)}, expected 1 to {MAX_REPEATS}")

@@ -15,11 +15,11 @@ from yolov9k.common.device import is_cuda, model_device
 from yolov9k.common.errors import UserError, shown
 from yolov9k.models.block import Block
 from yolov9k.models.blocks import Conv, RepConvN
-from yolov9k.models.build import bounded, build_layers, one_line
+from yolov9k.models.build import bounded, build_layers, said
 from yolov9k.models.heads.detect import Detect
 from yolov9k.models.recompute import recomputed
-from yolov9k.models.spec import MAX_CLASSES, ModelSpec, Stage, load_spec
-from yolov9k.models.tables import IMAGE
+from yolov9k.models.spec import ModelSpec, Stage, load_spec
+from yolov9k.models.tables import IMAGE, MAX_CLASSES
 from yolov9k.ops.library import label
 
 _MOST_VALUES = 2**28  # of a map of two images of 128 pixels
@@ -211,7 +211,7 @@ def try_out(
             side = 4 * twin.stride
             image = torch.zeros(2, 3, side, side)
     except (TypeError, ValueError, LookupError, RuntimeError, AttributeError, ArithmeticError) as error:
-        raise UserError(f"{spec.where}: is no model ({one_line(error)})") from None
+        raise UserError(f"{spec.where}: is no model ({said(error)})") from None
     read = _read_by_head(spec, twin, image)
     levels = len(twin.head.strides)
     for first in range(0, len(read), levels):
@@ -238,7 +238,7 @@ def _read_by_head(spec: ModelSpec, twin: YOLOv9, image: Tensor) -> list[Tensor]:
         layer = spec.layers[reached[-1]]
         raise UserError(
             f"{spec.where}: layer {reached[-1]} {layer.module} {shown(list(layer.args), 100)} cannot take what layers "
-            f"{list(layer.sources)} give: {one_line(error)}"
+            f"{list(layer.sources)} give: {said(error)}"
         ) from None
     return read
 
