@@ -113,7 +113,7 @@ def read_coco(path: Path, names: Sequence[str] | None = None) -> Listing:
     images = _read_images(data["images"], path, listing.issues)
     retyped = 0
     for number, entry in enumerate(data.get("annotations") or []):
-        name = shown(entry["id"]) if isinstance(entry, dict) and "id" in entry else f"number {number}"
+        name = _brief(entry["id"]) if isinstance(entry, dict) and "id" in entry else f"number {number}"
         try:
             image = _image_of(entry, images)
             if image is None:
@@ -210,6 +210,12 @@ class _ImageFinder:
         return self._finder.find(name, self.folders, os.path.isfile) or self.home / name
 
 
+def _brief(value: object) -> str:
+    """`shown`, which takes as long as reading the annotation does, where it would be another text than the plain one."""
+    text = repr(value)
+    return text if len(text) <= 60 and text.isprintable() else shown(value)
+
+
 def _image_of(entry: Any, images: Mapping[Key, AnnotatedImage]) -> AnnotatedImage | None:
     if not isinstance(entry, dict):
         raise EntryError("is no object; remove it")
@@ -230,7 +236,7 @@ def _read_annotation(entry: Json, labels: Mapping[Key, int], text: str) -> Annot
     return Annotation(
         label=labels[category],
         box=(x, y, x + w, y + h),
-        text=f"{text}: bbox {shown(bbox)}",
+        text=f"{text}: bbox {_brief(bbox)}",
         polygon=read_polygon(entry.get("segmentation")),
         crowd=is_set(entry.get("iscrowd")),
         difficult=is_set(entry.get("ignore")) or is_set(entry.get("difficult")),  # as converters from VOC write them
@@ -243,12 +249,19 @@ def read_polygon(segmentation: object) -> Float32Array | None:
     if not isinstance(segmentation, list):
         return None
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which no box agrees with
-        outlines = [np.array(flat, np.float32).reshape(-1, 2) for flat in segmentation if _is_outline(flat)]
+        outlines = [outline for flat in segmentation if (outline := _read_outline(flat)) is not None]
     return join_outlines(outlines) if outlines else None
 
 
-def _is_outline(flat: object) -> bool:
-    return isinstance(flat, list) and len(flat) >= 6 and len(flat) % 2 == 0 and all(map(is_number, flat))
+def _read_outline(flat: object) -> Float32Array | None:
+    """float32 [k, 2] of k >= 3 points; None for what is no list of finite numbers. Looks at a list, not at each number."""
+    if not isinstance(flat, list) or len(flat) < 6 or len(flat) % 2 or not set(map(type, flat)) <= {int, float}:
+        return None
+    try:
+        points = np.array(flat, np.float64)
+    except OverflowError:  # an integer beyond 1e308
+        return None
+    return points.astype(np.float32).reshape(-1, 2) if np.isfinite(points).all() else None
 
 
 def join_outlines(outlines: list[Float32Array]) -> Float32Array:
