@@ -10,7 +10,7 @@ import typer
 
 from yolov9k.cli import data, demo, info, predict, profile, train, val
 from yolov9k.cli.legacy import published_style
-from yolov9k.cli.parser import command, console
+from yolov9k.cli.parser import UsageError, as_spelled, command, console, usage_message
 from yolov9k.common.errors import UserError, report
 from yolov9k.config import COMMANDS
 
@@ -53,11 +53,17 @@ for _words, _options in COMMANDS.items():
 
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point: an error that the user can mend is one line on stderr and exit status 2, an interruption 130."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        given = sys.argv[1:] if arguments is None else arguments
-        app(args=published_style(given), prog_name="yolov9k", standalone_mode=True)
+        given = published_style(given)
+        status = app(args=given, prog_name="yolov9k", standalone_mode=False)
     except UserError as error:
-        report("error", "red", str(error))
+        report("error", "red", as_spelled(str(error), given))
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except UsageError as error:
+        if message := usage_message(error):  # empty where the help was printed for want of a command
+            report("error", "red", message)
+        raise SystemExit(2) from None
+    except (KeyboardInterrupt, typer.Abort):  # the latter is what early versions of typer make of the former
         raise SystemExit(130) from None
+    raise SystemExit(status or 0)

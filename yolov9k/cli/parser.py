@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING
 from typing import Annotated, Any
 
@@ -11,10 +12,13 @@ import typer
 
 from yolov9k.common.console import PlainConsole
 from yolov9k.common.errors import note
-from yolov9k.config import Options, option_fields
+from yolov9k.config import COMMANDS, Options, option_fields
 from yolov9k.config.option import OptionField
 
 console = PlainConsole()
+
+
+UsageError: Any = typer.BadParameter.__bases__[0]  # click's own, or that of the copy which later versions of typer hold
 
 
 def command(options: type[Options], run: Callable[[Any], None]) -> Callable[..., None]:
@@ -42,9 +46,12 @@ def command(options: type[Options], run: Callable[[Any], None]) -> Callable[...,
 
 
 def _annotation(field: OptionField) -> Any:
-    kind: Any = str if field.is_text else field.kinds[0]  # where None may come, the default None says it
+    kind = str if field.is_text else bool  # where None may come, the default None says it
     names = [f"{name}/--no-{field.key}" if field.default is True else name for name in field.flags]
-    info = typer.Argument(help=field.option.help) if field.option.argument else typer.Option(*names, help=field.option.help)
+    number = field.is_text and not field.many and not field.option.words and str not in field.kinds
+    metavar = f"<{field.kinds[0].__name__}>" if number else None
+    help_ = field.option.help
+    info = typer.Argument(help=help_) if field.option.argument else typer.Option(*names, help=help_, metavar=metavar)
     return Annotated[kind, info]
 
 
@@ -56,3 +63,20 @@ def _default(field: OptionField) -> Any:
         return None
     shown = field.show(field.default)
     return str(shown) if field.is_text else shown
+
+
+def usage_message(error: Any) -> str:
+    """What typer says of flags, arguments or a command that there are not, and where to look; empty where it says nothing."""
+    said = error.format_message().strip().rstrip(".")
+    place = error.ctx.command_path if error.ctx else "yolov9k"
+    return said and f"{said}{'' if said.endswith('?') else ';'} see '{place} --help'"
+
+
+def as_spelled(message: str, given: Sequence[str]) -> str:
+    """A message about options by their first names, each in the spelling that the command line used."""
+    name = next((words for words in COMMANDS if list(given[: words.count(" ") + 1]) == words.split()), None)
+    for field in option_fields(COMMANDS[name]) if name else ():
+        used = [flag for flag in field.flags for argument in given if argument.partition("=")[0] == flag]
+        if used and f"--{field.key}" not in used:
+            message = re.sub(rf"(?<![\w/-])--{field.key}(?![\w/-])", used[0], message)
+    return message

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from yolov9k.common.errors import UserError, check_range, one_line, shown
 
+LARGEST = 2**63 - 1  # whole number that torch, numpy and files hold
+
 
 @dataclass(frozen=True, eq=False)  # equal only to itself, so that it has a hash, which `typing` wants of what it holds
 class Option:
@@ -61,7 +63,7 @@ class OptionField:
     @property
     def is_text(self) -> bool:
         """Whether the command line hands it over as a text that `parse` reads."""
-        return self.many or bool(self.option.words) or str in self.kinds
+        return self.kinds != (bool,)
 
     def check(self, value: Any) -> None:
         """Raises UserError for a value out of the range or none of the choices."""
@@ -74,7 +76,7 @@ class OptionField:
             check_range(self.key, value, option.low, option.high)
 
     def parse(self, given: Any) -> Any:
-        """The value of what the command line hands over: None where the flag is absent, else typer's own. Raises UserError."""
+        """The value of what the command line hands over: None where the flag is absent, a text, or a bool. Raises UserError."""
         if given is None:
             return self.default
         if given == "" and self.optional:
@@ -83,13 +85,23 @@ class OptionField:
             if not given.strip():
                 raise UserError(f"--{self.key}: no value; give one or several, such as --{self.key} 0 2, or leave the flag out")
             return tuple(self._element(part, given) for part in given.split(","))
-        if not self.option.words:
-            return given
         if given in self.option.words:
             return self.option.words[given]
-        if not given.isdecimal() or int(given) < self.option.low:
-            raise self._error(given, f"expected a number from {self.option.low:g} on, or {next(iter(self.option.words))}")
-        return int(given)
+        return self._number(given) if self.is_text and str not in self.kinds else given
+
+    def _number(self, given: str) -> float:
+        """Where words stand for numbers below the range, the range is checked too."""
+        words, whole = self.option.words, int in self.kinds
+        try:
+            value: float = self.kinds[0](given)
+        except ValueError:
+            value = math.nan
+        if whole and value > LARGEST:
+            raise self._error(given, f"expected at most {LARGEST}")
+        if value >= max(-LARGEST, self.option.low if words else -math.inf) if whole else math.isfinite(value):
+            return value
+        wanted = f"a number from {self.option.low:g} on, or {next(iter(words))}" if words else f"a {'whole ' * whole}number"
+        raise self._error(given, f"expected {wanted}")
 
     def show(self, value: Any) -> Any:
         """The value as YAML and the command line's help hold it."""
@@ -129,7 +141,7 @@ class OptionField:
             raise self._error(given, f"expected {'whole ' if int in self.kinds else ''}numbers") from None
 
     def _error(self, value: Any, wanted: str) -> UserError:
-        return UserError(f"--{self.key} {value}: {wanted}")
+        return UserError(f"--{self.key} {one_line(str(value), 60) or repr('')}: {wanted}")
 
 
 def option_fields(options: type) -> tuple[OptionField, ...]:

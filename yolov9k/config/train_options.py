@@ -8,9 +8,8 @@ from typing import Annotated, Any
 from yolov9k.common.errors import UserError, warn
 from yolov9k.config import flags
 from yolov9k.config.base import Options
-from yolov9k.config.option import Option
+from yolov9k.config.option import LARGEST, Option
 
-MAX_SEED = 2**63 - 1
 # What a resumed run may take up anew: where and how it runs, and for how long, but not what is trained.
 RESUMABLE = ("epochs", "data", "device", "workers", "cache", "decode", "mode", "amp", "noplots")
 
@@ -92,8 +91,8 @@ class TrainOptions(Options):
         if not self.data:
             raise UserError(f"give --data: a {flags.DATA_HELP}")
         super().check()
-        if self.seed > MAX_SEED:
-            raise UserError(f"--seed {self.seed}: expected at most {MAX_SEED}")
+        if self.seed > LARGEST:
+            raise UserError(f"--seed {self.seed}: expected at most {LARGEST}")
         if self.cfg is None and self.weights is None:
             raise UserError("give --cfg (a model's name or YAML file), --weights (a checkpoint), or both")
         if self.decode == "nvjpeg" and self.cache is None:
