@@ -22,6 +22,7 @@ def draw_batch(count: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Te
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    # yolov9-t's loss rises first, without its auxiliary branch too; it takes some --steps 30 to fall.
     parser.add_argument("--model", default="gelan-t")
     parser.add_argument("--img", type=int, default=64)
     parser.add_argument("--batch", type=int, default=4)

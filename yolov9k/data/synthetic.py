@@ -18,6 +18,7 @@ import numpy as np
 
 from yolov9k.common.arrays import BoolArray, Float32Array, Image, Int64Array
 from yolov9k.common.errors import UserError
+from yolov9k.common.text import read_json
 
 NAMES = ("circle", "square", "triangle", "star")
 MANIFEST = "synthetic.json"  # written last, so a folder that holds it is complete
@@ -98,8 +99,8 @@ def _holds(folder: Path, manifest: dict[str, int]) -> bool:
     if not folder.exists():
         return False
     try:
-        return bool(json.loads((folder / MANIFEST).read_text(encoding="utf-8")) == manifest)
-    except (OSError, ValueError):
+        return bool(read_json(folder / MANIFEST) == manifest)
+    except UserError:
         if folder.is_dir() and not any(folder.iterdir()):
             return False
         raise UserError(f"{folder}: holds something other than synthetic data; name an empty or a new folder") from None

@@ -18,6 +18,7 @@ import torch
 from yolov9k.common import files
 from yolov9k.common.device import identity, is_capturing, is_cuda, on_device, record_event, synchronize
 from yolov9k.common.errors import UserError, note
+from yolov9k.common.text import read_json
 
 REPEATS = 5
 _known: dict[Path | None, dict[str, str]] = {}  # by file
@@ -142,16 +143,14 @@ def _timed(run: Callable[[], object]) -> float:
 
 def _read(path: Path | None) -> dict[str, str]:
     """What earlier runs have measured; nothing where there is no file or it is none of ours."""
-    if path is None:
+    if path is None or not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-            raise ValueError("not a table of names")
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        warnings.warn(f"{path}: cannot be read ({error}); measured again", stacklevel=3)
+            raise UserError(f"{path}: not a table of names; delete it")
+    except UserError as error:
+        warnings.warn(f"{error}; measured again", stacklevel=3)
         return {}
     return content
 
