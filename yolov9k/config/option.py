@@ -98,7 +98,8 @@ class OptionField:
             value = math.nan
         if whole and value > LARGEST:
             raise self._error(given, f"expected at most {LARGEST}")
-        if value >= max(-LARGEST, self.option.low if words else -math.inf) if whole else math.isfinite(value):
+        low = self.option.low if words else -LARGEST
+        if (value >= low) if whole else math.isfinite(value):
             return value
         wanted = f"a number from {self.option.low:g} on, or {next(iter(words))}" if words else f"a {'whole ' * whole}number"
         raise self._error(given, f"expected {wanted}")
