@@ -84,7 +84,7 @@ def test_no_more_is_said_than_needed(tmp_path: Path, colors: Predictor, capfd: p
     write(tmp_path / "s" / "a.jpg", RED)
     write(tmp_path / "s" / "b.jpg", RED)
     predict_to_folder(colors, tmp_path / "s", tmp_path / "out", progress=False)
-    assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err.strip() == ""  # older versions of rich end the bar by a line
 
 
 def test_frames_do_not_take_an_images_labels(tmp_path: Path, colors: Predictor) -> None:
