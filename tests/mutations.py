@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,15 @@ from types import FrameType
 
 HANG = 60  # seconds that one small input never takes, on a machine that does much else too
 _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+ENCODINGS = ("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "gb18030", "latin-1")
+HOSTILE_WORDS = (
+    "", "0", "-1", "1e999", "nan", ".inf", "Infinity", "-0.0", "1e-400", "9" * 400, "9" * 5000, "0x" + "f" * 400, "1_0",
+    "1:1:1", "true", "null", "~", "~nobody/x", "\0", "\x1b[2J", "\ud800", "\\ud800", "a" * 300, "a/" * 3000, "..",
+    "/", "*", "**/" * 20, "[", "]", "{", "}", "[" * 5000, "{a: " * 200, "<a>" * 500, "&x;", "<!DOCTYPE a [<!ENTITY x 'y'>]>",
+    "<![CDATA[", "-->", "&a [*a, *a]", "*a", "<<: ", "!!int x", "!!bool x", "!!timestamp x", "!!python/object:os.system x",
+    "!!binary é", "2024-02-30", "'", '"', "|", ">", "%", "---", ": ", "- ", "\t", "\n", "\r", "\u2028", "\ufeff", "猫", "\\",
+    "#", "$", "`",
+)  # fmt: skip
 
 
 def mutants(originals: Sequence[bytes], count: int, seed: int = 0) -> Iterator[bytes]:
@@ -20,6 +30,17 @@ def mutants(originals: Sequence[bytes], count: int, seed: int = 0) -> Iterator[b
         for _ in range(draw.choice((1, 1, 2, 4))):
             data = draw.choice(_CHANGES)(draw, data, originals)
         yield bytes(data)
+
+
+def text_mutants(originals: Sequence[str], count: int, seed: int = 0) -> Iterator[bytes]:
+    """As `mutants`, of text files: words exchanged for hostile ones, in every other file bytes are changed too."""
+    draw = random.Random(seed)
+    for number in range(count):
+        words = re.split(r"(\w+|[^\w\s]|\s)", draw.choice(originals))
+        for _ in range(draw.choice((0, 1, 1, 2, 3))):
+            words[draw.randrange(len(words))] = draw.choice(HOSTILE_WORDS)
+        text = "".join(words).encode(draw.choice(ENCODINGS), "replace")
+        yield text if number % 2 else next(mutants([text], 1, draw.randrange(1 << 30)))
 
 
 class Hang(BaseException):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, one_line
 
 if sys.platform == "win32":
     import msvcrt
@@ -54,8 +54,8 @@ def user_path(path: str | Path) -> Path:
         return Path(path)
     try:
         return Path(path).expanduser()
-    except RuntimeError:
-        raise UserError(f"{text}: the home folder is not known; give the whole path") from None
+    except (RuntimeError, ValueError):  # a ValueError: a zero byte or half of a surrogate pair
+        raise UserError(f"{one_line(text)}: the home folder is not known; give the whole path") from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -60,7 +60,7 @@ def result_ids(paths: Sequence[Path], stated: Sequence[Id | None]) -> tuple[list
 
 
 def _of_stem(path: Path) -> Id:
-    return int(path.stem) if path.stem.isdecimal() else path.stem
+    return int(path.stem) if path.stem.isdecimal() and len(path.stem) < 19 else path.stem
 
 
 _NAMES: tuple[Callable[[Path], str], ...] = (lambda path: path.with_suffix("").as_posix(), lambda path: path.as_posix())

@@ -85,7 +85,7 @@ def find_matches(pattern: str, base: Path) -> list[Path]:
     rest = re.sub(r"(\*\*/)+", "**/", rest)  # each one more would look through all folders again
     try:
         found = sorted(glob.glob(rest, root_dir=base, recursive=True))
-    except ValueError:  # a zero byte or half of a surrogate pair: no file has such a name
+    except (ValueError, RecursionError):  # a zero byte, half of a surrogate pair, thousands of folders: no file has such a name
         return []
     return [base / match for match in found if not any(map(is_hidden, set(Path(match).parts) - set(parts)))]
 

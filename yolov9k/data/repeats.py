@@ -57,7 +57,7 @@ def find_overlap(train: Split, val: Split) -> DataIssue | None:
 
 def identities(paths: Sequence[Path]) -> list[str | None]:
     """What tells each file from others, whatever links lead to it; None for one that is not there."""
-    folders = {folder: os.path.realpath(folder) for folder in {path.parent for path in paths}}
+    folders = {folder: os.path.realpath(folder) for folder in {path.parent for path in paths} if os.path.isdir(folder)}
 
     def identity(path: Path) -> str | None:
         try:
