@@ -70,6 +70,25 @@ def test_a_loss_that_is_exactly_zero_in_all_of_an_epoch_is_told_once(tiny: YOLOv
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("validation", "told"),
+    [({"box": 3.6, "cls": 3194.7, "dfl": 37.9}, True), ({"box": 9.0, "cls": 20.0, "dfl": 2.0}, False),
+     ({"box": math.nan, "cls": 2.0, "dfl": 2.0}, False), (None, False)],
+)  # fmt: skip
+def test_a_validation_far_above_training_is_told_once(
+    validation: dict[str, float] | None, told: bool, tiny: YOLOv9, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in the demonstration's third epoch: 3,195 with running statistics, 2.4 with the batch's own."""
+    seen, training = watch(tiny), {"box": 3.4, "cls": 3.2, "dfl": 2.9}
+    for _ in range(2):
+        seen.compare(training, validation)
+    printed = capsys.readouterr().err
+    assert printed.count("validation's loss is far above training's") == told
+    if told:
+        assert "(class 3195 against 3.2)" in " ".join(printed.split())
+    assert "box 3.6" not in printed
+
+
 @pytest.mark.parametrize("parts", [[0.1, 0.0, 0.2], [1e-30, 1e-30, 1e-30]])
 def test_a_loss_that_the_recipe_leaves_out_or_that_is_small_is_not_told(
     tiny: YOLOv9, parts: list[float], capsys: pytest.CaptureFixture[str]

@@ -13,12 +13,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from tests import synthetic_samples
 from tests.tiers import examples
 from yolov9k.common.errors import UserError
 from yolov9k.data.draw import class_color, draw_boxes, mosaic, text_color
-from yolov9k.engine.train.plots import plot_results, read_results
+from yolov9k.engine.train.plots import keep_scale, plot_results, read_results
 from yolov9k.tasks import DetectTask
 from yolov9k.tasks.detect import plots
 from yolov9k.tasks.detect.coco import CocoEvaluator
@@ -55,6 +56,22 @@ def test_results(tmp_path: Path, epochs: int) -> None:
     plot_results(path, tmp_path / "results.png", DetectTask())
     assert written(tmp_path / "results.png").shape == (975, 1800, 3)
     assert np.isnan(read_results(path)["val/dfl_loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("losses", "top", "title"),
+    [([7.0, 5.5, 411138.0, 32088.0, 193.0, 3.7, 2.4, 2.0, 1.9, 1.8, 1.7, 1.6, 1.5], 7.7, "class (up to 4.11e+05)"),
+     ([7.6, 4.0, 3.0, 2.0, 1.5, 1.2, 1.1, 1.0], None, "class"), ([3.0], None, "class"), ([0.0, 0.0], None, "class"),
+     ([1.0, float("inf"), 2.0], None, "class")],
+)  # fmt: skip
+def test_one_leap_of_a_loss_leaves_the_curve_its_scale(losses: list[float], top: float | None, title: str) -> None:
+    axes = Figure().subplots()
+    axes.plot(range(len(losses)), losses)
+    axes.set(title="class")
+    before = axes.get_ylim()[1]
+    keep_scale(axes)
+    assert axes.get_ylim()[1] == pytest.approx(top or before)
+    assert axes.get_title() == title
 
 
 def test_results_of_another_making(tmp_path: Path) -> None:

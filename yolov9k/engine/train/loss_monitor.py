@@ -20,6 +20,7 @@ from yolov9k.engine.train.step import TrainStep, to_float
 from yolov9k.ops.sgd_ema import SCALE, SKIPPED
 
 SHOWN = 4  # images that a warning names
+FAR = 30  # times training's loss, from which on validation's is told
 BEHIND = 64  # steps that the host may be ahead of the device
 
 
@@ -36,7 +37,7 @@ class LossMonitor:
         self.consecutive, self.skipped = 0, step.skipped
         self._figures = AsyncHostCopy(self._judge, step.device, BEHIND if is_cuda(step.device) else 0)
         self._batch: Batch | None = None  # the last step's
-        self._told = False
+        self._told = self._far = False
         self.start()
 
     def start(self, sums: Sequence[float] = (), count: int = 0) -> None:
@@ -77,6 +78,22 @@ class LossMonitor:
             warn(
                 f"the {' and '.join(idle)} loss was exactly 0 in all {self._count} steps of an epoch: nothing is learned; "
                 f"look at the labels in train_batch0.png and with 'yolov9k data check', or lower lr0 ({recipe.lr0})"
+            )
+
+    def compare(self, losses: dict[str, float], validation: dict[str, float] | None) -> None:
+        """Warn once where an epoch's validation losses, by name as `means`, are far above those of its training.
+
+        Overfitting does not do that. Validation alone uses the running statistics, which follow the weights with a delay of
+        1 / momentum = 33 steps a layer: in a deep network whose weights change fast the error multiplies from layer to layer.
+        """
+        labels = {loss.name: loss.label for loss in self.step.task.losses}
+        far = [name for name, loss in (validation or {}).items() if loss > FAR * max(losses[name], 1e-3)]
+        if validation and far and not self._far:
+            self._far = True
+            figures = ", ".join(f"{labels[name]} {validation[name]:.4g} against {losses[name]:.4g}" for name in far)
+            warn(
+                f"validation's loss is far above training's ({figures}): BatchNorm's running statistics lag behind weights "
+                f"that change fast; it passes within a few epochs, or else lower lr0 ({self.step.recipe.lr0})"
             )
 
     def _judge(self, step: tuple[int, Sequence[int]], figures: Tensor) -> None:

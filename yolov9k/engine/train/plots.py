@@ -17,6 +17,7 @@ from yolov9k.common.figures import save_figure
 from yolov9k.tasks import Task
 
 COLUMNS = 3  # panels per row
+LEAP = 5  # a loss that is so many times larger than three quarters of a panel's is left out of its scale
 
 
 def read_results(path: str | Path) -> dict[str, NDArray[np.float64]]:
@@ -43,12 +44,15 @@ def plot_results(csv_path: str | Path, path: str | Path, task: Task) -> None:
     rate. Raises UserError for a file without rows."""
     columns = read_results(csv_path)
     panels = [*task.panels(), ("learning rate", ["lr/pg0"])]
+    losses = {loss.column(part) for loss in task.losses for part in ("train", "val")}
     rows = math.ceil(len(panels) / COLUMNS)
     figure = Figure(figsize=(4 * COLUMNS, 3.25 * rows), layout="constrained")
     places = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axes, (title, keys) in zip(places, panels, strict=False):
         _plot_panel(axes, columns, keys)
         axes.set(title=title, xlabel="epoch")
+        if all(key in losses for key in keys):
+            keep_scale(axes)
         axes.grid(alpha=0.3)
     for axes in places[len(panels) :]:
         axes.set_visible(False)
@@ -66,3 +70,12 @@ def _plot_panel(axes: Any, columns: dict[str, NDArray[np.float64]], keys: Sequen
             axes.plot(epochs[known], values[known], marker=marker, markersize=3, label=key)
     if axes.lines:
         axes.legend(fontsize=8)
+
+
+def keep_scale(axes: Any) -> None:
+    """Let no single leap of a loss press the rest of its curve flat: it is cut off, and its height written down."""
+    values = np.concatenate([line.get_ydata() for line in axes.lines]) if axes.lines else np.zeros(0)
+    values = values[np.isfinite(values)]
+    if len(values) and values.max() > (limit := LEAP * np.quantile(values, 0.75)):
+        axes.set_ylim(top=1.1 * values[values <= limit].max())
+        axes.set_title(f"{axes.get_title()} (up to {values.max():.3g})")

@@ -219,6 +219,7 @@ class Trainer:
         row |= {"images_per_s": speed, "memory_gb": memory_gb(self.device)}
         text = f"epoch {epoch + 1}/{self.options.epochs}  {self.task.loss_text(losses)}"
         if result:
+            self.monitor.compare(losses, result.losses)
             values = result.metrics.columns()
             row |= values
             row |= {loss.column("val"): result.losses[loss.name] for loss in self.task.losses if result.losses}
