@@ -30,6 +30,7 @@ from yolov9k.data.letterbox import rounded_size
 from yolov9k.data.loader import make_loader
 from yolov9k.engine.profile.plots import plot_profile
 from yolov9k.engine.profile.roofline import RooflineBounds
+from yolov9k.engine.train.check_options import refuse_single_values
 from yolov9k.engine.train.cuda_graphs import WARM_UP
 from yolov9k.engine.train.memory import memory_gb
 from yolov9k.engine.train.prefetch import prefetch
@@ -88,6 +89,7 @@ def run_profile(options: ProfileOptions, console: Console | None = None) -> Repo
     precision = choose_amp(options.amp, chosen)
     source, classes = _source(options, img, chosen)
     step = _make_step(cfg, classes, mode, precision, chosen)
+    refuse_single_values(batch, img, step.model.stride)
     directory = make_run_directory(options.project, options.name)
     given = _Timed(source(step))
     whole = _median(step, given, steps)

@@ -6,6 +6,7 @@ from yolov9k.common.errors import UserError
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.cache import nvjpeg
 from yolov9k.data.letterbox import rounded_size
+from yolov9k.data.loader import SCALES, RequestSampler
 from yolov9k.models.spec import load_spec
 
 
@@ -20,3 +21,22 @@ def check_options(options: TrainOptions, resumed: bool = False) -> None:
     if options.decode == "nvjpeg" and (reason := nvjpeg.why_missing()):
         raise UserError(f"--decode nvjpeg: {reason}")
     options.img = rounded_size(options.img, "--img")
+
+
+def check_batches(sampler: RequestSampler, stride: int) -> None:
+    """Raise UserError where a batch is one image of a single cell at the model's largest stride: BatchNorm needs two values."""
+    images = len(sampler.order)
+    fewest = images % sampler.batch or sampler.batch
+    shapes = sampler.shapes or [(sampler.img_size, sampler.img_size)]
+    scale = SCALES[0] if sampler.multi_scale else 1.0
+    side = min(scale * max(shape) for shape in (shapes if sampler.batch == 1 else shapes[-1:]))
+    refuse_single_values(fewest, side, stride, f" left over of {images}" if fewest < sampler.batch else "")
+
+
+def refuse_single_values(batch: int, side: float, stride: int, why: str = "") -> None:
+    """Raise UserError for batches that BatchNorm cannot train on."""
+    if batch == 1 and side <= stride:
+        raise UserError(
+            f"--img: a batch of 1 image{why} of {stride} px gives BatchNorm one value a channel; give an --img above {stride} "
+            "(twice that with --multi-scale), or a --batch that leaves no image alone"
+        )

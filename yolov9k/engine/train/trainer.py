@@ -22,7 +22,7 @@ from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.batch import Batch
 from yolov9k.engine.evaluate.validator import ValidationResult, print_metrics, validate
 from yolov9k.engine.train.batch_choice import pick_batch
-from yolov9k.engine.train.check_options import check_options
+from yolov9k.engine.train.check_options import check_batches, check_options
 from yolov9k.engine.train.loss_monitor import LossMonitor
 from yolov9k.engine.train.memory import explain_out_of_memory, is_out_of_memory, memory_gb
 from yolov9k.engine.train.plots import plot_results
@@ -63,6 +63,7 @@ class Trainer:
         self.train_loader, self.val_loader = make_loaders(
             options, self.recipe, self.train_split, self.val_split, self.device
         )  # fmt: skip
+        check_batches(self.train_loader.sampler, self.model.stride)
         self.schedule = Schedule(self.recipe, options.batch, len(self.train_loader), options.epochs, options.lr_curve)
         self.step = TrainStep(
             self.model, self.criterion, self.recipe, options.mode, batch=options.batch, schedule=self.schedule, amp=self.amp,
