@@ -7,8 +7,11 @@ import signal
 import threading
 
 import pytest
+import typer
 
+from yolov9k.cli.parser import command
 from yolov9k.common.signals import Interrupted, SignalGuard
+from yolov9k.config import DemoOptions
 
 ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -80,3 +83,12 @@ def test_other_threads_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert entered == [signal.getsignal(signal.SIGINT)]
+
+
+def test_ctrl_c_ends_a_command_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    app = typer.Typer()
+    app.command()(command(DemoOptions, lambda _: send(signal.SIGINT)))
+    with pytest.raises(SystemExit) as ended:
+        app(args=[])
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "interrupted\n")

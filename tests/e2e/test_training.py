@@ -390,7 +390,9 @@ def test_an_interrupt_after_an_epoch_does_not_repeat_it(little: dict[str, Any], 
         assert [line["epoch"] for line in csv.DictReader(file)] == ["0", "1", "2"]
 
 
-def test_ctrl_c_leaves_a_last_checkpoint_that_resumes(little: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_last_checkpoint_that_resumes(little: dict[str, Any], number: int, status: int) -> None:
+    """Sent to all processes of the run, as terminals and schedulers do."""
     given = {**little, "epochs": 200, "workers": 1}
     flags = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -398,14 +400,15 @@ def test_ctrl_c_leaves_a_last_checkpoint_that_resumes(little: dict[str, Any]) ->
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit it ignored
+        start_new_session=True,
     )  # fmt: skip
     last = Path(little["project"]) / "exp" / "weights" / "last.pt"
     deadline = time.monotonic() + 120
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
+    assert process.returncode == status, output
     assert "Traceback" not in output
     assert "go on with --resume" in output
     assert Trainer.resume(last).first_epoch >= 1
