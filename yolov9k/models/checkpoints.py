@@ -71,17 +71,20 @@ def rebuild(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
     held = sum(tensor.numel() for tensor in weights_of(content).values())
     if sum(tensor.numel() for tensor in outline.state_dict().values()) > 2 * held + _SLACK + _SLACK_CLASS * outline.num_classes:
         raise UserError(f"{path}: its layer table is damaged (it describes far more weights than the file holds)")
+    if not next(outline.parameters()).is_meta:
+        return outline
     model = YOLOv9(outline.spec, outline.num_classes, outline.names, outline.class_widths)
     return model.fuse() if content["fused"] else model
 
 
 def _outline(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
-    """The model that `describe` described, without memory for weights. Raises as `rebuild` does."""
+    """The model that `describe` described, without memory for weights where its plan is a user's. Raises as `rebuild` does."""
     try:
         plan = _plan_of(content)
-        if plan.spec != _published(plan.spec.name):
+        own = plan.spec != _published(plan.spec.name)
+        if own:
             try_out(*plan)
-        with torch.device("meta"):
+        with torch.device("meta" if own else "cpu"):  # the first use of meta takes a second of imports
             model = YOLOv9(*plan)
             return model.fuse() if content["fused"] is True else model
     except (UserError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
