@@ -184,6 +184,23 @@ def test_sdist_holds_every_source(checkout: Path) -> None:
     assert sources | {"setup.py", "build_backend.py", "yolov9k/kernels/__init__.py", "LICENSE"} <= names
 
 
+def test_sdist_can_be_tested(tmp_path: Path) -> None:
+    """Whoever packages it runs the tests in the unpacked archive: it holds them, with all that they read."""
+    leave = shutil.ignore_patterns(".git", ".venv", "build", "_build", "runs", "__pycache__", ".*cache", ".hypothesis", "*.so")
+    whole = shutil.copytree(ROOT, tmp_path / "whole", symlinks=True, ignore=leave)
+    done = python(whole, "-c", "import build_backend; build_backend.build_sdist('dist')")
+    assert done.returncode == 0, done.stderr
+    (archive,) = (whole / "dist").glob("*.tar.gz")
+    shutil.unpack_archive(archive, tmp_path)
+    (unpacked,) = tmp_path.glob("yolov9k-*")
+    names = {str(path.relative_to(whole)) for path in whole.rglob("*.py") if "egg-info" not in str(path)}
+    assert not {name for name in names if not (unpacked / name).exists()}
+    assert (unpacked / ".ci/run").exists()
+    files = ("tests/test_layers.py", "tests/test_layout.py", "tests/ops/test_registry.py", "tests/common/test_text.py")
+    ran = python(unpacked, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, PYTHONPATH=str(unpacked))
+    assert ran.returncode == 0, ran.stdout[-2000:]
+
+
 @pytest.mark.parametrize(("name", "cuda"), [("one.cpp", "0"), pytest.param("three.cu", "1", marks=needs_nvcc)])
 def test_a_compile_error_shows_the_compiler_and_a_remedy(small_checkout: Path, name: str, cuda: str) -> None:
     with (small_checkout / "csrc" / name).open("a") as source:
