@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import IO, Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
+_LONGEST_NAME = 80  # characters of a name in a table: more of them would take a page
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
@@ -51,3 +53,16 @@ class _Lenient:
 def literal(text: str, mark: str = "", style: str = "") -> Text:
     """Text that any console prints as it stands, whatever it makes of markup; a word in color may stand before it."""
     return Text.assemble((mark, style), text.translate(_CONTROLS))
+
+
+def add_columns(table: Table, names: str, *numbers: str) -> None:
+    """A column of what users called things, folded into the room that is left, and columns of numbers, which are not cut."""
+    table.add_column(names, overflow="fold", min_width=4)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+
+
+def name_cell(name: str) -> Text:
+    """A name in a table, on one line before it is folded."""
+    line = " ".join(name.split())
+    return literal(line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…")

@@ -15,6 +15,7 @@ DECODERS = ("cpu", "nvjpeg")
 SPLITS = ("train", "val", "test")
 OPTIMIZERS = ("SGD",)
 THICKEST = 100  # pixels of a box's line
+MAX_CLASSES = 100_000  # of a data set and of a model
 
 LABEL_FORMATS = "YOLO, COCO or Pascal VOC"
 DATA_HELP = f"data.yaml, or a folder or file of {LABEL_FORMATS} labels"

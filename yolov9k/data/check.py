@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from yolov9k.common.arrays import Float32Array
-from yolov9k.common.console import literal
+from yolov9k.common.console import add_columns, literal, name_cell
 from yolov9k.common.errors import LONGEST_LINE, UserError, one_line
 from yolov9k.data.config import find_splits, open_dataset, read_split
 from yolov9k.data.formats.layout import DatasetLayout
@@ -177,12 +177,9 @@ def _show(spread: Spread) -> str:
 
 def _class_table(splits: Sequence[SplitReport]) -> Table:
     table = Table(title="Boxes and images by class")
-    table.add_column("class")
-    for split in splits:
-        table.add_column(f"{split.name} boxes", justify="right")
-        table.add_column("images", justify="right")
+    add_columns(table, "class", *(heading for split in splits for heading in (f"{split.name}\nboxes", "\nimages")))
     counts = [dict(zip(s.names, zip(s.class_boxes, s.class_images, strict=True), strict=True)) for s in splits]
     for name in dict.fromkeys(name for split in splits for name in split.names):
         cells = [f"{value:,}" for count in counts for value in count.get(name, (0, 0))]
-        table.add_row(literal(name), *cells)
+        table.add_row(name_cell(name), *cells)
     return table

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from yolov9k.common.errors import UserError, one_line, shown
 from yolov9k.common.files import user_path, write_atomically
+from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.models.build import said
 from yolov9k.models.checkpoint_file import checksum, read
 from yolov9k.models.spec import ModelSpec, load_spec
-from yolov9k.models.tables import MAX_CLASSES, MAX_LAYERS, NAMES, checked_layer
+from yolov9k.models.tables import MAX_LAYERS, NAMES, checked_layer
 from yolov9k.models.yolov9 import YOLOv9, try_out
 
 __all__ = ["FORMAT", "describe", "load", "load_weights", "read", "rebuild", "save", "weights_of"]

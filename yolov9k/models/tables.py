@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from yolov9k.common.errors import shown
 
 IMAGE = -1  # the network's input, as a source
-MAX_CLASSES = 100_000
 MAX_LAYERS = 2_000
 MAX_REPEATS = 1000  # of a layer's module, one after another
 Row = list[Any]

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from yolov9k.common.errors import UserError, shown
 from yolov9k.common.text import read_yaml
+from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.models.activations import ACTIVATIONS, make_activation
 from yolov9k.models.registry import find, heads, is_head
-from yolov9k.models.tables import IMAGE, MAX_CLASSES, MAX_LAYERS, MAX_REPEATS, LayerSpec
+from yolov9k.models.tables import IMAGE, MAX_LAYERS, MAX_REPEATS, LayerSpec
 
 _KEYS = ("nc", "depth_multiple", "width_multiple", "activation", "anchors", "backbone", "head")  # anchors: without effect
 

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from yolov9k.common.device import is_cuda, model_device
 from yolov9k.common.errors import UserError, shown
+from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.models.block import Block
 from yolov9k.models.blocks import Conv, RepConvN
 from yolov9k.models.build import bounded, build_layers, said
 from yolov9k.models.heads.detect import Detect
 from yolov9k.models.recompute import recomputed
 from yolov9k.models.spec import ModelSpec, Stage, load_spec
-from yolov9k.models.tables import IMAGE, MAX_CLASSES
+from yolov9k.models.tables import IMAGE
 from yolov9k.ops.library import label
 
 _MOST_VALUES = 2**28  # of a map of two images of 128 pixels

@@ -11,12 +11,12 @@ from typing import Any
 from yolov9k.common.errors import UserError, one_line, shown, warn
 from yolov9k.common.paths import PathFinder
 from yolov9k.common.text import read_yaml
+from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.data.formats.base import Format, UnclearDataset
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.ids import id_key
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
-MAX_CLASSES = 100_000
 MAX_KEYPOINTS = 10_000
 _OTHER_ROWS = ("classify", "classification", "depth", "semantic")  # pose says by kpt_shape what its rows are
 _KEYS = ("path", *_SPLITS, "names", "nc")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from yolov9k.common.arrays import Float64Array
-from yolov9k.common.console import literal
+from yolov9k.common.console import add_columns, name_cell
 from yolov9k.tasks.detect import plots
 
 
@@ -94,16 +94,15 @@ class Metrics:
 
     def print(self, console: Console) -> None:
         """A table of all classes with ground truth, then the other figures on lines below."""
-        table = Table("class", header_style="bold")
-        for column in ("images", "instances", "precision", "recall", "AP50", "AP"):
-            table.add_column(column, justify="right")
+        table = Table(header_style="bold")
+        add_columns(table, "class", "images", "instances", "precision", "recall", "AP50", "AP")
         seen = [row for row in self.per_class if row.instances]
         figures = self.precision, self.recall, self.ap50, self.ap
         total = str(sum(row.instances for row in seen))
         table.add_row("all", str(self.images), total, *map(_figure, figures), style="bold", end_section=True)
         for row in seen if len(seen) > 1 else []:
             figures = row.precision, row.recall, row.ap50, row.ap
-            table.add_row(literal(row.name), str(row.images), str(row.instances), *map(_figure, figures))
+            table.add_row(name_cell(row.name), str(row.images), str(row.instances), *map(_figure, figures))
         console.print(table)
         sizes = f"small {_figure(self.ap_small)}, medium {_figure(self.ap_medium)}, large {_figure(self.ap_large)}"
         console.print(f"AP75 {_figure(self.ap75)}, AP {sizes}, AR100 {_figure(self.ar100)}", highlight=False)
