@@ -198,7 +198,6 @@ def test_a_generator_is_read_one_at_a_time(colors: Predictor) -> None:
     "source",
     [None, 0, 1.5, object(), [None], [0], b"a.jpg", torch.zeros(3, 8, 8), [SCENE.astype(np.float32)], SCENE > 5, [[SCENE]],
      np.zeros((2, 3, 4, 5, 6), np.uint8), np.zeros(5, np.uint8), np.array(5, np.uint8), Image.new("F", (5, 5))],
-    ids=str,
 )  # fmt: skip
 def test_anything_else_is_one_line(colors: Predictor, source: object) -> None:
     with pytest.raises(UserError, match=r"^image0?: ") as raised:

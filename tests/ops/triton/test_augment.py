@@ -1,9 +1,8 @@
-"""The Triton kernels of the input against their references: the same bits, on a GPU or in the interpreter."""
+"""The Triton kernel of augment against its reference: the same bits, on a GPU or in the interpreter."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -14,25 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.augment_cases import KINDS, AugmentCase, BoxesCase, augment_case, boxes_case, matrix, table
+from tests.augment_cases import KINDS, AugmentCase, augment_case, matrix, table
 from tests.support import shared
 from tests.tiers import BY_DAY, examples
-from tests.triton_cases import DEVICE
-from yolov9k.ops import augment, augment_boxes
+from tests.triton_cases import DEVICE, assert_captured_alike, moved, needs_gpu
+from yolov9k.ops import augment
 from yolov9k.ops.augment import DTYPES
-from yolov9k.ops.augment_boxes import Boxes
 
 pytest.importorskip("triton")
 
 pytestmark = pytest.mark.interpret
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 seeds = st.integers(0, 2**31)
-
-
-def moved(case: Any) -> Any:
-    """A case on the device that runs Triton."""
-    return type(case)(*(part.to(DEVICE) if isinstance(part, Tensor) else part for part in case))
 
 
 def assert_same(case: AugmentCase, **options: Any) -> Tensor:
@@ -40,17 +32,6 @@ def assert_same(case: AugmentCase, **options: Any) -> Tensor:
     found, wanted = augment(*moved(case), **options, backend="triton"), augment(*case, **options, backend="reference")
     assert found.stride() == wanted.stride()
     assert torch.equal(found.cpu(), wanted)
-    return wanted
-
-
-def assert_same_boxes(case: BoxesCase, capacity: int) -> Boxes:
-    """Equal rows in equal order, zeros behind them; the boxes."""
-    found, wanted = (
-        augment_boxes(*moved(case), capacity, backend="triton"),
-        augment_boxes(*case, capacity, backend="reference"),
-    )
-    assert torch.equal(found.counts.cpu(), wanted.counts)
-    assert torch.equal(found.boxes.cpu(), wanted.boxes)
     return wanted
 
 
@@ -168,124 +149,26 @@ def test_strides_change_nothing() -> None:
     assert torch.equal(assert_same(strange), augment(*case, backend="reference"))
 
 
-@pytest.mark.twin
-@settings(deadline=None, max_examples=examples(12), derandomize=BY_DAY)
-@given(seeds, st.integers(0, 2), st.sampled_from(KINDS), st.integers(0, 3))
-def test_boxes_have_the_bits_of_the_reference(seed: int, images: int, kind: str, most: int) -> None:
-    assert_same_boxes(boxes_case(seed, images, kind, most), 7)
-
-
-def objects(
-    outlines: list[np.ndarray], min_area_ratio: float = 0.1, view: Tensor | None = None, split: int | None = None
-) -> BoxesCase:
-    """One sample's objects, those from `split` on in the second view."""
-    count = len(outlines)
-    middle = count if split is None else split
-    ends = torch.tensor([len(outline) for outline in outlines], dtype=torch.int64).cumsum(0)
-    return BoxesCase(
-        torch.from_numpy(np.concatenate([np.zeros((0, 2)), *outlines]).astype(np.float32)), ends, torch.arange(count),
-        torch.full((count,), min_area_ratio), torch.tensor([[[0, middle], [middle, count]]]),
-        (torch.eye(3) if view is None else view).expand(1, 2, 3, 3).contiguous(), (48, 64),
-    )  # fmt: skip
-
-
-def box(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:
-    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
-
-
-def test_many_boxes_stay_in_order() -> None:
-    """More than a program takes at a time, some of each time dropped."""
-    rng = np.random.default_rng(0)
-    corners, sides = rng.uniform(-20, 60, (85, 2)), rng.uniform(0, 40, (85, 2))
-    case = objects([box(*corner, *(corner + side)) for corner, side in zip(corners, sides, strict=True)], split=78)
-    found = assert_same_boxes(case, 85)
-    kept = int(found.counts)
-    assert 32 < kept < 85
-    assert (found.boxes[0, :kept, 0].diff() > 0).all()
-
-
-@pytest.mark.parametrize("min_area_ratio", [-1.0, 0.0, 0.5, math.nan])
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_outlines_of_every_odd_kind(min_area_ratio: float) -> None:
-    """Nothing, a point, a line, all of the image, around it, outside each side, on the edges, a bow tie, no numbers."""
-    around = np.array([[-40, 24], [32, -40], [110, 24], [32, 90]])
-    edge = np.array([[0, 0], [64, 0], [64, 48], [0, 48]])
-    odd = [
-        np.zeros((0, 2)), np.array([[5, 5]]), np.array([[5, 5], [90, 60]]), box(-9, -9, 99, 99), around, edge,
-        box(-30, 5, -3, 20), box(70, 5, 90, 20), box(5, -30, 20, -3), box(5, 50, 20, 70), box(-30, -30, -5, -5),
-        box(10, 10, 12, 30), box(10, 10, 12.01, 30), np.array([[-8, 4], [70, 40], [70, 4], [-8, 40]]),
-        np.array([[1, 1], [math.nan, 20], [30, 30]]), np.array([[1, 1], [40, math.inf], [30, 30]]), box(60, 40, 70, 60),
-        box(-10, 10, 10, 30),  # cut down to a half, which is not above a half
-    ]  # fmt: skip
-    found = assert_same_boxes(objects(odd, min_area_ratio), len(odd))
-    assert int(found.counts) == (0 if math.isnan(min_area_ratio) else len(odd) - 2 if min_area_ratio < 0 else int(found.counts))
-    assert_same_boxes(objects(odd, min_area_ratio, torch.tensor([[1.1, 0.2, -3], [-0.1, 0.9, 4], [1e-3, -2e-3, 1]])), len(odd))
-
-
-def test_no_objects_no_room_and_too_little() -> None:
-    assert assert_same_boxes(objects([]), 3).counts.tolist() == [0]
-    assert assert_same_boxes(boxes_case(0, images=0), 3).boxes.shape == (0, 3, 5)
-    assert assert_same_boxes(objects([np.array([[5, 5]])]), 0).boxes.shape == (1, 0, 5)
-    case = objects([box(i, i, i + 10, i + 10) for i in range(4)])
-    if DEVICE == "cpu":
-        with pytest.raises(ValueError, match="augment_boxes: capacity must be at least 4, the boxes of a sample, got 2"):
-            augment_boxes(*moved(case), 2, backend="triton")
-    else:  # where nothing is read, the count tells
-        found = augment_boxes(*moved(case), 2, backend="triton")
-        assert found.counts.tolist() == [4]
-        assert found.boxes[0, :, 0].tolist() == [0, 1]
-
-
 def test_what_reaches_beyond_is_refused_where_it_can_be_read() -> None:
     if DEVICE != "cpu":
         pytest.skip("nothing is read on a device")
     case = one(np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(ValueError, match="augment: layers must be"):
         augment(*case._replace(pixels=case.pixels[:-1]), backend="triton")
-    boxes = objects([box(1, 1, 9, 9)])
-    with pytest.raises(ValueError, match="augment_boxes: ends must be"):
-        augment_boxes(*boxes._replace(points=boxes.points[:-1]), 1, backend="triton")
 
 
-def test_the_registrations_compile() -> None:
-    case, boxes = moved(augment_case(5, images=1, size=(4, 5))), moved(objects([box(1, 1, 9, 9)]))
+def test_the_registration_compiles() -> None:
+    case = moved(augment_case(5, images=1, size=(4, 5)))
 
-    def both(pixels: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        images = augment(pixels, *case[1:], torch.bfloat16, channels_last=True, backend="triton")
-        return images, *augment_boxes(points, *boxes[1:], 3, backend="triton")
+    def run(pixels: Tensor) -> Tensor:
+        return augment(pixels, *case[1:], torch.bfloat16, channels_last=True, backend="triton")
 
-    run = torch.compile(both, fullgraph=True, backend="aot_eager")
-    for found, wanted in zip(run(case.pixels, boxes.points), both(case.pixels, boxes.points), strict=True):
-        assert torch.equal(found, wanted)
-        assert found.stride() == wanted.stride()
-
-
-def images_on_the_device() -> Callable[[], tuple[Tensor, ...]]:
-    case = moved(augment_case(7, images=3, size=(64, 96)))
-    return lambda: (augment(*case, torch.bfloat16, channels_last=True, backend="triton"),)
-
-
-def boxes_on_the_device() -> Callable[[], tuple[Tensor, ...]]:
-    case = moved(boxes_case(7, images=3, most=40))
-    return lambda: tuple(augment_boxes(*case, 80, backend="triton"))
+    found, wanted = torch.compile(run, fullgraph=True, backend="aot_eager")(case.pixels), run(case.pixels)
+    assert torch.equal(found, wanted)
+    assert found.stride() == wanted.stride()
 
 
 @needs_gpu
-@pytest.mark.parametrize("make", [images_on_the_device, boxes_on_the_device])
-def test_captured_in_a_graph_without_a_synchronization(make: Callable[[], Callable[[], tuple[Tensor, ...]]]) -> None:
-    run = make()
-    wanted = [part.clone() for part in run()]
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        run()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = run()
-    for _ in range(3):
-        for part in captured:
-            part.zero_()
-        graph.replay()
-        assert all(torch.equal(a, b) for a, b in zip(captured, wanted, strict=True))
+def test_captured_in_a_graph_without_a_synchronization() -> None:
+    case = moved(augment_case(7, images=3, size=(64, 96)))
+    assert_captured_alike(lambda: (augment(*case, torch.bfloat16, channels_last=True, backend="triton"),))
