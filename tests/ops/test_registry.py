@@ -15,8 +15,6 @@ from yolov9k import ops
 from yolov9k.ops.registry import BACKENDS_OF, OPERATORS, Operator, kernel_modules, register
 
 ROOT = Path(__file__).resolve().parents[2]
-# A proof that stands in another operator's file, because both share their cases.
-TESTED_IN = {"tests/ops/triton/test_augment_boxes.py": "tests/ops/triton/test_augment.py"}
 SHARED = {"conv1x1", "pool"}  # building blocks of several operators' launches
 NATIVE_SHARED = {"clones", "bindings", "augment_layers", "box", "simt", "sort", "status", "threads"}
 everyone = pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
@@ -28,7 +26,7 @@ def stems(folder: str, pattern: str) -> set[str]:
 
 @everyone
 def test_every_file_of_its_stem_is_there(operator: Operator) -> None:
-    assert [name for name in operator.stem_files() if not (ROOT / TESTED_IN.get(name, name)).is_file()] == []
+    assert [name for name in operator.stem_files() if not (ROOT / name).is_file()] == []
 
 
 @everyone
@@ -36,7 +34,7 @@ def test_its_proofs_name_it(operator: Operator) -> None:
     """The reference's own test, which checks its backends, and for Triton the interpreted kernels' test speak of it."""
     for name in operator.stem_files():
         if name.startswith("tests/"):
-            text = (ROOT / TESTED_IN.get(name, name)).read_text(encoding="utf-8")
+            text = (ROOT / name).read_text(encoding="utf-8")
             assert re.search(rf"\b{operator.name}\b", text), name
     test = (ROOT / f"tests/ops/test_{operator.name}.py").read_text(encoding="utf-8")
     assert f'(BackendChecks):\n    operator = "{operator.name}"\n' in test
