@@ -13,13 +13,16 @@ import torch
 from tests import synthetic_samples
 from tests.command_line import run
 from tests.data_cases import write_yolo
-from tests.models.checkpoint_cases import tiny_model
+from tests.models.checkpoint_cases import altered, tiny_model
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
+from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.loader import make_loader
 from yolov9k.data.records import Split
 from yolov9k.engine.evaluate.validator import ValidationResult, validate
-from yolov9k.models.checkpoints import save
+from yolov9k.engine.train.trainer import Trainer
+from yolov9k.models import YOLOv9
+from yolov9k.models.checkpoints import load, read, save
 
 NAMES = ["circle", "square", "star"]
 
@@ -111,3 +114,66 @@ def test_a_model_that_knows_no_names_is_compared_by_numbers(tmp_path: Path, caps
     model.names = ["0", "1", "2"]
     save(tmp_path / "w.pt", model)
     assert "warning" not in predictions(tmp_path, NAMES, capsys)[2]
+
+
+def begun(tmp_path: Path, names: list[str], start: dict[str, object], capsys: pytest.CaptureFixture[str]) -> tuple[YOLOv9, str]:
+    """The model that a training on data of these class names begins from, and what is said of the weights' classes."""
+    data = write_yolo(tmp_path / "-".join(names), {"a": "0 0.5 0.5 0.2 0.2"}, f"[{', '.join(names)}]")
+    options: dict[str, object] = {
+        "data": str(data),
+        "img": 64,
+        "workers": 0,
+        "batch": 1,
+        "device": "cpu",
+        "project": str(tmp_path),
+    }
+    model = Trainer(TrainOptions(**{**options, "weights": str(tmp_path / "w.pt"), **start})).model
+    return model, "".join(line for line in capsys.readouterr().err.splitlines(keepends=True) if "w.pt" in line)
+
+
+def class_rows(model: YOLOv9) -> dict[str, list[float]]:
+    """Weights and bias of each class at the first level, by name."""
+    last = model.head.towers(0)[1][0][-1]
+    rows = torch.cat((last.weight.flatten(1), last.bias[:, None]), 1).tolist()
+    return dict(zip(model.names, rows, strict=True))
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["table of the file", "--cfg"])
+def test_training_takes_class_weights_by_name(
+    weights: Path, tmp_path: Path, by_name: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start: dict[str, object] = {"cfg": str(tmp_path / "tiny.yaml") if by_name else None}
+    wanted = class_rows(load(weights))
+    for names, message in ((NAMES, ""), (["star", "circle", "square"], "has the classes in another order")):
+        model, said = begun(tmp_path, names, start, capsys)
+        assert model.names == names
+        assert class_rows(model) == wanted
+        assert message in said
+        assert bool(message) == ("another order" in said)
+        assert "warning" not in said
+
+
+def test_training_warns_of_other_names(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, said = begun(tmp_path, ["circle", "dog", "cat"], {"cfg": None}, capsys)
+    assert list(class_rows(model).values()) == list(class_rows(load(weights)).values())
+    assert said.count("warning: ") == 1
+    assert "class 1 is 'dog' in the model and 'square' in the file" in said
+
+
+@pytest.mark.parametrize("stated", [["0", "1", "2"], None, 7, ["a", 1, {}], ["circle", "square"]])
+def test_weights_without_usable_names_are_taken_by_number(
+    weights: Path, tmp_path: Path, stated: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"model": read(weights)["model"], "names": stated}, tmp_path / "w.pt")
+    wanted = list(class_rows(load(altered(tmp_path / "other.pt", tiny_model(tmp_path), model=read(weights)["model"]))).values())
+    model, said = begun(tmp_path, ["star", "circle", "square"], {"cfg": str(tmp_path / "tiny.yaml")}, capsys)
+    assert list(class_rows(model).values()) == wanted
+    assert "warning" not in said
+
+
+def test_a_head_of_another_number_of_classes_is_not_compared(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, said = begun(tmp_path, ["star", "circle"], {"cfg": None}, capsys)
+    assert model.num_classes == 2
+    assert "warning" not in said

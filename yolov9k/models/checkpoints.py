@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from yolov9k.common.errors import UserError, one_line, shown
+from yolov9k.common.errors import UserError, note, one_line, shown, warn
 from yolov9k.common.files import user_path, write_atomically
 from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.models.build import said
@@ -214,10 +214,11 @@ def load_weights(model: YOLOv9, path: str | Path) -> list[str]:
     """Start `model` from a checkpoint's weights; returns the keys that were left fresh.
 
     Its class branches take the width they have in the file, so that only the last layers of the head's
-    towers may differ, as they do for another number of classes. Raises UserError with the keys and shapes of any other
-    mismatch.
+    towers may differ, as they do for another number of classes. The file's classes are matched with `model.names` by name where
+    the names are the same ones; other names are warned of. Raises UserError with the keys and shapes of any other mismatch.
     """
-    given = weights_of(read(path))
+    content = read(path)
+    given = weights_of(content)
     _take_head(model, _with_class_widths_of(given, model))
     own, head = model.state_dict(), f"model.{len(model.spec.layers) - 1}.cv"
     differing = [key for key, value in own.items() if key in given and given[key].shape != value.shape]
@@ -226,8 +227,37 @@ def load_weights(model: YOLOv9, path: str | Path) -> list[str]:
         _refuse_unfitting(path, model, given, free=head)
     _refuse_unusable(path, model, {key: value for key, value in given.items() if key not in differing})
     fitting = {key: given[key] for key in own if key in given and key not in differing}
-    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict(fitting | _by_class_name(model, fitting, content.get("names"), path), strict=False)
     return [key for key in own if key not in fitting]
+
+
+def _by_class_name(model: YOLOv9, fitting: Mapping[str, Tensor], names: object, path: str | Path) -> dict[str, Tensor]:
+    """The tensors with a row for each class, in the order of the model's names where a file's `names` are the same ones."""
+    keys = [key for key in _class_keys(model) if key in fitting]
+    named = isinstance(names, list) and len(names) == model.num_classes and all(isinstance(name, str) for name in names)
+    if not keys or not named or [str(i) for i in range(model.num_classes)] in (names, model.names) or names == model.names:
+        return {}
+    assert isinstance(names, list)
+    if len(set(names)) == len(names) and set(names) == set(model.names):
+        note(f"{path}: has the classes in another order than the model; their weights are matched by their names")
+        order = torch.tensor([names.index(name) for name in model.names])
+        return {key: fitting[key][order] for key in keys}
+    number = next(i for i, (mine, theirs) in enumerate(zip(model.names, names, strict=True)) if mine != theirs)
+    warn(
+        f"{path}: class {number} is {shown(model.names[number])} in the model and {shown(names[number])} in the file; their "
+        "weights are matched by their numbers, spell the names alike where the classes are the same"
+    )
+    return {}
+
+
+def _class_keys(model: YOLOv9) -> list[str]:
+    """Keys of the tensors with a row for each class, of all branches; none where the head is of another task."""
+    if not hasattr(model.head, "towers"):
+        return []
+    prefix = f"model.{len(model.spec.layers) - 1}."
+    towers = [model.head.towers(branch)[1] for branch in range(model.head.num_branches)]
+    last = {id(parameter) for levels in towers for tower in levels for parameter in tower[-1].parameters()}  # type: ignore[index]
+    return [prefix + key for key, parameter in model.head.named_parameters() if id(parameter) in last]
 
 
 def _take_head(model: YOLOv9, twin: YOLOv9) -> None:

@@ -94,11 +94,11 @@ def build_model(options: TrainOptions, split: Split, resume: SavedRun | None, co
         model = rebuild({**given, **changed}, str(options.weights))
     else:
         model = create_model(options.cfg, len(split.names))
+    model.names = list(split.names)
     if options.weights and not resume:
         fresh = load_weights(model, options.weights)
         taken = len(model.state_dict()) - len(fresh)
         console.print(literal(f"{options.weights}: {taken} tensors taken, {len(fresh)} fresh"))
-    model.names = list(split.names)
     _freeze(model, options.freeze)
     return model
 
