@@ -6,7 +6,10 @@ import csv
 import io
 import itertools
 import math
+import os
 import re
+import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,6 +19,7 @@ import yaml
 
 from yolov9k.common.errors import UserError, warn
 from yolov9k.common.files import locked, sweep, user_path, write_atomically
+from yolov9k.common.memory import readable_size
 from yolov9k.common.text import read_text
 from yolov9k.tasks import Task
 
@@ -41,9 +45,7 @@ def run_directory(project: str | Path, name: str, exist_ok: bool = False) -> Ite
 
 def make_run_directory(project: str | Path, name: str, exist_ok: bool = False) -> Path:
     """Create project/name, or project/name2, name3, ... where it exists. Raises UserError where it cannot be written."""
-    if not name.strip():
-        raise UserError("--name: empty; give the run directory a name")
-    directory = user_path(project) / user_path(name)
+    directory = wanted_directory(project, name)
     try:
         directory = _make_first(directory, exist_ok)
         probe = directory / ".writable"
@@ -53,6 +55,13 @@ def make_run_directory(project: str | Path, name: str, exist_ok: bool = False) -
         why = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{directory}: cannot be written ({why}); choose another --project") from None
     return directory
+
+
+def wanted_directory(project: str | Path, name: str) -> Path:
+    """project/name. Raises UserError where the name is empty."""
+    if not name.strip():
+        raise UserError("--name: empty; give the run directory a name")
+    return user_path(project) / user_path(name)
 
 
 def _make_first(wanted: Path, exist_ok: bool) -> Path:
@@ -75,6 +84,21 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be made ({error.strerror}); choose another --project") from None
+
+
+def check_room(directory: Path, size: int) -> None:
+    """Raise UserError where checkpoints of `size` bytes have no room in a directory, which need not be there yet."""
+    place = directory.absolute()
+    there = next(folder for folder in (place, *place.parents) if os.path.isdir(folder))
+    try:
+        total, _, free = shutil.disk_usage(there)
+    except OSError:
+        return
+    if total and free < size:  # some file systems tell neither
+        raise UserError(
+            f"{directory}: the run's checkpoints take {readable_size(size)} and {readable_size(free)} are free; free space or "
+            "choose another --project"
+        )
 
 
 def hold(directory: Path) -> ExitStack:
@@ -134,6 +158,8 @@ class Results:
         writer.writeheader()
         writer.writerows(kept)
         _write(path, text.getvalue())
+        self._quiet = ExitStack()
+        self._quiet.enter_context(_told_once())
         self._board = _tensorboard(path.parent, first)
 
     def _rows(self) -> Iterator[dict[str, str]]:
@@ -177,13 +203,20 @@ class Results:
                 self._board.add_scalar(key, known[key], epoch)
             self._board.flush()
         except OSError as error:
-            warn(f"{self.path.parent}: TensorBoard's log cannot be written ({error.strerror}); it ends here")
-            self._board = None
+            self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        self._board = None
+        warn(f"{self.path.parent}: TensorBoard's log cannot be written ({error.strerror}); it ends here")
 
     def close(self) -> None:
         """End TensorBoard's log."""
-        if self._board is not None:
-            self._board.close()
+        with self._quiet:
+            try:
+                if self._board is not None:
+                    self._board.close()
+            except OSError as error:
+                self._lose(error)
 
 
 def _is_epoch(row: Mapping[Any, Any]) -> bool:
@@ -207,3 +240,19 @@ def _tensorboard(directory: Path, first: int) -> Any:
     except OSError as error:
         warn(f"{directory}: TensorBoard's log cannot be written ({error.strerror}); the run has none")
         return None
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """TensorBoard's writing thread prints a traceback of what its next call raises here: of an error that is told anyway."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+            before(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -28,7 +28,16 @@ from yolov9k.engine.train.memory import explain_out_of_memory, is_out_of_memory,
 from yolov9k.engine.train.plots import plot_results
 from yolov9k.engine.train.prefetch import prefetch
 from yolov9k.engine.train.resume import SavedRun, data_facts, read_run, saved_options
-from yolov9k.engine.train.run_dir import Results, hold, latest_checkpoint, make_folder, make_run_directory, save_settings
+from yolov9k.engine.train.run_dir import (
+    Results,
+    check_room,
+    hold,
+    latest_checkpoint,
+    make_folder,
+    make_run_directory,
+    save_settings,
+    wanted_directory,
+)
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.engine.train.setup import build_model, load_splits, make_criterion, make_loaders
 from yolov9k.engine.train.step import TrainStep
@@ -79,6 +88,7 @@ class Trainer:
     def _open_run(self, resume: SavedRun | None) -> None:
         """The run's directory, held for this process, new where no run is resumed; its settings and results.csv."""
         options = self.options
+        check_room(resume.directory if resume else wanted_directory(options.project, options.name), self._room(resume))
         self.directory = resume.directory if resume else make_run_directory(options.project, options.name, options.exist_ok)
         self.hold = resume.hold if resume else hold(self.directory)
         make_folder(self.directory / "weights")
@@ -88,6 +98,12 @@ class Trainer:
         self.monitor = LossMonitor(self.step, self.train_split.records, options.bad_steps, last_good)
         if resume and resume.means and self.batches_done:
             self.monitor.start(*resume.means)
+
+    def _room(self, resume: SavedRun | None) -> int:
+        """Bytes of the checkpoints that a run begins with: last.pt, which is written beside the one before, and best.pt."""
+        states = [self.model.state_dict(), self.step.ema.state_dict(), self.step.flat.momenta()]
+        last, best = (sum(int(t.nbytes) for state in part for t in state.values()) for part in (states, states[:1]))
+        return last if resume else last + best
 
     @classmethod
     def resume(
