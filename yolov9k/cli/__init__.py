@@ -11,6 +11,7 @@ import typer
 from yolov9k.cli import data, demo, info, predict, profile, train, val
 from yolov9k.cli.legacy import published_style
 from yolov9k.cli.parser import UsageError, as_spelled, command, console, usage_message
+from yolov9k.common.console import hush_pillow
 from yolov9k.common.errors import UserError, report
 from yolov9k.config import COMMANDS
 
@@ -53,6 +54,7 @@ for _words, _options in COMMANDS.items():
 
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point: an error that the user can mend is one line on stderr and exit status 2, an interruption 130."""
+    hush_pillow()
     given = sys.argv[1:] if arguments is None else arguments
     try:
         given = published_style(given)

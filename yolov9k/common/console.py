@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import IO, Any
 
 from rich.console import Console
@@ -66,3 +68,12 @@ def name_cell(name: str) -> Text:
     """A name in a table, on one line before it is folded."""
     line = " ".join(name.split())
     return literal(line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…")
+
+
+def hush_pillow() -> None:
+    """For a command's own process: no lines of Pillow's on stderr. What an image is damaged by is found and told by us.
+
+    Filters that the user sets by PYTHONWARNINGS or -W come first.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
+    logging.getLogger("PIL").addHandler(logging.NullHandler())

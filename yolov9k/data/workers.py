@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 from torch.utils.data import DataLoader
 
+from yolov9k.common.console import hush_pillow
 from yolov9k.common.errors import UserError, shown, warn
 from yolov9k.common.memory import readable_size
 
@@ -121,6 +122,7 @@ def start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     sys.excepthook = _report
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
+    hush_pillow()  # where workers are no copies of the main process
     cv2.setNumThreads(0)  # there are as many workers as processors to spend
 
 

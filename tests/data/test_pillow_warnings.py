@@ -1,0 +1,27 @@
+"""Pillow's own warnings are of its code's lines: a command tells what is wrong with an image in its own words, or nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from tests.data_cases import BOX, write_image, write_yolo
+
+
+def _check(data: Path, **environment: str) -> str:
+    command = [sys.executable, "-m", "yolov9k", "data", "check", str(data)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environment).stderr
+
+
+def test_images_that_pillow_warns_of_are_checked_in_silence_unless_the_user_wants_the_warnings(tmp_path: Path) -> None:
+    data = write_yolo(tmp_path, dict.fromkeys(("exif", "large"), BOX))
+    write_image(
+        tmp_path / "images" / "exif.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\x00" + b"\x12\x01\x03\0\xff\0\0\0\6\0\0\0" * 3
+    )
+    Image.new("1", (12_000, 8_000)).save(tmp_path / "images" / "large.jpg")
+    assert _check(data) == ""
+    assert "DecompressionBombWarning" in _check(data, PYTHONWARNINGS="default")
