@@ -25,7 +25,11 @@ SUFFIXES = frozenset(f".{suffix}" for suffix in _IMAGES.split())
 # Images too, which people put among the others and miss later.
 _OTHERS = "arw cr2 cr3 dng exr hdr heic heif jxl nef orf psd raw svg tga"
 _OTHER_IMAGES = frozenset(f".{suffix}" for suffix in _OTHERS.split())
-_HIDDEN = frozenset({"@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found"})
+_HIDDEN = frozenset(
+    """
+    @eadir #recycle #snapshot @recycle @recently-snapshot @__thumb @tmp $recycle.bin recycler __macosx __pycache__ lost+found
+    """.split()  # noqa: SIM905
+) | {"system volume information", "network trash folder"}
 WORKERS = min(32, 4 * (os.cpu_count() or 1))  # reading headers waits for the disk more than for the processor
 _CACHE_FROM = 512  # fewer images than this are read faster than a cache is worth
 
@@ -46,7 +50,7 @@ def is_image(path: Path) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Whether a folder of this name holds what no one put there: copies of editors, thumbnails, what was thrown away."""
-    return name.startswith(".") or name in _HIDDEN
+    return name.startswith(".") or name.lower() in _HIDDEN
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -5,13 +5,16 @@ A format is a class of its own file that is registered in `yolov9k.data.formats`
 
 from __future__ import annotations
 
+import datetime
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from yolov9k.common.arrays import Float32Array
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, one_line, warn
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.ids import Id
 from yolov9k.data.records import DataIssue
@@ -133,9 +136,22 @@ def warn_of_fractions(listing: Listing, path: Path) -> None:
 
 
 def is_set(value: object) -> bool:
-    """Whether a file's flag is on: 1, true or yes, as a number or as text."""
-    text = value.strip().lower() if isinstance(value, str) else value
-    return text in (1, "1", "1.0", "true", "yes")
+    """Whether a file's flag is on: a number but 0, true or yes, as a value or as text."""
+    if not isinstance(value, str):
+        return isinstance(value, (bool, int, float)) and bool(value)
+    text = value.strip().lower()
+    return text in ("true", "yes") or (re.fullmatch(r"\d+(\.\d*)?", text) is not None and float(text) != 0)
+
+
+def is_name(value: object) -> bool:
+    """Whether `value` can be the name of a class: a text, or a number or a date that was meant as one."""
+    return isinstance(value, (str, int, float, datetime.date)) and not isinstance(value, bool)
+
+
+def warn_of_twins(names: Sequence[str], path: Path) -> None:
+    """Warn of classes that have the same name."""
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        warn(f"{path}: several classes have the same name ({one_line(', '.join(twice))}); tables cannot tell them apart")
 
 
 def is_number(value: object) -> bool:

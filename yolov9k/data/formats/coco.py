@@ -19,10 +19,12 @@ from yolov9k.data.formats.base import (
     Annotation,
     Format,
     Listing,
+    is_name,
     is_number,
     is_set,
     join_listings,
     warn_of_fractions,
+    warn_of_twins,
 )
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.ids import Id, Key, id_key, key_order
@@ -149,6 +151,8 @@ def read_categories(entries: Sequence[Any], path: Path) -> dict[Key, tuple[Id, s
         key = id_key(entry.get("id")) if isinstance(entry, dict) else None
         if key is None or "name" not in entry:
             raise UserError(f"{path}: a category lacks its id or name; mend 'categories'")
+        if not is_name(entry["name"]):
+            raise UserError(f"{path}: name of category {shown(key)} is {shown(entry['name'])}; make it a text")
         if key in found:
             raise UserError(f"{path}: two categories share an id ({shown(key)}); mend 'categories'")
         found[key] = entry["id"], str(entry["name"])
@@ -159,8 +163,9 @@ def _classes(data: Json, path: Path, names: Sequence[str] | None) -> tuple[list[
     """Class names, the category id of each class, and the class of each category id's key."""
     categories = read_categories(data["categories"], path)
     if names is None:
-        ids = [stated for stated, _ in categories.values()]
-        return [name for _, name in categories.values()], ids, {key: label for label, key in enumerate(categories)}
+        ids, found = [stated for stated, _ in categories.values()], [name for _, name in categories.values()]
+        warn_of_twins(found, path)
+        return found, ids, {key: label for label, key in enumerate(categories)}
     by_name = {name: label for label, name in enumerate(names)}
     labels = {key: by_name[name] for key, (_, name) in categories.items() if name in by_name}
     if categories and not labels:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from yolov9k.common.errors import UserError, one_line, shown, warn
+from yolov9k.common.errors import UserError, shown, warn
 from yolov9k.common.paths import PathFinder
 from yolov9k.common.text import read_yaml
 from yolov9k.config.flags import MAX_CLASSES
-from yolov9k.data.formats.base import Format, UnclearDataset
+from yolov9k.data.formats.base import Format, UnclearDataset, is_name, warn_of_twins
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.ids import id_key
 
@@ -84,13 +83,12 @@ def _read_names(path: Path, names: object, nc: object) -> list[str] | None:
     if not isinstance(names, list) or not names:
         raise UserError(f"{path}: names is {shown(names)}; give a list of class names or 'number: name' lines")
     for index, name in enumerate(names):
-        if name is None or isinstance(name, (bool, list, dict)):
+        if not is_name(name):
             raise UserError(f"{path}: name of class {index} is {shown(name)}; put it in quotes")
     if nc is not None and nc != len(names):
         raise UserError(f"{path}: nc is {nc} but there are {len(names)} names; make them agree")
     read = [str(name) for name in names]
-    if twice := sorted(name for name, count in Counter(read).items() if count > 1):
-        warn(f"{path}: several classes have the same name ({one_line(', '.join(twice))}); tables cannot tell them apart")
+    warn_of_twins(read, path)
     return read
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,7 +193,7 @@ def _parse_all(folder: Path) -> dict[str, tuple[Path, Node | DataIssue]]:
         except OSError as error:
             return DataIssue(path, None, f"cannot be read ({error.strerror}); check the file", fatal=True)
 
-    paths = sorted((folder / "Annotations").glob("*.xml"))
+    paths = sorted(path for path in (folder / "Annotations").iterdir() if path.suffix.lower() == ".xml")
     with ThreadPoolExecutor(WORKERS) as pool:
         return {normal(path.stem): (path, document) for path, document in zip(paths, pool.map(parse, paths), strict=True)}
 
@@ -229,6 +229,7 @@ def _read_image(
     height, width = document.value("size/height"), document.value("size/width")
     if height.isdecimal() and width.isdecimal() and max(len(height), len(width)) < 10:
         annotated.stated_size = int(height), int(width)
+    issues.extend(_find_strays(path, document))
     for child in document.children:
         if child.tag == "object":
             try:
@@ -236,6 +237,18 @@ def _read_image(
             except ObjectError as error:
                 issues.append(DataIssue(path, child.line, str(error), fatal=True))
     return annotated
+
+
+def _find_strays(path: Path, document: Node) -> Iterator[DataIssue]:
+    """Objects that stand deeper than the root, or whose tag has capitals: another format's, none of which would be read."""
+    waiting = [(child, child.tag == "object") for child in document.children]
+    while waiting:
+        node, known = waiting.pop()
+        if not known and node.tag.lower() == "object":
+            message = f"<{node.tag}> is not read; put objects as <object> directly into the root element"
+            yield DataIssue(path, node.line, message, fatal=True)
+        elif not known:
+            waiting += [(child, False) for child in node.children]
 
 
 def _read_object(node: Node, labels: dict[str, int]) -> Annotation:
