@@ -229,6 +229,7 @@ def test_names_and_numbers_of_classes() -> None:
     field = next(field for field in option_fields(PredictOptions) if field.name == "classes")
     assert field.parse("0,cat,3") == (0, "cat", 3)
     assert field.parse(None) == ()
+    assert field.parse("²," + "9" * 5000) == ("²", "9" * 5000)  # none is a number of a class
 
 
 @pytest.mark.parametrize(

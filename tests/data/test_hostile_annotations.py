@@ -228,6 +228,28 @@ def test_long_outlines_are_joined_in_little_memory(tmp_path: Path) -> None:
     assert len(many) == 3 * 1000 + 2 * 999
 
 
+def test_very_many_outlines_are_joined_without_copying_all_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copied corners grow with the number of outlines, not with its square."""
+    copied = 0
+    concatenate = np.concatenate
+
+    def counting(parts: Any) -> Any:
+        nonlocal copied
+        joined = concatenate(parts)
+        copied += len(joined)
+        return joined
+
+    monkeypatch.setattr(np, "concatenate", counting)
+    corner = np.array([[0, 0], [0.5, 0], [0, 1]], np.float32)
+    joined = join_outlines([np.add(corner, (n % 60, n // 60), dtype=np.float32) for n in range(4000)])
+    monkeypatch.undo()
+    assert len(joined) == 3 * 4000 + 2 * 3999
+    assert copied < 200 * len(joined)
+    after = np.roll(joined, -1, 0)
+    area = 0.5 * abs((joined[:, 0] * after[:, 1] - after[:, 0] * joined[:, 1]).sum())
+    assert area == pytest.approx(4000 * 0.25)
+
+
 # Pascal VOC
 
 

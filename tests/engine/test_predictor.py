@@ -231,6 +231,9 @@ def test_class_filter(colors: Predictor) -> None:
     [
         ({"classes": ["green"]}, r"--classes green: the model knows 0\.\.1: red, blue"),
         ({"classes": [2]}, "--classes 2"),
+        ({"classes": ["²"]}, "--classes ²: the model knows"),
+        ({"classes": ["9" * 5000]}, "--classes 9{59}…: the model knows"),
+        ({"max_det": 10**11}, r"--max-det 1e\+11: expected a number from 1 to 100000"),
         ({"conf": 1.5}, r"--conf 1\.5: expected a number from 0 to 1"),
         ({"img_size": 0}, "--img 0"),
         ({"amp": "int4"}, "--amp int4: expected one of off, fp16, bf16"),

@@ -144,7 +144,11 @@ def test_data_check_lists_errors_and_draws(samples: Path, tmp_path: Path, capsys
             ["predict", "--weights", "{weights}", "--source", "{data}", "--line-thickness", 0],
             "--line-thickness 0: expected a number",
         ),
-        (["predict", "--weights", "{weights}", "--source", "{data}", "--max-det", 0], "--max-det 0: expected at least 1"),
+        (["predict", "--weights", "{weights}", "--source", "{data}", "--max-det", 0], "--max-det 0: expected a number from 1"),
+        (
+            ["predict", "--weights", "{weights}", "--source", "{data}", "--max-det", 10**11],
+            "--max-det 1e+11: expected a number from",
+        ),
         (["predict", "--weights", "{weights}", "--source", "{images}", "--name", ""], "--name: empty"),
         (["predict", "--weights", "{text}", "--source", "{images}"], "damaged or not a checkpoint (no pickle of tensors)"),
         (["demo", "--epochs", 0], "--epochs 0: expected at least 1"),

@@ -16,6 +16,7 @@ SPLITS = ("train", "val", "test")
 OPTIMIZERS = ("SGD",)
 THICKEST = 100  # pixels of a box's line
 MAX_CLASSES = 100_000  # of a data set and of a model
+MOST_DETECTIONS = 100_000  # in an image: room for all of them is taken beforehand
 
 LABEL_FORMATS = "YOLO, COCO or Pascal VOC"
 DATA_HELP = f"data.yaml, or a folder or file of {LABEL_FORMATS} labels"
@@ -41,4 +42,4 @@ Conf = Annotated[float, Option("lowest score of a detection", ("--conf-thres", "
 Iou = Annotated[
     float, Option("overlap above which the lower-scored box falls", ("--iou-thres", "--iou"), low=0, high=1, unit="IoU")
 ]
-MaxDet = Annotated[int, Option("most detections in an image", low=1)]
+MaxDet = Annotated[int, Option("most detections in an image", low=1, high=MOST_DETECTIONS)]

@@ -135,7 +135,7 @@ class OptionField:
     def _element(self, text: str, given: str) -> Any:
         """One of many values: a number, or a name where names are taken too."""
         if str in self.kinds:
-            return int(text) if int in self.kinds and text.isdecimal() else text
+            return int(text) if int in self.kinds and text.isdecimal() and len(text) < 19 else text
         try:
             return self.kinds[0](text)
         except ValueError:

@@ -33,6 +33,7 @@ from yolov9k.data.records import DataIssue
 Json = dict[str, Any]
 _FOLDERS = ("train2017", "val2017", "test2017", "train2014", "val2014", "test2014", "train", "val", "valid", "test")
 BRIDGE_CORNERS = 512  # of each of two outlines that are joined
+_GROUP = 64  # outlines that are joined one after the other
 # Files that are not for detection.
 _OTHER_TASKS = re.compile(r"(captions|person_keypoints|panoptic|stuff|image_info)_(train|val|test|unlabeled)")
 _SPLIT_WORD = re.compile(
@@ -272,8 +273,12 @@ def _read_outline(flat: object) -> Float32Array | None:
 def join_outlines(outlines: list[Float32Array]) -> Float32Array:
     """One outline around several, each tied to the ones before by a bridge without width at the nearest two corners.
 
-    Of long or many outlines the nearest of some corners, evenly spaced: a bridge encloses nothing, wherever it is.
+    Of long or many outlines the nearest of some corners, evenly spaced: a bridge encloses nothing, wherever it is. Very many
+    are joined in groups, else the time would go with the square of their number.
     """
+    if len(outlines) > _GROUP:
+        groups = [outlines[start : start + _GROUP] for start in range(0, len(outlines), _GROUP)]
+        return join_outlines([join_outlines(group) for group in groups])
     joined, rest = outlines[0], outlines[1:]
     most = min(max(BRIDGE_CORNERS * 8 // len(outlines), 32), BRIDGE_CORNERS)
     for outline in rest:

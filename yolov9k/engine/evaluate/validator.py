@@ -17,6 +17,7 @@ from yolov9k.common.figures import drawing
 from yolov9k.common.host_copy import AsyncHostCopy
 from yolov9k.common.progress import progress_bar
 from yolov9k.common.timing import Clock, Speed
+from yolov9k.config.flags import MOST_DETECTIONS
 from yolov9k.data.batch import Batch
 from yolov9k.data.loader import Loader
 from yolov9k.data.records import Record, Split
@@ -66,7 +67,7 @@ def validate(
     """
     check_range("conf", conf, 0, 1)
     check_range("iou", iou, 0, 1)
-    check_range("max-det", max_det, 1)
+    check_range("max-det", max_det, 1, MOST_DETECTIONS)
     if single_cls and model.num_classes > 1:
         criterion = None  # the ground truth's one class is none of the model's
     chosen = torch.device(device) if device is not None else model_device(model)

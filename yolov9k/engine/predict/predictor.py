@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from yolov9k.common.device import autocast, pick_device
-from yolov9k.common.errors import UserError, check_range
+from yolov9k.common.errors import UserError, check_range, one_line
 from yolov9k.common.timing import Clock, Speed
+from yolov9k.config.flags import MOST_DETECTIONS
 from yolov9k.data.letterbox import letterbox, rounded_size
 from yolov9k.engine.inference import inference_form, to_input
 from yolov9k.engine.predict.inputs import One, frames_of
@@ -44,7 +45,7 @@ class Predictor:
     ) -> None:
         check_range("conf", conf, 0, 1)
         check_range("iou", iou, 0, 1)
-        check_range("max-det", max_det, 1)
+        check_range("max-det", max_det, 1, MOST_DETECTIONS)
         check_range("batch", batch, 1)
         self.device = pick_device(device)
         autocast(self.device, amp)  # says at once when there is no such precision
@@ -107,6 +108,7 @@ class Predictor:
 def _class_index(wanted: int | str, names: Sequence[str]) -> int:
     if isinstance(wanted, str) and wanted in names:
         return names.index(wanted)
-    if str(wanted).isdigit() and int(wanted) < len(names):
-        return int(wanted)
-    raise UserError(f"--classes {wanted}: the model knows 0..{len(names) - 1}: {', '.join(names[:100])}")
+    text = str(wanted)
+    if text.isdecimal() and len(text) < 19 and int(text) < len(names):
+        return int(text)
+    raise UserError(f"--classes {one_line(text, 60)}: the model knows 0..{len(names) - 1}: {', '.join(names[:100])}")
