@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 
 import hypothesis
@@ -14,6 +15,8 @@ from tests.tiers import TIERS, tier
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton asks when it is imported, so it is told before any test is
+# A shell starts what it runs in the background with Ctrl-C ignored, and so would be every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # What is compared with cuDNN's convolutions is compared with float32, and each run with the one before.
 torch.backends.cudnn.allow_tf32 = False
 torch.backends.cudnn.deterministic = True
