@@ -263,6 +263,9 @@ CONV, BN = modules(4, 6, dtype=torch.float32)
         ({"conv": nn.Conv2d(4, 6, 3, padding="same", bias=False)}, ValueError, "conv must be square"),
         ({"conv": nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect", bias=False)}, ValueError, "conv must be square"),
         ({"bn": nn.BatchNorm2d(5)}, ValueError, r"bn must be 6 channels wide, got BatchNorm2d\(5"),
+        ({"bn": nn.BatchNorm2d(6, affine=False)}, ValueError, "bn must be affine, with running statistics and a momentum, got"),
+        ({"bn": nn.BatchNorm2d(6, track_running_stats=False)}, ValueError, "bn must be affine, with running statistics"),
+        ({"bn": nn.BatchNorm2d(6, momentum=None)}, ValueError, "bn must be affine, with running statistics and a momentum"),
         ({"backend": "tpu"}, ValueError, "backend must be one of auto"),
     ],
 )

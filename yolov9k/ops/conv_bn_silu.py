@@ -71,6 +71,8 @@ def _check_modules(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> None:
     plain = conv.bias is None and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
     expect(square and plain, "conv_bn_silu", "conv", "square, zero-padded, without bias or dilation", conv)
     expect(bn.num_features == conv.out_channels, "conv_bn_silu", "bn", f"{conv.out_channels} channels wide", bn)
+    whole = bn.affine and bn.track_running_stats and bn.momentum is not None
+    expect(whole, "conv_bn_silu", "bn", "affine, with running statistics and a momentum", bn)
 
 
 @torch.no_grad()
