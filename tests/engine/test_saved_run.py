@@ -74,6 +74,21 @@ def first_momentum(content: dict[str, Any]) -> str:
     return next(iter(content["step"]["momentum"]))
 
 
+def every(name: str, alter: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict[str, Any]], object]:
+    """What alters each tensor of a state."""
+
+    def change(content: dict[str, Any]) -> None:
+        held = content["step"][name] if name == "momentum" else content[name]
+        held.update({key: alter(value) for key, value in held.items()})
+
+    return change
+
+
+KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "NaN": lambda value: value * float("nan") if value.is_floating_point() else value,
+    "integers": lambda value: value.int(),
+    "truths": lambda value: value.bool(),
+}
 ALTERED: dict[str, Callable[[dict[str, Any]], object]] = {
     **{f"no {key}": lambda content, key=key: content.pop(key) for key in (
         "spec", "names", "num_classes", "class_widths", "fused", "model", "ema", "step", "epoch", "best", "best_epoch", "hyp",
@@ -99,6 +114,9 @@ ALTERED: dict[str, Callable[[dict[str, Any]], object]] = {
     "a momentum of another shape": lambda content: content["step"]["momentum"].update({first_momentum(content): torch.ones(1)}),
     "a complex momentum": lambda content: content["step"]["momentum"].update(
         {first_momentum(content): content["step"]["momentum"][first_momentum(content)].to(torch.complex64)}),
+    "more batches done than there are": lambda content: content.update(batches_done=content["batches"] + 1),
+    "a best epoch to come": lambda content: content.update(best_epoch=content["epoch"] + 1),
+    **{f"{name} of {kind}": every(name, alter) for name in ("model", "ema", "momentum") for kind, alter in KINDS.items()},
     "no state": lambda content: content["step"].pop("state"),
     "a shorter state": lambda content: content["step"].update(state=torch.zeros(2)),
     "no iteration": lambda content: content["step"].pop("iteration"),

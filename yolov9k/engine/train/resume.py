@@ -11,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from yolov9k.common.errors import UserError, shown, warn
@@ -58,12 +59,12 @@ class SavedRun:
         """Bring a step's weights, average and optimizer to where the run stood. Raises UserError."""
         state, own = self.content["step"], step.state_dict()
         with damage(self.path):
-            fit_tensors(self.path, "optimizer state", {"state": state["state"]}, {"state": own["state"]})
+            fit_tensors(self.path, "optimizer state", {"state": state["state"]}, {"state": own["state"]}, finite=False)
             fit_tensors(self.path, "momentum", state["momentum"], own["momentum"])
             if type(state.get("waiting", 0)) is not int or type(state["iteration"]) is not int:
                 raise damaged(self.path, "its step's counts are no whole numbers")
             if state.get("waiting", 0):
-                fit_tensors(self.path, "gradients", state["grads"], own["momentum"])
+                fit_tensors(self.path, "gradients", state["grads"], own["momentum"], finite=False)  # a bad step's may wait
             step.load_state_dict(state)
             average = step.ema
             fit_tensors(self.path, "moving average", self.content["ema"], average.state_dict())
@@ -132,6 +133,8 @@ def _read_held(path: Path, directory: Path, changes: Mapping[str, Any]) -> Saved
             best_epoch=plain.number("best_epoch"), means=plain.means(), data=plain.data(),
         )  # fmt: skip
         plain.names()
+        if run.batches_done > run.batches or run.best_epoch > run.epoch:
+            raise damaged(path, f"{run.batches_done} of {run.batches} batches are done, epoch {run.best_epoch} is the best")
     if run.epoch >= options.epochs:
         raise UserError(f"{path}: its {options.epochs} epochs are done, nothing to resume; train on with --weights {path}")
     return run
@@ -153,8 +156,8 @@ def damaged(path: Path, what: str) -> UserError:
     return UserError(f"{path}: damaged, it cannot be resumed from ({what}); train on from other weights with --weights")
 
 
-def fit_tensors(path: Path, name: str, given: Any, own: Mapping[str, Tensor]) -> None:
-    """Raise UserError where `given` is not tensors of the same keys, shapes and kinds as `own`."""
+def fit_tensors(path: Path, name: str, given: Any, own: Mapping[str, Tensor], *, finite: bool = True) -> None:
+    """Raise UserError where `given` is not tensors of the same keys, shapes and kinds as `own`, and finite ones if `finite`."""
     if not isinstance(given, Mapping):
         raise damaged(path, f"its {name} is {shown(given)}")
     if wrong := sorted(map(str, own.keys() ^ given.keys())):
@@ -164,6 +167,10 @@ def fit_tensors(path: Path, name: str, given: Any, own: Mapping[str, Tensor]) ->
         if not isinstance(value, Tensor) or value.shape != tensor.shape or value.is_complex():
             found = list(value.shape) if isinstance(value, Tensor) else shown(value)
             raise damaged(path, f"{key} of its {name} is {found}, expected {list(tensor.shape)}")
+        if value.is_floating_point() != tensor.is_floating_point() or value.dtype == torch.bool:
+            raise damaged(path, f"{key} of its {name} is of {value.dtype}, expected {tensor.dtype}")
+        if finite and not value.isfinite().all():
+            raise damaged(path, f"{key} of its {name} holds NaN or infinity")
 
 
 class _Plain:
