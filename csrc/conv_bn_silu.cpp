@@ -58,6 +58,9 @@ YK_INLINE float exponential(float x) {
 
 YK_INLINE float sigmoid(float u) { return 1.0f / (1.0f + exponential(-u)); }
 
+// u, but no lower than where its sigmoid stays: their product is 0 beyond.
+YK_INLINE float bounded(float u) { return u < -64.0f ? -64.0f : u; }
+
 // The vectors of all channels, repeated along a strip: loops are long where channels are few.
 struct Strip {
     std::int64_t channels, length;
@@ -111,7 +114,7 @@ YK_INLINE void normalize(const T* z, std::int64_t count, const Repeated& v, T* y
         const std::int64_t n = std::min(length, count - begin);
         for (std::int64_t i = 0; i < n; ++i) {
             const float u = (load(z[begin + i]) - mean[i]) * scale[i] + beta[i];
-            store(y[begin + i], Activation ? u * sigmoid(u) : u);
+            store(y[begin + i], Activation ? bounded(u) * sigmoid(u) : u);
         }
     }
 }
@@ -121,7 +124,7 @@ template <bool Activation>
 YK_INLINE float through_silu(float grad, float u) {
     if (!Activation) return grad;
     const float s = sigmoid(u);
-    return grad * (s * (1.0f + u * (1.0f - s)));
+    return grad * (s * (1.0f + bounded(u) * (1.0f - s)));
 }
 
 // out: the gradient of u, for `propagate`.

@@ -89,6 +89,15 @@ def test_a_validation_far_above_training_is_told_once(
     assert "box 3.6" not in printed
 
 
+def test_a_validation_loss_of_exactly_zero_is_told_once(tiny: YOLOv9, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after a collapse by lr0 10, where training's losses stay above 0."""
+    seen, training = watch(tiny), {"box": 3.4, "cls": 3.2, "dfl": 0.0}
+    for _ in range(2):
+        seen.compare(training, {"box": 0.0, "cls": 1.0, "dfl": 0.0})
+    printed = " ".join(capsys.readouterr().err.split())
+    assert printed.count("validation's box loss is exactly 0") == 1
+
+
 @pytest.mark.parametrize("parts", [[0.1, 0.0, 0.2], [1e-30, 1e-30, 1e-30]])
 def test_a_loss_that_the_recipe_leaves_out_or_that_is_small_is_not_told(
     tiny: YOLOv9, parts: list[float], capsys: pytest.CaptureFixture[str]

@@ -168,6 +168,15 @@ def test_a_large_mean_costs_no_more_than_in_torch() -> None:
     torch.testing.assert_close(bn.state_dict(), twin.state_dict(), **FUSED_FLOAT32)
 
 
+@pytest.mark.parametrize("value", [-1e30, -1e10, -100.0, -65.0, 65.0, 100.0, 1e10, 1e30])
+def test_silu_of_the_largest_values_is_torchs(value: float) -> None:
+    conv, bn = nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=1e-3).eval()
+    nn.init.ones_(conv.weight)
+    x = torch.full((1, 1, 2, 2), value)
+    for found, wanted in zip(*(value_and_gradients(f, x, conv, bn)[:2] for f in (conv_bn_silu, by_torch)), strict=True):
+        torch.testing.assert_close(found, wanted, **FUSED_FLOAT32, check_stride=False)
+
+
 def test_autocast_gives_its_dtype_and_float32_gradients() -> None:
     conv, bn = modules(4, 6, dtype=torch.float32)
     x = random_input(2, 4, 5, 5, dtype=torch.float32)

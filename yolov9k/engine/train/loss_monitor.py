@@ -37,7 +37,7 @@ class LossMonitor:
         self.consecutive, self.skipped = 0, step.skipped
         self._figures = AsyncHostCopy(self._judge, step.device, BEHIND if is_cuda(step.device) else 0)
         self._batch: Batch | None = None  # the last step's
-        self._told = self._far = False
+        self._told = self._far = self._gone = False
         self.start()
 
     def start(self, sums: Sequence[float] = (), count: int = 0) -> None:
@@ -81,12 +81,19 @@ class LossMonitor:
             )
 
     def compare(self, losses: dict[str, float], validation: dict[str, float] | None) -> None:
-        """Warn once where an epoch's validation losses, by name as `means`, are far above those of its training.
+        """Warn once where an epoch's validation losses, by name as `means`, are far above those of its training, or exactly 0.
 
         Overfitting does not do that. Validation alone uses the running statistics, which follow the weights with a delay of
         1 / momentum = 33 steps a layer: in a deep network whose weights change fast the error multiplies from layer to layer.
         """
         labels = {loss.name: loss.label for loss in self.step.task.losses}
+        gone = [labels[name] for name, loss in (validation or {}).items() if loss == 0 < losses[name]]
+        if gone and not self._gone:
+            self._gone = True
+            warn(
+                f"validation's {' and '.join(gone)} loss is exactly 0: the model finds nothing any more or there is no object; "
+                f"lower lr0 ({self.step.recipe.lr0}) if its AP stays 0"
+            )
         far = [name for name, loss in (validation or {}).items() if loss > FAR * max(losses[name], 1e-3)]
         if validation and far and not self._far:
             self._far = True
