@@ -32,6 +32,17 @@ T* address(const py::dict& arguments, const char* name) {
     return reinterpret_cast<T*>(get<std::uintptr_t>(arguments, name));
 }
 
+// The status of run(threads), during which other threads of Python go on; whatever it reads of `a` is read before.
+template <typename Run>
+py::tuple without_lock(const py::dict& a, const Run& run) {
+    const int threads = get<int>(a, "threads");
+    const auto unlocked = [&] {
+        py::gil_scoped_release release;
+        return run(threads);
+    };
+    return report(unlocked());
+}
+
 yk::AssignInput assign_input(const py::dict& a) {
     yk::AssignInput in{};
     in.scores = address<const void>(a, "scores");
@@ -149,42 +160,26 @@ yk::AugmentBoxesInput augment_boxes_input(const py::dict& a) {
 py::tuple task_aligned_assign(const py::kwargs& a) {
     const yk::AssignInput in = assign_input(a);
     const yk::AssignOutput out = assign_output(a);
-    const int threads = get<int>(a, "threads");
-    py::gil_scoped_release release;
-    const yk::Status status = yk::assign_cpu(in, out, threads);
-    py::gil_scoped_acquire acquire;
-    return report(status);
+    return without_lock(a, [&](int threads) { return yk::assign_cpu(in, out, threads); });
 }
 
 py::tuple batched_nms(const py::kwargs& a) {
     const yk::NmsInput in = nms_input(a);
     const yk::NmsOutput out = nms_output(a);
-    const int threads = get<int>(a, "threads");
-    py::gil_scoped_release release;
-    const yk::Status status = yk::nms_cpu(in, out, threads);
-    py::gil_scoped_acquire acquire;
-    return report(status);
+    return without_lock(a, [&](int threads) { return yk::nms_cpu(in, out, threads); });
 }
 
 py::tuple augment(const py::kwargs& a) {
     const std::vector<yk::Source> held = sources(a);
     const yk::AugmentInput in = augment_input(a, held);
     const yk::AugmentOutput out = augment_output(a);
-    const int threads = get<int>(a, "threads");
-    py::gil_scoped_release release;
-    const yk::Status status = yk::augment_cpu(in, out, threads);
-    py::gil_scoped_acquire acquire;
-    return report(status);
+    return without_lock(a, [&](int threads) { return yk::augment_cpu(in, out, threads); });
 }
 
 py::tuple augment_boxes(const py::kwargs& a) {
     const yk::AugmentBoxesInput in = augment_boxes_input(a);
     const yk::AugmentBoxesOutput out{address<float>(a, "boxes"), address<std::int64_t>(a, "counts")};
-    const int threads = get<int>(a, "threads");
-    py::gil_scoped_release release;
-    const yk::Status status = yk::augment_boxes_cpu(in, out, threads);
-    py::gil_scoped_acquire acquire;
-    return report(status);
+    return without_lock(a, [&](int threads) { return yk::augment_boxes_cpu(in, out, threads); });
 }
 
 py::tuple clip_outlines(const py::kwargs& a) {
@@ -214,11 +209,7 @@ py::tuple bn_statistics(const py::kwargs& a) {
     const yk::BnMap z = bn_map(a);
     const double eps = get<double>(a, "eps");
     double *mean = address<double>(a, "mean"), *invstd = address<double>(a, "invstd");
-    const int threads = get<int>(a, "threads");
-    py::gil_scoped_release release;
-    const yk::Status status = yk::bn_statistics_cpu(z, eps, mean, invstd, threads);
-    py::gil_scoped_acquire acquire;
-    return report(status);
+    return without_lock(a, [&](int threads) { return yk::bn_statistics_cpu(z, eps, mean, invstd, threads); });
 }
 
 py::tuple bn_silu(const py::kwargs& a) {
@@ -226,11 +217,7 @@ py::tuple bn_silu(const py::kwargs& a) {
     const yk::BnVectors vectors = bn_vectors(a);
     const bool activation = get<bool>(a, "activation");
     void* y = address<void>(a, "y");
-    const int threads = get<int>(a, "threads");
-    py::gil_scoped_release release;
-    const yk::Status status = yk::bn_silu_cpu(z, vectors, activation, y, threads);
-    py::gil_scoped_acquire acquire;
-    return report(status);
+    return without_lock(a, [&](int threads) { return yk::bn_silu_cpu(z, vectors, activation, y, threads); });
 }
 
 py::tuple bn_silu_backward(const py::kwargs& a) {
@@ -239,11 +226,8 @@ py::tuple bn_silu_backward(const py::kwargs& a) {
     const yk::BnGradients out{address<void>(a, "grad_z"), address<float>(a, "grad_gamma"), address<float>(a, "grad_beta")};
     const void* grad = address<const void>(a, "grad");
     const bool activation = get<bool>(a, "activation"), training = get<bool>(a, "training");
-    const int threads = get<int>(a, "threads");
-    py::gil_scoped_release release;
-    const yk::Status status = yk::bn_silu_backward_cpu(z, grad, vectors, activation, training, out, threads);
-    py::gil_scoped_acquire acquire;
-    return report(status);
+    return without_lock(
+        a, [&](int threads) { return yk::bn_silu_backward_cpu(z, grad, vectors, activation, training, out, threads); });
 }
 
 #ifdef YK_WITH_CUDA

@@ -18,15 +18,20 @@ def moved(case: Any) -> Any:
     return type(case)(*(part.to(DEVICE) if isinstance(part, Tensor) else part for part in case))
 
 
-def assert_captured_alike(run: Callable[[], tuple[Tensor, ...]]) -> None:
-    """`run` waits for nothing, and a CUDA graph of it gives the same bits at each replay."""
-    wanted = [part.clone() for part in run()]
+def assert_never_waits(run: Callable[[], object]) -> None:
+    """`run`, done once before, makes the host wait for nothing."""
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         run()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def assert_captured_alike(run: Callable[[], tuple[Tensor, ...]]) -> None:
+    """`run` waits for nothing, and a CUDA graph of it gives the same bits at each replay."""
+    wanted = [part.clone() for part in run()]
+    assert_never_waits(run)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         captured = run()

@@ -14,6 +14,7 @@ from tests import synthetic_samples
 from tests.simt_cases import assign_cases, crowded_cases, expected, nms_cases
 from tests.support import assign_case, nms_prediction
 from tests.tolerances import AVERAGE_PRECISION, CAPTURED
+from tests.triton_cases import assert_never_waits
 from yolov9k import create_model, native
 from yolov9k.common.device import GraphRecorder, NotRecorded
 from yolov9k.common.host_copy import AsyncHostCopy
@@ -61,12 +62,7 @@ def test_captured_in_a_graph(make: Callable[[], Callable[[], tuple[Tensor, ...]]
 def test_the_host_never_waits(make: Callable[[], Callable[[], tuple[Tensor, ...]]]) -> None:
     run = make()
     run()
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        run()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    assert_never_waits(run)
 
 
 @pytest.mark.parametrize("make", [assign, suppress])
