@@ -15,7 +15,8 @@ from tests.support import shared
 from tests.tolerances import OUTLINE_TO_BOX
 from yolov9k.common.errors import UserError
 from yolov9k.data.config import load_split
-from yolov9k.data.formats.coco import join_outlines, read_coco
+from yolov9k.data.formats.coco import read_coco
+from yolov9k.data.formats.outlines import join_outlines
 
 
 def coco(root: Path, annotations: list[dict[str, Any]], name: str = "instances_val2017.json", **changes: Any) -> Path:

@@ -129,31 +129,50 @@ def test_names(root: Path, text: str, expected: list[str]) -> None:
     [
         ("train: one\nnames: [x]\nnc: 2", "nc is 2 but there are 1 names"),
         ("train: one\nnames: [x]\nnc: two", "nc is 'two'"),
-        ("train: one\nnames: {0: x, 2: y}", "without gaps"),
+        ("train: one\nnames: {0: x, -2: y}", "number the classes 0, 1, 2 ..."),
+        ("train: one\nnames: {0: x, 2: y}\nnc: 1", "nc is 1 but there are 3 names"),
         ("train: one\nnames: [yes, no]", "name of class 0 is True; put it in quotes"),
         ("train: one\nnames: x", "names is 'x'"),
         ("train: one\nnames: []", "names is"),
         ("train: one", "no names"),
-        ("train: one\nnmaes: [x]", "unknown key 'nmaes'; did you mean 'names'?"),
-        ("train: one\nnames: [x]\nzzz: 1", "unknown key 'zzz'; known are path, train"),
+        ("train: one\nnmaes: [x]", "no names for the classes of train"),
         ("train: one\nnames: [x\nnc: 1", "data.yaml:3: not a YAML file (while parsing a flow sequence"),
         ("names: [x]", "neither train nor val"),
         ("train: 5\nnames: [x]", "train holds 5"),
         ("train: gone/images\nnames: [x]", "'gone/images' not found, looked in"),
         ("train: empty\nnames: [x]", "train is empty: no image found"),
-        ("train: list.csv\nnames: [x]", "not a folder, a .txt list"),
+        ("train: list.doc\nnames: [x]", "not a folder, a .txt list"),
         ("path: 3\ntrain: one\nnames: [x]", "path is 3"),
         ("- one", "holds no keys"),
     ],
 )
 def test_bad_yaml_is_one_line_that_names_the_fault(root: Path, text: str, words: str) -> None:
     (root / "empty").mkdir()
-    (root / "list.csv").write_text("")
+    (root / "list.doc").write_text("")
     with pytest.raises(UserError) as caught:
         load_split(write(root, text), "train")
     assert words in str(caught.value)
     assert "data.yaml" in str(caught.value) or str(root) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "warned"),
+    [
+        ("names: {0: x, 2: y}", "x 1 y", "names has no class 1; classes without a name are called by their number"),
+        ("names: {1: x, 2: y}\nnc: 2", "0 x y", "names has no class 0;"),  # numbered from 1, nc counts names
+        ("names: {0: x, 7: y}\nnc: 10", "x 1 2 3 4 5 6 y 8 9", "names has no class 1, 2, 3, 4, 5 and 3 more;"),
+        ("names: [x]\nzzz: 1", "x", "key 'zzz' unknown and without effect; known are path, train"),
+        ("names: [x]\nnc: 1\naugment: {a: 1}\nvla: two", "x", "keys 'augment', 'vla' unknown and without effect; did you mean"),
+    ],
+)
+def test_gaps_and_keys_that_nobody_knows_are_told(
+    root: Path, text: str, expected: str, warned: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(root, f"train: one\n{text}")
+    assert load_split(path, "train").names == expected.split()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {path}: {warned}")
 
 
 def test_two_classes_of_one_name_are_told_in_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

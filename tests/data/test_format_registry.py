@@ -21,20 +21,20 @@ from yolov9k.data.loader import make_loader
 from yolov9k.data.records import DataIssue
 
 
-class Csv(Format):
+class Table(Format):
     """Tables with a row an object: split, image, class, x1, y1, x2, y2 in pixels."""
 
-    dataset = "a .csv table"
-    entry = "a .csv table of one split"
+    dataset = "a .table file"
+    entry = "a .table file of one split"
 
     def open(self, path: Path) -> DatasetLayout | None:
-        if path.suffix != ".csv":
+        if path.suffix != ".table":
             return None
         splits = dict.fromkeys(row["split"] for row in self.rows(path))
         return DatasetLayout(path, None, {split: [str(path)] for split in splits}, [path.parent])
 
     def accepts(self, path: Path) -> bool:
-        return path.suffix == ".csv"
+        return path.suffix == ".table"
 
     def read(self, paths: Sequence[Path], split: str, names: Sequence[str] | None, layout: DatasetLayout) -> Listing:
         rows = [(path, number, row) for path in paths for number, row in enumerate(self.rows(path), 2)]
@@ -63,12 +63,12 @@ class Csv(Format):
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two images of 40 x 20 to train on, one of them with a box beyond it, and one to validate on."""
     monkeypatch.setattr(base, "_registered", list(registered_formats()))
-    register(Csv())
+    register(Table())
     for name in "abc":
         write_image(tmp_path / f"{name}.png")
     rows = ["train,a.png,dog,10,5,30,15", "train,a.png,cat,0,0,8,8", "train,b.png,dog,90,0,99,9", "val,c.png,cat,4,4,9,9"]
-    (tmp_path / "table.csv").write_text("split,image,class,x1,y1,x2,y2\n" + "\n".join(rows))
-    return tmp_path / "table.csv"
+    (tmp_path / "file.table").write_text("split,image,class,x1,y1,x2,y2\n" + "\n".join(rows))
+    return tmp_path / "file.table"
 
 
 def test_a_data_set_of_a_new_format_is_loaded_and_checked(table: Path) -> None:
@@ -95,29 +95,29 @@ def test_a_new_format_is_trained_on(table: Path) -> None:
 def test_a_data_yaml_lists_it_among_others_and_its_names_count(table: Path) -> None:
     """The new format, which is asked first, also gives the classes where nobody else does."""
     write_yolo(table.parent / "yolo", {"y": "1 0.5 0.5 0.2 0.4"})
-    (table.parent / "both.yaml").write_text("train: [yolo/images, table.csv]\n")
+    (table.parent / "both.yaml").write_text("train: [yolo/images, file.table]\n")
     split = load_split(table.parent / "both.yaml", "train")
     assert split.names == ["cat", "dog"]
     assert [record.path.stem for record in split.records] == ["a", "b", "y"]
     assert split.records[2].classes.tolist() == [1]
-    (table.parent / "both.yaml").write_text("train: [yolo/images, table.csv]\nnames: [dog]\n")
+    (table.parent / "both.yaml").write_text("train: [yolo/images, file.table]\nnames: [dog]\n")
     issues = [str(issue) for issue in load_split(table.parent / "both.yaml", "train").fatal_issues]
-    assert any("table.csv:3: class cat is not in names" in issue for issue in issues)
+    assert any("file.table:3: class cat is not in names" in issue for issue in issues)
 
 
 def test_messages_name_it(table: Path) -> None:
-    with pytest.raises(UserError, match=r"gone: not found; give a \.csv table, a data\.yaml"):
+    with pytest.raises(UserError, match=r"gone: not found; give a \.table file, a data\.yaml"):
         load_split(table.parent / "gone", "train")
     (table.parent / "x.yaml").write_text("train: notes.md\nnames: [x]")
     (table.parent / "notes.md").touch()
-    with pytest.raises(UserError, match=r"notes\.md: not a folder, a \.txt list, .*, a \.csv table of one split; correct"):
+    with pytest.raises(UserError, match=r"notes\.md: not a folder, a \.txt list, .*, a \.table file of one split; correct"):
         load_split(table.parent / "x.yaml", "train")
 
 
 def test_without_it_nothing_knows_the_table(tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text("split,image,class,x1,y1,x2,y2\n")
-    with pytest.raises(UserError, match=r"table\.csv: not a dataset; give a data\.yaml"):
-        find_splits(tmp_path / "table.csv")
+    (tmp_path / "file.table").write_text("split,image,class,x1,y1,x2,y2\n")
+    with pytest.raises(UserError, match=r"file\.table: not a dataset; give a data\.yaml"):
+        find_splits(tmp_path / "file.table")
 
 
 def test_only_their_own_files_name_formats() -> None:

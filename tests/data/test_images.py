@@ -144,9 +144,47 @@ def test_32_bits_a_channel_are_refused_by_the_probe(tmp_path: Path) -> None:
     for number, dtype in enumerate((np.float32, np.int32)):
         path = tmp_path / f"{number}.tif"
         Image.fromarray(np.ones((8, 9), dtype)).save(path)
-        assert probe_image(path).error == "image has 32 bits a channel; convert it to 8 or 16"
-        with pytest.raises(UnreadableImage, match="the file has 32 bits a channel; convert it to 8 or 16"):
+        words = ("floating point; convert it to 8 or 16", "signed; convert it to 8 or 16 without a sign")[number]
+        assert probe_image(path).error == f"image has 32 bits a channel, {words}"
+        with pytest.raises(UnreadableImage, match=f"the file has 32 bits a channel, {words}"):
             read_image(path)
+
+
+def tiff(bits: int, kind: int, channels: int, *, big: bool = False) -> bytes:
+    """A whole image of 2 x 1 zeros; kind: 1 unsigned, 2 signed, 3 floating point, 6 complex."""
+    size = 2 * channels * bits // 8
+    where = {True: 16 + 8 + 20 * 9 + 8, False: 8 + 2 + 12 * 9 + 4}[big]
+    tags = [(256, 2), (257, 1), (258, bits), (259, 1), (262, 2 if channels == 3 else 1), (273, where), (277, channels),
+            (279, size), (339, kind)]  # fmt: skip
+    entry, head, count = ("<HHQQ", struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16), "<Q") if big else (
+        "<HHII", struct.pack("<2sHI", b"II", 42, 8), "<H"
+    )  # fmt: skip
+    body = b"".join(struct.pack(entry, tag, 4, 1, value) for tag, value in tags)
+    return head + struct.pack(count, 9) + body + bytes(8 if big else 4) + bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "channels", "words"),
+    [
+        (32, 3, 1, "has 32 bits a channel, floating point; convert it to 8 or 16"),
+        (32, 3, 3, "has 32 bits a channel, floating point; convert it to 8 or 16"),
+        (64, 3, 1, "has 64 bits a channel, floating point; convert it to 8 or 16"),
+        (32, 1, 1, "has 32 bits a channel; convert it to 8 or 16"),
+        (32, 1, 3, "has 32 bits a channel; convert it to 8 or 16"),
+        (32, 2, 1, "has 32 bits a channel, signed; convert it to 8 or 16 without a sign"),
+        (16, 2, 1, "has 16 bits a channel, signed; convert it to 8 or 16 without a sign"),
+        (64, 6, 1, "has 64 bits a channel, complex; convert it to 8 or 16"),
+    ],
+)
+@pytest.mark.parametrize("big", [False, True])
+def test_what_a_tiff_holds_that_is_not_read_is_said_rightly(
+    bits: int, kind: int, channels: int, words: str, big: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(bits, kind, channels, big=big))
+    assert probe_image(path).error == f"image {words}"
+    with pytest.raises(UnreadableImage, match=f"the file {words}"):
+        read_image(path)
 
 
 @pytest.mark.parametrize(("name", "limit"), [("a.png", 4095), ("a.tif", 4095), ("c.png", 900)])

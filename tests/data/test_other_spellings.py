@@ -83,3 +83,44 @@ def test_folders_of_systems_are_not_looked_into(folder: str, tmp_path: Path) -> 
     own = write_image(tmp_path / "own.jpg")
     write_image(tmp_path / folder / "own.jpg")
     assert list_images(tmp_path) == [own]
+
+
+@pytest.mark.parametrize("number", ["0.5_0", "٠.٥", "０.５", "0,5", "0x1", "½"])
+def test_a_number_is_one_in_ascii_digits(number: str, tmp_path: Path) -> None:
+    path = write_yolo(tmp_path, {"a": f"0 {number} 0.5 0.2 0.4"})
+    (issue,) = load_split(path, "train").fatal_issues
+    assert f"{number!r} is not a number" in issue.message
+    xml = f"<annotation>{OBJECT}</annotation>".replace(">5<", f">{number}<")
+    (issue,) = load_split(voc(tmp_path / "voc", xml), "train").fatal_issues
+    assert "it needs four numbers" in issue.message
+
+
+def test_separators_of_other_scripts_still_separate(tmp_path: Path) -> None:
+    path = write_yolo(tmp_path, {"a": BOX.replace(" ", "\u3000")})
+    assert load_split(path, "train").issues == []
+
+
+@pytest.mark.parametrize("text", ["1_0", "١٠"])
+def test_flags_and_files_of_hyperparameters_keep_to_it(text: str, tmp_path: Path) -> None:
+    from yolov9k.config import TrainOptions, load_recipe, option_fields
+
+    fields = {field.name: field for field in option_fields(TrainOptions)}
+    for name in ("epochs", "batch", "freeze", "label_smoothing"):
+        with pytest.raises(UserError, match=text):
+            fields[name].parse(text)
+    (tmp_path / "hyp.yaml").write_text(f"lr0: '{text}'\n", encoding="utf-8")
+    with pytest.raises(UserError, match=text):
+        load_recipe(tmp_path / "hyp.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [("dog\u200b", True), ("\ufeffdog", True), ("dog ", True), ("\u3164", True), ("", True), ("d\u00a0g", True),
+     ("d\u202eg", True),
+     ("می\u200cخواهم", False), ("犬", False), ("traffic light", False)],
+)  # fmt: skip
+def test_names_with_characters_that_nobody_sees_are_told(
+    name: str, seen: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_split(write_yolo(tmp_path, {"a": BOX}, json.dumps([name, "b"])), "train")
+    assert (f"names hold characters that cannot be seen: {name!a};" in capsys.readouterr().err) == seen

@@ -82,8 +82,26 @@ def test_numbers_of_names_may_stand_in_quotes(tmp_path: Path, names: str) -> Non
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [("{'0': x, 0: y}", "of which two are the same"), ("{'1': x, 2: y}", "without gaps"), ("{a: x, b: y}", "without gaps")],
+    [("{'0': x, 0: y}", "of which two are the same"), ("{a: x, b: y}", "number the classes 0, 1, 2")],
 )
 def test_numbers_of_names_that_are_no_row(tmp_path: Path, names: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         load_split(write_yolo(tmp_path, {"a": BOX}, names), "train")
+
+
+@pytest.mark.parametrize(
+    ("rows", "points"),
+    [
+        (f"{BOX} 0.5 0.5 2 0.45 0.4 1\n{BOX} 0 0 0 0.6 0.6 2", 2),  # as many numbers as an outline of five corners
+        (f"{BOX} 0.5 0.5 2", 1),  # no outline has an even number of columns
+        (f"{BOX} 0.5 0.5 2\n{BOX}", 0),
+        (f"{BOX} 0.5 0.5 0.5", 0),
+        ("0 0.0 0.0 0.5 0.0 0.5 1.0 0.0 1.0 0.0 0.0", 0),  # an outline along the edges
+        (f"{BOX} 0.1 0.1 1 0.9 0.9 1", 0),  # far from what would be the box
+    ],
+)
+def test_rows_that_look_like_key_points_without_a_key_are_told_once(rows: str, points: int, tmp_path: Path) -> None:
+    path = write_yolo(tmp_path, {"a": rows, "b": rows})
+    told = [str(issue) for issue in load_split(path, "train").issues if "key points" in issue.message]
+    words = f"a.txt: rows look like boxes with {points} key points each, those of 1 more label files too; add kpt_shape: ["
+    assert [words in text for text in told] == [True] * bool(points)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from rich.console import Console
 
 from tests.data_cases import BOX, train_options, write_image, write_yolo
+from tests.format_cases import LAYOUTS
 from yolov9k.data.check import check_data
-from yolov9k.data.config import load_split
+from yolov9k.data.config import load_split, open_dataset, warn_of_training_images
 from yolov9k.engine.train.setup import load_splits
 from yolov9k.tasks.detect.coco import CocoEvaluator
 
@@ -164,3 +166,18 @@ def test_of_images_of_one_stem_voc_takes_the_one_that_is_named(
     assert issue.fatal
     assert issue.path.name == {"a.jpg": "a.png", "a.png": "a.jpg"}[chosen]
     assert f"shares its label file ({tmp_path / 'Annotations' / 'a.xml'}) with {chosen}" in issue.message
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "coco", "labelme", "csv-tensorflow"])
+def test_validation_alone_tells_of_images_that_are_trained_on(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = LAYOUTS[kind](tmp_path)
+    layout = open_dataset(root)
+    warn_of_training_images(layout, load_split(layout, "val"))
+    assert capsys.readouterr().err == ""
+    warn_of_training_images(layout, replace(load_split(layout, "train"), name="val", origin="val"))
+    assert capsys.readouterr().err.count("2 of 2 images of val are in train too, such as ") == 1
+    layout.splits["train"] = ["gone"]  # a machine that only validates
+    warn_of_training_images(layout, load_split(layout, "val"))
+    assert capsys.readouterr().err == ""

@@ -15,7 +15,7 @@ from tests.command_line import run
 from tests.data_cases import BOX, train_options, write_image
 from yolov9k.common.paths import PathFinder
 from yolov9k.data.config import find_splits, load_split
-from yolov9k.data.formats.coco import split_in
+from yolov9k.data.formats.image_finder import split_in
 from yolov9k.engine.train.trainer import Trainer
 
 WORD = "été한글"

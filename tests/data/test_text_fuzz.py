@@ -42,6 +42,16 @@ VOC = """<?xml version="1.0" encoding="utf-8"?>
 <object><name>cell</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>10</xmax><ymax>19</ymax></bndbox></object>
 <object><name>dust</name><bndbox><xmin>3</xmin><ymin>2</ymin><xmax>12.5</xmax><ymax>19</ymax></bndbox></object></annotation>
 """
+TABLE = (
+    "filename,width,height,class,xmin,ymin,xmax,ymax\nimages/a.jpg,40,20,cell,1,2,10,9\nimages/b.jpg,40,20,dust,1,2,10.5,9\n"
+)
+LABELME = {
+    "version": "5.5.0", "flags": {}, "imagePath": "..\\images\\a.jpg", "imageData": None, "imageHeight": 20, "imageWidth": 40,
+    "shapes": [
+        {"label": "cell", "points": [[1, 2], [10, 9.5]], "group_id": None, "shape_type": "rectangle"},
+        {"label": "dust", "points": [[1, 2], [10, 2], [10, 9]], "group_id": 1, "shape_type": "polygon"},
+    ],
+}  # fmt: skip
 RESULTS = "epoch,train/box_loss,metrics/mAP_0.5,lr/pg0\n0,1.5,0.25,0.01\n1,1.25,,0.02\n2,nan,0.5,0.03\n"
 LABELS = f"{BOX}\n1 0.1 0.1 0.3 0.1 0.3 0.3 0.1 0.3\n\n0 0.5 0.5 1 1\n"
 DATA = """path: .
@@ -62,6 +72,12 @@ ORIGINALS = {
     "x.xml": [VOC, VOC.replace("utf-8", "gb18030")],
     "labels/a.txt": [LABELS, "0 0.5 0.5 0.2 0.4 0.9\n", "0,0.5,0.5,0.2,0.4\n"],
     "list.txt": ["images/a.jpg\nimages/b.jpg\n", "./images\\a.jpg\r\nimages/b.jpg"],
+    "boxes.csv": [TABLE, "images/a.jpg,1,2,10,9,cell\nimages/b.jpg,,,,,\n", TABLE.replace(",", ";")],
+    "me/a.json": [json.dumps(LABELME, indent=1), json.dumps(LABELME)],
+    "obj.data": [
+        "classes = 2\ntrain = data/list.txt\nnames = data/obj.names\n",
+        "train=list.txt\nvalid=list.txt\nnames=obj.names",
+    ],
     "results.csv": [RESULTS, RESULTS.replace(",", ",  ")],
     "source.txt": ["images/a.jpg\nimages/b.jpg\n", "images\\a.jpg\r\n"],
 }
@@ -83,6 +99,9 @@ READERS: dict[str, Read] = {
     "x.xml": read_voc,
     "labels/a.txt": read_yolo,
     "list.txt": read_yolo,
+    "boxes.csv": lambda path: read_split(path, "train"),
+    "me/a.json": lambda path: read_split(path.parent, "train"),
+    "obj.data": lambda path: read_split(path, "train"),
     "results.csv": read_results,
     "source.txt": open_source,
 }
@@ -93,6 +112,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of a data set in each format; entries of a list may lead to the working folder, which is another."""
     root = tmp_path / "set"
     write_yolo(root, {"a": BOX, "b": LABELS})
+    (root / "me").mkdir()
+    (root / "obj.names").write_text("cell\ndust\n")
+    write_image(root / "me" / "b.jpg")
+    (root / "me" / "b.json").write_text(json.dumps(LABELME | {"imagePath": "b.jpg"}))
     for name, texts in ORIGINALS.items():
         (root / name).write_text(texts[0])
     (root / "by_list.yaml").write_text("train: list.txt\nnames: [cell, dust]\n")

@@ -103,8 +103,11 @@ def test_bccd() -> None:
 
 
 @pytest.mark.parametrize(
-    ("declared", "encoding"), [("GB2312", "gb18030"), ("Shift_JIS", "cp932"), ("EUC-KR", "cp949"), ("utf8", "utf-8")]
-)
+    ("declared", "encoding"),
+    [("GB2312", "gb18030"), ("Shift_JIS", "cp932"), ("EUC-KR", "cp949"), ("utf8", "utf-8"), ("windows-31j", "cp932"),
+     ("x-sjis", "cp932"), ("ks_c_5601-1987", "cp949"), ("windows-949", "cp949"), ("x-gbk", "gb18030"), ("GBK", "gb18030"),
+     ("x-euc-jp", "euc-jp"), ("x-unicode20utf8", "utf-8"), ("Windows-31J", "cp932")],
+)  # fmt: skip
 def test_voc_files_declare_their_encoding(tmp_path: Path, declared: str, encoding: str) -> None:
     name = {"cp949": "고양이"}.get(encoding, "日本")
     root = voc(tmp_path, {"a": OBJECT.format(name, 1, 1, 9, 9)})

@@ -15,7 +15,7 @@ def check(options: DataCheckOptions) -> None:
     from yolov9k.data.config import find_splits, read_split
     from yolov9k.data.grid import plot_grid
 
-    report = check_data(options.path, difficult=options.difficult)
+    report = check_data(options.path, difficult=options.difficult, keep_empty_classes=options.keep_empty_classes)
     print_report(report, console)
     if options.plot:
         there = [name for name in find_splits(options.path) if name not in report.missing]

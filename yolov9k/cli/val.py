@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from yolov9k.cli.parser import console
 from yolov9k.config import TrainRecipe, ValOptions
 
@@ -10,7 +12,7 @@ def run(options: ValOptions) -> None:
     """Validate a checkpoint: COCO AP, each class, speed, curves and confusion matrix."""
     from yolov9k.common.device import pick_device
     from yolov9k.common.errors import note
-    from yolov9k.data.config import load_split
+    from yolov9k.data.config import load_split, open_dataset, warn_of_training_images
     from yolov9k.data.letterbox import rounded_size
     from yolov9k.data.loader import make_loader
     from yolov9k.engine.evaluate.validator import print_metrics, validate
@@ -19,10 +21,12 @@ def run(options: ValOptions) -> None:
     from yolov9k.models.checkpoints import load
 
     options.check()
+    layout = open_dataset(Path(options.data))
     split = load_split(
-        options.data, options.task, single_cls=options.single_cls, strict=options.strict, difficult=options.difficult,
-        repeats=False,
+        layout, options.task, single_cls=options.single_cls, strict=options.strict, difficult=options.difficult,
+        repeats=False, keep_empty_classes=options.keep_empty_classes,
     )  # fmt: skip
+    warn_of_training_images(layout, split)
     model = load(options.weights).to(pick_device(options.device))
     split, given = (split if options.single_cls else split.in_order_of(model.names)), split
     if split is not given:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import unicodedata
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,18 @@ _MARKS = (  # UTF-32's little-endian mark begins with UTF-16's
 _SAMPLE = 4096  # bytes, a multiple of 4, that are enough to see a pattern of zeros in
 # Files that declare the smaller set mostly use the larger one, which reads both alike (WHATWG Encoding Standard).
 _LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
+# Labels of the Encoding Standard that no rule leads to a name of Python's.
+_LABELS = {
+    "windows-31j": "cp932", "cn-big5": "big5", "csksc56011987": "cp949", "ksc_5601": "cp949", "iso-ir-149": "cp949",
+    "cseuckr": "cp949", "gb_2312": "gb18030", "gb_2312-80": "gb18030", "csgb2312": "gb18030", "koi": "koi8-r", "koi8": "koi8-r",
+    "unicode-1-1-utf-8": "utf-8", "unicode11utf8": "utf-8", "unicode20utf8": "utf-8", "iso-8859-8-i": "iso-8859-8",
+    "iso-8859-8-e": "iso-8859-8", "logical": "iso-8859-8", "visual": "iso-8859-8", "cseucpkdfmtjapanese": "euc-jp",
+    "mac-ukrainian": "mac-cyrillic",
+}  # fmt: skip
 # Python's own encodings that no editor writes; some of them take quadratic time, some give no Unicode.
 _NOT_FOR_XML = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
+_UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})  # categories of characters
+_BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols that are drawn as nothing
 _XML_DECLARATION = re.compile(rb"""\s*<\?xml[^>]{0,200}?\sencoding\s*=\s*["']([\w.:-]{1,40})["']""")
 
 
@@ -45,11 +57,20 @@ def decode_xml(data: bytes) -> str:
     encoding = _encoding_of(data)
     if encoding is None:
         declared = _XML_DECLARATION.match(data)
-        encoding = codecs.lookup(declared[1].decode("ascii") if declared else "utf-8").name
+        encoding = _codec(declared[1].decode("ascii") if declared else "utf-8")
         if encoding in _NOT_FOR_XML:
             raise LookupError(f"{encoding} is no encoding of XML")
         encoding = "utf-8" if encoding.startswith(("utf-16", "utf-32")) else _LARGER.get(encoding, encoding)
     return data.decode(encoding)
+
+
+def _codec(label: str) -> str:
+    """Python's name of an encoding by any label of the Encoding Standard (WHATWG). Raises LookupError."""
+    name = re.sub(r"^(x-)+", "", label.strip().lower())
+    for spelling in (_LABELS.get(name, name), re.sub(r"^(windows|dos|ibm|ms)[-_]?(?=\d+$)", "cp", name)):
+        with suppress(LookupError):
+            return codecs.lookup(spelling).name
+    raise LookupError(f"unknown encoding: {label}")
 
 
 def read_text(path: str | Path, errors: str = "strict") -> str:
@@ -131,3 +152,20 @@ def _line(error: UnicodeDecodeError) -> int:
 
 def _reason(error: UnicodeDecodeError) -> str:
     return f"byte {error.start} does not belong to {error.encoding.removesuffix('-sig').upper()}: {error.reason}"
+
+
+def has_unseen(text: str) -> bool:
+    """Whether a name is empty or holds what nobody sees: blanks at its ends, control and formatting characters.
+
+    Joiners within a word are of its spelling in several scripts, and of emoji.
+    """
+    inner = text[1:-1].replace("\u200c", "").replace("\u200d", "")
+    shown = f"{text[:1]}{inner}{text[1:][-1:]}"
+    return (
+        not text
+        or text != text.strip()
+        or any(
+            letter in _BLANK_LETTERS or unicodedata.category(letter) in _UNSEEN or (letter.isspace() and letter != " ")
+            for letter in shown
+        )
+    )

@@ -39,6 +39,7 @@ class ValOptions(Options):
     save_json: Annotated[bool, Option("write detections as COCO JSON")] = False
     strict: flags.Strict = False
     difficult: flags.Difficult = False
+    keep_empty_classes: flags.KeepEmptyClasses = False
 
 
 @dataclass
@@ -97,6 +98,7 @@ class ProfileOptions(Options):
     data: Annotated[str | None, Option("measure with a data set's loader; without, on random images", path=True)] = None
     workers: flags.Workers = 8
     difficult: flags.Difficult = False
+    keep_empty_classes: flags.KeepEmptyClasses = False
     project: flags.Project = "runs/profile"
     name: flags.Name = "exp"
 
@@ -109,6 +111,7 @@ class DataCheckOptions(Options):
     plot: Annotated[str | None, Option("draw a grid of labeled images into this PNG", path=True)] = None
     strict: flags.Strict = False
     difficult: flags.Difficult = False
+    keep_empty_classes: flags.KeepEmptyClasses = False
 
 
 @dataclass

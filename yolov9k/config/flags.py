@@ -18,7 +18,7 @@ THICKEST = 100  # pixels of a box's line
 MAX_CLASSES = 100_000  # of a data set and of a model
 MOST_DETECTIONS = 100_000  # in an image: room for all of them is taken beforehand
 
-LABEL_FORMATS = "YOLO, COCO or Pascal VOC"
+LABEL_FORMATS = "YOLO, COCO, Pascal VOC, labelme, CSV or Darknet (CVAT)"
 DATA_HELP = f"data.yaml, or a folder or file of {LABEL_FORMATS} labels"
 CFG_HELP = "model: yolov9-t, -s, -m, -c, -e, gelan-t ... -e, or a YAML file"
 
@@ -37,6 +37,7 @@ Project = Annotated[str, Option("folder of the run directories", path=True)]
 Name = Annotated[str, Option("name of the run directory; a taken one gets a number", path=True)]
 ExistOk = Annotated[bool, Option("write into an existing run directory")]
 Difficult = Annotated[bool, Option("objects marked difficult are ordinary; without, as crowds: not trained on, ignored")]
+KeepEmptyClasses = Annotated[bool, Option("a COCO category that groups all others and has no box is a class too")]
 Strict = Annotated[bool, Option("refuse data with faulty labels or images")]
 Conf = Annotated[float, Option("lowest score of a detection", ("--conf-thres", "--conf"), low=0, high=1)]
 Iou = Annotated[

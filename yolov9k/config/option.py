@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from yolov9k.common.errors import UserError, check_range, one_line, shown
+from yolov9k.common.numbers import is_plain, is_whole, parse_number
 
 LARGEST = 2**63 - 1  # whole number that torch, numpy and files hold
 
@@ -93,7 +94,7 @@ class OptionField:
         """Where words stand for numbers below the range, the range is checked too."""
         words, whole = self.option.words, int in self.kinds
         try:
-            value: float = self.kinds[0](given)
+            value = parse_number(given, self.kinds[0])
         except ValueError:
             value = math.nan
         if whole and value > LARGEST:
@@ -135,9 +136,9 @@ class OptionField:
     def _element(self, text: str, given: str) -> Any:
         """One of many values: a number, or a name where names are taken too."""
         if str in self.kinds:
-            return int(text) if int in self.kinds and text.isdecimal() and len(text) < 19 else text
+            return int(text) if int in self.kinds and is_whole(text) else text
         try:
-            return self.kinds[0](text)
+            return parse_number(text, self.kinds[0])
         except ValueError:
             raise self._error(given, f"expected {'whole ' if int in self.kinds else ''}numbers") from None
 
@@ -173,7 +174,7 @@ def _members(kind: Any) -> tuple[Any, ...]:
 def read_number(value: Any, kind: type, option: Option, what: str) -> float | int:
     """A finite number in the option's range, from a number or, since YAML reads 1e-3 as one, a text. Raises UserError."""
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
+        number = math.nan if isinstance(value, bool) or not is_plain(str(value)) else float(value)
         exact = int(value) if kind is int and isinstance(value, int) else number  # a float would round a long seed
     except (TypeError, ValueError, OverflowError):
         raise UserError(f"{what} is {shown(value)}, expected a number") from None

@@ -70,6 +70,7 @@ class TrainOptions(Options):
     seed: Annotated[int, Option("of weights and augmentation", low=0)] = 0
     strict: flags.Strict = False
     difficult: flags.Difficult = False
+    keep_empty_classes: flags.KeepEmptyClasses = False
     noval: Annotated[bool, Option("validate after the last epoch alone")] = False
     noplots: Annotated[bool, Option("draw no images or curves")] = False
     min_items: Annotated[int, Option("leave out training images with fewer objects", low=0, unit="objects")] = 0

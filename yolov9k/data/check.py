@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,13 +79,16 @@ class DataReport:
         return count_fatal(self.issues)
 
 
-def check_data(path: str | Path, *, strict: bool = False, difficult: bool = False) -> DataReport:
+def check_data(
+    path: str | Path, *, strict: bool = False, difficult: bool = False, keep_empty_classes: bool = False
+) -> DataReport:
     """Read every split of a dataset and report on it.
 
     A split that cannot be read is a fatal issue of the report. Raises UserError when the dataset itself cannot be
-    understood, and with `strict` at the first split that has a fatal issue. difficult: as in `load_split`.
+    understood, and with `strict` at the first split that has a fatal issue. difficult, keep_empty_classes: as in
+    `load_split`.
     """
-    layout = open_dataset(Path(path))
+    layout = replace(open_dataset(Path(path)), keep_empty_classes=keep_empty_classes)
     names = find_splits(layout)
     read = {name: _read(layout, Path(path), name, strict=strict, difficult=difficult) for name in names}
     splits = {name: split for name, split in read.items() if isinstance(split, Split)}

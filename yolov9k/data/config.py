@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from yolov9k.common.errors import UserError, warn
@@ -11,8 +13,10 @@ from yolov9k.common.files import user_path
 from yolov9k.data.formats.base import Format, Listing, UnclearDataset, join_listings, registered_formats
 from yolov9k.data.formats.checks import build_records
 from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.known_datasets import how_to_get
 from yolov9k.data.probe import SUFFIXES
 from yolov9k.data.records import Split
+from yolov9k.data.repeats import find_shared
 
 SPLITS = ("train", "val", "test")
 _STANDS_FOR = {"train": ("train", "trainval"), "val": ("val", "valid", "validation", "test"), "test": ("test",)}
@@ -21,7 +25,7 @@ _OWN = {"train": ("train", "trainval"), "val": ("val", "valid", "validation"), "
 
 def load_split(
     data: str | Path | DatasetLayout, split: str, *, single_cls: bool = False, strict: bool = False, difficult: bool = False,
-    repeats: bool | None = None,
+    repeats: bool | None = None, keep_empty_classes: bool = False,
 ) -> Split:  # fmt: skip
     """Read the split ("train", "val" or "test") of a dataset, check every image and box of it, and warn of what is wrong.
 
@@ -30,19 +34,21 @@ def load_split(
     A dataset without a val split lends valid, then test, then train, with a warning; one that has one split only lends
     it as train too. `single_cls` merges all classes into one. difficult: objects that are marked so are ordinary ones;
     otherwise they are as crowd regions. repeats: an image that is listed several times has as many records; unless given,
-    in train alone. Raises UserError when the dataset cannot be understood, when no image is left, and with `strict` when
-    there is any error.
+    in train alone. keep_empty_classes: as `DatasetLayout` says. Raises UserError when the dataset cannot be understood, when
+    no image is left, and with `strict` when there is any error.
     """
-    result = read_split(data, split, strict=strict, difficult=difficult, repeats=repeats)
+    result = read_split(data, split, strict=strict, difficult=difficult, repeats=repeats, keep_empty_classes=keep_empty_classes)
     _tell(result)
     return merge_classes(result) if single_cls else result
 
 
 def read_split(
-    data: str | Path | DatasetLayout, split: str, *, strict: bool = False, difficult: bool = False, repeats: bool | None = None
-) -> Split:
+    data: str | Path | DatasetLayout, split: str, *, strict: bool = False, difficult: bool = False, repeats: bool | None = None,
+    keep_empty_classes: bool = False,
+) -> Split:  # fmt: skip
     """`load_split` for callers that show the split's issues themselves."""
     layout = data if isinstance(data, DatasetLayout) else open_dataset(Path(data))
+    layout = replace(layout, keep_empty_classes=layout.keep_empty_classes or keep_empty_classes)
     chosen = _choose_split(layout, split)
     listing = _read_split(layout, chosen)
     often = split == "train" if repeats is None else repeats
@@ -68,6 +74,21 @@ def _tell(split: Split) -> None:
         warn(f"{split.name}: {issue}")
 
 
+def warn_of_training_images(layout: DatasetLayout, split: Split) -> None:
+    """Warn where images of a split are in the data set's train split too: a model that was trained on them knows them.
+
+    A train split that is not there, as on a machine that only validates, is no fault.
+    """
+    with suppress(UserError):
+        train = next((name for name in _OWN["train"] if name in layout.splits), None)
+        if train is None or train == split.origin:
+            return
+        chosen = _paths_by_format(layout, train)
+        paths = [path for format, several in chosen.items() for path in format.list_images(several, train, layout)]
+        if shared := find_shared(paths, split):
+            warn(str(shared))
+
+
 def find_splits(data: str | Path | DatasetLayout) -> list[str]:
     """Which of train, val and test a dataset has of its own, in this order."""
     there = (data if isinstance(data, DatasetLayout) else open_dataset(Path(data))).splits
@@ -88,7 +109,7 @@ def open_dataset(path: Path) -> DatasetLayout:
     path = user_path(path).absolute()
     wanted = ", ".join(format.dataset for format in registered_formats() if format.dataset)
     if not os.path.exists(path):
-        raise UserError(f"{path}: not found; give {wanted}")
+        raise UserError(f"{path}: not found; {how_to_get(path.name) or f'give {wanted}'}")
     unclear: UnclearDataset | None = None
     for format in registered_formats():
         try:
@@ -118,15 +139,20 @@ def _choose_split(layout: DatasetLayout, split: str) -> str:
 
 def _read_split(layout: DatasetLayout, split: str) -> Listing:
     """All entries of one split, read and put together: first those of the formats that are asked first."""
-    chosen: dict[Format, list[Path]] = {}
-    for path in layout.paths(split):
-        chosen.setdefault(_format_of(path, layout), []).append(path)
+    chosen = _paths_by_format(layout, split)
     names, listings = layout.names, list[Listing]()
     for format in registered_formats():
         if format in chosen:
             listings.append(format.read(chosen[format], split, names, layout))
             names = listings[0].names
     return join_listings(listings, names)
+
+
+def _paths_by_format(layout: DatasetLayout, split: str) -> dict[Format, list[Path]]:
+    chosen: dict[Format, list[Path]] = {}
+    for path in layout.paths(split):
+        chosen.setdefault(_format_of(path, layout), []).append(path)
+    return chosen
 
 
 def _format_of(path: Path, layout: DatasetLayout) -> Format:

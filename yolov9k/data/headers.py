@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 # Those that Pillow loads first come first. Others that it knows are of no use here, and some of them run other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "DIB", "JPEG2000", "AVIF")
@@ -16,6 +16,8 @@ TRUNCATED = "is truncated"
 _BARE = frozenset({"BMP", "DIB", "PPM", "TIFF"})  # formats whose pixels may stand in the file as they are
 Tile = tuple[str, tuple[int, int, int, int] | None, int, object]
 _ORIENTATION, _WIDTH, _HEIGHT, _SUBFILE = 0x0112, 256, 257, 254
+_BITS, _SAMPLE_FORMAT = 258, 339
+_SAMPLE_KINDS = {2: "signed", 3: "floating point", 5: "complex", 6: "complex"}
 _SMALLER_COPY = 0b101  # bits of a TIFF's subfile type: a reduced copy of another frame, or a mask of one
 
 
@@ -56,7 +58,7 @@ def opened(file: IO[bytes]) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError:
         what = "is not a readable image" if file.seek(0, 2) else "is empty"
-        raise ImageError(f"{what}; replace or remove it") from None
+        raise ImageError(_unread_tiff(file) or f"{what}; replace or remove it") from None
     except Image.DecompressionBombError:
         raise ImageError(f"has more than {pixel_limit():,} pixels, which are not decoded; cut it into tiles") from None
     except Exception as error:  # damaged files make Pillow raise nearly anything, KeyError and zlib.error among it
@@ -66,7 +68,7 @@ def opened(file: IO[bytes]) -> Iterator[Image.Image]:
 def read_header(image: Image.Image, length: int) -> Header:
     """What an opened file of `length` bytes says. Raises ImageError where that cannot be decoded."""
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-        raise ImageError("has 32 bits a channel; convert it to 8 or 16")
+        raise ImageError(_samples(getattr(image, "tag_v2", {})) or "has 32 bits a channel; convert it to 8 or 16")
     if image.format in _BARE and any(_ends_early(tile, length) for tile in _tiles(image)):
         raise ImageError(f"{TRUNCATED}; copy or download it again")
     tags = getattr(image, "tag_v2", None)
@@ -95,6 +97,30 @@ def count_frames(image: Image.Image) -> int:
         image.seek(0)
         return 1 if copy else frames
     return frames
+
+
+def _unread_tiff(file: IO[bytes]) -> str:
+    """What a TIFF that Pillow does not know says of its samples; empty where it is none or they are usual ones."""
+    try:
+        file.seek(0)
+        start = file.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(start if start[2:3] != b"\x2b" else start + file.read(8))
+        file.seek(tags.next)
+        tags.load(file)
+        return _samples(tags)
+    except Exception:  # no TIFF, or a damaged one
+        return ""
+
+
+def _samples(tags: Mapping[int, Any]) -> str:
+    """What is wrong with a TIFF's samples: more than 16 bits, a sign, floating point, complex numbers."""
+    bits, kinds = tags.get(_BITS, (1,)), tags.get(_SAMPLE_FORMAT, (1,))
+    most = max(bits if isinstance(bits, tuple) else (bits,))
+    kind = _SAMPLE_KINDS.get(max(kinds if isinstance(kinds, tuple) else (kinds,)), "")
+    if most <= 16 and not kind:
+        return ""
+    sign = " without a sign" if kind == "signed" else ""
+    return f"has {most} bits a channel{kind and f', {kind}'}; convert it to 8 or 16{sign}"
 
 
 def exif_orientation(data: bytes) -> int:

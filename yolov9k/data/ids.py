@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from yolov9k.common.numbers import is_whole
+
 Id = int | float | str  # as a file has it
 Key = int | str
 
@@ -60,7 +62,7 @@ def result_ids(paths: Sequence[Path], stated: Sequence[Id | None]) -> tuple[list
 
 
 def _of_stem(path: Path) -> Id:
-    return int(path.stem) if path.stem.isdecimal() and len(path.stem) < 19 else path.stem
+    return int(path.stem) if is_whole(path.stem) else path.stem
 
 
 _NAMES: tuple[Callable[[Path], str], ...] = (lambda path: path.with_suffix("").as_posix(), lambda path: path.as_posix())

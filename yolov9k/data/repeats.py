@@ -43,7 +43,12 @@ def find_overlap(train: Split, val: Split) -> DataIssue | None:
     """A warning where images to validate on are trained on; none where one split stands in for the other."""
     if train.origin == val.origin:
         return None
-    known = set(identities([record.path for record in train.records]))
+    return find_shared([record.path for record in train.records], val)
+
+
+def find_shared(trained_on: Sequence[Path], val: Split) -> DataIssue | None:
+    """A warning where images of a split are among those that are trained on."""
+    known = set(identities(trained_on)) - {None}
     shared = [
         record.path
         for record, identity in zip(val.records, identities([record.path for record in val.records]), strict=True)
@@ -51,7 +56,7 @@ def find_overlap(train: Split, val: Split) -> DataIssue | None:
     ]
     if not shared:
         return None
-    what = f"{len(shared)} of {len(val.records)} images of {val.name} are in {train.name} too, such as {shared[0]}"
+    what = f"{len(shared)} of {len(val.records)} images of {val.name} are in train too, such as {shared[0]}"
     return DataIssue(val.source, None, f"{what}; figures will be too good, list each image in one of them", fatal=False)
 
 

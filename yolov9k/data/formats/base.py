@@ -15,6 +15,7 @@ from pathlib import Path
 
 from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import UserError, one_line, warn
+from yolov9k.common.text import has_unseen
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.ids import Id
 from yolov9k.data.records import DataIssue
@@ -103,6 +104,10 @@ class Format:
         """
         raise NotImplementedError
 
+    def list_images(self, paths: Sequence[Path], split: str, layout: DatasetLayout) -> list[Path]:
+        """Paths of the images that `read` would find, without their labels where that is cheaper. Raises UserError."""
+        return [image.path for image in self.read(paths, split, [], layout).images]
+
 
 _registered: list[Format] = []
 
@@ -140,7 +145,7 @@ def is_set(value: object) -> bool:
     if not isinstance(value, str):
         return isinstance(value, (bool, int, float)) and bool(value)
     text = value.strip().lower()
-    return text in ("true", "yes") or (re.fullmatch(r"\d+(\.\d*)?", text) is not None and float(text) != 0)
+    return text in ("true", "yes") or (re.fullmatch(r"[0-9]+(\.[0-9]*)?", text) is not None and float(text) != 0)
 
 
 def is_name(value: object) -> bool:
@@ -148,8 +153,11 @@ def is_name(value: object) -> bool:
     return isinstance(value, (str, int, float, datetime.date)) and not isinstance(value, bool)
 
 
-def warn_of_twins(names: Sequence[str], path: Path) -> None:
-    """Warn of classes that have the same name."""
+def warn_of_names(names: Sequence[str], path: Path) -> None:
+    """Warn of classes that have the same name, and of names with characters that nobody sees."""
+    if hidden := [name for name in names if has_unseen(name)]:
+        listed = ", ".join(ascii(name[:30]) for name in hidden[:5])
+        warn(f"{path}: names hold characters that cannot be seen: {listed}; they are other classes than those without them")
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         warn(f"{path}: several classes have the same name ({one_line(', '.join(twice))}); tables cannot tell them apart")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 
 from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import UserError, one_line, shown
-from yolov9k.common.paths import PathFinder
 from yolov9k.common.text import read_json
 from yolov9k.data.formats.base import (
     AnnotatedImage,
@@ -24,21 +22,18 @@ from yolov9k.data.formats.base import (
     is_set,
     join_listings,
     warn_of_fractions,
-    warn_of_twins,
+    warn_of_names,
 )
+from yolov9k.data.formats.folders import accepted_paths
+from yolov9k.data.formats.image_finder import ImageFinder, split_in
 from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.formats.outlines import join_outlines
 from yolov9k.data.ids import Id, Key, id_key, key_order
 from yolov9k.data.records import DataIssue
 
 Json = dict[str, Any]
-_FOLDERS = ("train2017", "val2017", "test2017", "train2014", "val2014", "test2014", "train", "val", "valid", "test")
-BRIDGE_CORNERS = 512  # of each of two outlines that are joined
-_GROUP = 64  # outlines that are joined one after the other
 # Files that are not for detection.
 _OTHER_TASKS = re.compile(r"(captions|person_keypoints|panoptic|stuff|image_info)_(train|val|test|unlabeled)")
-_SPLIT_WORD = re.compile(
-    r"(?<![^\W\d_])(?:mini)?(?:(?P<train>train(?:ing|val)?)|(?P<val>val(?:id|idation)?)|(?P<test>test(?:ing|dev)?))(?![^\W\d_])"
-)
 
 
 class Coco(Format):
@@ -63,11 +58,45 @@ class Coco(Format):
     def read(self, paths: Sequence[Path], split: str, names: Sequence[str] | None, layout: DatasetLayout) -> Listing:
         """All files; the first one's classes are the others' too where no names are given."""
         listings: list[Listing] = []
-        for path in paths:
-            for file in [path] if path.is_file() else _beside_images(path):
-                listings.append(read_coco(file, names))
-                names = listings[0].names
+        files = _files_of(paths)
+        loaded = {file: _load(file) for file in files[:1]}
+        root = None if names is not None or layout.keep_empty_classes else self._empty_group(loaded, layout)
+        for file in files:
+            listings.append(read_coco(file, names, loaded.get(file), root))
+            names = listings[0].names
         return join_listings(listings, names)
+
+    def list_images(self, paths: Sequence[Path], split: str, layout: DatasetLayout) -> list[Path]:
+        """Without the annotations."""
+        return [image.path for file in _files_of(paths) for image in _read_images(_load(file)["images"], file, []).values()]
+
+    def _empty_group(self, loaded: Mapping[Path, Json], layout: DatasetLayout) -> Key | None:
+        """The category that groups the others and that no box of any split is of, as Roboflow exports one with id 0."""
+        group = next((find_group(data["categories"]) for data in loaded.values()), None)
+        if group is None:
+            return None
+        every = (loaded.get(file) or _load(file) for file in _files_of(accepted_paths(layout, self.accepts)))
+        return None if any(uses(data, group) for data in every) else group
+
+
+def _files_of(paths: Sequence[Path]) -> list[Path]:
+    return [file for path in paths for file in ([path] if path.is_file() else _beside_images(path))]
+
+
+def find_group(categories: Sequence[Any]) -> Key | None:
+    """The key of a category without a group of its own that all others name as theirs."""
+    entries = [entry for entry in categories if isinstance(entry, dict)]
+    for entry in entries:
+        others = [other.get("supercategory") for other in entries if other is not entry]
+        if others and entry.get("supercategory") in ("none", "", None) and set(map(str, others)) == {str(entry.get("name"))}:
+            return id_key(entry.get("id"))
+    return None
+
+
+def uses(data: Json, category: Key) -> bool:
+    """Whether an annotation of a COCO file is of a category."""
+    entries = data.get("annotations") or []
+    return any(isinstance(entry, dict) and id_key(entry.get("category_id")) == category for entry in entries)
 
 
 def _find_splits(folder: Path) -> dict[str, list[str]]:
@@ -89,12 +118,6 @@ def _find_splits(folder: Path) -> dict[str, list[str]]:
     return {split: [str(file) for file in several] for split, several in splits.items()}
 
 
-def split_in(text: str) -> str | None:
-    """The split that a file's name tells: the last whole word of one, so that ``valves_train.json`` is train."""
-    found = [match.lastgroup for match in _SPLIT_WORD.finditer(text.lower())]
-    return found[-1] if found else None
-
-
 def _beside_images(folder: Path) -> list[Path]:
     return sorted(folder.glob("_annotations.coco.json"))
 
@@ -103,16 +126,20 @@ class EntryError(ValueError):
     """What is wrong with one entry of a COCO file."""
 
 
-def read_coco(path: Path, names: Sequence[str] | None = None) -> Listing:
+def read_coco(path: Path, names: Sequence[str] | None = None, data: Json | None = None, without: Key | None = None) -> Listing:
     """Images and annotations of a COCO JSON file.
 
-    Classes are its categories in the order of their ids, or matched by name to `names`.
+    Classes are its categories in the order of their ids, or matched by name to `names`. data: the file's content where it
+    is read already; without: the id of a category that is left out.
 
     Raises UserError when the file cannot be parsed or is not a COCO file.
     """
-    data = _load(path)
+    data = _load(path) if data is None else data
+    issues: list[DataIssue] = []
+    if without is not None:
+        data = data | {"categories": _without(data["categories"], without, path, issues)}
     found, category_ids, labels = _classes(data, path, names)
-    listing = Listing(found, category_ids, [])
+    listing = Listing(found, category_ids, [], issues)
     images = _read_images(data["images"], path, listing.issues)
     retyped = 0
     for number, entry in enumerate(data.get("annotations") or []):
@@ -133,6 +160,15 @@ def read_coco(path: Path, names: Sequence[str] | None = None) -> Listing:
     listing.images = list(images.values())
     warn_of_fractions(listing, path)
     return listing
+
+
+def _without(categories: Sequence[Any], group: Key, path: Path, issues: list[DataIssue]) -> list[Any]:
+    kept = [entry for entry in categories if not (isinstance(entry, dict) and id_key(entry.get("id")) == group)]
+    if len(kept) < len(categories):
+        name = next(entry["name"] for entry in categories if isinstance(entry, dict) and id_key(entry.get("id")) == group)
+        what = f"category {shown(group)}, {shown(name)}, groups the others and has no box: it is no class"
+        issues.append(DataIssue(path, None, f"{what}; --keep-empty-classes makes it one", fatal=False))
+    return kept
 
 
 def _load(path: Path) -> Json:
@@ -165,9 +201,12 @@ def _classes(data: Json, path: Path, names: Sequence[str] | None) -> tuple[list[
     categories = read_categories(data["categories"], path)
     if names is None:
         ids, found = [stated for stated, _ in categories.values()], [name for _, name in categories.values()]
-        warn_of_twins(found, path)
+        warn_of_names(found, path)
         return found, ids, {key: label for label, key in enumerate(categories)}
     by_name = {name: label for label, name in enumerate(names)}
+    if not any(name in by_name for _, name in categories.values()):
+        by_name = {name.casefold(): label for label, name in enumerate(names)}  # Person and person
+        categories = {key: (stated, name.casefold()) for key, (stated, name) in categories.items()}
     labels = {key: by_name[name] for key, (_, name) in categories.items() if name in by_name}
     if categories and not labels:
         given, there = (one_line(", ".join(some)) for some in (names[:3], [name for _, name in categories.values()][:3]))
@@ -180,7 +219,7 @@ def _classes(data: Json, path: Path, names: Sequence[str] | None) -> tuple[list[
 
 def _read_images(entries: list[Any], path: Path, issues: list[DataIssue]) -> dict[Key, AnnotatedImage]:
     images: dict[Key, AnnotatedImage] = {}
-    finder = _ImageFinder(path)
+    finder = ImageFinder(path)
     for number, entry in enumerate(entries):
         key = id_key(entry.get("id")) if isinstance(entry, dict) else None
         if key is None or not isinstance(entry.get("file_name"), str):
@@ -195,25 +234,6 @@ def _read_images(entries: list[Any], path: Path, issues: list[DataIssue]) -> dic
             found = finder.find(entry["file_name"])
             images[key] = AnnotatedImage(found, path, [], True, entry["id"], stated_size=stated)
     return images
-
-
-class _ImageFinder:
-    """Looks for images where COCO layouts put them, in the same order for each."""
-
-    def __init__(self, path: Path) -> None:
-        own = [word for word in re.split(r"[_\-.]", path.stem) if split_in(word)]
-        splits = {split_in(word) for word in own}
-        bases = [path.parent, path.parent / "images", path.parent.parent / "images", path.parent.parent]
-        names = own + [name for name in _FOLDERS if not own or split_in(name) in splits]
-        nested = [base / name for base in bases for name in names]
-        folders = nested + bases if own else bases + nested
-        self.folders = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
-        self.home = path.parent
-        self._finder = PathFinder()
-
-    def find(self, name: str) -> Path:
-        """Path of the image; where it would stand beside the JSON file if it is nowhere."""
-        return self._finder.find(name, self.folders, os.path.isfile) or self.home / name
 
 
 def _brief(value: object) -> str:
@@ -268,24 +288,3 @@ def _read_outline(flat: object) -> Float32Array | None:
     except OverflowError:  # an integer beyond 1e308
         return None
     return points.astype(np.float32).reshape(-1, 2) if np.isfinite(points).all() else None
-
-
-def join_outlines(outlines: list[Float32Array]) -> Float32Array:
-    """One outline around several, each tied to the ones before by a bridge without width at the nearest two corners.
-
-    Of long or many outlines the nearest of some corners, evenly spaced: a bridge encloses nothing, wherever it is. Very many
-    are joined in groups, else the time would go with the square of their number.
-    """
-    if len(outlines) > _GROUP:
-        groups = [outlines[start : start + _GROUP] for start in range(0, len(outlines), _GROUP)]
-        return join_outlines([join_outlines(group) for group in groups])
-    joined, rest = outlines[0], outlines[1:]
-    most = min(max(BRIDGE_CORNERS * 8 // len(outlines), 32), BRIDGE_CORNERS)
-    for outline in rest:
-        here_step, there_step = -(-len(joined) // most), -(-len(outline) // most)
-        distance = ((joined[::here_step, None] - outline[None, ::there_step]) ** 2).sum(-1)
-        nearest = np.unravel_index(int(distance.argmin()), distance.shape)
-        here, there = int(nearest[0]) * here_step, int(nearest[1]) * there_step
-        loop = np.roll(outline, -there, axis=0)
-        joined = np.concatenate([joined[: here + 1], loop, loop[:1], joined[here:]])
-    return joined

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from yolov9k.common.errors import UserError, shown, warn
+from yolov9k.common.errors import UserError, one_line, shown, warn
 from yolov9k.common.paths import PathFinder
 from yolov9k.common.text import read_yaml
 from yolov9k.config.flags import MAX_CLASSES
-from yolov9k.data.formats.base import Format, UnclearDataset, is_name, warn_of_twins
+from yolov9k.data.formats.base import Format, UnclearDataset, is_name, warn_of_names
 from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.formats.mit_yaml import is_mit, place_of, with_our_keys
 from yolov9k.data.ids import id_key
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
@@ -34,15 +35,26 @@ class DataYaml(Format):
     dataset = "a data.yaml with train, val and names, which YOLO labels need"
 
     def open(self, path: Path) -> DatasetLayout | None:
-        """A .yaml file, or the only one of a folder, or the one called data.yaml there."""
+        """A .yaml file, or the one called data.yaml in a folder, or the only one there that lists splits."""
         if path.is_file():
             return read_data_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else None
         yamls = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
-        yamls = [yaml for yaml in yamls if yaml.name == "data.yaml"] or yamls
-        if len(yamls) > 1:
-            listed = ", ".join(yaml.name for yaml in yamls)
+        chosen = [yaml for yaml in yamls if yaml.name == "data.yaml"] or [yaml for yaml in yamls if _lists_splits(yaml)]
+        listed = ", ".join(yaml.name for yaml in chosen or yamls)
+        if len(chosen) > 1:
             raise UnclearDataset(f"{path}: several YAML files ({listed}); name the one to use")
-        return read_data_yaml(yamls[0]) if yamls else None
+        if yamls and not chosen:
+            raise UnclearDataset(f"{path}: none of its YAML files ({one_line(listed)}) lists train or val; give a data.yaml")
+        return read_data_yaml(chosen[0]) if chosen else None
+
+
+def _lists_splits(path: Path) -> bool:
+    """Whether a YAML file is of a data set: folders hold hyper-parameters, arguments of runs and much else beside it."""
+    try:
+        data = read_yaml(path)
+    except UserError:
+        return False
+    return isinstance(data, dict) and any(isinstance(data.get(split), (str, list)) for split in _SPLITS)
 
 
 def read_data_yaml(path: Path) -> DatasetLayout:
@@ -50,17 +62,29 @@ def read_data_yaml(path: Path) -> DatasetLayout:
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: holds no keys; it needs train, val and names")
-    for key in data:
-        if key not in _KEYS and key not in _OTHERS:
-            near = difflib.get_close_matches(str(key)[:100], _KEYS, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_KEYS)}"
-            raise UserError(f"{path}: unknown key {shown(str(key))}; {hint}")
+    mit = is_mit(data)
+    data = with_our_keys(data) if mit else data
+    _warn_of_keys(path, data)
     splits = {key: _entries(path, key, data[key]) for key in _SPLITS if data.get(key) not in (None, "", [])}
     if not splits:
         raise UserError(f"{path}: neither train nor val is given; add train: and val: with folders of images")
     names = _read_names(path, data.get("names"), data.get("nc"))
     own, working = _find_bases(path, data.get("path"))
+    if mit:
+        splits = {split: [place_of(entry, [*own, *working]) for entry in entries] for split, entries in splits.items()}
     return DatasetLayout(path, names, splits, own, working, _read_keypoints(path, data))
+
+
+def _warn_of_keys(path: Path, data: dict[Any, Any]) -> None:
+    """Keys that nothing here or elsewhere reads, in one line: another tool's, or a slip."""
+    unknown = [str(key) for key in data if key not in _KEYS and key not in _OTHERS]
+    if not unknown:
+        return
+    near = {key: difflib.get_close_matches(key[:100], _KEYS, 1, 0.5) for key in unknown[:20]}
+    hints = [f"did you mean {match[0]!r} by {shown(key, 30)}?" for key, match in near.items() if match]
+    listed = ", ".join(shown(key) for key in unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+    hint = hints[0] if hints else f"known are {', '.join(_KEYS)}"
+    warn(f"{path}: {'keys' if len(unknown) > 1 else 'key'} {listed} unknown and without effect; {hint}")
 
 
 def _entries(path: Path, key: str, value: object) -> list[str]:
@@ -78,8 +102,10 @@ def _read_names(path: Path, names: object, nc: object) -> list[str] | None:
         raise UserError(f"{path}: more than {MAX_CLASSES:,} classes; correct nc or names")
     if names is None:
         return None if nc is None else [str(index) for index in range(nc)]
-    if isinstance(names, dict):
-        names = _in_order(path, names)
+    if isinstance(names, dict) and names:
+        given = len(names)
+        names = _in_order(path, names, nc or 0)
+        nc = len(names) if nc == given else nc
     if not isinstance(names, list) or not names:
         raise UserError(f"{path}: names is {shown(names)}; give a list of class names or 'number: name' lines")
     for index, name in enumerate(names):
@@ -88,18 +114,25 @@ def _read_names(path: Path, names: object, nc: object) -> list[str] | None:
     if nc is not None and nc != len(names):
         raise UserError(f"{path}: nc is {nc} but there are {len(names)} names; make them agree")
     read = [str(name) for name in names]
-    warn_of_twins(read, path)
+    warn_of_names(read, path)
     return read
 
 
-def _in_order(path: Path, names: dict[Any, object]) -> list[object]:
-    """Names by their numbers, which may stand in quotes."""
+def _in_order(path: Path, names: dict[Any, object], least: int) -> list[object]:
+    """Names by their numbers, which may stand in quotes; of `least` classes or more, those without a name get their number."""
     numbered = {id_key(key): name for key, name in names.items()}
     if len(numbered) < len(names):
         raise UserError(f"{path}: keys of names are {shown(list(names))}, of which two are the same; keep one")
-    if any(index not in numbered for index in range(len(names))):
-        raise UserError(f"{path}: keys of names are {shown(list(names))}; number them 0..{len(names) - 1} without gaps")
-    return [numbered[index] for index in range(len(names))]
+    numbers = [key for key in numbered if isinstance(key, int) and key >= 0]
+    if len(numbers) < len(names):
+        raise UserError(f"{path}: keys of names are {shown(list(names))}; number the classes 0, 1, 2 ...")
+    size = max(*numbers, least - 1) + 1
+    if size > MAX_CLASSES:
+        raise UserError(f"{path}: names goes up to class {size - 1:,}, more than {MAX_CLASSES:,} classes; number them anew")
+    if absent := [index for index in range(size) if index not in numbered]:
+        listed = ", ".join(map(str, absent[:5])) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+        warn(f"{path}: names has no class {listed}; classes without a name are called by their number")
+    return [numbered.get(index, str(index)) for index in range(size)]
 
 
 def _read_keypoints(path: Path, data: dict[str, Any]) -> int:

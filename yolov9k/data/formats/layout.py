@@ -19,7 +19,8 @@ class DatasetLayout:
 
     names: the classes where they are stated; bases: folders that entries are relative to, the first that has one counts;
     working_bases: those of the working folder, which are asked last and named where they have one. keypoints: how many
-    values follow the box in a row of a YOLO label.
+    values follow the box in a row of a YOLO label. keep_empty_classes: a COCO category that groups all others is a class
+    though no box is of it.
     """
 
     path: Path
@@ -28,6 +29,7 @@ class DatasetLayout:
     bases: list[Path] = field(default_factory=list)
     working_bases: list[Path] = field(default_factory=list)
     keypoints: int = 0
+    keep_empty_classes: bool = False
 
     def paths(self, split: str) -> list[Path]:
         """Files and folders of one split. Raises UserError for an entry that leads nowhere."""
@@ -48,13 +50,19 @@ class DatasetLayout:
         raise UserError(f"{self.path}: {shown(entry)} not found, looked in {looked}; correct the entry or 'path'")
 
 
+def without_data(path: str) -> tuple[str, ...]:
+    """A path as it stands and without a leading data/: Darknet and CVAT write it, though it is no folder of the archive."""
+    shorter = re.sub(r"^(\./|\.\\)?data[/\\]", "", path)
+    return (path,) if shorter == path else (path, shorter)
+
+
 def _find_in(base: Path, entry: str, finder: PathFinder) -> list[Path]:
     """What `entry` names under `base`.
 
     Some exports say ``../train/images`` where they mean ``train/images``: tried when the former is not there.
     """
     plain = re.sub(r"^(\.\.[/\\])+", "", entry)
-    for candidate in dict.fromkeys((entry, plain)):
+    for candidate in dict.fromkeys((entry, plain, *without_data(entry))):
         if place := finder.find(candidate, [base]):
             tidy = Path(os.path.normpath(place))
             return [tidy if os.path.exists(tidy) else place]  # a ".." behind a link leads elsewhere

@@ -1,6 +1,6 @@
-"""Pascal VOC: one XML file an image under Annotations, images under JPEGImages, splits listed in ImageSets/Main.
+"""Pascal VOC: an XML file an image, in Annotations beside JPEGImages, in annots beside images, or beside the images.
 
-Boxes are pixels x1 y1 x2 y2 and are taken as they stand.
+Splits are listed in ImageSets/Main or are folders of their own. Boxes are pixels x1 y1 x2 y2 and are taken as they stand.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import os
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
 from xml.parsers import expat
 
-from yolov9k.common.errors import one_line, shown
+from yolov9k.common.errors import UserError, one_line, shown
 from yolov9k.common.files import read_bytes
+from yolov9k.common.numbers import is_whole, parse_number
 from yolov9k.common.paths import normal
-from yolov9k.common.text import decode_xml, read_text
+from yolov9k.common.text import read_text
 from yolov9k.data.formats.base import (
     AnnotatedImage,
     Annotation,
@@ -26,60 +26,74 @@ from yolov9k.data.formats.base import (
     is_set,
     join_listings,
     warn_of_fractions,
+    warn_of_names,
 )
+from yolov9k.data.formats.folders import accepted_paths, has_yolo_labels, labeled_beside, split_folders
 from yolov9k.data.formats.layout import DatasetLayout
-from yolov9k.data.probe import SUFFIXES, WORKERS, is_image
+from yolov9k.data.formats.xml_node import BoundsError, Node, parse_xml
+from yolov9k.data.probe import SUFFIXES, WORKERS, is_image, list_images
 from yolov9k.data.records import DataIssue
 
-_DEEPEST = 64  # levels of elements
 _SHOWN_NAMES = 20  # in messages
+_ANNOTATIONS, _IMAGES = ("annotations", "annots"), ("jpegimages", "images")  # in small letters
+Documents = dict[str, tuple[Path, "Node | DataIssue"]]
 
 
-@dataclass(slots=True)
-class Node:
-    """An XML element that knows its line; `texts` are the pieces of what stands between its tags."""
+@dataclass(frozen=True)
+class Folders:
+    """Where a VOC data set has its parts; XML files beside their images have `annotations` and `images` in one folder."""
 
-    tag: str
-    line: int
-    texts: list[str] = field(default_factory=list)
-    children: list[Node] = field(default_factory=list)
+    root: Path
+    annotations: Path
+    images: Path
 
-    def find(self, path: str) -> Node | None:
-        """The first element at `path`, tags joined by slashes."""
-        node: Node | None = self
-        for tag in path.split("/"):
-            node = next((child for child in node.children if child.tag == tag), None) if node else None
-        return node
+    def list_of(self, split: str) -> Path:
+        """The file that lists the images of a split."""
+        return self.root / "ImageSets" / "Main" / f"{split}.txt"
 
-    def value(self, path: str) -> str:
-        """The text at `path` without blanks around it, empty if there is none."""
-        node = self.find(path)
-        return "".join(node.texts).strip() if node else ""
+
+def find_folders(path: Path) -> Folders | None:
+    """The folders of a VOC data set at `path`; None where it is none. Capitals in their names do not matter.
+
+    COCO has annotations beside images too: they count where there are XML files, VOC's own two names always.
+    """
+    names = {name.lower(): path / name for name in sorted(os.listdir(path))} if path.is_dir() else {}
+    annotations = next((names[name] for name in _ANNOTATIONS if name in names), None)
+    images = next((names[name] for name in _IMAGES if name in names), None)
+    if annotations is not None and images is not None and annotations.is_dir() and images.is_dir():
+        own = (annotations.name, images.name) == ("Annotations", "JPEGImages")
+        if own or any(name.lower().endswith(".xml") for name in os.listdir(annotations)):
+            return Folders(path, annotations, images)
+    return Folders(path, path, path) if labeled_beside(path, ".xml") and not has_yolo_labels(path) else None
 
 
 class Voc(Format):
-    """Folders laid out as Pascal VOC's."""
+    """Folders laid out as Pascal VOC's, XML files beside their images, and folders of such named after splits."""
 
-    dataset = "a Pascal VOC folder (Annotations beside JPEGImages)"
+    dataset = "a Pascal VOC folder (Annotations and JPEGImages, annots and images, or XML files beside images)"
     entry = "a Pascal VOC folder"
 
     def open(self, path: Path) -> DatasetLayout | None:
-        """A folder with the splits that its lists name, all of it as train where there are none."""
-        if not self.accepts(path):
+        """A folder with the splits that its lists or its subfolders name, all of it as train where there are none."""
+        if not path.is_dir():
             return None
-        return DatasetLayout(path, None, {split: [str(path)] for split in _find_splits(path) or ["train"]}, [path])
+        if self.accepts(path):
+            return DatasetLayout(path, None, {split: [str(path)] for split in _find_splits(path) or ["train"]}, [path])
+        splits = split_folders(path, self.accepts)
+        return DatasetLayout(path, None, splits, [path]) if splits else None
 
     def accepts(self, path: Path) -> bool:
-        """A folder that has the two that every such data set has."""
-        return (path / "Annotations").is_dir() and (path / "JPEGImages").is_dir()
+        """A folder of XML files and images."""
+        return find_folders(path) is not None
 
     def read(self, paths: Sequence[Path], split: str, names: Sequence[str] | None, layout: DatasetLayout) -> Listing:
-        """All folders; the first one's classes are the others' too where no names are given."""
-        listings: list[Listing] = []
-        for path in paths:
-            listings.append(read_voc(path, split, names))
-            names = listings[0].names
-        return join_listings(listings, names)
+        """All folders; where no names are given, classes are those of every split's folders, sorted."""
+        documents = {path: _parse_all(path) for path in paths}
+        if names is None:
+            every = {path: documents.get(path) or _parse_all(path) for path in accepted_paths(layout, self.accepts)}
+            names = _names_of(document for parsed in every.values() for _, document in parsed.values())
+            warn_of_names(names, layout.path)
+        return join_listings([read_voc(path, split, names, documents[path]) for path in paths], names)
 
 
 def _find_splits(folder: Path) -> list[str]:
@@ -92,53 +106,28 @@ class ObjectError(ValueError):
     """What is wrong with one object of an XML file."""
 
 
-class BoundsError(ValueError):
-    """An XML file holds what no annotation needs: deep nesting, or entities and defaults, few of which stand for gigabytes."""
-
-
-def parse_xml(data: bytes) -> Node:
-    """The root element. Raises `expat.ExpatError` with the line of what is wrong, BoundsError, and what `decode_xml`
-    raises."""
-    stack = [Node("", 0)]
-    parser = expat.ParserCreate()
-
-    def start(tag: str, _: dict[str, str]) -> None:
-        node = Node(tag, parser.CurrentLineNumber)
-        if len(stack) > _DEEPEST:
-            raise BoundsError(f"line {node.line} has more than {_DEEPEST} levels")
-        stack[-1].children.append(node)
-        stack.append(node)
-
-    def refuse(*_: Any) -> NoReturn:
-        raise BoundsError(f"line {parser.CurrentLineNumber} declares entities or attributes")
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda _: stack.pop()
-    parser.CharacterDataHandler = lambda data: stack[-1].texts.append(data)
-    parser.EntityDeclHandler = parser.AttlistDeclHandler = refuse
-    parser.buffer_text = True
-    parser.Parse(decode_xml(data), True)  # of multi-byte encodings expat itself knows UTF-8 and UTF-16 alone
-    return stack[0].children[0]
-
-
-def read_voc(folder: Path, split: str, names: Sequence[str] | None = None) -> Listing:
+def read_voc(folder: Path, split: str, names: Sequence[str] | None = None, documents: Documents | None = None) -> Listing:
     """Images of one split of a VOC folder: those ImageSets/Main/`split`.txt lists, or all where there is no such list.
 
-    Classes are those of the whole folder, sorted, unless `names` gives them.
+    Classes are those of the whole folder, sorted, unless `names` gives them. documents: its XML files where they are read
+    already. Raises UserError where it is no such folder, or has its images in folders of their own.
     """
-    documents = _parse_all(folder)
+    folders = find_folders(folder)
+    if folders is None:
+        raise UserError(f"{folder}: no Pascal VOC folder; give one with Annotations and JPEGImages")
+    documents = _parse_all(folder) if documents is None else documents
     found = list(names) if names is not None else _names_of(document for _, document in documents.values())
-    images = _images_by_stem(folder / "JPEGImages")
+    images = _images_by_stem(folders.images)
     listing = Listing(found, [*range(len(found))], [])
     labels: dict[str, int] = {}
     for label, name in enumerate(found):
         labels.setdefault(name, label)  # of two names alike the first
-    listed = folder / "ImageSets" / "Main" / f"{split}.txt"
+    listed = folders.list_of(split)
     members = _read_list(listed, images) if os.path.isfile(listed) else [(stem, None) for stem in sorted(images)]
     for stem, line in members:
-        path, document = documents.get(stem, (folder / "Annotations" / f"{stem}.xml", None))
+        path, document = documents.get(stem, (folders.annotations / f"{stem}.xml", None))
         if stem not in images:
-            absent = folder / "JPEGImages" / f"{stem}.jpg"
+            absent = folders.images / f"{stem}.jpg"
             listing.images.append(AnnotatedImage(absent, listed if line else path, [], pixels=True, line=line))
         elif isinstance(document, DataIssue):
             listing.issues.append(document)
@@ -158,6 +147,9 @@ def _images_by_stem(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(folder.iterdir()):
         if is_image(path):
             images.setdefault(normal(path.stem), []).append(path)
+    if not images and (nested := sorted(path.name for path in folder.iterdir() if path.is_dir() and list_images(path))):
+        listed = one_line(", ".join(nested[:5]))
+        raise UserError(f"{folder}: has no images, its folders have ({listed}); put the images directly into {folder.name}")
     return images
 
 
@@ -177,8 +169,9 @@ def _last(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[2]
 
 
-def _parse_all(folder: Path) -> dict[str, tuple[Path, Node | DataIssue]]:
-    """Path and content of each XML file, by its stem in the form in which names are compared."""
+def _parse_all(folder: Path) -> Documents:
+    """Path and content of each XML file of a VOC folder, by its stem in the form in which names are compared."""
+    folders = find_folders(folder)
 
     def parse(path: Path) -> Node | DataIssue:
         try:
@@ -193,7 +186,8 @@ def _parse_all(folder: Path) -> dict[str, tuple[Path, Node | DataIssue]]:
         except OSError as error:
             return DataIssue(path, None, f"cannot be read ({error.strerror}); check the file", fatal=True)
 
-    paths = sorted(path for path in (folder / "Annotations").iterdir() if path.suffix.lower() == ".xml")
+    place = folders.annotations if folders else folder
+    paths = sorted(path for path in place.iterdir() if path.suffix.lower() == ".xml")
     with ThreadPoolExecutor(WORKERS) as pool:
         return {normal(path.stem): (path, document) for path, document in zip(paths, pool.map(parse, paths), strict=True)}
 
@@ -227,7 +221,7 @@ def _read_image(
         issues.append(DataIssue(image, None, message, fatal=False, kind="images without a label file, used as background"))
         return annotated
     height, width = document.value("size/height"), document.value("size/width")
-    if height.isdecimal() and width.isdecimal() and max(len(height), len(width)) < 10:
+    if is_whole(height) and is_whole(width):
         annotated.stated_size = int(height), int(width)
     issues.extend(_find_strays(path, document))
     for child in document.children:
@@ -258,7 +252,7 @@ def _read_object(node: Node, labels: dict[str, int]) -> Annotation:
         raise ObjectError(f"class {shown(name)} is not in names ({one_line(known)}); correct it or add it to names")
     sides = [node.value(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
     try:
-        x1, y1, x2, y2 = map(float, sides)
+        x1, y1, x2, y2 = map(parse_number, sides)
     except ValueError:
         given = " ".join(one_line(side, 20) or "?" for side in sides)
         raise ObjectError(f"bndbox of {one_line(name, 60)} is {given}; it needs four numbers") from None

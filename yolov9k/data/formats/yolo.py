@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from yolov9k.common.errors import UserError, shown
 from yolov9k.common.files import read_bytes
+from yolov9k.common.numbers import is_plain, parse_number
 from yolov9k.common.paths import FolderNames, PathFinder, normal
 from yolov9k.common.text import decode, normalize_newlines, read_text
 from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing
 from yolov9k.data.formats.checks import ROUNDING
-from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.formats.key_points import count_points, warn_of_points
+from yolov9k.data.formats.layout import DatasetLayout, without_data
 from yolov9k.data.ids import Id
 from yolov9k.data.probe import WORKERS, is_image, list_images, siblings
 from yolov9k.data.records import DataIssue
@@ -50,6 +53,10 @@ class Yolo(Format):
         listing.issues[:0] = issues
         return listing
 
+    def list_images(self, paths: Sequence[Path], split: str, layout: DatasetLayout) -> list[Path]:
+        """Without the labels."""
+        return [image for path in paths for image, _, _ in _list_images(path, layout, [])]
+
 
 def _list_images(path: Path, layout: DatasetLayout, issues: list[DataIssue]) -> list[ListedImage]:
     if path.is_dir():
@@ -64,14 +71,20 @@ def _read_image_list(path: Path, layout: DatasetLayout, issues: list[DataIssue])
     elsewhere = 0
     for line, row in enumerate(read_text(path, "replace").splitlines(), 1):
         if row := row.strip():
-            found = finder.find(row, own, os.path.isfile)
-            if found is None and (found := finder.find(row, layout.working_bases, os.path.isfile)):
+            spellings = without_data(row)
+            found = _first(finder, spellings, own)
+            if found is None and (found := _first(finder, spellings, layout.working_bases)):
                 elsewhere += 1
             images.append((found or path.parent / row, path, line))
     if elsewhere:
         what = f"{elsewhere} of {len(images)} images are not beside the list; taken from the working folder {Path.cwd()}"
         issues.append(DataIssue(path, None, what, fatal=False))
     return images
+
+
+def _first(finder: PathFinder, spellings: Sequence[str], bases: Sequence[Path]) -> Path | None:
+    places = (finder.find(spelling, bases, os.path.isfile) for spelling in spellings)
+    return next((place for place in places if place), None)
 
 
 class RowError(ValueError):
@@ -85,17 +98,22 @@ def read_yolo(images: Sequence[ListedImage], names: list[str], keypoints: int = 
     """
     found = _find_labels([image for image, _, _ in images])
     listing = Listing(names, category_ids(names), [])
+    points: list[tuple[Path, int]] = []
     with ThreadPoolExecutor(WORKERS) as pool:
-        read = pool.map(lambda label: ([], []) if label is None else read_labels(label, len(names), keypoints), found)
-        for (image, source, line), label, (annotations, issues) in zip(images, found, read, strict=True):
+        read = pool.map(lambda label: None if label is None else read_labels(label, len(names), keypoints), found)
+        for (image, source, line), label, content in zip(images, found, read, strict=True):
             there = os.path.exists(image)
             if label is None and there:
                 message = f"image without a label file ({label_path(image)}); it is used as background"
                 kind = "images without a label file, used as background"
                 listing.issues.append(DataIssue(image, None, message, fatal=False, kind=kind))
             origin = source if not there or label is None else label
+            annotations = content.annotations if content else []
             listing.images.append(AnnotatedImage(image, origin, annotations, pixels=False, line=line))
-            listing.issues.extend(issues)
+            listing.issues.extend(content.issues if content else [])
+            if label and content and content.points:
+                points.append((label, content.points))
+    listing.issues.extend(warn_of_points(points))
     listing.issues.extend(_find_shared(images, found))
     listing.issues.extend(_find_orphans([image for image, _, _ in images]))
     return listing
@@ -166,19 +184,28 @@ def _looks_like_labels(path: Path) -> bool:
     """Tells labels from the lists of class names and images that tools put beside them."""
     try:
         row = read_text(path, "replace").partition("\n")[0].split()
-        return len([float(value) for value in row]) != 1
+        return len([parse_number(value) for value in row]) != 1
     except (UserError, ValueError):
         return False
 
 
-def read_labels(path: Path, num_classes: int, keypoints: int = 0) -> tuple[list[Annotation], list[DataIssue]]:
-    """Objects in one label file; rows that cannot be understood become fatal issues."""
+class LabelFile(NamedTuple):
+    """Objects of one label file; `points`: key points that follow the box in each of its rows, unsaid in data.yaml."""
+
+    annotations: list[Annotation]
+    issues: list[DataIssue]
+    points: int = 0
+
+
+def read_labels(path: Path, num_classes: int, keypoints: int = 0) -> LabelFile:
+    """What one label file says; rows that cannot be understood become fatal issues."""
     annotations: list[Annotation] = []
     issues: list[DataIssue] = []
     try:
         text = normalize_newlines(decode(read_bytes(path), "replace"))
     except OSError as error:
-        return [], [DataIssue(path, None, f"label file cannot be read ({error.strerror}); check the file", fatal=True)]
+        what = f"label file cannot be read ({error.strerror}); check the file"
+        return LabelFile([], [DataIssue(path, None, what, fatal=True)])
     for number, row in enumerate(text.splitlines(), 1):
         if not row.strip():
             continue
@@ -186,13 +213,13 @@ def read_labels(path: Path, num_classes: int, keypoints: int = 0) -> tuple[list[
             annotations.append(parse_row(row, num_classes, number, keypoints))
         except RowError as error:
             issues.append(DataIssue(path, number, f"row {shown(row.strip())}: {error}", fatal=True))
-    return annotations, issues
+    return LabelFile(annotations, issues, 0 if keypoints else count_points(text))
 
 
 def parse_row(row: str, num_classes: int, line: int | None = None, keypoints: int = 0) -> Annotation:
     """One row as an annotation in fractions, without its key points. Raises RowError with the value and the remedy."""
     try:
-        label, *values = map(float, row.split())
+        label, *values = map(float if is_plain(row) else parse_number, row.split())
     except ValueError:
         raise RowError(f"{_first_non_number(row)} is not a number; separate numbers by spaces") from None
     cut = bool(keypoints) and len(values) != 4
@@ -224,7 +251,7 @@ def _first_non_number(row: str) -> str:
 
 def _is_float(value: str) -> bool:
     try:
-        float(value)
+        parse_number(value)
     except ValueError:
         return False
     return True

@@ -10,6 +10,7 @@ import torch
 
 from yolov9k.common.device import autocast, pick_device
 from yolov9k.common.errors import UserError, check_range, one_line
+from yolov9k.common.numbers import is_whole
 from yolov9k.common.timing import Clock, Speed
 from yolov9k.config.flags import MOST_DETECTIONS
 from yolov9k.data.letterbox import letterbox, rounded_size
@@ -109,6 +110,6 @@ def _class_index(wanted: int | str, names: Sequence[str]) -> int:
     if isinstance(wanted, str) and wanted in names:
         return names.index(wanted)
     text = str(wanted)
-    if text.isdecimal() and len(text) < 19 and int(text) < len(names):
+    if is_whole(text) and int(text) < len(names):
         return int(text)
     raise UserError(f"--classes {one_line(text, 60)}: the model knows 0..{len(names) - 1}: {', '.join(names[:100])}")

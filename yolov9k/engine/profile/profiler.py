@@ -121,7 +121,7 @@ def _source(options: ProfileOptions, img: int, device: torch.device) -> tuple[Ca
     data, batch, nc, workers = options.data, options.batch, options.nc, options.workers
     if data is None:
         return lambda step: itertools.repeat(synthetic_batch(batch, img, nc, device, task=step.task)), nc
-    split = load_split(data, "train", difficult=options.difficult)
+    split = load_split(data, "train", difficult=options.difficult, keep_empty_classes=options.keep_empty_classes)
     on = device if is_cuda(device) else "worker"
     loader = make_loader(split, TrainRecipe(), img_size=img, batch=batch, augment=True, workers=workers, augment_on=on)
     if len(split.records) < batch:

@@ -32,7 +32,7 @@ def make_criterion(model: YOLOv9, recipe: TrainRecipe) -> Criterion:
 
 def load_splits(options: TrainOptions, console: Console) -> tuple[Split, Split]:
     """Training and validation split. Raises UserError where nothing can be trained on them."""
-    layout = open_dataset(Path(options.data))
+    layout = replace(open_dataset(Path(options.data)), keep_empty_classes=options.keep_empty_classes)
     train, val = (
         load_split(layout, name, single_cls=options.single_cls, strict=options.strict, difficult=options.difficult)
         for name in ("train", "val")
