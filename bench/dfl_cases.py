@@ -14,10 +14,10 @@ READ, WRITTEN, SIDES, STRIDES = 144, 84, (80, 40, 20), (8, 16, 32)  # values an 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
-def skip_absent(way: str, device: str) -> None:
-    if way == "triton" and (device == "cpu" or "triton" not in available("dfl_decode")):
+def skip_absent(variant: str, device: str) -> None:
+    if variant == "triton" and (device == "cpu" or "triton" not in available("dfl_decode")):
         pytest.skip("Triton's kernels run on a GPU; its interpreter is not worth timing")
-    if way == "compiled" and device == "cpu":
+    if variant == "compiled" and device == "cpu":
         pytest.skip("the ways differ on a GPU alone")
 
 

@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two benchmarks of one record; `name` has a place for either way."""
+    """Two benchmarks of one record; `name` has a place for either variant."""
 
     what: str
     name: str
@@ -203,7 +203,7 @@ def pairs(wanted: list[Pair], benchmarks: list[Record], where: str) -> Iterator[
     """Those pairs of which both sides are in the record: on a GPU late steps may be missing."""
     medians = medians_of(benchmarks)
     for pair in wanted:
-        slow, fast = (medians.get(pair.name.format(way)) for way in (pair.slow, pair.fast))
+        slow, fast = (medians.get(pair.name.format(variant)) for variant in (pair.slow, pair.fast))
         if slow is not None and fast is not None:
             yield Row(pair.what, f"{duration(slow)} to {duration(fast)}: {slow / fast:.1f} times as fast", where)
 

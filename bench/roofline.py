@@ -74,18 +74,18 @@ FLOPS: dict[str, Callable[..., int]] = {
     "convolution_backward": lambda result, grad, x, weight, *rest: 2 * grad.numel() * weight[0].numel() * sum(rest[-1][:2]),
 }
 OPERATORS: dict[str, Callable[..., None]] = {
-    "detection_loss with gradient": functools.partial(bench_loss.bench_loss, images=16, branches=2, way="one pass"),
+    "detection_loss with gradient": functools.partial(bench_loss.bench_loss, images=16, branches=2, variant="one pass"),
     "task_aligned_assign": functools.partial(bench_assigner.bench_assigner, backend="native", images=16, boxes=20),
-    "dfl_decode": functools.partial(bench_dfl.bench_dfl_decode, way="triton", layout="channels_last", images=16),
-    "dfl_decode_backward": functools.partial(bench_dfl.bench_dfl_decode_backward, way="triton", layout="channels_last"),
+    "dfl_decode": functools.partial(bench_dfl.bench_dfl_decode, variant="triton", layout="channels_last", images=16),
+    "dfl_decode_backward": functools.partial(bench_dfl.bench_dfl_decode_backward, variant="triton", layout="channels_last"),
     "dfl_candidates": functools.partial(
-        bench_dfl_candidates.bench_dfl_candidates, way="triton", layout="channels_last", images=16
+        bench_dfl_candidates.bench_dfl_candidates, variant="triton", layout="channels_last", images=16
     ),
     "batched_nms": functools.partial(bench_nms.bench_nms, backend="native", kind="validation", images=16),
     "augment": functools.partial(bench_augment.bench_augment, dtype=torch.bfloat16, mixed=False),
     "augment_boxes": bench_augment_boxes.bench_augment_boxes,
-    "sgd_ema, yolov9-t": functools.partial(bench_optimizer.bench_optimizer, name="yolov9-t", way="triton"),
-    "sgd_ema, yolov9-c": functools.partial(bench_optimizer.bench_optimizer, name="yolov9-c", way="triton"),
+    "sgd_ema, yolov9-t": functools.partial(bench_optimizer.bench_optimizer, name="yolov9-t", variant="triton"),
+    "sgd_ema, yolov9-c": functools.partial(bench_optimizer.bench_optimizer, name="yolov9-c", variant="triton"),
 }
 
 

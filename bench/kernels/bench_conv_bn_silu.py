@@ -21,7 +21,7 @@ from yolov9k.ops import available, conv_bn_silu
 from yolov9k.ops.plan.planned import counting
 
 Measure = Callable[..., None]
-WAYS = ("triton", "eager", "compiled")
+VARIANTS = ("triton", "eager", "compiled")
 PARTS = ("forward", "forward+backward")
 IMAGES = 16
 # channels, side: BatchNorm and SiLU alone
@@ -52,10 +52,10 @@ def _cases(shapes: dict[str, list[tuple[int, ...]]]) -> list[Any]:
     return [pytest.param(shape, id=f"{net}-{'x'.join(map(str, shape))}") for net in shapes for shape in shapes[net]]
 
 
-def _skip_absent(way: str, device: str) -> None:
-    if device == "cpu" and way != "eager":
+def _skip_absent(variant: str, device: str) -> None:
+    if device == "cpu" and variant != "eager":
         pytest.skip("the variants differ on a GPU alone")
-    if way == "triton" and "triton" not in available("conv_bn_silu"):
+    if variant == "triton" and "triton" not in available("conv_bn_silu"):
         pytest.skip("Triton is not here")
 
 
@@ -89,14 +89,14 @@ def _torchs(module: nn.Module) -> nn.Module:
     return nn.Sequential(module.conv, module.bn, module.act) if isinstance(module, Conv) else module
 
 
-def _as(way: str, block: Block, device: str) -> nn.Module:
-    """The block ready to be run one way."""
+def _as(variant: str, block: Block, device: str) -> nn.Module:
+    """The block as one variant runs it."""
     for module in block.modules():
         if isinstance(module, Block):
-            module.backend = "triton" if way == "triton" else "reference"
+            module.backend = "triton" if variant == "triton" else "reference"
     block.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = block if way == "triton" else _torchs(block)
-    return torch.compile(module, dynamic=False) if way == "compiled" else module  # type: ignore[return-value]
+    module = block if variant == "triton" else _torchs(block)
+    return torch.compile(module, dynamic=False) if variant == "compiled" else module  # type: ignore[return-value]
 
 
 def _cost(block: Block, x: Tensor, backward: bool) -> tuple[int, int]:
@@ -118,19 +118,19 @@ def _cost(block: Block, x: Tensor, backward: bool) -> tuple[int, int]:
     return sum(ours.bytes.values()), flops[0] * (3 if backward else 1)
 
 
-@pytest.mark.parametrize("way", ["triton", "eager"])
+@pytest.mark.parametrize("variant", ["triton", "eager"])
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("shape", MAPS, ids=str)
-def bench_bn_silu(measure: Measure, device: str, way: str, part: str, shape: tuple[int, int]) -> None:
+def bench_bn_silu(measure: Measure, device: str, variant: str, part: str, shape: tuple[int, int]) -> None:
     """A depthwise 1x1 convolution stands before it: the operator has no part without one. Its bytes are counted too."""
-    _skip_absent(way, device)
+    _skip_absent(variant, device)
     x, channels, backward = _map(device, *shape), shape[0], part != "forward"
     conv = nn.Conv2d(channels, channels, 1, groups=channels, bias=False).to(device, x.dtype)
     bn = nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03).to(device)
     grad = torch.ones_like(x)
 
     def run() -> None:
-        y = conv_bn_silu(x, conv, bn, backend="triton") if way == "triton" else F.silu(bn(conv(x)))
+        y = conv_bn_silu(x, conv, bn, backend="triton") if variant == "triton" else F.silu(bn(conv(x)))
         if backward:
             y.backward(grad)
 
@@ -138,16 +138,16 @@ def bench_bn_silu(measure: Measure, device: str, way: str, part: str, shape: tup
     measure(run, device, passes * x.numel() * x.element_size())
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("shape", _cases(DUAL))
-def bench_dual_bn_add_silu(measure: Measure, device: str, way: str, part: str, shape: tuple[int, int]) -> None:
+def bench_dual_bn_add_silu(measure: Measure, device: str, variant: str, part: str, shape: tuple[int, int]) -> None:
     """SiLU(BN(a) + BN(b)) of two convolutions' outputs: statistics, the sum, and back to both."""
-    _skip_absent(way, device)
+    _skip_absent(variant, device)
     z = [_map(device, *shape) for _ in range(2)]
     norms = [nn.BatchNorm2d(shape[0], eps=1e-3, momentum=0.03).to(device) for _ in z]
     backward = part != "forward"
-    run = _dual_triton(z, norms, backward) if way == "triton" else _dual_torch(z, norms, backward, way == "compiled")
+    run = _dual_triton(z, norms, backward) if variant == "triton" else _dual_torch(z, norms, backward, variant == "compiled")
     passes = 5 + 8 * backward  # statistics 2, sum 2 and 1 written; sums 3, gradients 3 and 2 written
     measure(run, device, passes * z[0].numel() * z[0].element_size())
 
@@ -182,31 +182,31 @@ def _dual_torch(z: Sequence[Tensor], bns: Sequence[nn.BatchNorm2d], backward: bo
     return lambda: function(*z)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("shape", _cases(POINTWISE))
-def bench_conv1x1_bn_silu(measure: Measure, device: str, way: str, part: str, shape: tuple[int, int, int]) -> None:
+def bench_conv1x1_bn_silu(measure: Measure, device: str, variant: str, part: str, shape: tuple[int, int, int]) -> None:
     """One 1x1 convolution with BatchNorm and SiLU; in its plan the statistics fall out of the product."""
-    _skip_absent(way, device)
+    _skip_absent(variant, device)
     wide, width, side = shape
     x, backward = _map(device, wide, side), part != "forward"
     bytes_moved, flops = _cost(Conv(wide, width), x, backward)
-    measure(_step(_as(way, Conv(wide, width), device), x, backward), device, bytes_moved, flops=flops)
+    measure(_step(_as(variant, Conv(wide, width), device), x, backward), device, bytes_moved, flops=flops)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("case", [pytest.param(c, id=f"{c[0]}-{c[1].__name__}-{'x'.join(map(str, c[2]))}") for c in BLOCKS])
 def bench_block(
-    measure: Measure, device: str, way: str, case: tuple[str, type[Block], tuple[int, ...], int, bool]
+    measure: Measure, device: str, variant: str, case: tuple[str, type[Block], tuple[int, ...], int, bool]
 ) -> None:  # fmt: skip
     """A whole block, forward and backward, as its plan."""
-    _skip_absent(way, device)
+    _skip_absent(variant, device)
     _, kind, arguments, side, compiled = case
-    if way == "compiled" and not compiled:
+    if variant == "compiled" and not compiled:
         pytest.skip("one block of each kind is enough for the compiler's time")
     x = _map(device, arguments[0], side)
     bytes_moved, flops = _cost(kind(*arguments), x, True)
-    measure(_step(_as(way, kind(*arguments), device), x, True), device, bytes_moved, flops=flops)
+    measure(_step(_as(variant, kind(*arguments), device), x, True), device, bytes_moved, flops=flops)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "torch"])

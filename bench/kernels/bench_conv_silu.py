@@ -35,31 +35,31 @@ SHAPES = {
     ],
 }
 CASES = [pytest.param(shape, id=f"{net}-{'x'.join(map(str, shape))}") for net, shapes in SHAPES.items() for shape in shapes]
-WAYS = ("eager", "compiled", "triton", "cudnn", "auto")
+VARIANTS = ("eager", "compiled", "triton", "cudnn", "auto")
 
 
-def _runner(way: str, x: Tensor, weight: Tensor, bias: Tensor, window: tuple[int, int, int]) -> Callable[[], Tensor]:
-    if way in ("eager", "compiled"):
-        run = reference if way == "eager" else torch.compile(reference, dynamic=False)
+def _runner(variant: str, x: Tensor, weight: Tensor, bias: Tensor, window: tuple[int, int, int]) -> Callable[[], Tensor]:
+    if variant in ("eager", "compiled"):
+        run = reference if variant == "eager" else torch.compile(reference, dynamic=False)
         return lambda: run(x, weight, bias, *window, True)
-    return lambda: conv_silu(x, weight, bias, *window, backend=way)
+    return lambda: conv_silu(x, weight, bias, *window, backend=variant)
 
 
-def _skip_absent(way: str, device: str) -> None:
-    if device == "cpu" and way != "eager":
+def _skip_absent(variant: str, device: str) -> None:
+    if device == "cpu" and variant != "eager":
         pytest.skip("the variants differ on a GPU alone")
-    if way == "triton" and "triton" not in available("conv_silu"):
+    if variant == "triton" and "triton" not in available("conv_silu"):
         pytest.skip("Triton is not here")
-    if way == "cudnn" and (reason := cudnn.why_missing(torch.bfloat16)):
+    if variant == "cudnn" and (reason := cudnn.why_missing(torch.bfloat16)):
         pytest.skip(reason)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("images", [1, 16])
 @pytest.mark.parametrize("shape", CASES)
-def bench_conv_silu(measure: Callable[..., None], device: str, shape: tuple[int, ...], images: int, way: str) -> None:
+def bench_conv_silu(measure: Callable[..., None], device: str, shape: tuple[int, ...], images: int, variant: str) -> None:
     """Convolution, bias and SiLU of one layer; bfloat16 on a GPU, float32 on a CPU."""
-    _skip_absent(way, device)
+    _skip_absent(variant, device)
     wide, width, kernel, stride, groups, side = shape
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     form = {"device": device, "dtype": dtype}
@@ -67,11 +67,11 @@ def bench_conv_silu(measure: Callable[..., None], device: str, shape: tuple[int,
     weight = torch.randn(width, wide // groups, kernel, kernel, **form).contiguous(memory_format=torch.channels_last)
     bias = torch.randn(width, **form)
     with torch.no_grad():
-        run = _runner(way, x, weight, bias, (stride, kernel // 2, groups))
+        run = _runner(variant, x, weight, bias, (stride, kernel // 2, groups))
         try:
             out = run()
         except (RuntimeError, ValueError) as error:
-            if way != "cudnn":
+            if variant != "cudnn":
                 raise
             pytest.skip(f"cuDNN has no engine for it: {error}")  # it says which shapes it serves by trying
         moved = (x.numel() + weight.numel() + out.numel()) * x.element_size()

@@ -12,32 +12,32 @@ from bench.dfl_cases import LAYOUTS, READ, STRIDES, WRITTEN, bytes_of, draw_maps
 from yolov9k.ops import dfl_decode
 from yolov9k.ops.reference.dfl_decode import dfl_decode as definition
 
-WAYS = ("triton", "reference", "compiled")
+VARIANTS = ("triton", "reference", "compiled")
 
 
-def _decode(way: str) -> Callable[[list[Tensor]], Tensor]:
-    if way == "compiled":
+def _decode(variant: str) -> Callable[[list[Tensor]], Tensor]:
+    if variant == "compiled":
         compiled = torch.compile(definition, dynamic=False)
         return lambda maps: compiled(maps, STRIDES, 16)
-    return lambda maps: dfl_decode(maps, STRIDES, backend=way)
+    return lambda maps: dfl_decode(maps, STRIDES, backend=variant)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("images", [1, 16])
-def bench_dfl_decode(measure: Callable[..., None], device: str, way: str, layout: str, images: int) -> None:
+def bench_dfl_decode(measure: Callable[..., None], device: str, variant: str, layout: str, images: int) -> None:
     """From raw maps to boxes in pixels and probabilities."""
-    skip_absent(way, device)
-    maps, run = draw_maps(device, layout, images), _decode(way)
+    skip_absent(variant, device)
+    maps, run = draw_maps(device, layout, images), _decode(variant)
     measure(lambda: run(maps), device, bytes_of(maps, READ + WRITTEN))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def bench_dfl_decode_backward(measure: Callable[..., None], device: str, way: str, layout: str) -> None:
+def bench_dfl_decode_backward(measure: Callable[..., None], device: str, variant: str, layout: str) -> None:
     """Forward and back to the raw maps, which are read twice."""
-    skip_absent(way, device)
-    maps, run = [level.requires_grad_() for level in draw_maps(device, layout, 16 if device == "cuda" else 1)], _decode(way)
+    skip_absent(variant, device)
+    maps, run = [level.requires_grad_() for level in draw_maps(device, layout, 16 if device == "cuda" else 1)], _decode(variant)
     grad = torch.ones_like(run(maps))
     moved = bytes_of(maps, READ + WRITTEN + WRITTEN + 2 * READ)
     measure(lambda: torch.autograd.grad(run(maps), maps, grad), device, moved)

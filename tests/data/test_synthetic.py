@@ -98,7 +98,7 @@ def test_numbers_out_of_range_are_named(tmp_path: Path, wrong: dict[str, int]) -
 
 @settings(deadline=None, max_examples=examples(60))
 @given(st.integers(0, 2**31), st.integers(32, 160))
-def test_scenes_hold_one_to_four_boxes_inside_the_image(seed: int, size: int) -> None:
+def test_samples_hold_one_to_four_boxes_inside_the_image(seed: int, size: int) -> None:
     sample = synthetic.draw_sample((seed, 0, 0), size)
     assert sample.image.shape == (size, size, 3)
     assert sample.image.dtype == np.uint8

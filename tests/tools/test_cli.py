@@ -152,7 +152,7 @@ def test_data_check_lists_errors_and_draws(samples: Path, tmp_path: Path, capsys
         (["predict", "--weights", "{weights}", "--source", "{images}", "--name", ""], "--name: empty"),
         (["predict", "--weights", "{text}", "--source", "{images}"], "damaged or not a checkpoint (no pickle of tensors)"),
         (["demo", "--epochs", 0], "--epochs 0: expected at least 1"),
-        (["demo", "--scenes", 0], "--scenes 0: expected at least 1"),
+        (["demo", "--images", 0], "--images 0: expected at least 1"),
         (["info", "yolov9-t", "--img", 0], "--img 0"),
         (["data", "check", "nowhere"], "nowhere"),
     ],

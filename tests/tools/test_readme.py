@@ -16,7 +16,7 @@ pytestmark = pytest.mark.tools
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHORTER = {"demo": ["--epochs", "1", "--scenes", "60"], "train": ["--epochs", "1", "--workers", "0", "--img", "64"]}
+SHORTER = {"demo": ["--epochs", "1", "--images", "60"], "train": ["--epochs", "1", "--workers", "0", "--img", "64"]}
 
 
 def blocks(language: str) -> list[str]:

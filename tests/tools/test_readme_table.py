@@ -77,7 +77,7 @@ def test_the_figures_are_those_of_the_records() -> None:
     """Once by hand, so that the table does not only agree with itself."""
     medians = {b["name"]: b["stats"]["median"] for b in json.loads((ROOT / "bench/results/cpu.json").read_text())["benchmarks"]}
     for row, name in (("task-aligned", "bench_assigner[cpu-16-20-{}]"), ("validation's", "bench_nms[cpu-validation-16-{}]")):
-        slow, fast = (medians[name.format(way)] * 1e3 for way in ("reference", "native"))
+        slow, fast = (medians[name.format(variant)] * 1e3 for variant in ("reference", "native"))
         (line,) = [line for line in rows(ROOT, "bench/results/cpu.json") if line.startswith(f"| {row}")]
         assert f"| {slow:.0f} ms to {fast:.1f} ms: {slow / fast:.1f} times as fast |" in line
     for folder in ("demo", "bccd-yolov9-t"):
@@ -331,8 +331,10 @@ def test_every_benchmark_that_is_looked_for_exists() -> None:
     """A renamed benchmark would leave its row out without a word."""
     command = [sys.executable, "-m", "pytest", "bench", "--collect-only", "-q", "-p", "no:cacheprovider"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
-    wanted = [pair.name.format(way) for pair in (*readme_table.CPU, *readme_table.GPU) for way in (pair.slow, pair.fast)]
-    wanted += [readme_table.INPUT.format(way) for way in ("fused", "opencv")]
+    wanted = [
+        pair.name.format(variant) for pair in (*readme_table.CPU, *readme_table.GPU) for variant in (pair.slow, pair.fast)
+    ]
+    wanted += [readme_table.INPUT.format(variant) for variant in ("fused", "opencv")]
     names = {line.partition("::")[2] for line in listed.splitlines()}
     assert [name for name in wanted if name not in names] == []
 

@@ -121,9 +121,12 @@ class DemoOptions(Options):
     folder: Annotated[str, Option("where the generated images go", path=True)] = "runs/demo-data"
     project: flags.Project = "runs/train"
     epochs: Annotated[int, Option("passes over the generated images", low=1)] = 14
-    scenes: Annotated[
-        int, Option("images to train on; a fifth of them more are drawn to validate", low=1, unit="images")
-    ] = 480  # fmt: skip
+    images: Annotated[
+        int,
+        Option(
+            "images to train on; a fifth of them more are drawn to validate", ("--images", "--scenes"), low=1, unit="images"
+        ),
+    ] = 480
 
 
 # The options of each command of `yolov9k`, in the order of its help.

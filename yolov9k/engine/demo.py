@@ -28,9 +28,9 @@ NEXT = """what to type next, for your own data:
 
 
 def run_demo(demo: DemoOptions, console: Console) -> float:
-    """Generate, train, evaluate, draw; returns AP50 on samples that were not trained on: a fifth of `demo.scenes` more."""
+    """Generate, train, evaluate, draw; returns AP50 on samples that were not trained on: a fifth of `demo.images` more."""
     demo.check()
-    data = generate(demo.folder, train=demo.scenes, val=max(demo.scenes // 5, 1), size=SIZE)
+    data = generate(demo.folder, train=demo.images, val=max(demo.images // 5, 1), size=SIZE)
     console.print(literal(f"generated samples: {data.parent}"))
     options = TrainOptions(
         data=str(data), cfg="yolov9-t", img=SIZE, batch=16, epochs=demo.epochs, hyp="demo", workers=1, project=demo.project,
