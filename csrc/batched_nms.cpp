@@ -168,15 +168,7 @@ Status check_nms(const NmsInput& in, const NmsOutput& out) {
 Status nms_cpu(const NmsInput& in, const NmsOutput& out, int threads) {
     const Status status = check_nms(in, out);
     if (status.code != kOk) return status;
-    switch (in.dtype) {
-        case Dtype::kFloat32:
-            return suppress_all<float>(in, out, threads);
-        case Dtype::kBFloat16:
-            return suppress_all<BFloat16>(in, out, threads);
-        case Dtype::kFloat16:
-            return suppress_all<Half>(in, out, threads);
-    }
-    return bad_argument("no such dtype");
+    return by_dtype(in.dtype, [&](auto element) { return suppress_all<decltype(element)>(in, out, threads); });
 }
 
 }  // namespace yk

@@ -44,12 +44,11 @@ void launch(const NmsInput& in, const NmsOutput& out, cudaStream_t stream) {
 Status nms_cuda(const NmsInput& in, const NmsOutput& out, void* stream) {
     const Status status = check_nms(in, out);
     if (status.code != kOk || in.images == 0 || in.count == 0) return status;
-    const auto queue = static_cast<cudaStream_t>(stream);
-    if (in.dtype == Dtype::kFloat32) launch<float>(in, out, queue);
-    if (in.dtype == Dtype::kBFloat16) launch<BFloat16>(in, out, queue);
-    if (in.dtype == Dtype::kFloat16) launch<Half>(in, out, queue);
-    const cudaError_t error = cudaGetLastError();
-    return error == cudaSuccess ? ok() : Status{kCudaError, cudaGetErrorString(error)};
+    return by_dtype(in.dtype, [&](auto element) {
+        launch<decltype(element)>(in, out, static_cast<cudaStream_t>(stream));
+        const cudaError_t error = cudaGetLastError();
+        return error == cudaSuccess ? ok() : Status{kCudaError, cudaGetErrorString(error)};
+    });
 }
 
 }  // namespace yk

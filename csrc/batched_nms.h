@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "task_aligned_assign.h"
+#include "dtype.h"
 #include "status.h"
 
 namespace yk {

@@ -1,5 +1,5 @@
 // yolov9k._native: addresses, lengths and streams come in as integers by name, (code, message) goes out. No torch header
-// anywhere, so one build serves every torch; yolov9k/native.py checks the tensors and allocates every output.
+// anywhere, so one build serves every torch; yolov9k/native/ checks the tensors and allocates every output.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -13,6 +13,8 @@
 #include "augment_boxes.h"
 #include "batched_nms.h"
 #include "conv_bn_silu.h"
+#include "detection_loss.h"
+#include "sgd_ema.h"
 #include "task_aligned_assign.h"
 
 namespace py = pybind11;
@@ -230,6 +232,55 @@ py::tuple bn_silu_backward(const py::kwargs& a) {
         a, [&](int threads) { return yk::bn_silu_backward_cpu(z, grad, vectors, activation, training, out, threads); });
 }
 
+yk::LossMaps loss_maps(const py::dict& a) {
+    yk::LossMaps maps{};
+    const auto data = get<std::vector<std::uintptr_t>>(a, "maps"), grads = get<std::vector<std::uintptr_t>>(a, "grads");
+    const auto heights = get<std::vector<std::int64_t>>(a, "heights"), widths = get<std::vector<std::int64_t>>(a, "widths");
+    const auto strides = get<std::vector<float>>(a, "strides");
+    for (std::size_t i = 0; i < data.size(); ++i)
+        maps.levels.push_back({reinterpret_cast<const void*>(data[i]), reinterpret_cast<void*>(grads.empty() ? 0 : grads.at(i)),
+                               heights.at(i), widths.at(i), strides.at(i)});
+    maps.dtype = static_cast<yk::Dtype>(get<int>(a, "dtype"));
+    maps.images = get<std::int64_t>(a, "images");
+    maps.classes = get<std::int64_t>(a, "classes");
+    maps.bins = get<std::int64_t>(a, "bins");
+    return maps;
+}
+
+py::tuple loss_predictions(const py::kwargs& a) {
+    const yk::LossMaps maps = loss_maps(a);
+    float* boxes = address<float>(a, "boxes");
+    void* logits = address<void>(a, "logits");
+    return without_lock(a, [&](int threads) { return yk::loss_predictions_cpu(maps, boxes, logits, threads); });
+}
+
+py::tuple detection_loss(const py::kwargs& a) {
+    const yk::LossMaps maps = loss_maps(a);
+    const yk::LossTargets targets{address<const std::int64_t>(a, "gt_index"), address<const float>(a, "weight"),
+                                  address<const float>(a, "weight_sum"),      address<const std::int64_t>(a, "labels"),
+                                  address<const float>(a, "gt_boxes"),        get<std::int64_t>(a, "gt_count")};
+    const yk::LossForm form{get<float>(a, "smoothing"), get<float>(a, "pos_weight"), address<const float>(a, "factors")};
+    float* parts = address<float>(a, "parts");
+    return without_lock(a, [&](int threads) { return yk::detection_loss_cpu(maps, targets, form, parts, threads); });
+}
+
+py::tuple sgd_ema(const py::kwargs& a) {
+    yk::SgdStep step{};
+    step.values = address<float>(a, "values");
+    step.grads = address<float>(a, "grads");
+    step.momentum = address<float>(a, "momentum");
+    step.ema = address<float>(a, "ema");
+    step.low = address<void>(a, "low");
+    step.low_dtype = static_cast<yk::Dtype>(get<int>(a, "low_dtype"));
+    step.settings = address<const float>(a, "settings");
+    step.state = address<float>(a, "state");
+    const auto ends = get<std::vector<std::int64_t>>(a, "group_ends");
+    if (ends.size() != yk::kGroups) return report(yk::bad_argument("group_ends: not three"));
+    std::copy(ends.begin(), ends.end(), step.ends);
+    step.total = get<std::int64_t>(a, "total");
+    return without_lock(a, [&](int threads) { return yk::sgd_ema_cpu(step, threads); });
+}
+
 #ifdef YK_WITH_CUDA
 py::tuple task_aligned_assign_cuda(const py::kwargs& a) {
     return report(yk::assign_cuda(assign_input(a), assign_output(a), address<void>(a, "stream")));
@@ -280,6 +331,11 @@ PYBIND11_MODULE(_native, module) {
     module.def("bn_silu", &bn_silu, "BatchNorm and SiLU on the host; arguments as in csrc/conv_bn_silu.h, and `threads`.");
     module.def("bn_silu_backward", &bn_silu_backward,
                "Their gradients on the host; arguments as in csrc/conv_bn_silu.h, and `threads`.");
+    module.def("loss_predictions", &loss_predictions,
+               "Boxes and logits of raw maps on the host; arguments as in csrc/detection_loss.h, and `threads`.");
+    module.def("detection_loss", &detection_loss,
+               "The detection loss and its gradient on the host; arguments as in csrc/detection_loss.h, and `threads`.");
+    module.def("sgd_ema", &sgd_ema, "The optimizer step on the host; arguments as in csrc/sgd_ema.h, and `threads`.");
     module.def("clip_outlines", &clip_outlines, "Outlines clipped to a rectangle; arguments as in csrc/augment_boxes.h.");
 #ifdef YK_WITH_CUDA
     module.def("task_aligned_assign_cuda", &task_aligned_assign_cuda,

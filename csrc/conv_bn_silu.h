@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
+#include "dtype.h"
 #include "status.h"
-#include "task_aligned_assign.h"
 
 namespace yk {
 

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "dtype.h"
+
 #if defined(__CUDACC__)
 #define YK_HD __host__ __device__ __forceinline__
 #elif defined(YK_SIMT)
@@ -26,15 +28,6 @@
 #endif
 
 namespace yk {
-
-// Floats kept in 16 bits, widened by hand: the CUDA headers' types would make the host compilers need the toolkit.
-struct BFloat16 {
-    std::uint16_t bits;
-};
-
-struct Half {
-    std::uint16_t bits;
-};
 
 YK_HD float from_bits(std::uint32_t bits) {
     float value;

@@ -106,15 +106,7 @@ Status check_assign(const AssignInput& in, const AssignOutput& out) {
 Status assign_cpu(const AssignInput& in, const AssignOutput& out, int threads) {
     const Status status = check_assign(in, out);
     if (status.code != kOk) return status;
-    switch (in.dtype) {
-        case Dtype::kFloat32:
-            return assign<float>(in, out, threads);
-        case Dtype::kBFloat16:
-            return assign<BFloat16>(in, out, threads);
-        case Dtype::kFloat16:
-            return assign<Half>(in, out, threads);
-    }
-    return bad_argument("no such dtype");
+    return by_dtype(in.dtype, [&](auto element) { return assign<decltype(element)>(in, out, threads); });
 }
 
 }  // namespace yk

@@ -22,12 +22,11 @@ void launch(const AssignInput& in, const AssignOutput& out, cudaStream_t stream)
 Status assign_cuda(const AssignInput& in, const AssignOutput& out, void* stream) {
     const Status status = check_assign(in, out);
     if (status.code != kOk || in.images == 0 || in.count == 0) return status;
-    const auto queue = static_cast<cudaStream_t>(stream);
-    if (in.dtype == Dtype::kFloat32) launch<float>(in, out, queue);
-    if (in.dtype == Dtype::kBFloat16) launch<BFloat16>(in, out, queue);
-    if (in.dtype == Dtype::kFloat16) launch<Half>(in, out, queue);
-    const cudaError_t error = cudaGetLastError();
-    return error == cudaSuccess ? ok() : Status{kCudaError, cudaGetErrorString(error)};
+    return by_dtype(in.dtype, [&](auto element) {
+        launch<decltype(element)>(in, out, static_cast<cudaStream_t>(stream));
+        const cudaError_t error = cudaGetLastError();
+        return error == cudaSuccess ? ok() : Status{kCudaError, cudaGetErrorString(error)};
+    });
 }
 
 }  // namespace yk

@@ -3,11 +3,10 @@
 
 #include <cstdint>
 
+#include "dtype.h"
 #include "status.h"
 
 namespace yk {
-
-enum class Dtype : int { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
 
 // Everything but the scores is contiguous. Lengths: B images, A anchors, G boxes, C classes.
 struct AssignInput {

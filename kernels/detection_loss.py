@@ -166,11 +166,12 @@ def _loss(
         tail = tl.exp(-tl.abs(logit))
         above = 1.0 + tail
         log1p = tl.where(above == 1.0, tail, tl.log(above) * (tail / tl.where(above == 1.0, 1.0, above - 1.0)))
-        factor = 1.0 + (pos_weight - 1.0) * target
-        value = (1.0 - target) * logit + factor * (log1p + tl.maximum(-logit, 0.0))
+        rest, hit = 1.0 - target, pos_weight * target
+        # Most logits are far below zero: no term may be the difference of two large ones.
+        value = (rest + hit) * log1p + tl.abs(logit) * tl.where(logit < 0, hit, rest)
         class_part += tl.sum(tl.where(inside, value, 0.0))
         if GRADIENT:
-            grad = ((1.0 - target) - factor * tl.sigmoid(-logit)) * (scale * class_factor)
+            grad = ((rest + hit) * tl.sigmoid(logit) - hit) * (scale * class_factor)
             tl.store(out + places[None, :] + channel * out_c, grad, inside)
     if tl.max(positive.to(tl.int32), 0) > 0:
         px, py = x.to(tl.float32) + 0.5, y.to(tl.float32) + 0.5

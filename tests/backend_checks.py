@@ -46,7 +46,7 @@ class BackendChecks:
     def test_without_the_compiled_module_the_reference_runs_and_the_others_say_why_not(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(native, "_load", lambda: (None, "yolov9k._native is not built"))  # a checkout, never built
+        monkeypatch.setattr(native.module, "_load", lambda: (None, "yolov9k._native is not built"))  # a checkout, never built
         assert not set(available(self.operator)) & {"cpu", "cuda"}
         assert choose(self.operator, "auto", CPU) == "reference"
         for backend in {"cpu", "cuda"} & set(BACKENDS_OF[self.operator]):

@@ -45,23 +45,37 @@ def sound() -> dict[str, tuple[Callable[..., Any], Arguments]]:
         "batched_nms": (native.batched_nms, {**nms, **thresholds, "max_detections": 20}),
         "augment": (native.augment, {**images, **size, "dtype": torch.uint8, "channels_last": False}),
         "augment_boxes": (native.augment_boxes, objects),
+        "loss_predictions": (native.loss_predictions, raw_maps()),
+        "detection_loss": (native.detection_loss, {**raw_maps(), **assignment()}),
+        "sgd_ema": (native.sgd_ema, optimizer_step()),
         "clip_outlines": (native.clip_outlines, outlines),
     }
 
 
+def raw_maps() -> Arguments:
+    """Two levels of two images, three classes."""
+    maps = [torch.randn(2, 4 * 4 + 3, side, side) for side in (8, 4)]
+    return {"maps": maps, "strides": [8, 16], "reg_max": 4}
+
+
+def assignment() -> Arguments:
+    """Of the 80 anchors of `raw_maps` to two boxes an image."""
+    index = torch.arange(160).view(2, 80) % 3 - 1
+    boxes = torch.tensor([[4.0, 4, 40, 36], [20, 10, 60, 60]]).expand(2, 2, 4).contiguous()
+    sums = {"gt_index": index, "weight": torch.rand(2, 80), "weight_sum": torch.rand(2) + 3}
+    return {**sums, "labels": torch.tensor([[0, 2], [1, 1]]), "gt_boxes": boxes, "factors": torch.ones(3)}
+
+
+def optimizer_step() -> Arguments:
+    """Six values in three groups."""
+    tensors = {name: torch.zeros(6) for name in ("values", "grads", "momentum", "ema", "low")}
+    return {**tensors, "settings": torch.ones(SETTINGS), "group_ends": [2, 4, 6], "state": torch.ones(STATE)}
+
+
 def public() -> dict[str, tuple[Callable[..., Any], Arguments]]:
     """Each operator and arguments that it takes."""
-    maps = [torch.randn(2, 4 * 4 + 3, side, side) for side in (8, 4)]
-    levels = {"maps": maps, "strides": [8, 16], "reg_max": 4}
+    levels = raw_maps()
     truth = {"gt_labels": torch.zeros(2, 3), "gt_boxes": torch.rand(2, 3, 4) * 60, "counts": torch.tensor([3, 1])}
-    flat = {name: torch.zeros(6) for name in ("values", "grads", "momentum", "ema")}
-    step = {
-        **flat,
-        "low": torch.zeros(6),
-        "settings": torch.ones(SETTINGS),
-        "group_ends": [2, 4, 6],
-        "state": torch.ones(STATE),
-    }
     convolution = {"x": torch.randn(2, 4, 8, 8), "weight": torch.randn(6, 4, 3, 3), "bias": torch.randn(6)}
     places = {"out": torch.zeros(2, 6, 8, 8), "residual": torch.zeros(2, 6, 8, 8)}
     native_ones = {
@@ -76,7 +90,6 @@ def public() -> dict[str, tuple[Callable[..., Any], Arguments]]:
         "dfl_decode": (ops.dfl_decode, levels),
         "dfl_candidates": (ops.dfl_candidates, levels),
         "detection_loss": (ops.detection_loss, {**levels, **truth}),
-        "sgd_ema": (ops.sgd_ema, step),
         "conv_silu": (ops.conv_silu, {**convolution, **places, "stride": 1, "padding": 1}),
     }
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
+from tests.tolerances import SGD_FLOAT32
 from yolov9k.ops.sgd_ema import SCALE, STATE, Settings, sgd_ema
 
 SETTINGS = Settings((0.1, 0.02, 0.03), (0.0, 5e-3, 0.0), 0.9, 10.0, 0.99, 20.0)
@@ -39,3 +42,14 @@ class Flat:
         sgd_ema(
             self.values, self.grads, self.momentum, self.ema, self.low, told_there, self.ends, self.state, backend
         )  # fmt: skip
+
+
+def assert_as_defined(flat: Flat, backend: str, told: Settings = SETTINGS) -> None:
+    """One step of a backend and one of the definition from the same state; they agree in all they leave."""
+    other = copy.deepcopy(flat)
+    flat.step(told, backend)
+    other.step(told)
+    for name in ("values", "grads", "momentum", "ema", "state"):
+        torch.testing.assert_close(getattr(flat, name), getattr(other, name), **SGD_FLOAT32, equal_nan=True)
+    if flat.low is not None:
+        assert torch.equal(flat.low.float(), flat.values[: flat.ends[-1]].to(flat.low.dtype).float())

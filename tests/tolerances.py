@@ -86,6 +86,8 @@ SGD_FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}
 # Sums over anchors and classes in another order, an arc tangent of the kernel's own: float32's rounding of many terms.
 LOSS_FLOAT32 = {"rtol": 2e-5, "atol": 1e-5}
 LOSS_KERNEL_GRADIENT = {"rtol": 2e-4, "atol": 2e-5}
+# A sigmoid and a logarithm in float32 without cancellation, a few units in the last place of each, however small.
+CLASS_GRADIENT = {"rtol": 2e-6, "atol": 1e-12}
 # A recorded step launches what the eager one does; a library may choose another kernel for a convolution, whose last bits
 # a few steps of training amplify.
 CAPTURED = {"rtol": 1e-2, "atol": 1e-3}

@@ -1,4 +1,4 @@
-"""The detection loss with its gradient at 640 pixels, 80 classes: one pass in Triton, autograd over it, plain torch."""
+"""The detection loss with its gradient at 640 pixels, 80 classes: one pass of a kernel, autograd over it, plain torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yolov9k.losses import DetectionLoss
 from yolov9k.ops import available
 
 CHANNELS, SIDES = 144, (80, 40, 20)
-WAYS = ("one pass", "triton", "reference")
+VARIANTS = ("one pass", "triton", "cpu", "reference")
 
 
 def random_case(images: int, boxes: int, branches: int, device: str) -> tuple[list[list[Tensor]], tuple[Tensor, Tensor]]:
@@ -27,21 +27,22 @@ def random_case(images: int, boxes: int, branches: int, device: str) -> tuple[li
     return maps, (rows.to(device), torch.full((images,), boxes, device=device))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("branches", [1, 2])
 @pytest.mark.parametrize("images", [1, 16])
-def bench_loss(measure: Callable[..., None], device: str, images: int, branches: int, way: str) -> None:
+def bench_loss(measure: Callable[..., None], device: str, images: int, branches: int, variant: str) -> None:
     """Assignment, loss and the gradient of every raw map; 20 boxes an image."""
-    if way != "reference" and (device == "cpu" or "triton" not in available("detection_loss")):
-        pytest.skip("Triton's kernels run on a GPU; its interpreter is not worth timing")
+    backend = {"one pass": "triton" if device == "cuda" else "cpu"}.get(variant, variant)
+    if backend not in available("detection_loss") or backend == ("cpu" if device == "cuda" else "triton"):
+        pytest.skip(f"{backend} does not run here, or is not worth timing")
     maps, targets = random_case(images, 20, branches, device)
-    loss = DetectionLoss(80, backend="reference" if way == "reference" else "triton")
+    loss = DetectionLoss(80, backend=backend)
 
     def run() -> None:
         for branch in maps:
             for level in branch:
                 level.grad = None
-        if way == "one pass":
+        if variant == "one pass":
             loss.backward(maps, targets)
         else:
             loss(maps, targets)[0].backward()

@@ -46,16 +46,18 @@ def _flat(flat: FlatStorage, device: str, backend: str) -> Callable[[], object]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("way", ["torch", "triton", "reference"])
+@pytest.mark.parametrize("variant", ["torch", "triton", "cpu", "reference"])
 @pytest.mark.parametrize("name", ["yolov9-t", "yolov9-c"])
-def bench_optimizer(measure: Callable[..., None], device: str, name: str, way: str) -> None:
+def bench_optimizer(measure: Callable[..., None], device: str, name: str, variant: str) -> None:
     """Bytes are the flat step's: 34 a trained value, 12 of one that the average alone follows."""
     if device == "cpu" and name == "yolov9-c":
         pytest.skip("the small model says it all on a CPU")
-    if way == "triton" and (device == "cpu" or "triton" not in available("sgd_ema")):
+    if variant == "triton" and (device == "cpu" or "triton" not in available("sgd_ema")):
         pytest.skip("Triton's kernels run on a GPU; its interpreter is not worth timing")
+    if variant == "cpu" and (device != "cpu" or "cpu" not in available("sgd_ema")):
+        pytest.skip("the compiled step runs on a CPU")
     model = create_model(name, 80).to(device)
     flat = FlatStorage(copy.deepcopy(model))
-    run = _by_torch(model) if way == "torch" else _flat(flat, device, way)
+    run = _by_torch(model) if variant == "torch" else _flat(flat, device, variant)
     trained, total = flat.grads.numel(), flat.values.numel()
     measure(run, device, 34 * trained + 12 * (total - trained))

@@ -14,7 +14,7 @@ from yolov9k.common.device import choose_amp, exact_dtype, has_cuda, identity, p
 from yolov9k.common.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[2] / "yolov9k"
-EXEMPT = ("common/device.py", "native.py", "kernels/")
+EXEMPT = ("common/device.py", "native/", "kernels/")
 TYPES = {"cpu", "cuda", "mps", "xpu"}
 
 

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkout whose compiled module was never built."""
-    monkeypatch.setattr(native, "_load", lambda: (None, "yolov9k._native is not built"))
+    monkeypatch.setattr(native.module, "_load", lambda: (None, "yolov9k._native is not built"))
 
 
 def test_every_operator_is_listed_with_its_reference_first() -> None:

@@ -127,14 +127,14 @@ def test_cuda_launch_without_a_gpu_is_an_error_with_a_message() -> None:
 
 def test_a_missing_module_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yolov9k._native", None)  # makes the import fail as where nothing was built
-    native._load.cache_clear()
+    native.module._load.cache_clear()
     try:
         assert not native.available()
         assert "pip install -e ." in native.why_missing()
         with pytest.raises(RuntimeError, match="not built"):
             native.batched_nms(nms_prediction(0, 1, 1, 4), 0.1, 0.5, None, False, True, 10)
     finally:
-        native._load.cache_clear()
+        native.module._load.cache_clear()
 
 
 def test_unknown_device_is_refused() -> None:

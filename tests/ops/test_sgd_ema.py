@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.backend_checks import BackendChecks
-from tests.sgd_cases import SETTINGS, Flat
+from tests.sgd_cases import SETTINGS, Flat, assert_as_defined
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import STEP_BY_HAND
+from yolov9k import native
 from yolov9k.ops.sgd_ema import NORM, SCALE, SKIPPED, TRACKER, UPDATES, Settings, sgd_ema
 
 
@@ -182,10 +184,74 @@ def test_wrong_arguments_are_named(case: str) -> None:
     assert torch.equal(flat.values, before)
 
 
-def test_the_kernel_takes_float32_alone() -> None:
-    pytest.importorskip("triton")
+@pytest.mark.parametrize("backend", ["triton", "cpu"])
+def test_the_kernels_take_float32_alone(backend: str) -> None:
     with pytest.raises((ValueError, RuntimeError), match="sgd_ema"):
-        Flat(10, [4, 4, 4], 0).step(backend="triton")
+        Flat(10, [4, 4, 4], 0).step(backend=backend)
+
+
+def test_a_copy_that_the_compiled_step_does_not_write_is_refused_by_name_and_left_to_the_definition() -> None:
+    with pytest.raises(TypeError, match="sgd_ema: low must be"):
+        Flat(11, [4, 4, 4], 0, torch.float32, torch.float16).step(backend="cpu")
+    flat = Flat(11, [4, 4, 4], 0, torch.float32, torch.float16)
+    flat.step(backend="auto")
+    assert flat.low is not None
+    assert torch.equal(flat.low, flat.values.half())
+
+
+needs_native = pytest.mark.skipif(not native.available(), reason=native.why_missing() or "built")
+
+
+@needs_native
+@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
+@given(
+    st.integers(0, 2**31), st.lists(st.sampled_from([0, 1, 15, 64, 70_000]), min_size=3, max_size=3),
+    st.sampled_from([0, 3, 1100]), st.sampled_from([0.01, 10.0, math.inf]), st.sampled_from([0.0, 0.937]),
+    st.sampled_from([None, torch.bfloat16, torch.float32]), st.sampled_from([1.0, 1024.0]),
+)  # fmt: skip
+def test_the_compiled_step_is_the_definition(
+    seed: int, sizes: list[int], rest: int, clip: float, momentum: float, low: torch.dtype | None, scale: float
+) -> None:
+    flat = Flat(seed, sizes, rest, torch.float32, low)
+    flat.state[SCALE] = scale
+    told = SETTINGS._replace(clip_norm=clip, momentum=momentum, growth=2.0, backoff=0.5, interval=2)
+    generator = torch.Generator().manual_seed(seed + 1)
+    for _ in range(3):
+        flat.grads.copy_(torch.randn(flat.ends[-1], generator=generator) * scale)
+        assert_as_defined(flat, "cpu", told)
+
+
+@needs_native
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_the_compiled_step_skips_a_gradient_that_is_not_finite(bad: float) -> None:
+    flat = Flat(12, [900, 70_000, 70], 33, torch.float32, torch.bfloat16)
+    flat.step(backend="cpu")
+    kept = copy.deepcopy(flat)
+    flat.grads[1500] = bad
+    flat.step(SETTINGS._replace(backoff=0.5), "cpu")
+    for name in ("values", "momentum", "ema", "low"):
+        assert torch.equal(getattr(flat, name), getattr(kept, name)), name
+    assert not flat.grads.any()
+    assert not flat.state[0].isfinite()
+    assert flat.state[1:].tolist() == [1.0, 1.0, 0.5, 0.0]
+
+
+@needs_native
+def test_the_compiled_steps_norm_is_exact_at_the_size_of_a_model_and_on_any_number_of_threads() -> None:
+    """Four million values: a sum kept in float32 would lose four digits."""
+    flat = Flat(13, [1_000, 4_000_000, 1_000], 100, torch.float32)
+    flat.grads += 1.0
+    exact = float(flat.grads.double().norm())
+    other, threads = copy.deepcopy(flat), torch.get_num_threads()
+    flat.step(backend="cpu")
+    assert flat.state[NORM] == torch.tensor(exact)
+    try:
+        torch.set_num_threads(threads + 1)
+        other.step(backend="cpu")
+    finally:
+        torch.set_num_threads(threads)
+    for name in ("values", "momentum", "ema", "state"):
+        assert torch.equal(getattr(flat, name), getattr(other, name)), name
 
 
 class TestBackends(BackendChecks):

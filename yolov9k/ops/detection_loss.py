@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolov9k import native
 from yolov9k.common.checks import expect, expect_device, expect_float, expect_shape
+from yolov9k.common.device import is_cpu
+from yolov9k.native.loss import MAP_DTYPES
 from yolov9k.ops.backends import choose
 from yolov9k.ops.library import define, differentiate, label
 from yolov9k.ops.reference import detection_loss as reference
@@ -45,8 +48,8 @@ def detection_loss(
     options = one_of(options, given, "detection_loss")
     found = _checked(maps, gt_labels, gt_boxes, counts, strides, options, backend)
     arguments = (list(maps), gt_labels, gt_boxes, counts, list(strides), *_scalars(options))
-    if found == "triton":
-        return torch.ops.yolov9k.detection_loss_fused(*arguments)[0]  # type: ignore[no-any-return]
+    if found != "reference":
+        return torch.ops.yolov9k.detection_loss_fused(*arguments, found)[0]  # type: ignore[no-any-return]
     assigner = "reference" if backend == "reference" else "auto"
     return torch.ops.yolov9k.detection_loss(*arguments, assigner)  # type: ignore[no-any-return]
 
@@ -77,9 +80,9 @@ def detection_loss_and_gradient(
     expect_shape(factors, (3,), "detection_loss", "factors")
     expect_device(factors, maps[0], "detection_loss", "factors")
     targets = (gt_labels, gt_boxes, counts)
-    if found == "triton":
+    if found != "reference":
         leaves = [level.detach() for level in maps]
-        arguments = (leaves, *targets, factors.float(), list(strides), *_scalars(options))
+        arguments = (leaves, *targets, factors.float(), list(strides), *_scalars(options), found)
         parts, grads = torch.ops.yolov9k.detection_loss_one_pass(*arguments)
         return parts, grads
     with torch.enable_grad():
@@ -108,6 +111,8 @@ def _checked(
     for name, tensor in (("gt_boxes", gt_boxes), ("gt_labels", gt_labels), ("counts", counts)):
         expect_device(tensor, maps[0], op, name)
     exact = any(level.dtype == torch.float64 for level in maps)
+    if backend == "auto" and is_cpu(maps[0].device) and {level.dtype for level in maps} not in ({d} for d in MAP_DTYPES):
+        backend = "reference"
     return choose(op, backend, maps[0].device, exact)
 
 
@@ -151,11 +156,14 @@ def _composite(
 
 
 def _assigned(
-    maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: list[int], options: LossOptions
-) -> tuple[Tensor, Tensor, Tensor]:
+    maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: list[int], options: LossOptions,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """gt_index, weight and weight_sum, by the device's own assigner, from what a kernel reads of the maps."""
-    from yolov9k.kernels.detection_loss import predictions  # Triton takes a second to import
-
+    if backend == "cpu":
+        predictions = native.loss_predictions
+    else:
+        from yolov9k.kernels.detection_loss import predictions  # Triton takes a second to import
     boxes, logits = predictions(maps, strides, options.reg_max)
     points, scales = make_anchors([level.float() for level in _shapes(maps)], strides)
     mask = torch.arange(gt_boxes.shape[1], device=counts.device) < counts[:, None]
@@ -168,35 +176,46 @@ def _shapes(maps: list[Tensor]) -> list[Tensor]:
     return [level.new_empty(1, device=level.device).expand(1, 1, *level.shape[2:]) for level in maps]
 
 
+def _loss(
+    backend: str, maps: list[Tensor], gt_index: Tensor, weight: Tensor, weight_sum: Tensor, labels: Tensor, boxes: Tensor,
+    strides: list[int], options: LossOptions, factors: Tensor | None = None,
+) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    """Parts and, with factors, gradients, by the kernels of a backend."""
+    found = (gt_index, weight, weight_sum, labels, boxes)
+    if backend == "cpu":
+        numbers = (options.reg_max, options.label_smoothing, options.pos_weight)
+        return native.detection_loss(maps, *found, strides, *numbers, factors)
+    from yolov9k.kernels.detection_loss import loss
+
+    return loss(maps, *found, strides, options, factors)
+
+
 def _fused(
     maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, strides: list[int], *scalars: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    from yolov9k.kernels.detection_loss import loss
-
-    options, labels, boxes = _options(*scalars), gt_labels.long().contiguous(), gt_boxes.float().contiguous()
-    found = _assigned(maps, labels, boxes, counts, strides, options)
-    parts, _ = loss(maps, *found, labels, boxes, strides, options)
+    *numbers, backend = scalars
+    options, labels, boxes = _options(*numbers), gt_labels.long().contiguous(), gt_boxes.float().contiguous()
+    found = _assigned(maps, labels, boxes, counts, strides, options, backend)
+    parts, _ = _loss(backend, maps, *found, labels, boxes, strides, options)
     return parts, *found, labels.clone(), boxes.clone()
 
 
 def _one_pass(
     maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, counts: Tensor, factors: Tensor, strides: list[int], *scalars: Any
 ) -> tuple[Tensor, list[Tensor]]:
-    from yolov9k.kernels.detection_loss import loss
-
-    options, labels, boxes = _options(*scalars), gt_labels.long().contiguous(), gt_boxes.float().contiguous()
-    found = _assigned(maps, labels, boxes, counts, strides, options)
-    return loss(maps, *found, labels, boxes, strides, options, factors.contiguous())
+    *numbers, backend = scalars
+    options, labels, boxes = _options(*numbers), gt_labels.long().contiguous(), gt_boxes.float().contiguous()
+    found = _assigned(maps, labels, boxes, counts, strides, options, backend)
+    return _loss(backend, maps, *found, labels, boxes, strides, options, factors.contiguous())
 
 
 def _backward(
     factors: Tensor, maps: list[Tensor], gt_index: Tensor, weight: Tensor, weight_sum: Tensor, labels: Tensor, boxes: Tensor,
     strides: list[int], *scalars: Any,
 ) -> list[Tensor]:  # fmt: skip
-    from yolov9k.kernels.detection_loss import loss
-
+    *numbers, backend = scalars
     found = (gt_index, weight, weight_sum, labels, boxes)
-    return loss(maps, *found, strides, _options(*scalars), factors.float().contiguous())[1]
+    return _loss(backend, maps, *found, strides, _options(*numbers), factors.float().contiguous())[1]
 
 
 def _fake_fused(maps: list[Tensor], gt_labels: Tensor, gt_boxes: Tensor, *options: object) -> tuple[Tensor, ...]:
@@ -240,20 +259,20 @@ define(
     _composite,
 )
 define(
-    f"detection_loss_fused(Tensor[] maps, Tensor gt_labels, Tensor gt_boxes, Tensor counts, int[] strides, {_SCALARS}) -> "
-    "(Tensor parts, Tensor gt_index, Tensor weight, Tensor weight_sum, Tensor labels, Tensor boxes)",
+    f"detection_loss_fused(Tensor[] maps, Tensor gt_labels, Tensor gt_boxes, Tensor counts, int[] strides, {_SCALARS}, "
+    "str backend) -> (Tensor parts, Tensor gt_index, Tensor weight, Tensor weight_sum, Tensor labels, Tensor boxes)",
     _fused,
     _fake_fused,
 )
 define(
     "detection_loss_one_pass(Tensor[] maps, Tensor gt_labels, Tensor gt_boxes, Tensor counts, Tensor factors, int[] strides, "
-    f"{_SCALARS}) -> (Tensor parts, Tensor[] grads)",
+    f"{_SCALARS}, str backend) -> (Tensor parts, Tensor[] grads)",
     _one_pass,
     _fake_one_pass,
 )
 define(
     "detection_loss_backward(Tensor factors, Tensor[] maps, Tensor gt_index, Tensor weight, Tensor weight_sum, Tensor labels, "
-    f"Tensor boxes, int[] strides, {_SCALARS}) -> Tensor[]",
+    f"Tensor boxes, int[] strides, {_SCALARS}, str backend) -> Tensor[]",
     _backward,
     _fake_backward,
 )
@@ -263,7 +282,7 @@ register(
         "detection_loss",
         detection_loss,
         "box, class and distribution loss of a branch",
-        {"triton": "value and gradient in one pass"},
+        {"cpu": "default on CPU", "triton": "value and gradient in one pass"},
         kernels=("detection_loss",),
     )
 )

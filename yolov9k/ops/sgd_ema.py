@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from yolov9k.common.checks import expect, expect_device, expect_float, expect_shape
+from yolov9k.common.device import is_cpu
+from yolov9k.native import sgd_ema as run_native
+from yolov9k.native.optimizer import LOW_DTYPES
 from yolov9k.ops.backends import choose
 from yolov9k.ops.library import define
 from yolov9k.ops.reference import sgd_ema as reference
@@ -68,10 +71,11 @@ def sgd_ema(
         expect(name == "low" or tensor.dtype == values.dtype, op, name, f"of dtype {values.dtype}", tensor.dtype)
         expect(tensor.is_contiguous(), op, name, "contiguous", f"stride {tensor.stride()}")
         expect(not tensor.requires_grad, op, name, "without requires_grad", "a tensor that requires it")
-    if backend == "auto" and values.dtype != torch.float32:  # the kernel's alone
+    written = low is None or low.dtype in LOW_DTYPES or not is_cpu(values.device)
+    if backend == "auto" and not (values.dtype == torch.float32 and written):  # the kernels' alone
         backend = "reference"
     backend = choose(op, backend, values.device, values.dtype == torch.float64)
-    expect(backend != "triton" or values.dtype == torch.float32, op, "values", "float32 for triton", values.dtype)
+    expect(backend == "reference" or values.dtype == torch.float32, op, "values", f"float32 for {backend}", values.dtype)
     torch.ops.yolov9k.sgd_ema(values, grads, momentum, ema, low, settings, ends, state, backend)
 
 
@@ -83,6 +87,8 @@ def _step(
         from yolov9k.kernels.sgd_ema import sgd_ema as kernel  # Triton takes a second to import
 
         kernel(values, grads, momentum, ema, low, settings, group_ends, state)
+    elif backend == "cpu":
+        run_native(values, grads, momentum, ema, low, settings, group_ends, state)
     else:
         reference.sgd_ema(values, grads, momentum, ema, low, settings, group_ends, state)
 
@@ -105,7 +111,7 @@ register(
         "sgd_ema",
         sgd_ema,
         "clipping, weight decay, Nesterov SGD and moving average",
-        {"triton": "two launches for all parameters"},
+        {"cpu": "default on CPU", "triton": "two launches for all parameters"},
         kernels=("sgd_ema",),
     )
 )

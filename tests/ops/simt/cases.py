@@ -20,7 +20,7 @@ from tests.augment_cases import AugmentCase, BoxesCase
 CXX = os.environ.get("CXX", "g++")
 ROOT = Path(__file__).resolve().parents[3]
 SHIM = Path(__file__).resolve().parent
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/task_aligned_assign.h
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # csrc/dtype.h
 FILTER_WORDS = 128  # csrc/batched_nms.h: kMostFiltered / 32
 SANITIZERS = {
     "plain": ("-O1",),

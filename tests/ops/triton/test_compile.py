@@ -23,9 +23,9 @@ ROW = re.compile(r"^\| (\w+)\.(\w+[^|]*) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$
 def decisive(*flags: str) -> str:
     """A name for all that decides the table: the kernels and what they are built from, the script, the compiler, its flags."""
     package = ROOT / "yolov9k"
-    folders = [ROOT / "kernels", *(package / name for name in ("ops", "config", "common"))]
+    folders = [ROOT / "kernels", *(package / name for name in ("ops", "config", "common", "native"))]
     sources = [path for folder in folders for path in folder.rglob("*.py")]
-    script = [ROOT / "bench" / "triton_aot.py", package / "native.py", package / "__init__.py"]
+    script = [ROOT / "bench" / "triton_aot.py", package / "__init__.py"]
     return artifacts.digest(triton.__version__, sys.version, *flags, *artifacts.texts([*sources, *script]))
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
+from tests.loss_cases import LEVELS as STRIDES
+from tests.loss_cases import assert_class_gradient_is_exact, results, sample
 from tests.support import shared
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import BFLOAT16_MAPS, LOSS_FLOAT32, LOSS_GRADIENT, LOSS_KERNEL_GRADIENT, LOSS_VALUE
@@ -20,30 +21,6 @@ pytest.importorskip("triton")
 pytestmark = pytest.mark.interpret
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-STRIDES = [8, 16, 32]
-
-
-def sample(
-    seed: int, batch: int, boxes: int, classes: int, bins: int, side: int, last: bool, dtype: torch.dtype
-) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """Raw maps of three levels, labels, boxes in pixels, counts."""
-    generator = torch.Generator().manual_seed(seed)
-    maps = [torch.randn(batch, 4 * bins + classes, n, n + 1, generator=generator) for n in (side, max(side // 2, 1), 1)]
-    form = torch.channels_last if last else torch.contiguous_format
-    maps = [level.to(DEVICE, dtype).contiguous(memory_format=form) for level in maps]
-    corner = torch.rand(batch, boxes, 2, generator=generator) * side * 5
-    sizes = 6 + torch.rand(batch, boxes, 2, generator=generator) * side * 5
-    labels = torch.randint(0, classes, (batch, boxes), generator=generator)
-    counts = torch.randint(0, boxes + 1, (batch,), generator=generator)
-    return maps, labels.to(DEVICE), torch.cat((corner, corner + sizes), -1).to(DEVICE), counts.to(DEVICE)
-
-
-def results(backend: str, maps: list[Tensor], *operands: Tensor, bins: int, **options: float) -> tuple[Tensor, list[Tensor]]:
-    """Parts and the gradients of a weighted sum of them."""
-    leaves = [level.detach().requires_grad_() for level in maps]
-    parts = detection_loss(leaves, *operands, STRIDES, bins, backend=backend, **options)
-    (parts * torch.tensor([7.5, 0.5, 1.5], device=DEVICE)).sum().backward()
-    return parts.detach(), [leaf.grad for leaf in leaves if leaf.grad is not None]
 
 
 @settings(deadline=None, max_examples=examples(60 if DEVICE == "cuda" else 12), derandomize=BY_DAY)
@@ -55,7 +32,7 @@ def test_equals_the_reference(
     seed: int, batch: int, boxes: int, classes: int, bins: int, side: int, last: bool, smoothing: float, pos_weight: float
 ) -> None:
     """Values and gradients; the single pass gives both too, and every run is the same."""
-    maps, *operands = sample(seed, batch, boxes, classes, bins, side, last, torch.float32)
+    maps, *operands = sample(seed, batch, boxes, classes, bins, side, last, torch.float32, DEVICE)
     options = {"label_smoothing": smoothing, "pos_weight": pos_weight}
     parts, grads = results("triton", maps, *operands, bins=bins, **options)
     wanted, others = results("reference", maps, *operands, bins=bins, **options)
@@ -75,7 +52,7 @@ def test_equals_the_reference(
 
 @pytest.mark.twin
 def test_low_precision_maps_are_computed_in_float32() -> None:
-    maps, *operands = sample(5, 2, 3, 5, 16, 6, True, torch.bfloat16)
+    maps, *operands = sample(5, 2, 3, 5, 16, 6, True, torch.bfloat16, DEVICE)
     parts, grads = results("triton", maps, *operands, bins=16)
     wanted, others = results("reference", [level.float() for level in maps], *operands, bins=16)
     torch.testing.assert_close(parts, wanted, **LOSS_FLOAT32)
@@ -86,8 +63,13 @@ def test_low_precision_maps_are_computed_in_float32() -> None:
 
 
 @pytest.mark.twin
+def test_the_gradient_keeps_its_digits_where_a_class_is_improbable() -> None:
+    assert_class_gradient_is_exact("triton", DEVICE)
+
+
+@pytest.mark.twin
 def test_extreme_logits_stay_finite() -> None:
-    maps, *operands = sample(6, 2, 3, 5, 16, 6, False, torch.float32)
+    maps, *operands = sample(6, 2, 3, 5, 16, 6, False, torch.float32, DEVICE)
     parts, grads = results("triton", [level.sign() * 1e4 for level in maps], *operands, bins=16)
     assert parts.isfinite().all()
     assert all(grad.isfinite().all() for grad in grads)
@@ -110,15 +92,15 @@ def test_both_branches_equal_the_published_loss(case: str) -> None:
 
 
 def test_the_registration_is_sound() -> None:
-    maps, *operands = sample(7, 2, 2, 3, 4, 3, True, torch.float32)
+    maps, *operands = sample(7, 2, 2, 3, 4, 3, True, torch.float32, DEVICE)
     leaves = [level.requires_grad_() for level in maps]
     torch.library.opcheck(
-        torch.ops.yolov9k.detection_loss_fused.default, (leaves, *operands, STRIDES, 4, 10, 0.5, 6.0, False, 0.0, 1.0)
+        torch.ops.yolov9k.detection_loss_fused.default, (leaves, *operands, STRIDES, 4, 10, 0.5, 6.0, False, 0.0, 1.0, "triton")
     )
 
 
 def test_compiles_into_one_graph() -> None:
-    maps, *operands = sample(8, 2, 2, 3, 4, 3, True, torch.float32)
+    maps, *operands = sample(8, 2, 2, 3, 4, 3, True, torch.float32, DEVICE)
     run = torch.compile(
         lambda m: detection_loss(m, *operands, STRIDES, 4, backend="triton"), fullgraph=True, backend="aot_eager"
     )
@@ -129,7 +111,7 @@ def test_compiles_into_one_graph() -> None:
 
 @pytest.mark.twin
 def test_the_training_loss_goes_back_in_one_pass() -> None:
-    branches = [sample(seed, 2, 3, 4, 16, 5, True, torch.float32)[0] for seed in (1, 2)]
+    branches = [sample(seed, 2, 3, 4, 16, 5, True, torch.float32, DEVICE)[0] for seed in (1, 2)]
     boxes = torch.tensor([[[1, 0.4, 0.5, 0.5, 0.6]], [[2, 0.6, 0.5, 0.4, 0.4]]], device=DEVICE)
     counts = torch.ones(2, dtype=torch.int64, device=DEVICE)
     scale = torch.tensor(128.0, device=DEVICE)

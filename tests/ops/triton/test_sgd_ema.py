@@ -10,29 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.sgd_cases import SETTINGS, Flat
+from tests.sgd_cases import SETTINGS, Flat, assert_as_defined
 from tests.tiers import BY_DAY, examples
-from tests.tolerances import SGD_FLOAT32
 from tests.triton_cases import DEVICE
-from yolov9k.ops.sgd_ema import SCALE, Settings
+from yolov9k.ops.sgd_ema import SCALE
 
 pytest.importorskip("triton")
 
 pytestmark = pytest.mark.interpret
 
-NAMES = ("values", "grads", "momentum", "ema", "state")
 SIZES = st.lists(st.sampled_from([0, 1, 7, 64, 1500]), min_size=3, max_size=3)
-
-
-def both(flat: Flat, told: Settings = SETTINGS) -> None:
-    """One step of the kernels and one of the definition from the same state; they agree in all they leave."""
-    other = copy.deepcopy(flat)
-    flat.step(told, "triton")
-    other.step(told)
-    for name in NAMES:
-        torch.testing.assert_close(getattr(flat, name), getattr(other, name), **SGD_FLOAT32, equal_nan=True)
-    if flat.low is not None:
-        assert torch.equal(flat.low.float(), flat.values[: flat.ends[-1]].to(flat.low.dtype).float())
 
 
 @pytest.mark.twin
@@ -50,7 +37,7 @@ def test_the_kernels_are_the_definition(
     generator = torch.Generator().manual_seed(seed + 1)
     for _ in range(3):
         flat.grads.copy_(torch.randn(flat.ends[-1], generator=generator) * scale)
-        both(flat, told)
+        assert_as_defined(flat, "triton", told)
 
 
 @pytest.mark.twin
@@ -77,7 +64,7 @@ def test_programs_that_take_several_blocks_miss_nothing(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(kernels, "PROGRAMS", 2)
     monkeypatch.setattr(kernels, "PARTIALS", 2)
-    both(Flat(2, [3000, 4100, 999], 2500, torch.float32, torch.float16).to(DEVICE))
+    assert_as_defined(Flat(2, [3000, 4100, 999], 2500, torch.float32, torch.float16).to(DEVICE), "triton")
 
 
 @pytest.mark.twin
@@ -85,7 +72,7 @@ def test_the_same_step_twice_is_the_same_to_the_bit() -> None:
     one, two = (Flat(3, [3000, 100, 999], 70, torch.float32).to(DEVICE) for _ in range(2))
     one.step(backend="triton")
     two.step(backend="triton")
-    for name in NAMES:
+    for name in ("values", "grads", "momentum", "ema", "state"):
         assert torch.equal(getattr(one, name), getattr(two, name)), name
 
 
