@@ -180,13 +180,6 @@ def test_notes_of_a_safetensors_file_that_are_none(tmp_path: Path, notes: str, w
     assert words in fault(tmp_path / "odd.safetensors")
 
 
-@pytest.mark.parametrize("value", [b"bytes", bytearray(b"bytes")])
-@pytest.mark.parametrize("new", [True, False])
-def test_byte_strings_are_refused(tmp_path: Path, value: Any, new: bool) -> None:
-    torch.save({"a": value, "b": torch.zeros(3)}, tmp_path / "bytes.pt", _use_new_zipfile_serialization=new)
-    assert "holds byte strings, not only tensors and plain values" in fault(tmp_path / "bytes.pt")
-
-
 def pickled_call(name: bytes, *arguments: Any) -> bytes:
     """A pickle that calls a function with some arguments."""
     return b"\x80\x02c" + name + b"\n" + pickle.dumps(arguments, 2)[2:-1] + b"R."
@@ -242,7 +235,7 @@ def test_what_is_not_a_regular_file(tmp_path: Path) -> None:
     for name in ("link.pt", "a\0b.pt", "\ud800.pt", "x" * 300 + ".pt"):
         assert fault(tmp_path / name).endswith("no such checkpoint")
     (tmp_path / "empty.pt").touch()
-    assert "damaged or not a checkpoint" in fault(tmp_path / "empty.pt")
+    assert fault(tmp_path / "empty.pt").endswith("is empty; copy or download it again")
 
 
 def test_damage_is_one_line_on_every_command(tiny: YOLOv9, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.models.build import said
 from yolov9k.models.checkpoint_file import checksum, read
 from yolov9k.models.spec import ModelSpec, load_spec
+from yolov9k.models.stand_ins import StandIn, state_dict_of
 from yolov9k.models.tables import MAX_LAYERS, NAMES, checked_layer
 from yolov9k.models.yolov9 import YOLOv9, try_out
 
@@ -25,6 +26,7 @@ __all__ = ["FORMAT", "describe", "load", "load_weights", "read", "rebuild", "sav
 FORMAT = "yolov9k-1"
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _FORM = torch.contiguous_format
+_FEWEST = 1_000_000  # weights of a published model; the smallest has twice as many
 _SLACK, _SLACK_CLASS = 10_000_000, 2_000  # weights of a new head, and of each of its classes
 
 
@@ -68,8 +70,8 @@ def describe(model: YOLOv9) -> dict[str, Any]:
 
 def rebuild(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
     """The model that `describe` described, with fresh weights. Raises UserError naming the file where it can't be one."""
-    outline = _outline(content, path)
-    held = sum(tensor.numel() for tensor in weights_of(content).values())
+    held = _stored(weights_of(content, path))
+    outline = _outline(content, path, held)
     if sum(tensor.numel() for tensor in outline.state_dict().values()) > 2 * held + _SLACK + _SLACK_CLASS * outline.num_classes:
         raise UserError(f"{path}: its layer table is damaged (it describes far more weights than the file holds)")
     if not next(outline.parameters()).is_meta:
@@ -78,14 +80,23 @@ def rebuild(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
     return model.fuse() if content["fused"] else model
 
 
-def _outline(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
-    """The model that `describe` described, without memory for weights where its plan is a user's. Raises as `rebuild` does."""
+def _stored(weights: Mapping[str, Tensor]) -> int:
+    """How many numbers a file holds for its weights: tensors may share them."""
+    plain = [tensor for tensor in weights.values() if tensor.layout == torch.strided and not tensor.is_meta]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() // t.element_size() for t in plain}.values())
+
+
+def _outline(content: Mapping[str, Any], path: str | Path, held: int) -> YOLOv9:
+    """The model that `describe` described, without memory for weights where its plan is a user's, or the file has too few.
+
+    Raises as `rebuild` does.
+    """
     try:
         plan = _plan_of(content)
         own = plan.spec != _published(plan.spec.name)
         if own:
             try_out(*plan)
-        with torch.device("meta" if own else "cpu"):  # the first use of meta takes a second of imports
+        with torch.device("meta" if own or held < _FEWEST else "cpu"):  # the first use of meta takes a second of imports
             model = YOLOv9(*plan)
             return model.fuse() if content["fused"] is True else model
     except (UserError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
@@ -130,7 +141,8 @@ def load(path: str | Path) -> YOLOv9:
     content = read(path)
     if content.get("format") != FORMAT:
         raise UserError(f"{path}: has no layer table; build the model by name and give this file as --weights")
-    outline, given = _outline(content, path), weights_of(content)
+    given = weights_of(content, path)
+    outline = _outline(content, path, _stored(given))
     model = _with_class_widths_of(given, outline)
     _refuse_unfitting(path, model, given, given.keys() - model.state_dict().keys())
     _refuse_unusable(path, model, given)
@@ -204,9 +216,12 @@ def _unusual(tensor: Tensor, own: Tensor) -> str:
     return "" if tensor.dtype in plain else f"of {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def weights_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict in a checkpoint's content, whichever of the usual keys holds it."""
-    held = next((content[key] for key in ("ema", "model", "state_dict") if isinstance(content.get(key), Mapping)), content)
+def weights_of(content: Mapping[str, Any], path: str | Path = "checkpoint") -> dict[str, Tensor]:
+    """The state dict in a checkpoint's content, whichever of the usual keys holds it. Raises UserError naming the file."""
+    kinds = ("ema", "model", "state_dict")
+    held = next((content[key] for key in kinds if isinstance(content.get(key), Mapping | StandIn)), content)
+    if isinstance(held, StandIn):  # a module that was saved as a whole
+        return state_dict_of(held, path)
     return {key: value for key, value in held.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
@@ -218,7 +233,7 @@ def load_weights(model: YOLOv9, path: str | Path) -> list[str]:
     the names are the same ones; other names are warned of. Raises UserError with the keys and shapes of any other mismatch.
     """
     content = read(path)
-    given = weights_of(content)
+    given = weights_of(content, path)
     _take_head(model, _with_class_widths_of(given, model))
     own, head = model.state_dict(), f"model.{len(model.spec.layers) - 1}.cv"
     differing = [key for key, value in own.items() if key in given and given[key].shape != value.shape]

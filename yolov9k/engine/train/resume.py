@@ -186,8 +186,9 @@ class _Plain:
         return value
 
     def best(self) -> float:
+        """The fitness of the best epoch, a mean of precisions; -1 before the first that has one."""
         value: Any = self.content.get("best")
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not (0 <= value <= 1 or (value == -1 and self.number("best_epoch") == 0)):
             raise self._wrong("best")
         return float(value)
 
