@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from yolov9k.kernels._aot import AotVariant, typed
+from ._aot import AotVariant, typed
 
 BLOCK = 256  # pixels a program
 LAYER: tl.constexpr = tl.constexpr(8)  # columns of `layers`

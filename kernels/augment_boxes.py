@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from yolov9k.kernels._aot import AotVariant, typed
+from ._aot import AotVariant, typed
 
 BLOCK = 32  # objects a program takes at a time: a warp, whose lanes wait for no other
 MIN_SIDE: tl.constexpr = tl.constexpr(2.0)  # pixels: smaller boxes are dropped

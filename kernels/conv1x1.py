@@ -19,9 +19,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from yolov9k.kernels._aot import AotVariant, typed
-from yolov9k.kernels._operands import Affine, Epilogue
-from yolov9k.kernels.conv_bn_silu import as_matrix
+from ._aot import AotVariant, typed
+from ._operands import Affine, Epilogue
+from .conv_bn_silu import as_matrix
 
 MOST_ADDENDS = 2
 

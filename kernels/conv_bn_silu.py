@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from yolov9k.kernels._aot import AotVariant, typed
-from yolov9k.kernels._operands import Deferred, Norm, Running
+from ._aot import AotVariant, typed
+from ._operands import Deferred, Norm, Running
 
 CHUNK = 1024  # rows that one program reduces
 ROWS, COLUMNS = 32, 64  # of a tile

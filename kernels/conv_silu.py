@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from yolov9k.kernels._aot import AotVariant, typed
-from yolov9k.kernels.conv1x1 import Config, _dot
-from yolov9k.kernels.conv_bn_silu import as_matrix
+from ._aot import AotVariant, typed
+from .conv1x1 import Config, _dot
+from .conv_bn_silu import as_matrix
 
 CONFIGS = (
     Config(128, 128, 64, 8, 3),

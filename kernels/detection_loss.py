@@ -16,8 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from yolov9k.kernels._aot import AotVariant, typed
-from yolov9k.kernels.dfl_decode import _expectation
+from ._aot import AotVariant, typed
+from .dfl_decode import _expectation
 
 if TYPE_CHECKING:
     from yolov9k.ops.reference.detection_loss import LossOptions

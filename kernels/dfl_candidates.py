@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from yolov9k.kernels._aot import AotVariant, typed
-from yolov9k.kernels.dfl_decode import _expectation
+from ._aot import AotVariant, typed
+from .dfl_decode import _expectation
 
 BLOCK = 64  # anchors a program
 ROWS = 16  # classes a step

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from yolov9k.kernels._aot import AotVariant, typed
+from ._aot import AotVariant, typed
 
 MOST_LEVELS = 3
 BLOCK = 64  # anchors a program; a level's last program is partly idle

@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from yolov9k.kernels._aot import AotVariant, typed
-from yolov9k.kernels.conv_bn_silu import as_matrix
+from ._aot import AotVariant, typed
+from .conv_bn_silu import as_matrix
 
 PIXELS, CHANNELS = 16, 64
 

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from yolov9k.kernels._aot import AotVariant, typed
+from ._aot import AotVariant, typed
 
 BLOCK = 1024  # values a program takes at a time
 PARTIALS = 1024  # most programs, and so partial sums, of the first launch
