@@ -5,12 +5,12 @@ PYTEST_FLAGS ?= -q
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-all test-slow nightly lint bench native gpu-check baselines roofline readme docs clean
+.PHONY: help demo test test-all test-slow nightly lint bench native gpu-check baselines roofline readme docs wheel kernel-package clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-10s %s\n' "$$name" "$$text"; done
+		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 demo: $(STAMP)  ## draw a small data set, train on it, evaluate, predict: minutes on two cores
 	$(BIN)/yolov9k demo
@@ -59,6 +59,12 @@ readme: $(STAMP)  ## write README's measured table and chart from the records in
 
 docs: $(STAMP)  ## build the documentation into docs/_build; a broken link or reference fails it
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+wheel: $(STAMP)  ## a wheel for each Python 3.10 to 3.13 found, checked by auditwheel, in dist/
+	$(BIN)/python -m release.wheels
+
+kernel-package: $(STAMP)  ## the Triton kernels in the layout of Hugging Face's kernels, in dist/kernel-package; nothing is published
+	$(BIN)/python -m release.kernel_package
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info yolov9k/_native*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis .cache
