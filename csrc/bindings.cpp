@@ -57,6 +57,7 @@ yk::AssignInput assign_input(const py::dict& a) {
     in.anchors = address<const float>(a, "anchors");
     in.labels = address<const std::int64_t>(a, "labels");
     in.gt_boxes = address<const float>(a, "gt_boxes");
+    in.regions = address<const float>(a, "regions");
     in.gt_mask = address<const std::uint8_t>(a, "gt_mask");
     in.images = get<std::int64_t>(a, "images");
     in.count = get<std::int64_t>(a, "count");

@@ -30,13 +30,13 @@ template <typename T>
 void claim(const AssignInput& in, std::int64_t image, std::int64_t g, const std::vector<Box>& tiles,
            std::vector<std::uint64_t>& keys, std::vector<std::uint64_t>& claims) {
     const std::int64_t gt = image * in.gt_count + g, label = label_at(in, gt);
-    const Box gt_box = box_at(in.gt_boxes, gt);
+    const Box gt_box = box_at(in.gt_boxes, gt), region = box_at(in.regions, gt);
     keys.clear();
     for (std::size_t tile = 0; tile < tiles.size(); ++tile) {
-        if (apart(gt_box, tiles[tile])) continue;
+        if (apart(region, tiles[tile])) continue;
         const std::int64_t first = static_cast<std::int64_t>(tile) * kTile, last = std::min(first + kTile, in.count);
         for (std::int64_t a = first; a < last; ++a) {
-            if (!contains(gt_box, in.anchors[2 * a], in.anchors[2 * a + 1])) continue;
+            if (!reaches(in, gt, a)) continue;
             const float overlap = ciou(gt_box, box_at(in.boxes, image * in.count + a));
             const float metric = alignment(in, probability<T>(in, image, a, label), overlap);
             if (metric > 0.0f) keys.push_back(make_key(metric, static_cast<std::uint32_t>(a)));
@@ -99,7 +99,7 @@ Status check_assign(const AssignInput& in, const AssignOutput& out) {
     const bool anchors = in.images && in.count, boxes = in.images && in.gt_count;
     if (anchors && (!in.scores || !in.boxes || !in.anchors || !out.gt_index || !out.weight))
         return bad_argument("the address of an anchor's input or output is null");
-    if (boxes && (!in.labels || !in.gt_boxes || !in.gt_mask)) return bad_argument("the address of the boxes is null");
+    if (boxes && (!in.labels || !in.gt_boxes || !in.regions || !in.gt_mask)) return bad_argument("the address of the boxes is null");
     return ok();
 }
 

@@ -33,6 +33,11 @@ YK_HD bool contains(const Box& box, float x, float y) {
     return x - box.x1 > eps && y - box.y1 > eps && box.x2 - x > eps && box.y2 - y > eps;
 }
 
+// Whether a box may claim an anchor.
+YK_HD bool reaches(const AssignInput& in, std::int64_t gt, std::int64_t anchor) {
+    return contains(box_at(in.regions, gt), in.anchors[2 * anchor], in.anchors[2 * anchor + 1]);
+}
+
 // Rounded once, from double, as the reference does; the paper's exponents without the general power.
 YK_HD float power(float base, double exponent) {
     const double x = base;
@@ -58,7 +63,7 @@ YK_HD std::uint64_t contest_key(const AssignInput& in, std::int64_t image, std::
     const std::int64_t gt = image * in.gt_count + g;
     if (!is_real(in, gt)) return 0;
     const Box gt_box = box_at(in.gt_boxes, gt);
-    if (in.mask_conflicts && !contains(gt_box, in.anchors[2 * anchor], in.anchors[2 * anchor + 1])) return 0;
+    if (in.mask_conflicts && !reaches(in, gt, anchor)) return 0;
     // Boxes apart have an IoU of 0 less a penalty: no need to reckon it, and most are apart.
     const float overlap = intersection(gt_box, predicted) > 0.0f ? clamped(ciou(gt_box, predicted)) : 0.0f;
     return make_key(overlap, static_cast<std::uint32_t>(g));
@@ -98,7 +103,7 @@ __global__ void claim_anchors(AssignInput in, AssignOutput out) {
     if (threadIdx.x == 0) appended = 0;
     for (std::int64_t base = 0; base < in.count; base += blockDim.x) {
         const std::int64_t a = base + threadIdx.x;
-        const bool within = a < in.count && contains(gt_box, in.anchors[2 * a], in.anchors[2 * a + 1]);
+        const bool within = a < in.count && reaches(in, gt, a);
         if (!__syncthreads_or(within)) continue;
         if (within) {
             const float overlap = ciou(gt_box, box_at(in.boxes, image * in.count + a));

@@ -18,6 +18,7 @@ struct AssignInput {
     const float* anchors;       // [A, 2] pixels
     const std::int64_t* labels;  // [B, G]
     const float* gt_boxes;      // [B, G, 4] corners, pixels
+    const float* regions;       // [B, G, 4] where a box looks for anchors: gt_boxes, or those with small sides grown
     const std::uint8_t* gt_mask;  // [B, G], 0: padding
     std::int64_t images, count, gt_count, classes;
     int topk;

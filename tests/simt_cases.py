@@ -8,7 +8,7 @@ from torch import Tensor
 from tests.ops.simt.cases import AssignCase, NmsCase
 from tests.support import assign_case, nms_prediction
 from yolov9k.ops.reference.batched_nms import batched_nms
-from yolov9k.ops.reference.task_aligned_assign import AssignOptions, task_aligned_assign
+from yolov9k.ops.reference.task_aligned_assign import task_aligned_assign
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -20,6 +20,9 @@ def assign_cases() -> list[AssignCase]:
         for n in (0, 1, 2, 33, 64, 65)
     ]
     cases += [AssignCase(*assign_case(7, 1, 20, 96, 2)[:6], topk=k, mask_conflicts=k == 3) for k in (1, 3, 1000)]
+    cases += [
+        AssignCase(*case, mask_conflicts=True, small_side=20.0, grown_side=26.0) for case in [assign_case(6, 2, 30, 96, 2)]
+    ]
     one = assign_case(8, 1, 1, 512, 1, spread=600.0)  # 5376 anchors, nearly all inside: the buffer is trimmed on the way
     cases += [AssignCase(*one[:4], torch.tensor([[[0.0, 0, 512, 512]]]), one[5]), AssignCase(*one[:6], topk=1024)]
     tied = assign_case(9, 2, 6, 64, 1)
@@ -69,5 +72,4 @@ def expected(case: AssignCase | NmsCase) -> tuple[Tensor, ...]:
     """What the reference makes of a case."""
     if isinstance(case, NmsCase):
         return batched_nms(*case)
-    options = AssignOptions(case.topk, case.alpha, case.beta, case.mask_conflicts)
-    return task_aligned_assign(*case[:6], options, case.logits)
+    return task_aligned_assign(*case[:6], case.options, case.logits)

@@ -120,3 +120,7 @@ FIRST_STEP_NORM = 1e-3
 # the last place; one after another they would lose three digits.
 LOSS_AT_SIZE = 2e-5
 NORM_AT_SIZE = 1e-6
+# Another kernel in float32 over some layers, as a share of a tensor's length: BatchNorm over few values amplifies rounding.
+ACCELERATED = 1e-4
+# Two float32 losses, each a sum over anchors and classes in an order of its own.
+PEER_LOSS = 1e-4

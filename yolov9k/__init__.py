@@ -7,20 +7,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from yolov9k.compat.accelerate import accelerate, accelerate_training
     from yolov9k.engine.predict.predictor import Predictor
     from yolov9k.models import YOLOv9, create_model
     from yolov9k.models.checkpoints import load
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "YOLOv9", "__version__", "create_model", "load"]
+__all__ = ["Predictor", "YOLOv9", "__version__", "accelerate", "accelerate_training", "create_model", "load"]
 
 _PLACES = {
     "Predictor": "yolov9k.engine.predict.predictor",
     "YOLOv9": "yolov9k.models",
+    "accelerate": "yolov9k.compat.accelerate",
+    "accelerate_training": "yolov9k.compat.accelerate",
     "create_model": "yolov9k.models",
     "load": "yolov9k.models.checkpoints",
 }
-_ROOMS = ("config", "data", "engine", "losses", "models", "native", "ops", "tasks")
+_ROOMS = ("compat", "config", "data", "engine", "losses", "models", "native", "ops", "tasks")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""python -m bench.baselines train|val|latency|bccd: ours beside the published code, Ultralytics and LibreYOLO."""
+"""python -m bench.baselines train|val|latency|bccd|dropin: ours beside the published code, Ultralytics and LibreYOLO."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 import torch
 import yaml
 
-from bench.baselines import bccd, report
+from bench.baselines import bccd, dropin, report
 from bench.baselines.measure import CLASSES, Row, Task
 from bench.baselines.subjects import BASELINES, ROOT, SUBJECTS, Runner, Subject, largest
 from bench.baselines.trainings import TrainingRun, command, weights_of
 from yolov9k.data.synthetic import NAMES, generate
 
 WHAT = {"train": "train step", "val": "validation", "latency": "latency"}
-BATCHES = {"train": ["16", "max"], "val": ["32"], "latency": ["1"], "bccd": ["16"]}
+BATCHES = {"train": ["16", "max"], "val": ["32"], "latency": ["1"], "bccd": ["16"], "dropin": ["4"]}
+MODELS = {"bccd": ["yolov9-t", "gelan-s"], "dropin": ["yolov9-t", "yolov9-c", "gelan-t"]}
 EPOCHS = {"bccd": 100, "val": 20, "latency": 20}  # of val and latency: until the weights find something
 FIRST = 16  # where the search for the largest batch begins
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure everything that was asked for and write one record."""
     options = _parser().parse_args(arguments)
     options.batch = options.batch or BATCHES[options.command]
-    options.models = options.models or (["yolov9-t", "gelan-s"] if options.command == "bccd" else ["yolov9-c", "yolov9-t"])
+    options.models = options.models or MODELS.get(options.command, ["yolov9-c", "yolov9-t"])
     options.limit = options.limit or (60 if options.command == "bccd" else 10)
     options.epochs = options.epochs or EPOCHS.get(options.command, 1)
     error = _error(options)
@@ -39,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     work.mkdir(parents=True, exist_ok=True)
     folders = {baseline: getattr(options, baseline) and getattr(options, baseline).absolute() for baseline in BASELINES}
     runner = Runner(folders, 60 * options.limit, options.minutes, options.device)
-    compare: Callable[..., Path] = bccd.compare if options.command == "bccd" else _compare
+    whole: dict[str, Callable[..., Path]] = {"bccd": bccd.compare, "dropin": dropin.compare}
+    compare = whole.get(options.command, _compare)
     print(f"report: {compare(options, _chosen(options), runner, work)}")
     return 0
 
@@ -140,13 +142,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--drawn", type=int, default=256, help="drawn ones to train on before a validation")
     parser.add_argument("--epochs", type=int, help="of bccd, 100 unless given; of the training before val and latency, 20")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of bccd")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "bccd", help="of bccd, in any layout")
+    parser.add_argument(
+        "--data", type=Path, default=ROOT.parent / "shared" / "data" / "bccd", help="of bccd and dropin, in any layout"
+    )
     parser.add_argument(
         "--hyp",
         type=Path,
         help="of bccd: a YAML of hyper-parameters for ours and the published code; each its own default unless given",
     )
     parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--note", default="", help="of dropin: a line for the record, such as that the machine was shared")
     parser.add_argument("--limit", type=float, help="minutes that one process may take: 10, of bccd 60")
     parser.add_argument("--minutes", type=float, help="that the whole command may take; what is left then is skipped")
     return parser

@@ -84,6 +84,15 @@ SUBJECTS = {
         _libreyolo("cuda_graph", gpu=True, cuda_graph=True),
         _libreyolo("eager", cuda_graph=False),
     ],
+    "dropin": [
+        Subject("Ultralytics", "dropin_subject", {"peer": "ultralytics", "what": "parts"}, "ultralytics", ("yolov9",)),
+        Subject("LibreYOLO", "dropin_subject", {"peer": "libreyolo", "what": "parts"}, "libreyolo", ("yolov9-t",)),
+        Subject("published", "dropin_subject", {"peer": "published", "what": "parts"}, "published", ("gelan",)),
+        Subject(
+            "Ultralytics, an epoch", "dropin_subject", {"peer": "ultralytics", "what": "epoch"}, "ultralytics", ("yolov9-t",)
+        ),
+        Subject("LibreYOLO, an epoch", "dropin_subject", {"peer": "libreyolo", "what": "epoch"}, "libreyolo", ("yolov9-t",)),
+    ],
     "bccd": [
         Subject("ours", "ours"),
         Subject("published", "published", {}, "published"),

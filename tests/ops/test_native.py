@@ -72,7 +72,7 @@ def test_the_module_itself_refuses_null_and_negative() -> None:
 
 
 def _assign_arguments() -> dict[str, object]:
-    pointers = ("boxes", "anchors", "labels", "gt_boxes", "gt_mask", "gt_index", "weight", "weight_sum", "claims")
+    pointers = ("boxes", "anchors", "labels", "gt_boxes", "regions", "gt_mask", "gt_index", "weight", "weight_sum", "claims")
     lengths = {"images": 1, "count": 84, "gt_count": 2, "classes": 2, "topk": 10, "threads": 1, "dtype": 0}
     strides = {"stride_image": 168, "stride_anchor": 2, "stride_class": 1}
     options = {"alpha": 0.5, "beta": 6.0, "logits": False, "mask_conflicts": False}

@@ -35,13 +35,29 @@ def ciou(a: list[float], b: list[float]) -> float:
     return iou - distance / diagonal - aspect**2 / (aspect - iou + 1 + eps)
 
 
-def loops(case: Case, topk: int, alpha: float, beta: float, mask_conflicts: bool) -> tuple[list[list[int]], list[list[float]]]:
+def grown(box: list[float], small: float, side: float) -> list[float]:
+    """A box whose sides below `small` are `side` long, about its center."""
+    low, high = list(box[:2]), list(box[2:])
+    for axis in range(2):
+        if high[axis] - low[axis] < small:
+            center = (low[axis] + high[axis]) / 2
+            low[axis], high[axis] = center - side / 2, center + side / 2
+    return low + high
+
+
+def loops(
+    case: Case, topk: int, alpha: float, beta: float, mask_conflicts: bool, small: float, side: float
+) -> tuple[list[list[int]], list[list[float]]]:
     """The definition (TOOD, arXiv 2108.07755, section 3.2), as loops over single numbers."""
     scores, boxes, anchors, labels, gt_boxes, mask = (tensor.tolist() for tensor in case)
     index, weights = [], []
     for p, predicted, classes, gts, real in zip(scores, boxes, labels, gt_boxes, mask, strict=True):
         rows = [g for g in range(len(gts)) if real[g]]
-        inside = {g: [min(x - gts[g][0], y - gts[g][1], gts[g][2] - x, gts[g][3] - y) > 1e-9 for x, y in anchors] for g in rows}
+        reach = {g: grown(gts[g], small, side) for g in rows}
+        inside = {
+            g: [min(x - reach[g][0], y - reach[g][1], reach[g][2] - x, reach[g][3] - y) > 1e-9 for x, y in anchors]
+            for g in rows
+        }
         overlap = {g: [max(ciou(gts[g], box), 0.0) for box in predicted] for g in rows}
         metric = {g: [s[classes[g]] ** alpha * u**beta for s, u in zip(p, overlap[g], strict=True)] for g in rows}
         claims: list[list[int]] = [[] for _ in anchors]
@@ -70,13 +86,16 @@ def loops(case: Case, topk: int, alpha: float, beta: float, mask_conflicts: bool
 @given(
     st.integers(0, 2**31), st.integers(1, 2), st.integers(0, 9), st.integers(1, 3), st.sampled_from([1, 3, 10]),
     st.sampled_from([(0.5, 6.0), (1.0, 2.0), (0.0, 1.5)]), st.booleans(),
+    st.sampled_from([(0.0, 0.0), (8.0, 16.0), (20.0, 4.0)]),
 )  # fmt: skip
 def test_reference_is_the_definition(
-    seed: int, images: int, boxes: int, classes: int, topk: int, powers: tuple[float, float], mask_conflicts: bool
-) -> None:
+    seed: int, images: int, boxes: int, classes: int, topk: int, powers: tuple[float, float], mask_conflicts: bool,
+    small: tuple[float, float],
+) -> None:  # fmt: skip
     case: Any = assign_case(seed, images, boxes, 64, classes, torch.float64)
-    found = task_aligned_assign(*case, topk, *powers, backend="reference", mask_conflicts=mask_conflicts)
-    index, weights = loops(case, topk, *powers, mask_conflicts)
+    options = AssignOptions(topk, *powers, mask_conflicts, *small)
+    found = task_aligned_assign(*case, backend="reference", options=options)
+    index, weights = loops(case, topk, *powers, mask_conflicts, *small)
     assert found.gt_index.tolist() == index
     torch.testing.assert_close(found.weight, torch.tensor(weights, dtype=torch.float64).view_as(found.weight), **FLOAT64_LOOPS)
 
@@ -96,12 +115,14 @@ def assert_same(case: Case, **options: Any) -> None:
 @given(
     st.integers(0, 2**31), st.integers(0, 3), st.sampled_from([0, 1, 2, 63, 64, 65]), st.sampled_from([32, 64, 96]),
     st.sampled_from([1, 2, 80]), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), st.sampled_from([1, 10, 700]),
-    st.booleans(), st.booleans(),
+    st.booleans(), st.booleans(), st.sampled_from([(0.0, 0.0), (12.0, 16.0)]),
 )  # fmt: skip
 def test_backends_equal_the_reference(
-    seed: int, images: int, boxes: int, size: int, classes: int, dtype: torch.dtype, topk: int, logits: bool, mask: bool
-) -> None:
-    assert_same(assign_case(seed, images, boxes, size, classes, dtype), topk=topk, logits=logits, mask_conflicts=mask)
+    seed: int, images: int, boxes: int, size: int, classes: int, dtype: torch.dtype, topk: int, logits: bool, mask: bool,
+    small: tuple[float, float],
+) -> None:  # fmt: skip
+    options = AssignOptions(topk, mask_conflicts=mask, small_side=small[0], grown_side=small[1])
+    assert_same(assign_case(seed, images, boxes, size, classes, dtype), logits=logits, options=options)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +223,7 @@ def test_weights_are_float32_for_every_dtype_of_the_scores(dtype: torch.dtype, b
     """Rounded to the scores' 16 bits they would cost the loss most of their digits."""
     device = "cuda" if backend == "cuda" else "cpu"
     case = [part.to(device) for part in assign_case(12, 2, boxes, 64, 2, dtype)]
-    index, weight, weight_sum = operator(*case, 10, 0.5, 6.0, False, False, backend)
+    index, weight, weight_sum = operator(*case, 10, 0.5, 6.0, False, False, 0.0, 0.0, backend)
     assert (index.dtype, weight.dtype, weight_sum.dtype) == (torch.int64, torch.float32, torch.float32)
     assert torch.equal(weight_sum, weight.double().sum(1).float())
     if boxes and dtype != torch.float32:
@@ -239,7 +260,7 @@ def operator(*arguments: Any) -> Any:
 def test_the_registration_is_sound(backend: str, dtype: torch.dtype) -> None:
     if backend != "reference" and dtype == torch.float64:
         pytest.skip("the reference alone computes in float64")
-    arguments = (*assign_case(9, 2, 4, 64, 2, dtype), 10, 0.5, 6.0, False, False, backend)
+    arguments = (*assign_case(9, 2, 4, 64, 2, dtype), 10, 0.5, 6.0, False, False, 0.0, 0.0, backend)
     torch.library.opcheck(torch.ops.yolov9k.task_aligned_assign.default, arguments)
     real = operator(*arguments)
     with FakeTensorMode() as mode:

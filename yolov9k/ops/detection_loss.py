@@ -117,21 +117,23 @@ def _checked(
 
 
 # torch.library's schemas hold plain numbers: here an object becomes these, and below becomes an object again.
-_SCALARS = "int reg_max, int topk, float alpha, float beta, bool mask_conflicts, float label_smoothing, float pos_weight"
+_SCALARS = (
+    "int reg_max, int topk, float alpha, float beta, bool mask_conflicts, float small_side, float grown_side, "
+    "float label_smoothing, float pos_weight"
+)
 
 
-def _scalars(options: LossOptions) -> tuple[int, int, float, float, bool, float, float]:
+def _scalars(options: LossOptions) -> tuple[Any, ...]:
     assign = options.assign
     return (
-        options.reg_max, assign.topk, assign.alpha, assign.beta, assign.mask_conflicts, options.label_smoothing,
-        options.pos_weight,
+        options.reg_max, assign.topk, assign.alpha, assign.beta, assign.mask_conflicts, assign.small_side, assign.grown_side,
+        options.label_smoothing, options.pos_weight,
     )  # fmt: skip
 
 
-def _options(
-    reg_max: int, topk: int, alpha: float, beta: float, mask_conflicts: bool, label_smoothing: float, pos_weight: float
-) -> LossOptions:
-    return LossOptions(reg_max, AssignOptions(topk, alpha, beta, mask_conflicts), label_smoothing, pos_weight)
+def _options(reg_max: int, *scalars: Any) -> LossOptions:
+    *assign, label_smoothing, pos_weight = scalars
+    return LossOptions(reg_max, AssignOptions(*assign), label_smoothing, pos_weight)
 
 
 def _assigner(backend: str, logits: bool = False) -> reference.Assign:

@@ -49,7 +49,7 @@ def task_aligned_assign(
     such a ground-truth box is treated as padding. Computed in float32, and weights are float32, for 16-bit inputs too
     (float64 where one of the floating-point inputs is). No gradient.
     logits: scores are logits. mask_conflicts: for a contested anchor only the boxes that contain it compete, as other
-    implementations have it. options: topk, alpha, beta and mask_conflicts in one object, in place of them.
+    implementations have it. options: topk, alpha, beta, mask_conflicts and more in one object, in place of them.
     Raises ValueError or TypeError naming the argument.
     """
     op = "task_aligned_assign"
@@ -80,7 +80,8 @@ def assign(
     """`task_aligned_assign` of checked arguments, with the weights' sum [B]."""
     exact = compute_dtype(scores, boxes, anchors, gt_boxes) == torch.float64
     backend = choose("task_aligned_assign", backend, scores.device, exact)
-    scalars = (options.topk, options.alpha, options.beta, logits, options.mask_conflicts)
+    exponents, sides = (options.alpha, options.beta), (options.small_side, options.grown_side)
+    scalars = (options.topk, *exponents, logits, options.mask_conflicts, *sides)
     return torch.ops.yolov9k.task_aligned_assign(scores, boxes, anchors, gt_labels, gt_boxes, gt_mask, *scalars, backend)  # type: ignore[no-any-return]
 
 
@@ -94,12 +95,15 @@ def one_of(options: Options | None, given: Options, op: str) -> Options:
 
 def _run(
     scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
-    topk: int, alpha: float, beta: float, logits: bool, mask_conflicts: bool, backend: str,
+    topk: int, alpha: float, beta: float, logits: bool, mask_conflicts: bool, small_side: float, grown_side: float,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     tensors = (scores, boxes, anchors, gt_labels, gt_boxes, gt_mask)
+    options = AssignOptions(topk, alpha, beta, mask_conflicts, small_side, grown_side)
     if backend == "reference":
-        return reference.task_aligned_assign(*tensors, AssignOptions(topk, alpha, beta, mask_conflicts), logits)
-    return run_native(*tensors, topk, alpha, beta, logits, mask_conflicts)
+        return reference.task_aligned_assign(*tensors, options, logits)
+    regions = reference.regions(gt_boxes.float(), options)
+    return run_native(*tensors, topk, alpha, beta, logits, mask_conflicts, regions)
 
 
 def _fake(
@@ -111,12 +115,12 @@ def _fake(
 
 
 def _no_gradient(ctx: Any, *grads: object) -> tuple[None, ...]:
-    return (None,) * 12
+    return (None,) * 14
 
 
 define(
     "task_aligned_assign(Tensor scores, Tensor boxes, Tensor anchors, Tensor gt_labels, Tensor gt_boxes, Tensor gt_mask, "
-    "int topk, float alpha, float beta, bool logits, bool mask_conflicts, str backend) -> "
+    "int topk, float alpha, float beta, bool logits, bool mask_conflicts, float small_side, float grown_side, str backend) -> "
     "(Tensor gt_index, Tensor weight, Tensor weight_sum)",
     _run,
     _fake,

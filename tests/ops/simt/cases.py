@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tests import artifacts
 from tests.augment_cases import AugmentCase, BoxesCase
+from yolov9k.ops.reference.task_aligned_assign import AssignOptions, regions
 
 CXX = os.environ.get("CXX", "g++")
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,6 +44,12 @@ class AssignCase(NamedTuple):
     beta: float = 6.0
     logits: bool = False
     mask_conflicts: bool = False
+    small_side: float = 0.0
+    grown_side: float = 0.0
+
+    @property
+    def options(self) -> AssignOptions:
+        return AssignOptions(self.topk, self.alpha, self.beta, self.mask_conflicts, self.small_side, self.grown_side)
 
     def pack(self) -> bytes:
         """The bytes that main.cpp's assign() reads."""
@@ -53,7 +60,7 @@ class AssignCase(NamedTuple):
         return b"".join((
             np.array(sizes, np.int64).tobytes(), np.array([self.alpha, self.beta], np.float64).tobytes(), raw(self.scores),
             *(raw(tensor.float()) for tensor in floats), raw(self.gt_labels.long()), raw(self.gt_boxes.float()),
-            raw(self.gt_mask.bool()),
+            raw(regions(self.gt_boxes.float(), self.options)), raw(self.gt_mask.bool()),
         ))  # fmt: skip
 
     def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:

@@ -53,10 +53,10 @@ void assign() {
     const auto scores = read<char>(anchors * in.classes * bytes(static_cast<int>(sizes[5])));
     const auto boxes = read<float>(anchors * 4), points = read<float>(in.count * 2);
     const auto labels = read<std::int64_t>(gts);
-    const auto gt_boxes = read<float>(gts * 4);
+    const auto gt_boxes = read<float>(gts * 4), regions = read<float>(gts * 4);
     const auto mask = read<std::uint8_t>(gts);
     in.scores = scores.get(), in.boxes = boxes.get(), in.anchors = points.get();
-    in.labels = labels.get(), in.gt_boxes = gt_boxes.get(), in.gt_mask = mask.get();
+    in.labels = labels.get(), in.gt_boxes = gt_boxes.get(), in.regions = regions.get(), in.gt_mask = mask.get();
     const auto gt_index = zeros<std::int64_t>(anchors);
     const auto weight = zeros<float>(anchors), weight_sum = zeros<float>(in.images);
     const auto claims = zeros<std::uint64_t>(anchors);

@@ -20,18 +20,23 @@ class AssignOptions:
 
     topk: anchors that a box claims at most, from 1 to 1024. alpha, beta: exponents of probability and overlap in the
     alignment metric, at least 0. mask_conflicts: only boxes that contain a contested anchor compete for it, as other
-    implementations have it; otherwise all do. Raises ValueError naming the argument.
+    implementations have it; otherwise all do. small_side, grown_side: a box's side below the former, in pixels, is taken to be
+    as long as the latter, about the box's center, where anchors inside the box are looked for, as some implementations have
+    it; 0: every box as it is. Raises ValueError naming the argument.
     """
 
     topk: int = 10
     alpha: float = 0.5
     beta: float = 6.0
     mask_conflicts: bool = False
+    small_side: float = 0.0
+    grown_side: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.topk <= MAX_TOPK:
             raise ValueError(f"task_aligned_assign: topk must be from 1 to {MAX_TOPK}, got {self.topk}")
-        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
+        for name in ("alpha", "beta", "small_side", "grown_side"):
+            value = getattr(self, name)
             if not value >= 0:
                 raise ValueError(f"task_aligned_assign: {name} must be at least 0, got {value}")
 
@@ -58,6 +63,16 @@ def inside(anchors: Tensor, gt_boxes: Tensor) -> Tensor:
     low = anchors - gt_boxes[:, :, None, :2]
     high = gt_boxes[:, :, None, 2:] - anchors
     return torch.minimum(low, high).amin(-1) > EPS
+
+
+def regions(gt_boxes: Tensor, options: AssignOptions) -> Tensor:
+    """Where each box [B, G, 4] looks for anchors: itself, its small sides grown where the options say so."""
+    if options.small_side == 0:
+        return gt_boxes
+    sides = gt_boxes[..., 2:] - gt_boxes[..., :2]
+    center, half = (gt_boxes[..., :2] + gt_boxes[..., 2:]) / 2, options.grown_side / 2
+    grown = torch.cat((center - half, center + half), -1)
+    return torch.where((sides < options.small_side).repeat(1, 1, 2), grown, gt_boxes)
 
 
 def select_candidates(metric: Tensor, inside_box: Tensor, topk: int) -> Tensor:
@@ -94,7 +109,7 @@ def task_aligned_assign(
         scores = widened(scores).sigmoid().to(dtype)
     valid = gt_mask.bool()[..., None] & gt_boxes.isfinite().all(-1, keepdim=True)
     metric, overlap = alignment(scores, boxes, gt_labels, gt_boxes, options.alpha, options.beta)
-    candidate = inside(anchors, gt_boxes) & valid
+    candidate = inside(anchors, regions(gt_boxes, options)) & valid
     claimed = select_candidates(metric, candidate, options.topk)
     gt_index = resolve_claims(claimed, overlap, candidate if options.mask_conflicts else valid)
     mine = gt_index[:, None] == torch.arange(gt_boxes.shape[1], device=scores.device)[:, None]

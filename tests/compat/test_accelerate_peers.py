@@ -1,0 +1,107 @@
+"""accelerate on the real models of the other implementations, each in its own environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import peers
+from tests.tolerances import PEER_LOSS
+
+pytestmark = pytest.mark.peers
+
+MAKE = {
+    "ultralytics": "from ultralytics import YOLO; holder = YOLO(sys.argv[1]); model = holder.model",
+    "libreyolo": "from libreyolo.models.yolo9.model import LibreYOLO9; holder = LibreYOLO9(None, sys.argv[1], device='cpu'); "
+    "model = holder.model",
+    "published": "from models.yolo import Model; holder = model = Model(sys.argv[1], ch=3, nc=80)",
+}
+# Output and gradients of a training step, in float64 by the model's own code and in float32 before and after.
+CHECK = """
+import copy, json, sys, torch, yolov9k
+from yolov9k.compat.accelerate.swap import Swapped
+MAKE
+def tensors(y):
+    if isinstance(y, torch.Tensor): return [y] if y.requires_grad else []
+    parts = [y[key] for key in sorted(y)] if isinstance(y, dict) else y
+    return [t for part in parts for t in tensors(part)]
+def step(model, x):
+    model.train().zero_grad()
+    out = tensors(model(x))
+    sum((t * torch.linspace(-1, 1, t.numel(), dtype=t.dtype).view_as(t)).sum() for t in out).backward()
+    grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    return torch.cat([*(t.detach().flatten() for t in out), *grads]).double()
+x = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+keys = list(model.state_dict())
+exact = step(copy.deepcopy(model).double(), x.double())
+before = float((step(copy.deepcopy(model), x) - exact).norm() / exact.norm())
+found = yolov9k.accelerate(holder, backend="cpu")
+after = float((step(copy.deepcopy(model), x) - exact).norm() / exact.norm())
+kinds = {kind: list(found.replaced.values()).count(kind) for kind in set(found.replaced.values())}
+assert keys == list(model.state_dict())
+torch.save(model, "model.pt")
+assert b"yolov9k" not in open("model.pt", "rb").read()
+found.restore()
+assert not any(isinstance(module, Swapped) for module in model.modules())
+print(json.dumps({"kinds": kinds, "before": before, "after": after}))
+"""
+GELAN_T = {"ELAN": 8, "CSP": 14, "RepConv": 42, "Bottleneck": 42, "AConv": 5, "SPPELAN": 1, "Conv": 221}
+
+
+def checked(peer: str, name: str, folder: Path) -> dict[str, int]:
+    """Kinds that were replaced; the step is at most twice as far from float64 as the original, the rule of kernels."""
+    code = CHECK.replace("MAKE", MAKE[peer])
+    found = peers.answer(code, folder, name, peer=peer if peer in peers.CHECKOUTS else None)
+    assert found["after"] <= 2 * found["before"] + 1e-7
+    return dict(found["kinds"])
+
+
+@pytest.mark.parametrize(("peer", "name"), [("ultralytics", "yolov9t.yaml"), ("libreyolo", "t")])
+def test_a_whole_yolov9_is_recognized(peer: str, name: str, tmp_path: Path) -> None:
+    assert GELAN_T.items() <= checked(peer, name, tmp_path).items()
+
+
+def test_the_published_gelan_is_recognized(tmp_path: Path) -> None:
+    name = str(peers.checkout("published") / "models/detect/gelan-t.yaml")
+    assert checked("published", name, tmp_path) == GELAN_T | {"DFL": 1}
+
+
+@pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo11n.yaml"])
+def test_other_families_have_their_convolutions_replaced(name: str, tmp_path: Path) -> None:
+    found = checked("ultralytics", name, tmp_path)
+    assert found["Conv"] > 50
+    assert found["SPPELAN"] == 1  # SPPF is the same
+    assert found["DFL"] == 1
+
+
+TRAINING = """
+import json, sys, torch, yolov9k
+from types import SimpleNamespace
+from ultralytics import YOLO
+import ultralytics.utils.nms as nms
+from yolov9k.compat.accelerate.assigner import options_of
+model = YOLO(sys.argv[1]).model
+model.args = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5, epochs=1)
+loss = model.init_criterion()
+drawn = torch.Generator().manual_seed(0)
+anchors = 16 * 16 + 8 * 8 + 4 * 4
+predictions = {"boxes": torch.randn(2, 64, anchors, generator=drawn), "scores": torch.randn(2, 80, anchors, generator=drawn),
+               "feats": [torch.zeros(2, 1, side, side) for side in (16, 8, 4)]}
+rows = torch.rand(12, 4, generator=drawn) * 0.3 + 0.05
+batch = {"batch_idx": torch.arange(12) // 6, "cls": torch.randint(0, 80, (12, 1), generator=drawn).float(), "bboxes": rows}
+options = options_of(loss.assigner)[0]
+before = loss(predictions, batch)[0]
+found = yolov9k.accelerate_training(loss, nms)
+after = loss(predictions, batch)[0]
+print(json.dumps({"replaced": sorted(found.replaced.values()), "before": before.tolist(), "after": after.tolist(),
+                  "options": [options.topk, options.mask_conflicts, options.small_side, options.grown_side]}))
+"""
+
+
+@pytest.mark.parametrize("name", ["yolov9t.yaml", "yolov8n.yaml", "yolo11n.yaml"])
+def test_the_loss_and_suppression_of_ultralytics_are_replaced(name: str, tmp_path: Path) -> None:
+    found = peers.answer(TRAINING, tmp_path, name)
+    assert found["replaced"] == ["assigner", "loss", "suppression"]
+    assert found["options"] == [10, True, 16.0, 16.0]
+    assert found["after"] == pytest.approx(found["before"], rel=PEER_LOSS)

@@ -1,0 +1,1 @@
+"""Work with other implementations: their models, files and habits."""
