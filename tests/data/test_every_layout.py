@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.command_line import run
 from tests.format_cases import LAYOUTS, NAMES, SPLITS, images, labelme_json, put, voc_xml, yolo
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
@@ -156,3 +157,20 @@ def test_a_coco_file_goes_by_names_of_other_capitals(tmp_path: Path) -> None:
     put(path, path.read_text().replace("[cat, dog]", "[Dog, Cat]"))
     split = load_split(path, "train")
     assert (split.names, split.records[0].classes.tolist()) == (["Dog", "Cat"], [0, 1])
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("layout", ["voc-beside", "labelme", "csv-tensorflow", "darknet", "mit"])
+def test_a_layout_from_the_check_to_the_validation(layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = LAYOUTS[layout](tmp_path / "set")
+    common = ["--data", data, "--img", 64, "--workers", 0, "--device", "cpu"]
+    assert run("data", "check", data, "--plot", tmp_path / "grid.png") == 0
+    assert (tmp_path / "grid.png").exists()
+    where = ["--project", tmp_path / "runs", "--name", "one"]
+    assert run("train", "--cfg", "yolov9-t", "--epochs", 1, "--batch", 2, "--noplots", *common, *where) == 0
+    weights = tmp_path / "runs" / "one" / "weights" / "best.pt"
+    capsys.readouterr()
+    assert run("val", "--weights", weights, *common, "--project", tmp_path / "val") == 0
+    text = capsys.readouterr()
+    assert "run: " in text.out
+    assert "warning" not in text.err

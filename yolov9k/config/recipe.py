@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from yolov9k.common.errors import UserError, shown, warn
 from yolov9k.common.files import user_path
 from yolov9k.config.base import read_mapping
+from yolov9k.config.flavors import find_flavor
 from yolov9k.config.option import Option, option_fields, read_number
 
 PRESETS = Path(__file__).parent / "presets"
@@ -89,21 +90,23 @@ def _checked(base: TrainRecipe, values: dict[str, Any], where: str) -> TrainReci
     return replace(base, **accepted)
 
 
-def load_recipe(source: str | Path | None = None) -> TrainRecipe:
+def load_recipe(source: str | Path | None = None, flavor: str = "published") -> TrainRecipe:
     """Read hyper-parameters.
 
-    source: None or "default" (the paper's), a preset's name ("small"), or a YAML file with any of the published keys;
-    keys that are left out keep their default. The published file's own name is the default too where there is no such
-    file. Raises UserError naming the file and the key.
+    source: None or "default" (the flavor's), a preset's name ("small"), or a YAML file with any of the published keys; keys
+    that are left out keep their default. The published file's own name is the default too where there is no such file.
+    flavor: whose defaults are meant (`yolov9k.config.flavors`); "published" is the paper. Raises UserError naming the file
+    and the key.
     """
+    base = TrainRecipe().override(f"--flavor {flavor}", **find_flavor(flavor).recipe)
     if source is None or str(source) == "default":
-        return TrainRecipe()
+        return base
     if Path(source).name == _PUBLISHED and not Path(source).exists():
-        return TrainRecipe()
+        return base
     path = PRESETS / f"{source}.yaml"
     if not path.exists():
         path = user_path(source)
     if not path.is_file():
         presets = ", ".join(sorted(["default", *(p.stem for p in PRESETS.glob("*.yaml"))]))
         raise UserError(f"--hyp {source}: no such file or preset; presets are {presets}")
-    return _checked(TrainRecipe(), read_mapping(path), str(path))
+    return _checked(base, read_mapping(path), str(path))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from yolov9k.common.errors import UserError, warn
 from yolov9k.config import flags
 from yolov9k.config.base import Options
+from yolov9k.config.flavors import FLAVORS
 from yolov9k.config.option import LARGEST, Option
 
 # What a resumed run may take up anew: where and how it runs, and for how long, but not what is trained.
@@ -31,6 +32,9 @@ class TrainOptions(Options):
     ] = 16  # fmt: skip
     epochs: Annotated[int, Option("passes over the training data", low=1)] = 500
     hyp: Annotated[str | None, Option("a YAML, or default, small (a few hundred images), demo", path=True)] = None
+    flavor: Annotated[
+        str, Option(f"whose defaults are meant: {', '.join(FLAVORS)}", choices=tuple(FLAVORS))
+    ] = "published"  # fmt: skip
     device: flags.Device = "auto"
     workers: flags.Workers = 8
     project: flags.Project = "runs/train"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 from yolov9k.common.device import is_cuda, model_device
 from yolov9k.common.errors import UserError, shown
 from yolov9k.config.flags import MAX_CLASSES
+from yolov9k.config.flavors import Flavor, find_flavor
 from yolov9k.models.block import Block
 from yolov9k.models.blocks import Conv, RepConvN
 from yolov9k.models.build import bounded, build_layers, said
-from yolov9k.models.heads.detect import Detect
+from yolov9k.models.heads.detect import Detect, dense_name
 from yolov9k.models.recompute import recomputed
 from yolov9k.models.spec import ModelSpec, Stage, load_spec
 from yolov9k.models.tables import IMAGE
@@ -186,19 +188,27 @@ def _last_uses(spec: ModelSpec, layers: set[int]) -> dict[int, list[int]]:
     return {n: [s for s, at in last.items() if at == n and s not in keep] for n in sorted(layers)}
 
 
-def create_model(name_or_yaml: str | Path, num_classes: int | None = None, backend: str = "auto") -> YOLOv9:
+def create_model(
+    name_or_yaml: str | Path, num_classes: int | None = None, backend: str = "auto", flavor: str = "published"
+) -> YOLOv9:
     """A model with fresh weights: one of the ten variants' names or a YAML file of the published format.
 
-    num_classes: None takes the file's nc, 80 where it has none. backend: as in `YOLOv9.use`. Raises UserError naming the
-    file, layer and value.
+    num_classes: None takes the file's nc, 80 where it has none. backend: as in `YOLOv9.use`. flavor: whose head and
+    first biases (`yolov9k.config.flavors`). Raises UserError naming the file, layer and value.
     """
-    spec = load_spec(name_or_yaml)
+    spec, begun = load_spec(name_or_yaml), find_flavor(flavor)
+    if begun.box_groups == 1:
+        head = spec.layers[-1]
+        spec = replace(spec, layers=(*spec.layers[:-1], head._replace(module=dense_name(head.module))))
     classes = spec.num_classes if num_classes is None else num_classes
     if not 1 <= classes <= MAX_CLASSES:
         raise UserError(f"{spec.where}: {shown(classes)} classes; a model has from 1 to {MAX_CLASSES:,}")
     if spec.origin:
         try_out(spec, classes)
-    return YOLOv9(spec, classes).use(backend)
+    model = YOLOv9(spec, classes).use(backend)
+    if begun != Flavor():
+        model.head.init_biases(begun.box_bias, begun.class_bias)
+    return model
 
 
 def try_out(

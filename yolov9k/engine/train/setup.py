@@ -93,7 +93,7 @@ def build_model(options: TrainOptions, split: Split, resume: SavedRun | None, co
         changed = {"num_classes": len(split.names), "names": split.names, "fused": False}
         model = rebuild({**given, **changed}, str(options.weights))
     else:
-        model = create_model(options.cfg, len(split.names))
+        model = create_model(options.cfg, len(split.names), flavor=options.flavor)
     model.names = list(split.names)
     if options.weights and not resume:
         fresh = load_weights(model, options.weights)

@@ -78,12 +78,13 @@ class Detect(nn.Module):
             setattr(self, part, copy.deepcopy(tower))
 
     @torch.no_grad()
-    def init_biases(self) -> None:
-        """Box 1.0; class ln(5 / nc / (640 / stride)^2): about five objects in a 640-pixel image."""
+    def init_biases(self, box_bias: float = 1.0, class_bias: float | None = None) -> None:
+        """Of the last convolutions; class_bias None: ln(5 / nc / (640 / stride)^2), about five objects in a 640-pixel image."""
         for branch in range(self.num_branches):
             for box, cls, stride in zip(*self.towers(branch), self.strides, strict=True):
-                box[-1].bias.fill_(1.0)  # type: ignore[index]
-                cls[-1].bias.fill_(math.log(5 / self.nc / (640 / stride) ** 2))  # type: ignore[index]
+                usual = math.log(5 / self.nc / (640 / stride) ** 2)
+                box[-1].bias.fill_(box_bias)  # type: ignore[index]
+                cls[-1].bias.fill_(usual if class_bias is None else class_bias)  # type: ignore[index]
 
     def forward(self, inputs: Sequence[Tensor], main_only: bool = False) -> list[list[Tensor]]:
         """Raw maps [B, 4*reg_max + nc, h, w] of each level, a list for each branch, the main one last."""
@@ -123,6 +124,11 @@ class Detect(nn.Module):
             largest = level[:, :bins].reshape(len(level), 4, self.reg_max, *level.shape[2:]).amax(2)
             images += [~largest.isfinite().flatten(1).all(1), level[:, bins:].isnan().flatten(1).any(1)]
         return torch.stack(images).any(0)
+
+
+def dense_name(name: str) -> str:
+    """The name of the head whose box convolutions are dense where those of `name` are grouped."""
+    return name.replace("DDetect", "Detect")
 
 
 for _branches, _prefix in enumerate(("", "Dual", "Triple"), 1):
