@@ -18,8 +18,8 @@ _SPLITS = ("train", "trainval", "val", "valid", "validation", "test")
 
 def split_folders(root: Path, accepts: Callable[[Path], bool]) -> dict[str, list[str]]:
     """By split the subfolders of `root` that are named as one and that are accepted."""
-    names = {name.lower(): root / name for name in sorted(os.listdir(root))}
-    return {split: [str(names[split])] for split in _SPLITS if split in names and accepts(names[split])}
+    names = {name.lower(): name for name in sorted(os.listdir(root))}
+    return {split: [str(root / names[split])] for split in _SPLITS if split in names and accepts(root / names[split])}
 
 
 def has_yolo_labels(folder: Path) -> bool:
@@ -30,9 +30,9 @@ def has_yolo_labels(folder: Path) -> bool:
 
 def labeled_beside(folder: Path, suffix: str) -> bool:
     """Whether annotation files, known by their suffix, lie beside their images."""
-    names = list(map(Path, os.listdir(folder))) if folder.is_dir() else []
-    stems = {name.stem for name in names if name.suffix.lower() == suffix}
-    return bool(stems) and any(is_image(name) and name.stem in stems for name in names)
+    names = os.listdir(folder) if folder.is_dir() else []
+    stems = {Path(name).stem for name in names if name.lower().endswith(suffix)}
+    return bool(stems) and any(is_image(name) and name.stem in stems for name in map(Path, names))
 
 
 def accepted_paths(layout: DatasetLayout, accepts: Callable[[Path], bool]) -> list[Path]:

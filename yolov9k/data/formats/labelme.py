@@ -82,7 +82,8 @@ def _is_labelme(path: Path) -> bool:
 
 
 def _json_files(path: Path) -> list[Path]:
-    return sorted(file for file in path.iterdir() if file.suffix.lower() == ".json" and not file.name.startswith("."))
+    names = sorted(name for name in os.listdir(path) if name.lower().endswith(".json") and not name.startswith("."))
+    return [path / name for name in names]
 
 
 def _parse_all(path: Path) -> Documents:

@@ -57,9 +57,9 @@ def find_folders(path: Path) -> Folders | None:
 
     COCO has annotations beside images too: they count where there are XML files, VOC's own two names always.
     """
-    names = {name.lower(): path / name for name in sorted(os.listdir(path))} if path.is_dir() else {}
-    annotations = next((names[name] for name in _ANNOTATIONS if name in names), None)
-    images = next((names[name] for name in _IMAGES if name in names), None)
+    names = {name.lower(): name for name in sorted(os.listdir(path))} if path.is_dir() else {}
+    annotations = next((path / names[name] for name in _ANNOTATIONS if name in names), None)
+    images = next((path / names[name] for name in _IMAGES if name in names), None)
     if annotations is not None and images is not None and annotations.is_dir() and images.is_dir():
         own = (annotations.name, images.name) == ("Annotations", "JPEGImages")
         if own or any(name.lower().endswith(".xml") for name in os.listdir(annotations)):
