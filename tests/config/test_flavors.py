@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.data_cases import train_options, write_yolo
-from tests.record_flavors import NC
+from tests.record_flavors import NC, assign_case, crowd_case
 from yolov9k.common.errors import UserError
 from yolov9k.config import TrainRecipe, load_recipe
 from yolov9k.config.flavors import FLAVORS, Flavor
 from yolov9k.engine.train.trainer import Trainer
 from yolov9k.models import create_model
+from yolov9k.ops import task_aligned_assign
+from yolov9k.tasks import task_of
 
 RECORDED: dict[str, Any] = json.loads(Path(__file__).with_name("flavors.json").read_text(encoding="utf-8"))
 
@@ -34,6 +37,20 @@ def test_a_model_is_begun_as_theirs(name: str) -> None:
 def test_the_recipe_has_their_values(name: str) -> None:
     theirs, ours = RECORDED[name], asdict(load_recipe(flavor=name))
     assert {key: ours[key] for key in theirs["recipe"]} == theirs["recipe"]
+
+
+@pytest.mark.parametrize("key", ["assigned", "contended"])
+def test_anchors_go_to_boxes_as_ultralytics_assigner_has_it(key: str) -> None:
+    model = create_model("gelan-t", NC, flavor="ultralytics")
+    options = task_of(model).criterion(model, load_recipe(flavor="ultralytics")).options.assign  # type: ignore[attr-defined]
+    case = assign_case() if key == "assigned" else crowd_case()
+    shape = case["boxes"].shape[:2]
+    for backend in ("reference", "auto"):
+        operands = (case["scores"], case["predicted"], case["anchors"], torch.zeros(shape), case["boxes"], torch.ones(shape))
+        found = task_aligned_assign(*operands, options=options, backend=backend).gt_index
+        assert [[(row >= 0).nonzero().flatten().tolist(), row[row >= 0].tolist()] for row in found] == RECORDED["ultralytics"][
+            key
+        ]
 
 
 def test_the_published_flavor_is_none() -> None:

@@ -29,7 +29,7 @@ class Flavor:
 _PLAIN = {"mixup": 0.0, "copy_paste": 0.0}
 FLAVORS = {
     "published": Flavor(),
-    "ultralytics": Flavor({**_PLAIN, "scale": 0.5}, box_groups=1, box_bias=2.0),
+    "ultralytics": Flavor({**_PLAIN, "scale": 0.5, "tal_small_side": 16.0, "tal_grown_side": 16.0}, box_groups=1, box_bias=2.0),
     "mit": Flavor({**_PLAIN, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "fliplr": 0.0}, class_bias=-10.0),
     "libreyolo": Flavor({**_PLAIN, "scale": 0.5}, class_bias=-10.0),
 }

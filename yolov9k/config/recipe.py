@@ -54,6 +54,10 @@ class TrainRecipe:
     tal_topk: Annotated[int, Option("anchors that the assigner selects for an object", low=1, high=1000)] = 10
     tal_alpha: Annotated[float, _from_zero("exponent of the class score in the assigner's metric")] = 0.5
     tal_beta: Annotated[float, _from_zero("exponent of the IoU in the assigner's metric")] = 6.0
+    tal_small_side: Annotated[
+        float, _from_zero("a box's side below it looks for anchors as one of tal_grown_side does; 0: none", unit="pixels")
+    ] = 0.0  # fmt: skip
+    tal_grown_side: Annotated[float, _from_zero("what small sides count as where anchors are looked for", unit="pixels")] = 0.0
     hsv_h: Annotated[float, _from_zero("largest change of the hue, as a share", 1)] = 0.015
     hsv_s: Annotated[float, _from_zero("largest change of the saturation, as a share", 1)] = 0.7
     hsv_v: Annotated[float, _from_zero("largest change of the brightness, as a share", 1)] = 0.4

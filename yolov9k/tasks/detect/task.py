@@ -17,7 +17,7 @@ from yolov9k.data.letterbox import map_to_image
 from yolov9k.data.records import Record, Split
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import YOLOv9
-from yolov9k.ops import Detections, batched_nms
+from yolov9k.ops import AssignOptions, Detections, LossOptions, batched_nms
 from yolov9k.tasks.base import Criterion, DecodeOptions, Metric, NamedLoss, Predictions, Task
 from yolov9k.tasks.detect import plots
 from yolov9k.tasks.detect.coco import CocoEvaluator
@@ -37,10 +37,13 @@ class DetectTask(Task):
     )
 
     def criterion(self, model: YOLOv9, recipe: TrainRecipe) -> Criterion:
+        assign = AssignOptions(
+            recipe.tal_topk, recipe.tal_alpha, recipe.tal_beta, small_side=recipe.tal_small_side,
+            grown_side=recipe.tal_grown_side,
+        )  # fmt: skip
         return DetectionLoss(
-            model.num_classes, model.head.strides, model.head.reg_max, box=recipe.box, cls=recipe.cls, dfl=recipe.dfl,
-            auxiliary=recipe.auxiliary, topk=recipe.tal_topk, alpha=recipe.tal_alpha, beta=recipe.tal_beta,
-            label_smoothing=recipe.label_smoothing, pos_weight=recipe.cls_pw,
+            model.num_classes, model.head.strides, box=recipe.box, cls=recipe.cls, dfl=recipe.dfl, auxiliary=recipe.auxiliary,
+            options=LossOptions(model.head.reg_max, assign, recipe.label_smoothing, recipe.cls_pw),
         )  # fmt: skip
 
     def decode(self, model: YOLOv9, maps: Sequence[Tensor], options: DecodeOptions) -> Predictions:
