@@ -33,7 +33,7 @@ from yolov9k.config import (
     flags,
     option_fields,
 )
-from yolov9k.config.option import OptionField
+from yolov9k.config.option import LIST_SEPARATOR, OptionField
 from yolov9k.config.table import markdown_table, pages
 from yolov9k.data.cache.image_cache import check_name
 from yolov9k.data.config import SPLITS
@@ -96,7 +96,7 @@ def test_opt_yaml_keeps_its_keys_and_values() -> None:
     plain = TrainOptions("data.yaml", "gelan-t", freeze=(1, 2), batch=0).plain()
     keys = """data cfg weights img batch epochs hyp device workers project name exist_ok close_mosaic cache decode rect
         multi_scale single_cls freeze patience amp mode checkpoint bad_steps label_smoothing seed strict difficult noval noplots
-        min_items optimizer lr_curve save_period"""
+        min_items optimizer lr_curve save_period override"""
     assert [key for key in plain if key in keys.split()] == keys.split()  # and those of later flags
     assert (plain["data"], plain["cfg"], plain["freeze"], plain["batch"]) == ("data.yaml", "gelan-t", [1, 2], 0)
 
@@ -227,9 +227,10 @@ def test_texts_of_the_command_line_become_values(arguments: str, changes: dict[s
 
 def test_names_and_numbers_of_classes() -> None:
     field = next(field for field in option_fields(PredictOptions) if field.name == "classes")
-    assert field.parse("0,cat,3") == (0, "cat", 3)
+    assert field.parse(LIST_SEPARATOR.join(("0", "a, cat", "3"))) == (0, "a, cat", 3)
     assert field.parse(None) == ()
-    assert field.parse("²," + "9" * 5000) == ("²", "9" * 5000)  # none is a number of a class
+    assert field.parse("²") == ("²",)
+    assert field.parse("9" * 5000) == ("9" * 5000,)  # none is a number of a class
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from yolov9k.cli import data, demo, info, predict, profile, train, val
-from yolov9k.cli.legacy import published_style
 from yolov9k.cli.parser import UsageError, as_spelled, command, console, usage_message
+from yolov9k.cli.spelling import as_ours, command_of
 from yolov9k.common.console import hush_pillow
 from yolov9k.common.errors import UserError, report
 from yolov9k.config import COMMANDS
@@ -56,11 +56,12 @@ def main(arguments: list[str] | None = None) -> Any:
     """Entry point: an error that the user can mend is one line on stderr and exit status 2, an interruption 130."""
     hush_pillow()
     given = sys.argv[1:] if arguments is None else arguments
+    ours = list[str]()
     try:
-        given = published_style(given)
-        status = app(args=given, prog_name="yolov9k", standalone_mode=False)
+        ours = as_ours(given)
+        status = app(args=ours, prog_name="yolov9k", standalone_mode=False)
     except UserError as error:
-        report("error", "red", as_spelled(str(error), given))
+        report("error", "red", as_spelled(str(error), given, command_of(ours)))
         raise SystemExit(2) from None
     except UsageError as error:
         if message := usage_message(error):  # empty where the help was printed for want of a command

@@ -13,6 +13,7 @@ import typer
 from yolov9k.common.console import PlainConsole
 from yolov9k.common.errors import note
 from yolov9k.config import COMMANDS, Options, option_fields
+from yolov9k.config.keys import normal, own_names, plain_name
 from yolov9k.config.option import OptionField
 
 console = PlainConsole()
@@ -68,15 +69,21 @@ def _default(field: OptionField) -> Any:
 def usage_message(error: Any) -> str:
     """What typer says of flags, arguments or a command that there are not, and where to look; empty where it says nothing."""
     said = error.format_message().strip().rstrip(".")
-    place = error.ctx.command_path if error.ctx else "yolov9k"
-    return said and f"{said}{'' if said.endswith('?') else ';'} see '{place} --help'"
+    return said and with_help(said, error.ctx.command_path if error.ctx else "yolov9k")
 
 
-def as_spelled(message: str, given: Sequence[str]) -> str:
-    """A message about options by their first names, each in the spelling that the command line used."""
-    name = next((words for words in COMMANDS if list(given[: words.count(" ") + 1]) == words.split()), None)
-    for field in option_fields(COMMANDS[name]) if name else ():
-        used = [flag for flag in field.flags for argument in given if argument.partition("=")[0] == flag]
+def with_help(said: str, place: str) -> str:
+    """A message about flags or commands, and where to look."""
+    return f"{said}{'' if said.endswith('?') else ';'} see '{place} --help'"
+
+
+def as_spelled(message: str, given: Sequence[str], command: str) -> str:
+    """A message about a command's options by their first names, each by the name that the command line gave it."""
+    if command not in COMMANDS:
+        return message
+    names = [one.partition("=")[0] for one in given if one.startswith("-") or "=" in one]
+    for field in option_fields(COMMANDS[command]):
+        used = [name for name in names if plain_name(command, normal(name)) in own_names(field)]
         if used and f"--{field.key}" not in used:
-            message = re.sub(rf"(?<![\w/-])--{field.key}(?![\w/-])", used[0], message)
+            message = re.sub(rf"(?<![\w/-])--{field.key}(?![\w/-])", used[0].lstrip("+"), message)
     return message

@@ -18,7 +18,7 @@ def run(options: PredictOptions) -> None:
     source = open_source(options.source, options.max_frames)  # before the model is loaded, which takes seconds
     predictor = Predictor(
         options.weights, rounded_size(options.img, "--img"), options.conf, options.iou, options.classes or None,
-        options.agnostic_nms, options.max_det, options.device, options.amp,
+        options.agnostic_nms, options.max_det, options.device, options.amp, options.batch,
     )  # fmt: skip
     with run_directory(options.project, options.name, options.exist_ok) as directory:
         summary = predict_to_folder(

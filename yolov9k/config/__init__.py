@@ -10,6 +10,7 @@ from yolov9k.config.command_options import (
     ProfileOptions,
     ValOptions,
 )
+from yolov9k.config.keys import options_from
 from yolov9k.config.option import Option, option_fields
 from yolov9k.config.recipe import TrainRecipe, load_recipe
 from yolov9k.config.train_options import TrainOptions
@@ -28,4 +29,5 @@ __all__ = [
     "ValOptions",
     "load_recipe",
     "option_fields",
+    "options_from",
 ]

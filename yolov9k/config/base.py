@@ -55,6 +55,14 @@ class Options:
         return cls(**taken)
 
     @classmethod
+    def from_fields(cls: type[Own], values: Mapping[str, Any]) -> Own:
+        """The options of values by field. Raises UserError where one that must be given is missing."""
+        lacking = [field.key for field in option_fields(cls) if field.default is MISSING and field.name not in values]
+        if lacking:
+            raise UserError(f"{', '.join(lacking)}: must be given")
+        return cls(**values)
+
+    @classmethod
     def from_yaml(cls: type[Own], path: str | Path) -> Own:
         """The options of an args.yaml; what it leaves out keeps its default. Raises UserError naming file and option."""
         return cls.from_flags(read_mapping(Path(path)), str(path))

@@ -16,7 +16,7 @@ class ValOptions(Options):
     """Options of a validation."""
 
     data: flags.Data
-    weights: Annotated[str, Option("checkpoint to validate", path=True)]
+    weights: Annotated[str, Option("checkpoint to validate", path=True, single=flags.ONE_CHECKPOINT)]
     img: flags.Img = 640
     batch: flags.Batch = 32
     task: Annotated[
@@ -47,13 +47,16 @@ class PredictOptions(Options):
     """Options of a prediction."""
 
     source: Annotated[str, Option("image, folder, glob, video, or .txt list of them", path=True)]
-    weights: Annotated[str, Option("checkpoint", path=True)]
+    weights: Annotated[str, Option("checkpoint", path=True, single=flags.ONE_CHECKPOINT)]
     img: flags.Img = 640
     conf: flags.Conf = 0.25
     iou: flags.Iou = 0.45
     max_det: flags.MaxDet = 1000
-    classes: Annotated[tuple[int | str, ...], Option("keep these classes alone, by number or name: 0 2 3")] = ()
+    classes: Annotated[
+        tuple[int | str, ...], Option("keep these classes alone, by number or name: 0 2 3", commas=False)
+    ] = ()  # fmt: skip
     agnostic_nms: Annotated[bool, Option("boxes of different classes compete")] = False
+    batch: flags.Batch = 1
     device: flags.Device = "auto"
     amp: flags.FixedAmp = "off"
     project: flags.Project = "runs/predict"

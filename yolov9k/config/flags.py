@@ -18,14 +18,19 @@ THICKEST = 100  # pixels of a box's line
 MAX_CLASSES = 100_000  # of a data set and of a model
 MOST_DETECTIONS = 100_000  # in an image: room for all of them is taken beforehand
 
+ONE_CHECKPOINT = "ensembles are not taken over; give one checkpoint"
 LABEL_FORMATS = "YOLO, COCO, Pascal VOC, labelme, CSV or Darknet (CVAT)"
 DATA_HELP = f"data.yaml, or a folder or file of {LABEL_FORMATS} labels"
 CFG_HELP = "model: yolov9-t, -s, -m, -c, -e, gelan-t ... -e, or a YAML file"
 
 Data = Annotated[str, Option(DATA_HELP, path=True)]
 Img = Annotated[
-    int, Option("image size, rounded up to a multiple of 32 pixels", ("--img", "--imgsz", "--img-size"), low=1, unit="pixels")
-]
+    int,
+    Option(
+        "image size, rounded up to a multiple of 32 pixels", ("--img", "--imgsz", "--img-size"), low=1, unit="pixels",
+        single="give one size, of the long side",
+    ),
+]  # fmt: skip
 Batch = Annotated[int, Option("images an iteration", ("--batch", "--batch-size"), low=1)]
 Device = Annotated[str, Option("auto, cpu, cuda, cuda:N, or a GPU's number")]
 Workers = Annotated[int, Option("processes that read images; 0 reads in the main process", low=0)]

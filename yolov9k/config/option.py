@@ -15,6 +15,7 @@ from yolov9k.common.errors import UserError, check_range, one_line, shown
 from yolov9k.common.numbers import is_plain, is_whole, parse_number
 
 LARGEST = 2**63 - 1  # whole number that torch, numpy and files hold
+LIST_SEPARATOR = "\x1f"  # between the values of a list on its way to `OptionField.parse`: no name holds it
 
 
 @dataclass(frozen=True, eq=False)  # equal only to itself, so that it has a hash, which `typing` wants of what it holds
@@ -24,7 +25,8 @@ class Option:
     names: the flag's spellings, without any --field-name. low, high: the range of a number. choices: of a text. otherwise:
     what is said of a value that is none of the choices, in place of their list. words: texts that stand for a number, the
     first one for writing it. bare: what the flag means without a value. argument: given by its place, without a flag.
-    path: whether a text is a path, in which `~` is the home folder.
+    path: whether a text is a path, in which `~` is the home folder. commas: whether commas part the values of a list, not so
+    where names may hold them. single: what is said where several values are given for one.
     """
 
     help: str
@@ -38,6 +40,8 @@ class Option:
     unit: str = ""
     argument: bool = False
     path: bool = False
+    commas: bool = True
+    single: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ class OptionField:
         if self.many:
             if not given.strip():
                 raise UserError(f"--{self.key}: no value; give one or several, such as --{self.key} 0 2, or leave the flag out")
-            return tuple(self._element(part, given) for part in given.split(","))
+            values = given.replace(",", LIST_SEPARATOR) if self.option.commas else given
+            return tuple(self._element(part, given) for part in values.split(LIST_SEPARATOR))
         if given in self.option.words:
             return self.option.words[given]
         return self._number(given) if self.is_text and str not in self.kinds else given
@@ -143,7 +148,7 @@ class OptionField:
             raise self._error(given, f"expected {'whole ' if int in self.kinds else ''}numbers") from None
 
     def _error(self, value: Any, wanted: str) -> UserError:
-        return UserError(f"--{self.key} {one_line(str(value), 60) or repr('')}: {wanted}")
+        return UserError(f"--{self.key} {one_line(str(value).replace(LIST_SEPARATOR, ' '), 60) or repr('')}: {wanted}")
 
 
 def option_fields(options: type) -> tuple[OptionField, ...]:

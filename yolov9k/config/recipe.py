@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from yolov9k.common.errors import UserError, shown, warn
+from yolov9k.common.errors import UserError, one_line, shown, warn
 from yolov9k.common.files import user_path
 from yolov9k.config.base import read_mapping
 from yolov9k.config.flavors import find_flavor
@@ -75,6 +76,16 @@ class TrainRecipe:
     def override(self, where: str = "override", **values: Any) -> TrainRecipe:
         """A copy with some values replaced, checked as those of a file are. Raises UserError that begins with `where`."""
         return _checked(self, values, where)
+
+    def overridden(self, pairs: Iterable[str]) -> TrainRecipe:
+        """A copy with the values of texts such as "lr0=0.02". Raises UserError naming the text."""
+        recipe = self
+        for pair in pairs:
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise UserError(f"--override {one_line(pair, 60)}: expected KEY=VALUE, such as lr0=0.02")
+            recipe = recipe.override("--override", **{key.strip(): value})
+        return recipe
 
 
 def _checked(base: TrainRecipe, values: dict[str, Any], where: str) -> TrainRecipe:

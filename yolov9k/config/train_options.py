@@ -21,7 +21,7 @@ class TrainOptions(Options):
 
     data: flags.Data = ""
     cfg: Annotated[str | None, Option(flags.CFG_HELP, path=True)] = None
-    weights: Annotated[str | None, Option("checkpoint to start from", path=True)] = None
+    weights: Annotated[str | None, Option("checkpoint to start from", path=True, single=flags.ONE_CHECKPOINT)] = None
     img: flags.Img = 640
     batch: Annotated[
         int,
@@ -87,6 +87,9 @@ class TrainOptions(Options):
     save_period: Annotated[
         int, Option("also keep the weights of every so many epochs; below 1: not", unit="epochs")
     ] = -1  # fmt: skip
+    override: Annotated[
+        tuple[str, ...], Option("hyper-parameters in place of those of --hyp, as lr0=0.02 mosaic=0; train lr0=0.02 does it too")
+    ] = ()  # fmt: skip
 
     def check(self) -> None:
         """Raises UserError for values that cannot be; ends mosaic for a quarter of the epochs at most, and says so.
@@ -109,6 +112,6 @@ class TrainOptions(Options):
 
     def plain(self) -> dict[str, Any]:
         """What a checkpoint and opt.yaml hold: all but `resume`, which is of one call and not of the run."""
-        values = {**asdict(self), "freeze": list(self.freeze)}
+        values = {**asdict(self), "freeze": list(self.freeze), "override": list(self.override)}
         del values["resume"]
         return values

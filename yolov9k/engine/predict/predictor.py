@@ -55,7 +55,7 @@ class Predictor:
         self.names = list(self.model.names)
         self.img_size = rounded_size(img_size, "--img", self.model.stride)
         self.task = task_of(self.model)
-        chosen = None if classes is None else [_class_index(c, self.names) for c in classes]
+        chosen = None if classes is None else [index for c in classes for index in _class_indices(c, self.names)]
         self.options = DecodeOptions(conf, iou, max_det, chosen, agnostic)
         self.amp, self.batch, self.channels_last = amp, batch, channels_last
         self.clock, self.images = Clock(self.device), 0
@@ -106,10 +106,23 @@ class Predictor:
         return results
 
 
-def _class_index(wanted: int | str, names: Sequence[str]) -> int:
-    if isinstance(wanted, str) and wanted in names:
-        return names.index(wanted)
-    text = str(wanted)
-    if is_whole(text) and int(text) < len(names):
-        return int(text)
-    raise UserError(f"--classes {one_line(text, 60)}: the model knows 0..{len(names) - 1}: {', '.join(names[:100])}")
+def _class_indices(wanted: int | str, names: Sequence[str]) -> list[int]:
+    """Numbers of a class, or of several with commas between them; names that hold commas themselves are taken as long as can be."""
+    parts, found = str(wanted).split(","), list[int]()
+    while parts:
+        ends = range(len(parts), 0, -1)
+        end, index = next(((end, i) for end in ends if (i := _class_index(",".join(parts[:end]), names)) is not None), (0, -1))
+        if not end:
+            known = f"the model knows 0..{len(names) - 1}: {', '.join(names[:100])}"
+            raise UserError(f"--classes {one_line(','.join(parts), 60)}: {known}")
+        found.append(index)
+        parts = parts[end:]
+    return found
+
+
+def _class_index(text: str, names: Sequence[str]) -> int | None:
+    for name in (text, text.strip()):
+        if name in names:
+            return names.index(name)
+    number = text.strip()
+    return int(number) if is_whole(number) and int(number) < len(names) else None

@@ -54,7 +54,7 @@ class Trainer:
         check_options(options, resumed=resume is not None)
         self.options, self.console = options, console or PlainConsole()
         self.device = pick_device(options.device)
-        self.recipe = resume.recipe if resume else load_recipe(options.hyp, options.flavor)
+        self.recipe = resume.recipe if resume else load_recipe(options.hyp, options.flavor).overridden(options.override)
         if options.label_smoothing is not None:
             self.recipe = self.recipe.override("--label-smoothing", label_smoothing=options.label_smoothing)
         self.amp = choose_amp(options.amp, self.device)
