@@ -230,7 +230,7 @@ def test_data_check_exits_with_3_where_a_split_is_missing(
     assert run("data", "check", path, "--plot", tmp_path / "grid.png") == 3
     assert f"{missing}: {path}: 'gone' not found" in capsys.readouterr().out
     assert (tmp_path / "grid.png").exists()
-    assert run("data", "check", path, "--strict") == 2
+    assert run("data", "check", path, "--strict") == 3
     shutil.copytree(tmp_path / "images", tmp_path / "gone")
     os.rename(tmp_path / "labels", tmp_path / "lables")
     assert run("data", "check", path) == 0  # errors and warnings are no missing split

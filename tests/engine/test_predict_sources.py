@@ -78,7 +78,7 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sour
 
 
 def test_the_source_is_looked_at_before_the_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("predict", "--source", "gone", "--weights", "gone.pt") == 2
+    assert run("predict", "--source", "gone", "--weights", "gone.pt") == 3
     assert "gone: no such file or folder" in capsys.readouterr().err
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.models.yaml_cases import BACKBONE, NECK, Write
-from yolov9k import create_model
+from yolov9k import create_model, load
 from yolov9k.common.errors import UserError
 
 
@@ -147,3 +148,33 @@ def test_what_is_no_model_file_at_all(tmp_path: Path) -> None:
     assert "cannot be read (Is a directory)" in error_of(path)
     with pytest.raises(UserError, match=r"model yolov9-x: unknown; give a \.yaml file or one of yolov9-t"):
         create_model("yolov9-x")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("yolov9c", "yolov9-c"),
+        ("v9-c", "yolov9-c"),
+        ("YOLOv9-C", "yolov9-c"),
+        ("yolo9-t", "yolov9-t"),
+        ("LibreYOLO9s", "yolov9-s"),
+        ("yolov9_m", "yolov9-m"),
+        ("gelan_e", "gelan-e"),
+        ("yollov9-t", "yolov9-t"),
+        ("yolov8-n", ""),
+        ("yolov9-x", ""),
+        ("c", ""),
+        ("", ""),
+    ],
+)
+def test_mistyped_names_of_models(name: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = f"did you mean '{meant}'?" if meant else "give a .yaml file or one of "
+    with pytest.raises(UserError, match="^" + re.escape(f"model {name}: unknown; {wanted}")):
+        create_model(name)
+    wanted = f"no such file; did you mean '{meant}'?" if meant else "cannot be read (No such file"
+    with pytest.raises(UserError, match="^" + re.escape(f"{name}.yaml: {wanted}")):
+        create_model(f"{name}.yaml")
+    wanted = f"; 'yolov9k download {meant}' fetches published weights" if meant else ""
+    with pytest.raises(UserError, match=re.escape(f"no such checkpoint{wanted}") + "$"):
+        load(f"weights/{name}.pt")

@@ -12,7 +12,7 @@ from yolov9k.cli import data, demo, info, predict, profile, train, val
 from yolov9k.cli.parser import UsageError, as_spelled, command, console, usage_message
 from yolov9k.cli.spelling import as_ours, command_of
 from yolov9k.common.console import hush_pillow
-from yolov9k.common.errors import UserError, report
+from yolov9k.common.errors import USAGE, UserError, report
 from yolov9k.config import COMMANDS
 
 __all__ = ["app", "main"]
@@ -53,7 +53,10 @@ for _words, _options in COMMANDS.items():
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Entry point: an error that the user can mend is one line on stderr and exit status 2, an interruption 130."""
+    """Entry point: an error that the user can mend is one line on stderr.
+
+    Exit status 1: the run failed; 2: the command line is wrong; 3: the data; 4: the model or its file; 130: interrupted.
+    """
     hush_pillow()
     given = sys.argv[1:] if arguments is None else arguments
     ours = list[str]()
@@ -62,11 +65,11 @@ def main(arguments: list[str] | None = None) -> Any:
         status = app(args=ours, prog_name="yolov9k", standalone_mode=False)
     except UserError as error:
         report("error", "red", as_spelled(str(error), given, command_of(ours)))
-        raise SystemExit(2) from None
+        raise SystemExit(error.status or USAGE) from None
     except UsageError as error:
         if message := usage_message(error):  # empty where the help was printed for want of a command
             report("error", "red", message)
-        raise SystemExit(2) from None
+        raise SystemExit(USAGE) from None
     except (KeyboardInterrupt, typer.Abort):  # the latter is what early versions of typer make of the former
         raise SystemExit(130) from None
     raise SystemExit(status or 0)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from yolov9k.cli.parser import console
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import DATA, UserError
 from yolov9k.config import DataCheckOptions
-
-PARTS_MISSING = 3  # exit status: a split of the data set could not be read
 
 
 def check(options: DataCheckOptions) -> None:
@@ -21,6 +19,6 @@ def check(options: DataCheckOptions) -> None:
         there = [name for name in find_splits(options.path) if name not in report.missing]
         console.print(f"grid: {plot_grid(read_split(options.path, (there or ['train'])[0]), options.plot)}")
     if options.strict and report.fatal_count:
-        raise UserError(f"{options.path}: {report.fatal_count} errors; correct or remove them")
+        raise UserError(f"{options.path}: {report.fatal_count} errors; correct or remove them", DATA)
     if report.missing:
-        raise SystemExit(PARTS_MISSING)
+        raise SystemExit(DATA)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from yolov9k.cli.parser import console
+from yolov9k.common.errors import RUN, failing_as
 from yolov9k.config import PredictOptions
 
 
@@ -20,7 +21,7 @@ def run(options: PredictOptions) -> None:
         options.weights, rounded_size(options.img, "--img"), options.conf, options.iou, options.classes or None,
         options.agnostic_nms, options.max_det, options.device, options.amp, options.batch,
     )  # fmt: skip
-    with run_directory(options.project, options.name, options.exist_ok) as directory:
+    with failing_as(RUN), run_directory(options.project, options.name, options.exist_ok) as directory:
         summary = predict_to_folder(
             predictor, source, directory, save_txt=options.save_txt, save_conf=options.save_conf,
             save_json=options.save_json, save_image=not options.nosave, hide_labels=options.hide_labels,

@@ -11,7 +11,7 @@ from yolov9k.config import TrainRecipe, ValOptions
 def run(options: ValOptions) -> None:
     """Validate a checkpoint: COCO AP, each class, speed, curves and confusion matrix."""
     from yolov9k.common.device import pick_device
-    from yolov9k.common.errors import note
+    from yolov9k.common.errors import RUN, failing_as, note
     from yolov9k.data.config import load_split, open_dataset, warn_of_training_images
     from yolov9k.data.letterbox import rounded_size
     from yolov9k.data.loader import make_loader
@@ -35,7 +35,7 @@ def run(options: ValOptions) -> None:
         split, TrainRecipe(), img_size=rounded_size(options.img, "--img"), batch=options.batch, augment=False, rect=True,
         workers=options.workers,
     )  # fmt: skip
-    with run_directory(options.project, options.name, options.exist_ok) as directory:
+    with failing_as(RUN), run_directory(options.project, options.name, options.exist_ok) as directory:
         result = validate(
             model, loader, split=split, criterion=make_criterion(model, TrainRecipe()), conf=options.conf, iou=options.iou,
             max_det=options.max_det, amp=options.amp, single_cls=options.single_cls, plots_dir=directory,

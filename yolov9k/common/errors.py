@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from yolov9k.common.console import PlainConsole, literal
 
@@ -26,8 +28,28 @@ class _Shortened(reprlib.Repr):
 _shortened = _Shortened()
 
 
+RUN, USAGE, DATA, MODEL = 1, 2, 3, 4  # exit statuses: what failed
+
+
 class UserError(Exception):
-    """An error that the user can correct. The command line prints its message alone, without a traceback, and exits with 2."""
+    """An error that the user can correct. The command line prints its message alone, without a traceback.
+
+    status: what the command line exits with, RUN, USAGE, DATA or MODEL; USAGE where nobody said (`failing_as`).
+    """
+
+    def __init__(self, message: str = "", status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@contextmanager
+def failing_as(status: int) -> Iterator[None]:
+    """Say what the errors raised within are about, unless that was said further in. Also a decorator."""
+    try:
+        yield
+    except UserError as error:
+        error.status = error.status or status
+        raise
 
 
 def shown(value: object, limit: int = 60) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from yolov9k.common.errors import UserError, one_line
+from yolov9k.common.errors import RUN, UserError, failing_as, one_line
 
 if sys.platform == "win32":
     import msvcrt
@@ -58,6 +58,7 @@ def user_path(path: str | Path) -> Path:
         raise UserError(f"{one_line(text)}: the home folder is not known; give the whole path") from None
 
 
+@failing_as(RUN)
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file so that a crash or a full disk leaves the previous one whole: temporary file, fsync, rename.
 

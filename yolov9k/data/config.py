@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from yolov9k.common.errors import UserError, warn
+from yolov9k.common.errors import DATA, UserError, failing_as, warn
 from yolov9k.common.files import user_path
 from yolov9k.data.formats.base import Format, Listing, UnclearDataset, join_listings, registered_formats
 from yolov9k.data.formats.checks import build_records
@@ -42,6 +42,7 @@ def load_split(
     return merge_classes(result) if single_cls else result
 
 
+@failing_as(DATA)
 def read_split(
     data: str | Path | DatasetLayout, split: str, *, strict: bool = False, difficult: bool = False, repeats: bool | None = None,
     keep_empty_classes: bool = False,
@@ -104,6 +105,7 @@ def merge_classes(split: Split) -> Split:
     return split
 
 
+@failing_as(DATA)
 def open_dataset(path: Path) -> DatasetLayout:
     """What `path` is and which splits it has. Raises UserError when it is no dataset."""
     path = user_path(path).absolute()

@@ -17,15 +17,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from yolov9k.common.errors import UserError, one_line
+from yolov9k.common.errors import MODEL, UserError, failing_as, one_line
 from yolov9k.common.files import user_path
 from yolov9k.models.file_kinds import HEAD, is_safetensors, what_it_is
 from yolov9k.models.stand_ins import Damaged, Refused, StandIn
+from yolov9k.models.tables import likely_name
 from yolov9k.models.torch_files import OLD_START, read_archive, read_row
 
 MAX_TABLE = 4 << 20  # bytes of a safetensors file's table: tens of thousands of tensors
 
 
+@failing_as(MODEL)
 def read(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file; a module that was saved as a whole stands under "model", as a StandIn.
 
@@ -38,9 +40,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if os.path.isdir(path):
         raise UserError(f"{path}: is a folder, give a checkpoint in it")
     if not os.path.isfile(path):
-        raise UserError(
-            f"{path}: {'is not a regular file, give a checkpoint' if os.path.exists(path) else 'no such checkpoint'}"
-        )
+        raise UserError(f"{path}: {'is not a regular file, give a checkpoint' if os.path.exists(path) else _absent(path)}")
     try:
         content = _read(path)
     except UserError:
@@ -59,6 +59,12 @@ def read(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds {type(content).__name__}, expected a checkpoint or a state dict")
     return content
+
+
+def _absent(path: Path) -> str:
+    """A name of published weights is how others ask for a download, which is never begun unasked here."""
+    near = likely_name(path.name)
+    return "no such checkpoint" + (f"; 'yolov9k download {near}' fetches published weights" if near else "")
 
 
 def _read(path: Path) -> Any:

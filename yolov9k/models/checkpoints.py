@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from yolov9k.common.errors import UserError, note, one_line, shown, warn
+from yolov9k.common.errors import MODEL, UserError, failing_as, note, one_line, shown, warn
 from yolov9k.common.files import user_path, write_atomically
 from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.models.build import said
@@ -68,6 +68,7 @@ def describe(model: YOLOv9) -> dict[str, Any]:
     }
 
 
+@failing_as(MODEL)
 def rebuild(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
     """The model that `describe` described, with fresh weights. Raises UserError naming the file where it can't be one."""
     held = _stored(weights_of(content, path))
@@ -133,6 +134,7 @@ def _published(name: str) -> ModelSpec | None:
     return load_spec(name) if name in NAMES else None
 
 
+@failing_as(MODEL)
 def load(path: str | Path) -> YOLOv9:
     """The model of a checkpoint that this package saved, in evaluation mode: its EMA weights where it has them.
 
@@ -225,6 +227,7 @@ def weights_of(content: Mapping[str, Any], path: str | Path = "checkpoint") -> d
     return {key: value for key, value in held.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
+@failing_as(MODEL)
 def load_weights(model: YOLOv9, path: str | Path) -> list[str]:
     """Start `model` from a checkpoint's weights; returns the keys that were left fresh.
 

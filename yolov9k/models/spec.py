@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import MODEL, UserError, failing_as
 from yolov9k.common.files import user_path
 from yolov9k.models.registry import find, find_head
-from yolov9k.models.tables import DUAL, GELAN_E, IMAGE, NAMES, LayerSpec, absolute
+from yolov9k.models.tables import DUAL, GELAN_E, IMAGE, NAMES, LayerSpec, absolute, likely_name
 from yolov9k.models.yaml_spec import read_model_file
 
 
@@ -118,15 +118,20 @@ def _pace(layer: LayerSpec) -> float:
         return 1.0
 
 
+@failing_as(MODEL)
 def load_spec(source: str | Path) -> ModelSpec:
     """The plan of a published variant ("yolov9-c", "gelan-t") or of a YAML file. Raises UserError."""
     path, is_file = user_path(source), Path(source).suffix in (".yaml", ".yml")
     name = path.stem if is_file else str(source)
+    near = likely_name(str(source))
+    if is_file and not path.exists() and near and name not in NAMES:
+        raise UserError(f"{source}: no such file; did you mean '{near}'?")
     if is_file and (path.exists() or name not in NAMES):
         found = read_model_file(path)
         return ModelSpec(name, found.layers, found.activation, found.num_classes, str(path))
     if name not in NAMES:
-        raise UserError(f"model {source}: unknown; give a .yaml file or one of {', '.join(NAMES)}")
+        known = f"did you mean '{near}'?" if near else f"give a .yaml file or one of {', '.join(NAMES)}"
+        raise UserError(f"model {source}: unknown; {known}")
     if name == "gelan-e":
         return ModelSpec(name, absolute(GELAN_E))
     dual = ModelSpec(name.replace("gelan", "yolov9"), absolute(DUAL[name.replace("gelan", "yolov9")]))

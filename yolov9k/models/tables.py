@@ -6,6 +6,9 @@ The single-branch gelan-t/s/m/c are what remains of yolov9-t/s/m/c when the auxi
 
 from __future__ import annotations
 
+import difflib
+import re
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from yolov9k.common.errors import shown
@@ -153,3 +156,14 @@ DUAL: dict[str, list[Row]] = {
 }
 GELAN_E: list[Row] = [*_e_backbones(), *_e_neck(29, 28, (25, 22)), [[35, 38, 41], "DDetect", "nc"]]
 NAMES = (*DUAL, *(name.replace("yolov9", "gelan") for name in DUAL))
+
+_ALIKE = re.compile(r"(?:(?:libre)?yolo[-_ ]?v?9|v9|(gelan))[-_ ]?([tsmce])(?:[-_]converted)?")
+
+
+def likely_name(text: str) -> str:
+    """The variant that a mistyped name means, such as yolov9c, v9-c, YOLOv9-C or yolov9c.pt; empty where none is near."""
+    name = PurePath(text).name[:100].lower()
+    name = re.sub(r"\.(pt|pth|ckpt|safetensors|ya?ml)$", "", name)
+    if match := _ALIKE.fullmatch(name):
+        return f"{match[1] or 'yolov9'}-{match[2]}"
+    return next(iter(difflib.get_close_matches(name, NAMES, 1, cutoff=0.9)), "")  # yolov9-x is no slip of the fingers

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from yolov9k.common.device import is_cuda, model_device
-from yolov9k.common.errors import UserError, shown
+from yolov9k.common.errors import MODEL, UserError, failing_as, shown
 from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.config.flavors import Flavor, find_flavor
 from yolov9k.models.block import Block
@@ -188,6 +188,7 @@ def _last_uses(spec: ModelSpec, layers: set[int]) -> dict[int, list[int]]:
     return {n: [s for s, at in last.items() if at == n and s not in keep] for n in sorted(layers)}
 
 
+@failing_as(MODEL)
 def create_model(
     name_or_yaml: str | Path, num_classes: int | None = None, backend: str = "auto", flavor: str = "published"
 ) -> YOLOv9:
@@ -211,6 +212,7 @@ def create_model(
     return model
 
 
+@failing_as(MODEL)
 def try_out(
     spec: ModelSpec, num_classes: int, names: Sequence[str] | None = None, class_widths: Sequence[int] | None = None
 ) -> None:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from yolov9k.common.arrays import Image
-from yolov9k.common.errors import UserError, shown, warn
+from yolov9k.common.errors import DATA, UserError, failing_as, shown, warn
 from yolov9k.common.files import open_regular, user_path
 from yolov9k.common.paths import PathFinder
 from yolov9k.common.text import read_text
@@ -51,10 +51,11 @@ class Source:
 
     def __iter__(self) -> Iterator[Frame]:
         self.skipped.clear()
-        for path in self.paths:
-            yield from self._read(path)
-        if self.paths and len(self.skipped) == len(self.paths):
-            raise UserError(f"{self.paths[0].parent}: none of the {len(self.paths)} files could be read")
+        with failing_as(DATA):
+            for path in self.paths:
+                yield from self._read(path)
+            if self.paths and len(self.skipped) == len(self.paths):
+                raise UserError(f"{self.paths[0].parent}: none of the {len(self.paths)} files could be read")
 
     def _read(self, path: Path) -> Iterator[Frame]:
         try:
@@ -82,6 +83,7 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
+@failing_as(DATA)
 def open_source(source: str | Path, max_frames: int | None = None) -> Source:
     """Find what `source` names: an image, a video, a folder (not its subfolders), a glob pattern (** allowed) or a
     .txt file with a path on each line, relative to that file. What exists under that very name is taken before it is thought

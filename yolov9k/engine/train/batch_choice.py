@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from yolov9k.common.device import is_cuda, peak_reserved, reset_peak_memory, synchronize
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import RUN, UserError, failing_as
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.cuda_graphs import WARM_UP
 from yolov9k.engine.train.memory import (
@@ -40,6 +40,7 @@ class BatchChoice(NamedTuple):
     reason: str
 
 
+@failing_as(RUN)
 def pick_batch(
     model: YOLOv9, criterion: Criterion, recipe: TrainRecipe, img_size: int, device: torch.device, *, amp: str = "off",
     images: int | None = None, share: float = SHARE, **step_options: Any,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolov9k.common.errors import UserError, shown, warn
+from yolov9k.common.errors import MODEL, UserError, failing_as, shown, warn
 from yolov9k.common.files import user_path
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.config.train_options import TrainOptions
@@ -108,6 +108,7 @@ def saved_options(options: TrainOptions) -> dict[str, Any]:
     return {**options.plain(), "data": str(user_path(options.data).absolute())}
 
 
+@failing_as(MODEL)
 def read_run(path: Path, **changes: Any) -> SavedRun:
     """A run from its last.pt, with some options changed. Raises UserError that names the file and what is wrong with it."""
     path = user_path(path)

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from yolov9k.common.errors import UserError, warn
+from yolov9k.common.errors import RUN, USAGE, UserError, failing_as, warn
 from yolov9k.common.files import locked, sweep, user_path, write_atomically
 from yolov9k.common.memory import readable_size
 from yolov9k.common.text import read_text
@@ -43,6 +43,7 @@ def run_directory(project: str | Path, name: str, exist_ok: bool = False) -> Ite
         raise
 
 
+@failing_as(RUN)
 def make_run_directory(project: str | Path, name: str, exist_ok: bool = False) -> Path:
     """Create project/name, or project/name2, name3, ... where it exists. Raises UserError where it cannot be written."""
     directory = wanted_directory(project, name)
@@ -60,7 +61,7 @@ def make_run_directory(project: str | Path, name: str, exist_ok: bool = False) -
 def wanted_directory(project: str | Path, name: str) -> Path:
     """project/name. Raises UserError where the name is empty."""
     if not name.strip():
-        raise UserError("--name: empty; give the run directory a name")
+        raise UserError("--name: empty; give the run directory a name", USAGE)
     return user_path(project) / user_path(name)
 
 
@@ -78,6 +79,7 @@ def _make_first(wanted: Path, exist_ok: bool) -> Path:
     raise AssertionError("unreachable")
 
 
+@failing_as(RUN)
 def make_folder(path: Path) -> None:
     """Make a folder of the run directory. Raises UserError."""
     try:
@@ -86,6 +88,7 @@ def make_folder(path: Path) -> None:
         raise UserError(f"{path}: cannot be made ({error.strerror}); choose another --project") from None
 
 
+@failing_as(RUN)
 def check_room(directory: Path, size: int) -> None:
     """Raise UserError where checkpoints of `size` bytes have no room in a directory, which need not be there yet."""
     place = directory.absolute()
@@ -101,6 +104,7 @@ def check_room(directory: Path, size: int) -> None:
         )
 
 
+@failing_as(RUN)
 def hold(directory: Path) -> ExitStack:
     """Hold a run directory for this process until the stack is closed, and sweep what killed runs left in it.
 

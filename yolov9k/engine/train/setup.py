@@ -12,7 +12,7 @@ from rich.console import Console
 
 from yolov9k.common.console import literal
 from yolov9k.common.device import is_cuda
-from yolov9k.common.errors import UserError, warn
+from yolov9k.common.errors import DATA, UserError, failing_as, warn
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split, open_dataset
@@ -30,6 +30,7 @@ def make_criterion(model: YOLOv9, recipe: TrainRecipe) -> Criterion:
     return task_of(model).criterion(model, recipe)
 
 
+@failing_as(DATA)
 def load_splits(options: TrainOptions, console: Console) -> tuple[Split, Split]:
     """Training and validation split. Raises UserError where nothing can be trained on them."""
     layout = replace(open_dataset(Path(options.data)), keep_empty_classes=options.keep_empty_classes)
