@@ -38,7 +38,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.twin
-@pytest.mark.parametrize("command", ["train", "val", "predict", "info", "profile", "demo", "data check"])
+@pytest.mark.parametrize("command", ["train", "val", "predict", "info", "profile", "demo", "data check", "download"])
 def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert run(*command.split(), "--help") == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -16,12 +17,15 @@ from rich.progress import (
 from yolov9k.common.console import PlainConsole
 
 
-def progress_bar(shown: bool = True, console: Console | None = None, *, note: bool = False) -> Progress:
+def progress_bar(
+    shown: bool = True, console: Console | None = None, *, note: bool = False, sizes: bool = False
+) -> Progress:
     """A bar on the console, stderr where none is given, that goes when it is done.
 
-    note: tasks have a field `note`, which stands behind the bar in place of the time that has passed.
+    note: tasks have a field `note`, which stands behind the bar in place of the time that has passed. sizes: bytes are counted.
     """
-    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn()]
+    columns += [DownloadColumn(binary_units=True) if sizes else MofNCompleteColumn()]
     columns += [] if note else [TimeElapsedColumn()]
     columns += [TimeRemainingColumn()]
     columns += [TextColumn("{task.fields[note]}", markup=False)] if note else []

@@ -132,6 +132,17 @@ class DemoOptions(Options):
     ] = 480
 
 
+@dataclass
+class DownloadOptions(Options):
+    """Options of a download."""
+
+    name: Annotated[
+        str | None, Option("published weights, such as yolov9-c; left out: a list of them", argument=True)
+    ] = None  # fmt: skip
+    to: Annotated[str, Option("folder that the file goes into", path=True)] = "weights"
+    mirror: Annotated[str | None, Option("another server's folder that holds the files of the release")] = None
+
+
 # The options of each command of `yolov9k`, in the order of its help.
 COMMANDS: dict[str, type[Options]] = {
     "train": TrainOptions,
@@ -141,4 +152,5 @@ COMMANDS: dict[str, type[Options]] = {
     "profile": ProfileOptions,
     "demo": DemoOptions,
     "data check": DataCheckOptions,
+    "download": DownloadOptions,
 }
