@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(little: dict[str, Any]) -> None
         ({"label_smoothing": 2.0}, "--label-smoothing: label_smoothing is 2.0, expected float from 0 to 0.999"),
         ({"decode": "nvjpeg"}, "--decode nvjpeg: it fills a cache; add --cache ram or --cache disk"),
         ({"decode": "gpu"}, "--decode gpu: expected one of cpu, nvjpeg"),
-        ({"optimizer": "Adam"}, "--optimizer Adam: only SGD is supported"),
+        ({"optimizer": "RAdam"}, "--optimizer RAdam: expected one of SGD, AdamW, Adam"),
         ({"lr_curve": "cubic"}, "--lr-curve cubic: expected one of linear, cosine, flat-cosine, constant"),
         ({"cfg": "yolov8-n", "data": "nowhere.yaml"}, "model yolov8-n: unknown"),  # before the data is read
         ({"cache": "tape", "data": "nowhere.yaml"}, "--cache tape: no such cache"),

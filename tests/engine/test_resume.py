@@ -123,6 +123,16 @@ def test_a_run_resumed_within_an_epoch_is_the_one_that_was_not_stopped(
     assert_same_run(again, straight[accumulate])
 
 
+def test_a_resumed_run_of_adamw_is_the_one_that_was_not_stopped(options: dict[str, Any]) -> None:
+    changes = {"optimizer": "AdamW", "override": ("lr0=0.001",)}
+    straight, first = (make(options, 3, name=name, **changes) for name in ("straight", "first"))
+    straight.fit()
+    interrupt(first, "_do", 5)
+    again = go_on(first)
+    assert again.options.optimizer == "AdamW"
+    assert_same_run(again, straight)
+
+
 def test_an_interrupted_validation_is_done_by_the_resumed_run(options: dict[str, Any], straight: dict[int, Trainer]) -> None:
     first = make(options)
     interrupt(first, "_validate", 2)

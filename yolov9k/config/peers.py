@@ -64,7 +64,7 @@ _FRESH = "weights come from the file that --weights names; 'yolov9k download' fe
 _HALF = Alias("amp", {"true": "fp16", "false": "off"}, switch=True)
 _FIXED_AMP = {"true": "fp16", "false": "off"}
 _NO_SUCH_AUGMENTATION = Absent("leave it out; --hyp lists what images are augmented by")
-_OPTIMIZERS = {"auto": "SGD", "sgd": "SGD"}
+_OPTIMIZERS = {"auto": "SGD", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 # Of every command that reads a checkpoint or writes a run.
 _COMMON: dict[str, Meaning] = {

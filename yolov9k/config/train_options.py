@@ -79,7 +79,7 @@ class TrainOptions(Options):
     noplots: Annotated[bool, Option("draw no images or curves")] = False
     min_items: Annotated[int, Option("leave out training images with fewer objects", low=0, unit="objects")] = 0
     optimizer: Annotated[
-        str, Option("only SGD is supported", choices=flags.OPTIMIZERS, otherwise="only SGD is supported")
+        str, Option(f"{', '.join(flags.OPTIMIZERS)}; the last two want a smaller lr0, such as 0.001", choices=flags.OPTIMIZERS)
     ] = "SGD"  # fmt: skip
     lr_curve: Annotated[
         str, Option(f"learning rate by epoch: {', '.join(flags.LR_CURVES)}", choices=flags.LR_CURVES)

@@ -43,7 +43,7 @@ class BatchChoice(NamedTuple):
 @failing_as(RUN)
 def pick_batch(
     model: YOLOv9, criterion: Criterion, recipe: TrainRecipe, img_size: int, device: torch.device, *, amp: str = "off",
-    images: int | None = None, share: float = SHARE, **step_options: Any,
+    images: int | None = None, share: float = SHARE, optimizer: str = "SGD", **step_options: Any,
 ) -> BatchChoice:  # fmt: skip
     """The largest batch whose step fits in a share of the free memory; never more than the images or the nominal batch.
 
@@ -53,10 +53,12 @@ def pick_batch(
     sizes = batch_sizes(recipe.nominal_batch, images or recipe.nominal_batch)
     room = int(share * free_memory(device))
     if is_cuda(device):
-        needs: Callable[[int], int] = _Trials(model, criterion, recipe, img_size, amp, step_options)
+        needs: Callable[[int], int] = _Trials(
+            model, criterion, recipe, img_size, amp, {"optimizer": optimizer, **step_options}
+        )
         how = "measured"
     else:
-        needs, how = footprint(model, criterion, img_size, amp).total, "estimated"
+        needs, how = footprint(model, criterion, img_size, amp, optimizer).total, "estimated"
     try:
         batch, line = largest_batch(needs, room, sizes)
     except MemoryError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, note, warn
+from yolov9k.config.recipe import TrainRecipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.cache import nvjpeg
 from yolov9k.data.letterbox import rounded_size
 from yolov9k.data.loader import SCALES, RequestSampler
 from yolov9k.models.spec import load_spec
+
+MOST_ADAM_LR = 0.005  # a learning rate above which steps of Adam leap
 
 
 def check_options(options: TrainOptions, resumed: bool = False) -> None:
@@ -21,6 +24,19 @@ def check_options(options: TrainOptions, resumed: bool = False) -> None:
     if options.decode == "nvjpeg" and (reason := nvjpeg.why_missing()):
         raise UserError(f"--decode nvjpeg: {reason}")
     options.img = rounded_size(options.img, "--img")
+
+
+def suited(recipe: TrainRecipe, options: TrainOptions) -> TrainRecipe:
+    """The recipe, its biases' warm-up made that of the optimizer: the recipe's is for SGD. Warns of SGD's learning rate."""
+    named = {pair.partition("=")[0].strip() for pair in options.override}
+    if options.optimizer == "SGD":
+        return recipe
+    if "lr0" not in named and recipe.lr0 > MOST_ADAM_LR:
+        warn(f"--optimizer {options.optimizer}: lr0 {recipe.lr0:g} is a rate for SGD; lr0=0.001 is usual")
+    if "warmup_bias_lr" in named or recipe.warmup_bias_lr <= recipe.lr0:
+        return recipe
+    note(f"--optimizer {options.optimizer}: biases warm up from 0, not from warmup_bias_lr {recipe.warmup_bias_lr:g}, which is SGD's")
+    return recipe.override(warmup_bias_lr=0.0)
 
 
 def check_batches(sampler: RequestSampler, stride: int) -> None:

@@ -77,13 +77,14 @@ class FlatStorage:
 
     def momenta(self) -> dict[str, Tensor]:
         """Momentum of each trained parameter by its name, as views."""
-        return self._by_name(self.momentum)
+        return self.by_name(self.momentum)
 
     def gradients(self) -> dict[str, Tensor]:
         """What `grads` holds of each trained parameter by its name, as views."""
-        return self._by_name(self.grads)
+        return self.by_name(self.grads)
 
-    def _by_name(self, flat: Tensor) -> dict[str, Tensor]:
+    def by_name(self, flat: Tensor) -> dict[str, Tensor]:
+        """What a tensor laid out as `momentum` holds of each trained parameter, as views."""
         return {slot.key: slot.view(flat) for slot in self.slots[: self.trained]}
 
     def sizes(self) -> list[int]:

@@ -26,6 +26,7 @@ from yolov9k.common.device import (
 from yolov9k.common.errors import UserError
 from yolov9k.common.memory import available_memory
 from yolov9k.config.recipe import TrainRecipe
+from yolov9k.engine.train.optimizer import MOMENTS
 from yolov9k.models import YOLOv9
 from yolov9k.models.analysis.live_bytes import step_bytes
 from yolov9k.ops import available
@@ -61,7 +62,9 @@ class Footprint(NamedTuple):
         return self.states + self.fixed + batch * self.image
 
 
-def footprint(model: YOLOv9, criterion: Criterion, img_size: int, amp: str = "off") -> Footprint:
+def footprint(
+    model: YOLOv9, criterion: Criterion, img_size: int, amp: str = "off", optimizer: str = "SGD"
+) -> Footprint:
     """An estimate from shapes alone, for the model's device; checkpointed as the model is."""
     weights, learning = _bytes(model.state_dict().values()), _bytes(p for p in model.parameters() if p.requires_grad)
     low = AMP[amp]
@@ -76,7 +79,8 @@ def footprint(model: YOLOv9, criterion: Criterion, img_size: int, amp: str = "of
     few, many = COUNTED  # of one or two images the peak lies elsewhere
     first, second = (step_bytes(model, counted, batch, img_size, dtype, backend, width).peak for batch in COUNTED)
     image = math.ceil((second - first) / (many - few))
-    return Footprint(weights, learning, learning, weights, copies, max(first - few * image, 0), image)
+    moments = MOMENTS[optimizer] * learning
+    return Footprint(weights, learning, moments, weights, copies, max(first - few * image, 0), image)
 
 
 def batch_sizes(nominal: int, most: int) -> list[int]:
@@ -124,13 +128,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def explain_out_of_memory(
     error: BaseException, model: YOLOv9, criterion: Criterion, batch: int, img_size: int, *, amp: str = "off",
-    recipe: TrainRecipe | None = None,
+    recipe: TrainRecipe | None = None, optimizer: str = "SGD",
 ) -> UserError:  # fmt: skip
     """What a step that ran out of memory had allocated, and what to change. What the failed step still holds is let go."""
     device, recipe = next(model.parameters()).device, recipe or TrainRecipe()
     reserved = _reserved(device)
     let_go(error)
-    cost = footprint(model, criterion, img_size, amp)
+    cost = footprint(model, criterion, img_size, amp, optimizer)
     room = int(SHARE * (free_memory(device) + cost.states))
     parts = {"weights": cost.weights, "gradients": cost.gradients, "momentum": cost.momentum, "moving average": cost.average}
     if cost.low_precision:
@@ -140,7 +144,7 @@ def explain_out_of_memory(
     said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return UserError(
         f"out of memory: a step of {batch} images of {img_size} px on {device} takes {account}, {step}{reserved}; "
-        f"{gb(room)} can be had. {_advice(model, criterion, cost, room, batch, img_size, amp, recipe)} ({said})"
+        f"{gb(room)} can be had. {_advice(model, criterion, cost, room, batch, img_size, amp, recipe, optimizer)} ({said})"
     )
 
 
@@ -153,6 +157,7 @@ def _advice(
     img_size: int,
     amp: str,
     recipe: TrainRecipe,
+    optimizer: str,
 ) -> str:
     sizes = batch_sizes(recipe.nominal_batch, max(batch - 1, 1))
     remedies = []
@@ -160,7 +165,7 @@ def _advice(
         remedies.append(f"--batch {fits} (gradients are still accumulated to {recipe.nominal_batch} images)")
     if not model.checkpointed:
         try:
-            saving = footprint(model.checkpoint_stages(), criterion, img_size, amp)
+            saving = footprint(model.checkpoint_stages(), criterion, img_size, amp, optimizer)
         finally:
             model.checkpoint_stages(False)
         fits = _fitting(saving, room, batch_sizes(recipe.nominal_batch, max(batch, recipe.nominal_batch)))

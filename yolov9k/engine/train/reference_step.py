@@ -32,11 +32,13 @@ class ReferenceStep:
         batch: int | None = None,
         schedule: Schedule | None = None,
         dtype: torch.dtype | None = None,
+        optimizer: str = "SGD",
     ) -> None:
         self.model, self.criterion, self.recipe, self.schedule, self.dtype = model, criterion, recipe, schedule, dtype
         self.network: Callable[[Tensor], Any] = model
         share = (batch or recipe.nominal_batch) * (schedule.accumulate if schedule else 1) / recipe.nominal_batch
-        self.optimizer, self.average = make_optimizer(model, recipe, recipe.weight_decay * share), ModelEMA(model, recipe)
+        self.optimizer = make_optimizer(model, recipe, recipe.weight_decay * share, optimizer)
+        self.average = ModelEMA(model, recipe)
         self.iteration = self.waiting = 0
         self.grad_norm = torch.zeros(())
 
@@ -60,8 +62,13 @@ class ReferenceStep:
         return parts
 
 
-def make_optimizer(model: nn.Module, recipe: TrainRecipe, weight_decay: float) -> torch.optim.SGD:
-    """SGD with Nesterov momentum over three groups: biases, decayed weights, BatchNorm weights. Frozen parameters stay out."""
+def make_optimizer(
+    model: nn.Module, recipe: TrainRecipe, weight_decay: float, name: str = "SGD"
+) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum over three groups: biases, decayed weights, BatchNorm weights. Frozen parameters stay out.
+
+    name: "Adam" or "AdamW" in its place, with the momentum as beta1 and 0.999 as beta2.
+    """
     groups: dict[str, list[nn.Parameter]] = {"bias": [], "weight": [], "norm": []}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -72,6 +79,9 @@ def make_optimizer(model: nn.Module, recipe: TrainRecipe, weight_decay: float) -
     settings: list[dict[str, Any]] = [
         {"params": parameters, "weight_decay": decay.get(name, 0.0), "name": name} for name, parameters in groups.items()
     ]
+    if name != "SGD":
+        kind = torch.optim.AdamW if name == "AdamW" else torch.optim.Adam
+        return kind(settings, lr=recipe.lr0, betas=(recipe.momentum, 0.999))
     return torch.optim.SGD(settings, lr=recipe.lr0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
@@ -79,7 +89,8 @@ def set_phase(optimizer: torch.optim.Optimizer, phase: Phase) -> None:
     """Put a phase's learning rates and momentum into the optimizer."""
     for group in optimizer.param_groups:
         group["lr"] = phase.bias_lr if group["name"] == "bias" else phase.lr
-        group["momentum"] = phase.momentum
+        if "momentum" in group:
+            group["momentum"] = phase.momentum
 
 
 class ModelEMA:

@@ -60,7 +60,8 @@ class SavedRun:
         state, own = self.content["step"], step.state_dict()
         with damage(self.path):
             fit_tensors(self.path, "optimizer state", {"state": state["state"]}, {"state": own["state"]}, finite=False)
-            fit_tensors(self.path, "momentum", state["momentum"], own["momentum"])
+            for name, moments in step.optimizer.moments().items():
+                fit_tensors(self.path, name, state.get(name), moments)
             if type(state.get("waiting", 0)) is not int or type(state["iteration"]) is not int:
                 raise damaged(self.path, "its step's counts are no whole numbers")
             if state.get("waiting", 0):

@@ -19,10 +19,11 @@ from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.cuda_graphs import Graphs, capacity
 from yolov9k.engine.train.flat_storage import FlatStorage
+from yolov9k.engine.train.optimizer import make_optimizer
 from yolov9k.engine.train.schedule import FIRST_SCALE, Phase, Schedule, settings
 from yolov9k.models import YOLOv9
 from yolov9k.ops.library import label
-from yolov9k.ops.sgd_ema import NORM, SCALE, SETTINGS, SKIPPED, STATE, UPDATES, sgd_ema
+from yolov9k.ops.sgd_ema import NORM, SCALE, SETTINGS, SKIPPED, STATE, UPDATES
 from yolov9k.tasks import Criterion, task_of
 
 _log = logging.getLogger(__name__).info
@@ -41,7 +42,7 @@ class TrainStep:
     torch.compile; "auto": captured on a GPU, else eager. All give the same trajectory; `mode` says which one runs. A step
     that cannot be recorded runs eagerly, and `log` says why.
     schedule sets learning rates, momentum and accumulation by iteration; without one they stay those of `recipe`. batch:
-    images a step, by which weight decay scales. amp: "off", "fp16" (the loss scale moves on the device) or "bf16". A step
+    images a step, by which weight decay scales. optimizer: "SGD", "AdamW" or "Adam". amp: "off", "fp16" (the loss scale moves on the device) or "bf16". A step
     whose gradient is not finite changes no weight and is counted in `skipped`. Raises UserError for a mode that cannot be.
     """
 
@@ -56,6 +57,7 @@ class TrainStep:
         schedule: Schedule | None = None,
         amp: str = "off",
         channels_last: bool = True,
+        optimizer: str = "SGD",
         log: Callable[[str], object] = _log,
     ) -> None:
         self.model, self.criterion, self.recipe, self.schedule, self.log = model, criterion, recipe, schedule, log
@@ -70,6 +72,7 @@ class TrainStep:
         like = self.flat.values
         self.state, self._settings = (like.new_zeros(size) for size in (STATE, SETTINGS))
         self.state[SCALE] = FIRST_SCALE if self.dtype == torch.float16 else 1.0
+        self.optimizer = make_optimizer(optimizer, self.flat, self._settings, self.state, recipe, self.weight_decay)
         self._told: list[float] = []
         self.iteration = self.waiting = 0
         self._graphs = Graphs(GraphRecorder(self.device), log) if self.mode == "captured" else None
@@ -169,11 +172,11 @@ class TrainStep:
         """The batch that completes an optimizer step."""
         parts = self._accumulate(images, targets, counts)
         with label("step/optimizer"):
-            flat, statistics = self.flat, self.flat.statistics
+            statistics = self.flat.statistics
             # one batch that overflows would spoil the running statistics for good
             statistics.copy_(torch.where(statistics.isfinite(), statistics, self._good_statistics))
             self._good_statistics.copy_(statistics)
-            sgd_ema(flat.values, flat.grads, flat.momentum, flat.ema, None, self._settings, flat.ends, self.state)
+            self.optimizer.step()
         return parts
 
     def state_dict(self) -> dict[str, Any]:
@@ -181,7 +184,7 @@ class TrainStep:
 
         Gradients are those that wait for an update, none right after one.
         """
-        tensors = {"momentum": self.flat.momenta(), "grads": self.flat.gradients() if self.waiting else {}}
+        tensors = {**self.optimizer.moments(), "grads": self.flat.gradients() if self.waiting else {}}
         copies = {name: {key: value.clone() for key, value in held.items()} for name, held in tensors.items()}
         scaled = self.dtype == torch.float16
         return {**copies, "state": self.state.clone(), "scaled": scaled, "iteration": self.iteration, "waiting": self.waiting}
@@ -189,10 +192,10 @@ class TrainStep:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`, in whatever precision. Raises ValueError where it is another model's."""
         waiting = state.get("waiting", 0)  # earlier versions dropped what waited
-        held = [("momentum", self.flat.momenta())] + ([("grads", self.flat.gradients())] if waiting else [])
+        held = [*self.optimizer.moments().items()] + ([("grads", self.flat.gradients())] if waiting else [])
         for name, own in held:
             if own.keys() != state.get(name, {}).keys():
-                raise ValueError("TrainStep: the state is that of another model, other frozen layers or an earlier version")
+                raise ValueError("TrainStep: the state is that of another model or optimizer, other frozen layers or an earlier version")
         for name, own in held:
             for key, value in own.items():
                 value.copy_(state[name][key])

@@ -22,7 +22,7 @@ from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.batch import Batch
 from yolov9k.engine.evaluate.validator import ValidationResult, print_metrics, validate
 from yolov9k.engine.train.batch_choice import pick_batch
-from yolov9k.engine.train.check_options import check_batches, check_options
+from yolov9k.engine.train.check_options import check_batches, check_options, suited
 from yolov9k.engine.train.loss_monitor import LossMonitor
 from yolov9k.engine.train.memory import explain_out_of_memory, is_out_of_memory, memory_gb
 from yolov9k.engine.train.plots import plot_results
@@ -57,6 +57,8 @@ class Trainer:
         self.recipe = resume.recipe if resume else load_recipe(options.hyp, options.flavor).overridden(options.override)
         if options.label_smoothing is not None:
             self.recipe = self.recipe.override("--label-smoothing", label_smoothing=options.label_smoothing)
+        if not resume:
+            self.recipe = suited(self.recipe, options)
         self.amp = choose_amp(options.amp, self.device)
         torch.manual_seed(options.seed)
         self.train_split, self.val_split = load_splits(options, self.console)
@@ -76,7 +78,7 @@ class Trainer:
         self.schedule = Schedule(self.recipe, options.batch, len(self.train_loader), options.epochs, options.lr_curve)
         self.step = TrainStep(
             self.model, self.criterion, self.recipe, options.mode, batch=options.batch, schedule=self.schedule, amp=self.amp,
-            log=self.console.print,
+            optimizer=options.optimizer, log=self.console.print,
         )  # fmt: skip
         self.next_epoch, self.batches_done = 0, 0  # where a run goes on that is resumed from here
         self.best, self.best_epoch = -1.0, 0
@@ -101,7 +103,7 @@ class Trainer:
 
     def _room(self, resume: SavedRun | None) -> int:
         """Bytes of the checkpoints that a run begins with: last.pt, which is written beside the one before, and best.pt."""
-        states = [self.model.state_dict(), self.step.ema.state_dict(), self.step.flat.momenta()]
+        states = [self.model.state_dict(), self.step.ema.state_dict(), *self.step.optimizer.moments().values()]
         last, best = (sum(int(t.nbytes) for state in part for t in state.values()) for part in (states, states[:1]))
         return last if resume else last + best
 
@@ -167,7 +169,7 @@ class Trainer:
     def _choose_batch(self) -> None:
         choice = pick_batch(
             self.model, self.criterion, self.recipe, self.options.img, self.device, amp=self.amp,
-            images=len(self.train_split.records), mode=self.options.mode,
+            images=len(self.train_split.records), mode=self.options.mode, optimizer=self.options.optimizer,
         )  # fmt: skip
         self.options.batch = choice.batch
         self.console.print(choice.reason)
@@ -218,7 +220,8 @@ class Trainer:
                 raise
             size = max(batch.images.shape[-2:])
             raise explain_out_of_memory(
-                error, self.model, self.criterion, len(batch), size, amp=self.amp, recipe=self.recipe
+                error, self.model, self.criterion, len(batch), size, amp=self.amp, recipe=self.recipe,
+                optimizer=self.options.optimizer,
             ) from None  # fmt: skip
 
     def _validate(self) -> ValidationResult:

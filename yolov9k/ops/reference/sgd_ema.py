@@ -23,11 +23,7 @@ def sgd_ema(
     group_ends: Sequence[int], state: Tensor,
 ) -> None:  # fmt: skip
     """One optimizer step in place; arguments as in `yolov9k.ops.sgd_ema`, in any floating dtype. Never reads on the host."""
-    inverse = 1 / state[SCALE]
-    exact = exact_dtype(values.device)  # float32 would lose four digits
-    norm = torch.linalg.vector_norm(grads * inverse, dtype=exact).to(values.dtype)
-    finite = norm.isfinite()
-    share = (settings[CLIP] / (norm + 1e-6)).clamp(max=1) * inverse
+    norm, finite, share = clip(grads, settings, state)
     start, rate = 0, settings[MOMENTUM]
     for group, end in enumerate(group_ends):
         part = slice(start, end)
@@ -36,15 +32,28 @@ def sgd_ema(
         values[part] = torch.where(finite, values[part] - settings[LR + group] * (step + rate * buffer), values[part])
         momentum[part] = torch.where(finite, buffer, momentum[part])
         start = end
-    weight = settings[EMA_REST] + settings[EMA_DECAY] * torch.exp(-(state[UPDATES] + 1) / settings[EMA_TAU])
-    ema.copy_(torch.where(finite, torch.lerp(ema, values, weight), ema))
+    follow(ema, values, settings, state, finite)
     if low is not None:
         low.copy_(torch.where(finite, values[:start].to(low.dtype), low))
     grads.zero_()
-    _advance(state, settings, norm, finite)
+    advance(state, settings, norm, finite)
 
 
-def _advance(state: Tensor, settings: Tensor, norm: Tensor, finite: Tensor) -> None:
+def clip(grads: Tensor, settings: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Length of the gradient without its scale, whether it is finite, and what the gradient is to be multiplied by."""
+    inverse = 1 / state[SCALE]
+    exact = exact_dtype(grads.device)  # float32 would lose four digits
+    norm = torch.linalg.vector_norm(grads * inverse, dtype=exact).to(grads.dtype)
+    return norm, norm.isfinite(), (settings[CLIP] / (norm + 1e-6)).clamp(max=1) * inverse
+
+
+def follow(ema: Tensor, values: Tensor, settings: Tensor, state: Tensor, finite: Tensor) -> None:
+    """Move the average towards the values."""
+    weight = settings[EMA_REST] + settings[EMA_DECAY] * torch.exp(-(state[UPDATES] + 1) / settings[EMA_TAU])
+    ema.copy_(torch.where(finite, torch.lerp(ema, values, weight), ema))
+
+
+def advance(state: Tensor, settings: Tensor, norm: Tensor, finite: Tensor) -> None:
     """Count the step, and let the loss scale grow or shrink as torch.amp.GradScaler's does."""
     passed = torch.where(finite, state[TRACKER] + 1, torch.zeros_like(norm))
     due = passed == settings[INTERVAL]
