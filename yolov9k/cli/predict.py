@@ -20,6 +20,7 @@ def run(options: PredictOptions) -> None:
     predictor = Predictor(
         options.weights, rounded_size(options.img, "--img"), options.conf, options.iou, options.classes or None,
         options.agnostic_nms, options.max_det, options.device, options.amp, options.batch,
+        augment=options.augment,
     )  # fmt: skip
     with failing_as(RUN), run_directory(options.project, options.name, options.exist_ok) as directory:
         summary = predict_to_folder(

@@ -38,7 +38,8 @@ def run(options: ValOptions) -> None:
     with failing_as(RUN), run_directory(options.project, options.name, options.exist_ok) as directory:
         result = validate(
             model, loader, split=split, criterion=make_criterion(model, TrainRecipe()), conf=options.conf, iou=options.iou,
-            max_det=options.max_det, amp=options.amp, single_cls=options.single_cls, plots_dir=directory,
+            max_det=options.max_det, amp=options.amp, single_cls=options.single_cls, augment=options.augment,
+            plots_dir=directory,
             save_json=directory / "predictions.json" if options.save_json else None,
         )  # fmt: skip
     loader.close()

@@ -29,6 +29,7 @@ class ValOptions(Options):
     conf: flags.Conf = 0.001
     iou: flags.Iou = 0.7
     max_det: flags.MaxDet = 300
+    augment: flags.Augment = False
     device: flags.Device = "auto"
     workers: flags.Workers = 8
     project: flags.Project = "runs/val"
@@ -57,6 +58,7 @@ class PredictOptions(Options):
     ] = ()  # fmt: skip
     agnostic_nms: Annotated[bool, Option("boxes of different classes compete")] = False
     batch: flags.Batch = 1
+    augment: flags.Augment = False
     device: flags.Device = "auto"
     amp: flags.FixedAmp = "off"
     project: flags.Project = "runs/predict"

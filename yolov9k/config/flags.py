@@ -48,4 +48,7 @@ Conf = Annotated[float, Option("lowest score of a detection", ("--conf-thres", "
 Iou = Annotated[
     float, Option("overlap above which the lower-scored box falls", ("--iou-thres", "--iou"), low=0, high=1, unit="IoU")
 ]
+Augment = Annotated[
+    bool, Option("test-time augmentation: three sizes, one of them mirrored, taken together; over twice the work")
+]
 MaxDet = Annotated[int, Option("most detections in an image", low=1, high=MOST_DETECTIONS)]

@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from yolov9k.common.arrays import Image
+from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.batch import Batch
 from yolov9k.data.records import Record, Split
@@ -169,6 +170,14 @@ class Task(ABC):
     @abstractmethod
     def decode(self, model: YOLOv9, maps: Any, options: DecodeOptions) -> Predictions:
         """The main branch's raw maps to predictions; nothing is read on the host."""
+
+    def views(self, model: YOLOv9, images: Tensor) -> Any:
+        """Raw maps of images [B, 3, H, W] at several sizes, for `decode_views`. Raises UserError for a task that has none."""
+        raise UserError(f"--augment: the task '{self.name}' has no test-time augmentation; leave it out")
+
+    def decode_views(self, model: YOLOv9, views: Any, options: DecodeOptions) -> Predictions:
+        """As `decode`, of what `views` gave."""
+        raise NotImplementedError
 
     @abstractmethod
     def nonfinite(self, model: YOLOv9, maps: Any) -> Tensor:

@@ -49,6 +49,7 @@ def validate(
     device: torch.device | str | None = None,
     channels_last: bool = True,
     single_cls: bool = False,
+    augment: bool = False,
     plots_dir: str | Path | None = None,
     save_json: str | Path | None = None,
     progress: bool = True,
@@ -62,19 +63,19 @@ def validate(
     loader: batches without augmentation. split: gives the class names and the category ids of save_json, by default the
     model's names and 0..classes-1. criterion: the training loss, called with raw maps of all branches. The thresholds'
     defaults are those of the published validation. amp: "off", "fp16", "bf16". single_cls: every detection counts as class
-    0, and a model of several classes gets no loss. plots_dir receives what the task draws of metrics and of the first batch.
+    0, and a model of several classes gets no loss. augment: predictions of three sizes are taken together, without a loss. plots_dir receives what the task draws of metrics and of the first batch.
     Raises UserError when model and data differ in their classes or an option is out of its range.
     """
     check_range("conf", conf, 0, 1)
     check_range("iou", iou, 0, 1)
     check_range("max-det", max_det, 1, MOST_DETECTIONS)
-    if single_cls and model.num_classes > 1:
-        criterion = None  # the ground truth's one class is none of the model's
+    if augment or (single_cls and model.num_classes > 1):
+        criterion = None  # the ground truth's one class is none of the model's; views have no loss
     chosen = torch.device(device) if device is not None else model_device(model)
     task, records = task_of(model), loader.dataset.records
     evaluator = task.evaluator(model, split, records, single_cls)
     options = DecodeOptions(conf, iou, max_det, multi_label=True, single_cls=single_cls)
-    run = _Run(task, model, criterion, chosen, amp, channels_last, options)
+    run = _Run(task, model, criterion, chosen, amp, channels_last, options, augment)
     directory = None if plots_dir is None else Path(plots_dir)
     collector = _Collector(evaluator, records, run.clock, directory)
     with progress_bar(progress) as bar:
@@ -96,11 +97,11 @@ class _Run:
 
     def __init__(
         self, task: Task, model: YOLOv9, criterion: Criterion | None, device: torch.device, amp: str, channels_last: bool,
-        options: DecodeOptions,
+        options: DecodeOptions, augment: bool,
     ) -> None:  # fmt: skip
         autocast(device, amp)  # says at once when there is no such precision
         self.task, self.criterion, self.device, self.options = task, criterion, device, options
-        self.amp, self.channels_last = amp, channels_last
+        self.amp, self.channels_last, self.augment = amp, channels_last, augment
         self.model = inference_form(model, device, channels_last=channels_last, lean=False)
         self.clock = Clock(device)
         self.images = 0
@@ -121,13 +122,19 @@ class _Run:
             batch = batch.to(self.device)
             x = to_input(batch.images, self.model, self.device, self.channels_last)
         with self.clock.phase("inference"), autocast(self.device, self.amp):
-            branches = self.model.branches(x, main_only=self.criterion is None)
+            if self.augment:
+                branches = self.task.views(self.model, x)
+            else:
+                branches = self.model.branches(x, main_only=self.criterion is None)
         with self.clock.phase("postprocess"):
-            found = self.task.decode(self.model, branches[-1], self.options)
+            found = (self.task.decode_views if self.augment else self._decode)(self.model, branches, self.options)
             self._nonfinite += self.task.nonfinite(self.model, branches[-1]).sum()
         self._add_loss(branches, batch)
         self.images += len(batch)
         return found
+
+    def _decode(self, model: YOLOv9, branches: list[list[Tensor]], options: DecodeOptions) -> Predictions:
+        return self.task.decode(model, branches[-1], options)
 
     def _add_loss(self, branches: list[list[Tensor]], batch: Batch) -> None:
         if self.criterion is None:

@@ -27,7 +27,8 @@ class Predictor:
 
     model: a YOLOv9 (left as it is) or the path of its weights. img_size: the long side that images are resized to,
     the other side follows, rounded up to the stride. classes: numbers or names to keep, None for all. batch: so many
-    consecutive images of one shape share a pass. device: pick_device. amp: "off", "fp16", "bf16". Raises UserError.
+    consecutive images of one shape share a pass. device: pick_device. amp: "off", "fp16", "bf16". augment: three sizes of
+    each image, one of them mirrored, are taken together. Raises UserError.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Predictor:
         amp: str = "off",
         batch: int = 1,
         channels_last: bool = True,
+        augment: bool = False,
     ) -> None:
         check_range("conf", conf, 0, 1)
         check_range("iou", iou, 0, 1)
@@ -57,7 +59,7 @@ class Predictor:
         self.task = task_of(self.model)
         chosen = None if classes is None else [index for c in classes for index in _class_indices(c, self.names)]
         self.options = DecodeOptions(conf, iou, max_det, chosen, agnostic)
-        self.amp, self.batch, self.channels_last = amp, batch, channels_last
+        self.amp, self.batch, self.channels_last, self.augment = amp, batch, channels_last, augment
         self.clock, self.images = Clock(self.device), 0
 
     @property
@@ -94,9 +96,10 @@ class Predictor:
             planes = np.stack([image[..., ::-1].transpose(2, 0, 1) for image, _, _ in fitted])
             x = to_input(torch.from_numpy(planes), self.model, self.device, self.channels_last)
         with self.clock.phase("inference"), autocast(self.device, self.amp):
-            maps = self.model.branches(x, main_only=True)[-1]
+            maps = self.task.views(self.model, x) if self.augment else self.model.branches(x, main_only=True)[-1]
         with self.clock.phase("postprocess"):
-            found, counts = self.task.decode(self.model, maps, self.options)
+            decode = self.task.decode_views if self.augment else self.task.decode
+            found, counts = decode(self.model, maps, self.options)
             rows, (_, gain, pad) = found.cpu(), fitted[0]
             results = [
                 self.task.result(frame, mine[:n], gain, pad, self.names)

@@ -22,6 +22,7 @@ from yolov9k.tasks.base import Criterion, DecodeOptions, Metric, NamedLoss, Pred
 from yolov9k.tasks.detect import plots
 from yolov9k.tasks.detect.coco import CocoEvaluator
 from yolov9k.tasks.detect.result import Result
+from yolov9k.tasks.detect.views import Views, decode_views, maps_of_views
 
 
 class DetectTask(Task):
@@ -47,14 +48,13 @@ class DetectTask(Task):
         )  # fmt: skip
 
     def decode(self, model: YOLOv9, maps: Sequence[Tensor], options: DecodeOptions) -> Predictions:
-        found, counts = detect(
-            model, exact(maps), options.conf, options.iou, classes=options.classes,
-            agnostic=options.agnostic or options.single_cls, multi_label=options.multi_label and not options.single_cls,
-            max_det=options.max_det,
-        )  # fmt: skip
-        if options.single_cls:
-            found[..., 5] = 0
-        return Predictions(found, counts)
+        return _suppressed(*model.candidates(exact(maps), options.conf), options)
+
+    def views(self, model: YOLOv9, images: Tensor) -> Views:
+        return maps_of_views(model, images)
+
+    def decode_views(self, model: YOLOv9, views: Views, options: DecodeOptions) -> Predictions:
+        return _suppressed(decode_views(model, [exact(maps) for maps in views]), None, options)
 
     def nonfinite(self, model: YOLOv9, maps: Sequence[Tensor]) -> Tensor:
         return model.nonfinite(maps)  # NaN and infinity are what they are in every precision
@@ -95,6 +95,17 @@ def detect(
     """From the main branch's `exact` raw maps to what suppression keeps, as in `ops.batched_nms`; a GPU is not waited for."""
     prediction, lengths = model.candidates(maps, conf)
     return batched_nms(prediction, conf, iou, classes, agnostic, multi_label, max_det, lengths=lengths)
+
+
+def _suppressed(prediction: Tensor, lengths: Tensor | None, options: DecodeOptions) -> Predictions:
+    """What suppression keeps of decoded columns; lengths: how many of them an image, None for all."""
+    found, counts = batched_nms(
+        prediction, options.conf, options.iou, options.classes, options.agnostic or options.single_cls,
+        options.multi_label and not options.single_cls, options.max_det, lengths=lengths,
+    )  # fmt: skip
+    if options.single_cls:
+        found[..., 5] = 0
+    return Predictions(found, counts)
 
 
 def _classes(model: YOLOv9, split: Split | None, single_cls: bool) -> tuple[list[str], list[Id]]:
