@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import synthetic_samples
-from yolov9k.engine.predict.names import output_names
+from yolov9k.common.result_names import output_names
 from yolov9k.engine.predict.predictor import Predictor
+from yolov9k.engine.predict.sources import is_video
 from yolov9k.engine.predict.writers import predict_to_folder
 
 RED, NOTHING = [(0, 40, 20, 140, 100)], []
@@ -42,17 +43,26 @@ def write(path: Path, rectangles: list) -> Path:
         (["a.jpg", "a.jpg", "a.jpg"], ["a", "a.jpg", "a.jpg_2"]),
         (["clip.mp4", "clip_1.jpg"], ["clip.mp4", "clip_1"]),
         (["clip.mp4", "clip.jpg", "clip.avi"], ["clip", "clip.jpg", "clip.avi"]),
+        (["a.png.mp4", "a.jpg", "a.png", "a.png"], ["a.png", "a", "a.png-2", "a.png-3"]),
+        (["a.jpg", "a.png", "a.png", "a.png.mp4"], ["a", "a.png-2", "a.png-3", "a.png"]),
+        (["clip.mp4", "clip.mp4", "clip.mp4"], ["clip", "clip.mp4", "clip.mp4-2"]),
         ([], []),
     ],
 )
 def test_names(paths: list[str], names: list[str]) -> None:
-    assert output_names([Path(path) for path in paths]) == names
+    assert output_names([Path(path) for path in paths], is_video) == names
 
 
 @given(st.lists(st.from_regex(r"([xy]/)?[abA](_[12])?(\.png)?\.(png|jpg|ppm|mp4)", fullmatch=True), max_size=12))
 def test_names_differ_and_none_is_another_sources_own(paths: list[str]) -> None:
-    names = output_names([Path(path) for path in paths])
+    names = output_names([Path(path) for path in paths], is_video)
     assert len({name.casefold() for name in names}) == len(names)
+    labels = [
+        label.casefold()
+        for path, name in zip(paths, names, strict=True)
+        for label in ([f"{name}_{frame}" for frame in range(1, 4)] if path.endswith("mp4") else [name])
+    ]
+    assert len(set(labels)) == len(labels)  # a video's frames are no other source's
     for path, name in zip(paths, names, strict=True):
         others = {str(Path(other).with_suffix("")).casefold() for other in paths if other != path}
         assert name.casefold() not in others or Path(name).name == Path(path).stem

@@ -106,6 +106,10 @@ class Count:
     def save_json(self, path: Path) -> None:
         path.write_text(json.dumps(self.rows))
 
+    def save_text(self, folder: Path, conf: bool = False) -> None:
+        folder.mkdir()
+        (folder / "classes.txt").write_text(" ".join(str(row["class"]) for row in self.rows))
+
 
 @dataclass
 class Answer:
@@ -122,6 +126,9 @@ class Answer:
 
     def draw(self, *, labels: bool = True, confidences: bool = True, line_width: int | None = None) -> Image:
         return np.ascontiguousarray(self.image[::-1])
+
+    def crops(self) -> list[tuple[str, Image]]:
+        return []
 
     def to_text(self, conf: bool = False) -> str:
         return f"{self.name} {self.score:.3f}\n" if conf else f"{self.name}\n"

@@ -16,7 +16,7 @@ def run(options: PredictOptions) -> None:
     from yolov9k.engine.train.run_dir import run_directory
 
     options.check()
-    source = open_source(options.source, options.max_frames)  # before the model is loaded, which takes seconds
+    source = open_source(options.source, options.max_frames, options.vid_stride)  # before the model is loaded, which takes seconds
     predictor = Predictor(
         options.weights, rounded_size(options.img, "--img"), options.conf, options.iou, options.classes or None,
         options.agnostic_nms, options.max_det, options.device, options.amp, options.batch,
@@ -25,6 +25,7 @@ def run(options: PredictOptions) -> None:
     with failing_as(RUN), run_directory(options.project, options.name, options.exist_ok) as directory:
         summary = predict_to_folder(
             predictor, source, directory, save_txt=options.save_txt, save_conf=options.save_conf,
+            save_crop=options.save_crop, view=options.view_img,
             save_json=options.save_json, save_image=not options.nosave, hide_labels=options.hide_labels,
             hide_conf=options.hide_conf, line_width=options.line_thickness, max_frames=options.max_frames,
         )  # fmt: skip

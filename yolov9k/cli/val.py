@@ -41,6 +41,7 @@ def run(options: ValOptions) -> None:
             max_det=options.max_det, amp=options.amp, single_cls=options.single_cls, augment=options.augment,
             plots_dir=directory,
             save_json=directory / "predictions.json" if options.save_json else None,
+            save_txt=directory / "labels" if options.save_txt else None, save_conf=options.save_conf,
         )  # fmt: skip
     loader.close()
     print_metrics(result, console)

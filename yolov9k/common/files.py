@@ -112,6 +112,24 @@ def write_json(path: str | Path, content: Any) -> None:
     write_atomically(path, write)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or none, its folder made where it is not there; unlike `write_atomically` without waiting for the disk,
+    as there may be thousands of them. Raises UserError."""
+    write_bytes(path, text.encode())
+
+
+@failing_as(RUN)
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_text` of bytes."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # not half of it
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
 def cache_folder(variable: str = "") -> Path:
     """The user's folder of caches: what the environment's `variable` names, else yolov9k in $XDG_CACHE_HOME, else in ~/.cache.
 

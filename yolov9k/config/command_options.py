@@ -38,6 +38,8 @@ class ValOptions(Options):
     single_cls: flags.SingleCls = False
     amp: flags.FixedAmp = "off"
     save_json: Annotated[bool, Option("write detections as COCO JSON")] = False
+    save_txt: flags.SaveTxt = False
+    save_conf: flags.SaveConf = False
     strict: flags.Strict = False
     difficult: flags.Difficult = False
     keep_empty_classes: flags.KeepEmptyClasses = False
@@ -64,8 +66,9 @@ class PredictOptions(Options):
     project: flags.Project = "runs/predict"
     name: flags.Name = "exp"
     exist_ok: flags.ExistOk = False
-    save_txt: Annotated[bool, Option("write YOLO labels")] = False
-    save_conf: Annotated[bool, Option("with scores in the labels")] = False
+    save_txt: flags.SaveTxt = False
+    save_conf: flags.SaveConf = False
+    save_crop: Annotated[bool, Option("write what each box shows into crops/CLASS")] = False
     save_json: Annotated[bool, Option("write predictions.json")] = False
     nosave: Annotated[bool, Option("write no annotated images or videos")] = False
     hide_labels: Annotated[bool, Option("draw boxes without names")] = False
@@ -73,7 +76,9 @@ class PredictOptions(Options):
     line_thickness: Annotated[
         int | None, Option("width of the boxes' lines in pixels", low=1, high=flags.THICKEST, unit="pixels")
     ] = None  # fmt: skip
-    max_frames: Annotated[int | None, Option("most frames of each video", low=1)] = None
+    max_frames: Annotated[int | None, Option("most frames of each video that are looked at", low=1)] = None
+    vid_stride: Annotated[int, Option("of a video's frames every so many-th is looked at", low=1, unit="frames")] = 1
+    view_img: Annotated[bool, Option("show results in a window, which q or Esc closes, where there is a display")] = False
 
 
 @dataclass

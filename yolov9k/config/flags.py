@@ -48,6 +48,8 @@ Conf = Annotated[float, Option("lowest score of a detection", ("--conf-thres", "
 Iou = Annotated[
     float, Option("overlap above which the lower-scored box falls", ("--iou-thres", "--iou"), low=0, high=1, unit="IoU")
 ]
+SaveTxt = Annotated[bool, Option("write YOLO labels")]
+SaveConf = Annotated[bool, Option("with scores in the labels")]
 Augment = Annotated[
     bool, Option("test-time augmentation: three sizes, one of them mirrored, taken together; over twice the work")
 ]

@@ -80,6 +80,15 @@ def put_label(image: Image, text: str, corner: tuple[int, int], color: Color, wi
     cv2.putText(image, text, (x + weight + 1, y + high + weight), _FONT, scale, text_color(color), weight, cv2.LINE_AA)
 
 
+def crop(image: Image, box: NDArray[Any], gain: float = 1.02, pad: float = 10) -> Image:
+    """A copy of what a box (x1 y1 x2 y2 px) shows, `gain` times and `pad` pixels larger where the image goes on."""
+    corners = np.asarray(box, np.float64)
+    center, half = (corners[:2] + corners[2:]) / 2, ((corners[2:] - corners[:2]) * gain + pad) / 2
+    limits = np.array(image.shape[1::-1])
+    (x1, y1), (x2, y2) = (np.nan_to_num(corner).clip(0, limits).astype(int) for corner in (center - half, center + half))
+    return np.ascontiguousarray(image[y1:y2, x1:x2])
+
+
 def mosaic(tiles: Sequence[Image], columns: int, limit: int = 1920) -> Image:
     """Tiles (uint8 [h, w, 3], any sizes) in a grid on gray, scaled down so that no side exceeds `limit` pixels."""
     rows = -(-len(tiles) // columns)

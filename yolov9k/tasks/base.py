@@ -126,6 +126,9 @@ class Evaluator(Protocol):
     def save_json(self, path: Path) -> None:
         """Write the predictions. Raises UserError."""
 
+    def save_text(self, folder: Path, conf: bool = False) -> None:
+        """Write the predictions as labels, a file an image, with scores if `conf`. Raises UserError."""
+
 
 class Result(Protocol):
     """What was found in one image: `path`, `image` uint8 [H, W, 3] BGR, `frame` in a video or None."""
@@ -139,6 +142,9 @@ class Result(Protocol):
 
     def draw(self, *, labels: bool = True, confidences: bool = True, line_width: int | None = None) -> Image:
         """A copy of the image with what was found on it."""
+
+    def crops(self) -> Sequence[tuple[str, Image]]:
+        """Class name and part of the image of what was found, nothing where that is no part."""
 
     def to_text(self, conf: bool = False) -> str:
         """Lines of a label file, with scores if `conf`."""

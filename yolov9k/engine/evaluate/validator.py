@@ -52,6 +52,8 @@ def validate(
     augment: bool = False,
     plots_dir: str | Path | None = None,
     save_json: str | Path | None = None,
+    save_txt: str | Path | None = None,
+    save_conf: bool = False,
     progress: bool = True,
 ) -> ValidationResult:
     """Evaluate a fused copy of `model`, made once; `model` itself and its modes are not touched.
@@ -63,7 +65,8 @@ def validate(
     loader: batches without augmentation. split: gives the class names and the category ids of save_json, by default the
     model's names and 0..classes-1. criterion: the training loss, called with raw maps of all branches. The thresholds'
     defaults are those of the published validation. amp: "off", "fp16", "bf16". single_cls: every detection counts as class
-    0, and a model of several classes gets no loss. augment: predictions of three sizes are taken together, without a loss. plots_dir receives what the task draws of metrics and of the first batch.
+    0, and a model of several classes gets no loss. augment: predictions of three sizes are taken together, without a loss.
+    plots_dir receives what the task draws of metrics and of the first batch. save_txt: a folder for labels, with scores if save_conf.
     Raises UserError when model and data differ in their classes or an option is out of its range.
     """
     check_range("conf", conf, 0, 1)
@@ -84,6 +87,8 @@ def validate(
     metrics = evaluator.compute()
     if save_json is not None:
         evaluator.save_json(Path(save_json))
+    if save_txt is not None:
+        evaluator.save_text(Path(save_txt), save_conf)
     if directory is not None:
         with drawing():
             metrics.plot(directory)

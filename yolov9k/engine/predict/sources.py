@@ -44,6 +44,7 @@ class Source:
 
     paths: list[Path]
     max_frames: int | None = None  # of each video
+    stride: int = 1  # of a video's frames every so many-th is taken
     skipped: list[Path] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class Source:
     def _read(self, path: Path) -> Iterator[Frame]:
         try:
             if is_video(path):
-                yield from video_frames(path, self.max_frames)
+                yield from video_frames(path, self.max_frames, self.stride)
             else:
                 notes: list[str] = []
                 image = read_image(path, truncated=True, notes=notes)
@@ -75,7 +76,7 @@ class Source:
 
     def frame_count(self) -> int | None:
         """Frames in all as the files' headers say, None where a video does not tell."""
-        counts = [_video_length(path, self.max_frames) if is_video(path) else 1 for path in self.paths]
+        counts = [_video_length(path, self.max_frames, self.stride) if is_video(path) else 1 for path in self.paths]
         return sum(count for count in counts if count) if all(counts) else None
 
 
@@ -84,25 +85,26 @@ def is_video(path: Path) -> bool:
 
 
 @failing_as(DATA)
-def open_source(source: str | Path, max_frames: int | None = None) -> Source:
+def open_source(source: str | Path, max_frames: int | None = None, stride: int = 1) -> Source:
     """Find what `source` names: an image, a video, a folder (not its subfolders), a glob pattern (** allowed) or a
     .txt file with a path on each line, relative to that file. What exists under that very name is taken before it is thought
-    a pattern or a stream. Files of other formats are counted in a warning. Raises UserError where there is nothing to read."""
+    a pattern or a stream. Files of other formats are counted in a warning. max_frames, stride: of each video at most so many
+    frames, every so many-th. Raises UserError where there is nothing to read."""
     text = str(source)
     if not text.strip():
         raise UserError("--source: empty; give a file, a folder, a pattern or a .txt list")
     path = user_path(source)
     if os.path.isdir(path):
         inside = [path / name for name in sorted(os.listdir(path))]
-        return Source(_chosen(inside, path, "the folder has no image or video in it"), max_frames)
+        return Source(_chosen(inside, path, "the folder has no image or video in it"), max_frames, stride)
     if not os.path.lexists(path):
         if found := find_matches(str(path), Path()):
-            return Source(_chosen(found, text, "no image or video matches the pattern"), max_frames)
+            return Source(_chosen(found, text, "no image or video matches the pattern"), max_frames, stride)
         raise UserError(f"{text}: {_why_nothing(text)}")
     if path.suffix.lower() == ".txt":
-        return Source(_listed(path), max_frames)
+        return Source(_listed(path), max_frames, stride)
     _check_suffix(path, f"{path}: ")
-    return Source([path], max_frames)
+    return Source([path], max_frames, stride)
 
 
 def _why_nothing(text: str) -> str:
@@ -159,40 +161,42 @@ def _open_video(path: Path) -> cv2.VideoCapture:
     return capture
 
 
-def _length(capture: cv2.VideoCapture, max_frames: int | None) -> int:
-    """Frames by the header, 0 where it does not tell."""
-    total = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+def _length(capture: cv2.VideoCapture, max_frames: int | None, stride: int) -> int:
+    """Frames that are taken, by the header; 0 where it does not tell."""
+    total = -(-max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) // stride)
     return min(total, max_frames) if max_frames else total
 
 
-def _video_length(path: Path, max_frames: int | None) -> int:
+def _video_length(path: Path, max_frames: int | None, stride: int) -> int:
     try:
         capture = _open_video(path)
     except UserError:
         return 0  # reported when it is read
     try:
-        return _length(capture, max_frames)
+        return _length(capture, max_frames, stride)
     finally:
         capture.release()
 
 
-def video_frames(path: str | Path, max_frames: int | None = None) -> Iterator[Frame]:
-    """Frames of a video in order. Raises UserError when none can be decoded; warns when it ends early."""
+def video_frames(path: str | Path, max_frames: int | None = None, stride: int = 1) -> Iterator[Frame]:
+    """Frames of a video in order, every stride-th under its own number, at a rate as much lower. Raises UserError when none can be decoded; warns when it ends early."""
     path = Path(path)
     capture = _open_video(path)
-    index = 0
+    taken = 0
     try:
-        fps, total = capture.get(cv2.CAP_PROP_FPS) or 25.0, _length(capture, max_frames)
-        while max_frames is None or index < max_frames:
+        fps, total = capture.get(cv2.CAP_PROP_FPS) or 25.0, _length(capture, max_frames, stride)
+        while max_frames is None or taken < max_frames:
             read, image = capture.read()
             if not read:
                 break
             seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            yield Frame(path, np.asarray(image, np.uint8), index, fps, total, seconds)
-            index += 1
+            yield Frame(path, np.asarray(image, np.uint8), taken * stride, fps / stride, total, seconds)
+            taken += 1
+            for _ in range(stride - 1):
+                capture.grab()
     finally:
         capture.release()
-    if index == 0:
+    if taken == 0:
         raise UserError(f"{path}: no frame can be decoded; the video is damaged or its codec is unknown to OpenCV")
-    if index < total:
-        warn(f"{path}: the video ends after {index} frames, its header says {total}")
+    if taken < total:
+        warn(f"{path}: the video ends after {taken} frames, its header says {total}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,14 @@ import cv2
 
 from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError, check_range, note, warn
-from yolov9k.common.files import user_path, write_json
+from yolov9k.common.files import user_path, write_bytes, write_json, write_text
 from yolov9k.common.progress import progress_bar
+from yolov9k.common.result_names import output_names
 from yolov9k.common.timing import Speed
-from yolov9k.engine.predict.names import output_names
 from yolov9k.engine.predict.predictor import Predictor
-from yolov9k.engine.predict.sources import Source, open_source
+from yolov9k.engine.predict.sources import Source, is_video, open_source
 from yolov9k.engine.predict.video_file import USUAL_RATE, VideoFile
+from yolov9k.engine.predict.viewer import Viewer, open_viewer
 from yolov9k.tasks import Result
 
 THICKEST = 100  # pixels of a box's line
@@ -55,9 +57,11 @@ class _Writer:
     """Writes results in the order of prediction; those of a video are consecutive. names: of each source's results."""
 
     def __init__(
-        self, out: Path, draw: _Drawing | None, names: dict[Path, list[str]], *, txt: bool, conf: bool, keep_json: bool
-    ) -> None:
-        self.out, self.draw, self.txt, self.conf = out, draw, txt, conf
+        self, out: Path, draw: _Drawing, names: dict[Path, list[str]], *, save: bool, txt: bool, conf: bool, crop: bool,
+        keep_json: bool, viewer: Viewer | None,
+    ) -> None:  # fmt: skip
+        self.out, self.draw, self.save, self.txt, self.conf, self.crop = out, draw, save, txt, conf, crop
+        self.viewer = viewer
         self.rows: list[dict[str, Any]] | None = [] if keep_json else None
         self.counts: Counter[str] = Counter()
         self.summary = Summary()
@@ -81,29 +85,39 @@ class _Writer:
     def _add_image(self, result: Result) -> None:
         self._begin(result.path)
         self.summary.images += 1
-        self._save_text(self._name, result)
-        if self.draw is None:
+        self._save_parts(self._name, result)
+        image = self._shown(result)
+        if image is None:
             return
         suffix = result.path.suffix if result.path.suffix.lower() in _WRITABLE else ".png"
         path = self._media(result.path, suffix)
-        written, content = cv2.imencode(suffix, self.draw(result))
+        written, content = cv2.imencode(suffix, image)
         if not written:
             raise UserError(f"{path}: OpenCV cannot encode a {suffix} image")
-        _write(path, content.tobytes())
+        write_bytes(path, content.tobytes())
         self.summary.files.append(path)
 
     def _add_frame(self, result: Result) -> None:
         if result.frame == 0:
             self._begin(result.path)
             self.summary.videos += 1
-        self._save_text(f"{self._name}_{(result.frame or 0) + 1}", result)
-        if self.draw is None:
+        self._save_parts(f"{self._name}_{(result.frame or 0) + 1}", result)
+        image = self._shown(result)
+        if image is None:
             return
-        image = self.draw(result)
         if result.frame == 0:
             self._video = self._open_video(self._media(result.path, ".mp4"), result, image)
         if self._video is not None:
             self._video.add(image, _of_frame(result, "time"))
+
+    def _shown(self, result: Result) -> Image | None:
+        """The drawn image, shown where there is a window; None where none is to be saved."""
+        if not self.save and self.viewer is None:
+            return None
+        image = self.draw(result)
+        if self.viewer is not None:
+            self.viewer.show(image, moving=result.frame is not None)
+        return image if self.save else None
 
     def _begin(self, source: Path) -> None:
         """End the video before, and take the name of the results of the next source."""
@@ -134,16 +148,20 @@ class _Writer:
             video.close()
             self.summary.files.append(video.path)
 
-    def _save_text(self, name: str, result: Result) -> None:
-        """Empty where nothing was found: that tells an image without objects from one that was not looked at."""
+    def _save_parts(self, name: str, result: Result) -> None:
+        """Labels, empty where nothing was found: that tells an image without objects from one that was not looked at. Crops."""
         if self.txt:
-            path = self.out / "labels" / f"{name}.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, result.to_text(self.conf).encode())
+            write_text(self.out / "labels" / f"{name}.txt", result.to_text(self.conf))
+        for number, (found, image) in enumerate(result.crops() if self.crop else (), 1):
+            if image.size:
+                path = self.out / "crops" / folder_name(found) / f"{name}_{number}.jpg"
+                write_bytes(path, cv2.imencode(".jpg", image)[1].tobytes())
 
     def close(self) -> None:
-        """Finish the last video and write the JSON."""
+        """Finish the last video, write the JSON and close the window."""
         self._end_video()
+        if self.viewer is not None:
+            self.viewer.close()
         if self.rows is not None:
             write_json(self.out / "predictions.json", self.rows)
 
@@ -154,20 +172,17 @@ def _of_frame(result: Result, fact: str) -> float | None:
     return known
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a whole file or none; unlike `write_atomically` without waiting for the disk, as there are thousands of them."""
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        path.unlink(missing_ok=True)  # not half of it
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+def folder_name(name: str) -> str:
+    """A class's name as the name of a folder on any system."""
+    plain = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name)
+    return plain.encode("utf-8", "replace")[:200].decode("utf-8", "ignore").strip(" .") or "_"
 
 
 def _names_of(source: Source) -> dict[Path, list[str]]:
     """Names of the results of each source, several where it is given several times; one line where they are not the stems."""
     names: dict[Path, list[str]] = {}
     unlike = ""
-    for path, name in zip(source.paths, output_names(source.paths), strict=True):
+    for path, name in zip(source.paths, output_names(source.paths, is_video), strict=True):
         names.setdefault(path, []).append(name)
         unlike = unlike or (name if name != path.stem else "")
     if unlike:
@@ -182,7 +197,9 @@ def predict_to_folder(
     *,
     save_txt: bool = False,
     save_conf: bool = False,
+    save_crop: bool = False,
     save_json: bool = False,
+    view: bool = False,
     save_image: bool = True,
     hide_labels: bool = False,
     hide_conf: bool = False,
@@ -195,6 +212,7 @@ def predict_to_folder(
     save_image: annotated images under their own names and an mp4 for each video. save_txt: labels/STEM.txt (videos:
     STEM_FRAME.txt, frames from 1), with scores if save_conf. Where two sources share their stem, subfolders are kept and, if
     that is not enough, suffixes (`output_names`), which is said. save_json: predictions.json, Result.to_json of every image.
+    save_crop: crops/CLASS/STEM_NUMBER.jpg of each box. view: a window shows what comes, where there is a display.
     max_frames: of each video. An interruption leaves complete files and the JSON of what is done. Raises UserError.
     """
     if line_width is not None:
@@ -202,8 +220,10 @@ def predict_to_folder(
     if max_frames is not None:
         check_range("max-frames", max_frames, 1)
     found = source if isinstance(source, Source) else open_source(source, max_frames)
-    drawing = _Drawing(not hide_labels, not hide_conf, line_width) if save_image else None
-    writer = _Writer(user_path(out_dir), drawing, _names_of(found), txt=save_txt, conf=save_conf, keep_json=save_json)
+    writer = _Writer(
+        user_path(out_dir), _Drawing(not hide_labels, not hide_conf, line_width), _names_of(found), save=save_image,
+        txt=save_txt, conf=save_conf, crop=save_crop, keep_json=save_json, viewer=open_viewer() if view else None,
+    )  # fmt: skip
     with progress_bar(progress) as bar:
         task = bar.add_task("predicting", total=found.frame_count())
         try:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from yolov9k.common.arrays import Float64Array
 from yolov9k.common.errors import UserError
-from yolov9k.common.files import write_json
+from yolov9k.common.files import write_json, write_text
+from yolov9k.common.result_names import output_names
 from yolov9k.data.batch import Batch
 from yolov9k.data.ids import Id, Key, id_key, key_order, known_key
 from yolov9k.data.letterbox import map_to_image
@@ -28,6 +29,7 @@ from yolov9k.tasks.detect.ground_truth import GroundTruth, read_coco_ground_trut
 from yolov9k.tasks.detect.matching import CONFIDENCE_GRID, add_confusion, confidence_curves, match_by_score, stack
 from yolov9k.tasks.detect.metrics import ClassMetrics, Curves, Metrics
 from yolov9k.tasks.detect.plots import CONFUSION_CONFIDENCE, CONFUSION_IOU
+from yolov9k.tasks.detect.result import yolo_text
 
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 
@@ -46,7 +48,8 @@ class CocoEvaluator:
         self._ground_truth: dict[Key, GroundTruth] = {}
         self._detections: dict[Key, list[Float64Array]] = {}
         self._result_ids: dict[Key, Id] = {}
-        for record in records:
+        self._records = list(records)
+        for record in self._records:
             if record.image_id in self._ground_truth:
                 raise ValueError(f"image id {record.image_id} comes twice")
             self._ground_truth[record.image_id] = GroundTruth.of_record(record)
@@ -132,6 +135,13 @@ class CocoEvaluator:
             for row in self._result_rows(called)
         ]
         write_json(path, results)
+
+    def save_text(self, folder: Path, conf: bool = False) -> None:
+        """Write folder/STEM.txt of each image: YOLO labels of its detections, with scores if `conf`. Raises UserError."""
+        for record, name in zip(self._records, output_names([record.path for record in self._records]), strict=True):
+            rows = self._rows(record.image_id)
+            text = yolo_text(rows[:, 5], rows[:, :4], (record.height, record.width), rows[:, 4] if conf else None)
+            write_text(folder / f"{name}.txt", text)
 
     def _rows(self, image_id: Key) -> Float64Array:
         return stack(self._detections.get(image_id, []))

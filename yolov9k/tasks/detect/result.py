@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yolov9k.common.arrays import Image
-from yolov9k.data.draw import class_name, draw_boxes
+from yolov9k.data.draw import class_name, crop, draw_boxes
 
 
 @dataclass
@@ -45,16 +45,13 @@ class Result:
             labels=labels, confidences=confidences, line_width=line_width,
         )  # fmt: skip
 
+    def crops(self) -> list[tuple[str, Image]]:
+        """Class name and part of the image of each box, a little larger than the box as published."""
+        return [(name, crop(self.image, box)) for name, box in zip(self.found(), self.boxes, strict=True)]
+
     def to_yolo_text(self, conf: bool = False) -> str:
         """A line for each box: class, center x, center y, width, height as shares of the image, score if `conf`."""
-        height, width = self.image.shape[:2]
-        low, high = self.boxes[:, :2].astype(np.float64), self.boxes[:, 2:].astype(np.float64)
-        rows = np.hstack([(low + high) / 2, high - low]) / [width, height, width, height]
-        lines = []
-        for index, row, score in zip(self.classes, rows, self.scores, strict=True):
-            values = [*row, score] if conf else row
-            lines.append(" ".join([str(int(index)), *(f"{value:.6f}" for value in values)]) + "\n")
-        return "".join(lines)
+        return yolo_text(self.classes, self.boxes, self.image.shape[:2], self.scores if conf else None)
 
     def to_text(self, conf: bool = False) -> str:
         """`to_yolo_text`."""
@@ -74,3 +71,16 @@ class Result:
         ]
         height, width = self.image.shape[:2]
         return {"path": str(self.path), "frame": self.frame, "width": width, "height": height, "detections": detections}
+
+
+def yolo_text(
+    classes: NDArray[Any], boxes: NDArray[Any], size: tuple[int, ...], scores: NDArray[Any] | None = None
+) -> str:
+    """A line for each box [n, 4] x1 y1 x2 y2 px of an image of size (height, width): class, center, sides as shares, score."""
+    low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
+    rows = np.hstack([(low + high) / 2, high - low]) / [size[1], size[0], size[1], size[0]]
+    rows = rows if scores is None else np.hstack([rows, scores[:, None]])
+    lines = (
+        " ".join([str(int(index)), *(f"{value:.6f}" for value in row)]) + "\n" for index, row in zip(classes, rows, strict=True)
+    )
+    return "".join(lines)

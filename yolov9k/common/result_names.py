@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 
-from yolov9k.engine.predict.sources import is_video
 
-
-def output_names(paths: Sequence[Path]) -> list[str]:
+def output_names(paths: Sequence[Path], is_video: Callable[[Path], bool] = lambda path: False) -> list[str]:
     """For each source the name of its results, without their suffix, below the folder that they go into.
 
     The stem, where no two sources share theirs, else the path from the folder that all are in. Of a.jpg and a.png in one
@@ -23,20 +21,30 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     if len({name.casefold() for name in own}) < len(own):
         own = [str(path.with_suffix("")) for path in relative]
     reserved = {name.casefold() for name in own}
-    like_frames = {match[1] for name in reserved if (match := re.fullmatch(r"(.*)_\d+", name))}
+    given, videos = set[str](), {name.casefold() for path, name in zip(paths, own, strict=True) if is_video(path)}
     names: list[str] = []
-    given: set[str] = set()
     for path, name in zip(relative, own, strict=True):
-        taken = (given, like_frames) if is_video(path) else (given,)
-        candidates = chain([name], (one for one in _invented(path) if one.casefold() not in reserved))
-        names.append(next(one for one in candidates if not any(one.casefold() in names for names in taken)))
+        mark = "-" if str(path).casefold() in videos else "_"  # NAME_2 would be that video's second frame
+        invented = (one for one in _invented(path, mark) if one.casefold() not in reserved)
+        free = (one for one in chain([name], invented) if one.casefold() not in given)
+        if is_video(path):
+            free = (one for one in free if not any(_video_of(other) == one.casefold() for other in reserved | given))
+        names.append(next(free))
         given.add(names[-1].casefold())
+        if is_video(path):
+            videos.add(names[-1].casefold())
     return names
 
 
-def _invented(path: Path) -> Iterator[str]:
+def _video_of(name: str) -> str | None:
+    """The name of the video of which `name` would be a frame."""
+    match = re.fullmatch(r"(.*)_\d+", name.casefold(), re.DOTALL)
+    return match[1] if match else None
+
+
+def _invented(path: Path, mark: str) -> Iterator[str]:
     yield str(path)
-    yield from (f"{path}_{number}" for number in count(2))
+    yield from (f"{path}{mark}{number}" for number in count(2))
 
 
 def _below_common_folder(paths: Sequence[Path]) -> list[Path]:
