@@ -37,19 +37,23 @@ def _metrics() -> Metrics:
     return Metrics(*[0.5] * 9, 1_743_042, rows, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "gbk"])
 @pytest.mark.parametrize("kind", ["train", "train val test", "metrics"])
-def test_tables_of_classes_fit_80_columns(kind: str) -> None:
-    stream = io.StringIO()
+def test_tables_of_classes_fit_80_columns(kind: str, encoding: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding, newline="\n")
     console = PlainConsole(file=stream, width=80)
     if kind == "metrics":
         _metrics().print(console)
     else:
         print_report(_report(kind), console)
-    lines = stream.getvalue().splitlines()
+    stream.seek(0)
+    text = stream.read()
+    lines = text.splitlines()
     assert max(map(cell_len, lines)) <= 80
-    first_column = "".join(line.split("│")[1].strip() for line in lines if line.startswith("│"))
+    border = "│" if encoding == "utf-8" else "|"
+    first_column = "".join(line.split(border)[1].strip() for line in lines if line.startswith(border))
+    assert (r"\u72ac\u732b\u732b" if encoding == "ascii" else "犬猫猫") in first_column
     assert all(name in first_column for name in NAMES[:2])  # folded, not cut
-    assert len(lines) < 70  # a name of a page takes a few lines
+    assert len(lines) < 140  # a name of a page takes a few lines, its escapes some more
     wanted = ["14610229"] * len(NAMES) if kind == "metrics" else ["1,438,128"] * len(NAMES) * len(kind.split())
-    text = stream.getvalue()
     assert all(text.count(number) >= wanted.count(number) for number in wanted)

@@ -267,3 +267,36 @@ def test_real_images() -> None:
     result = validate(tiny(small), loader_of(small, 96), split=small, conf=1e-6, progress=False)
     assert result.metrics.images == 4
     assert sum(row.instances for row in result.metrics.per_class) == sum(int((~r.crowd).sum()) for r in small.records)
+
+
+def test_labels_of_what_was_found(split: Split, tmp_path: Path) -> None:
+    """A file an image, empty where nothing was found; in shares of the original image, with scores where asked for."""
+    loader = loader_of(split, 320)
+    for conf in (False, True):
+        validate(
+            synthetic_samples.ColorDetector(), loader, split=split, save_txt=tmp_path / str(conf), save_conf=conf, progress=False
+        )
+    assert {path.name for path in (tmp_path / "True").iterdir()} == {f"{record.path.stem}.txt" for record in split.records}
+    assert (tmp_path / "True" / "empty.txt").read_text() == ""
+    for record in split.records:
+        rows = np.loadtxt(tmp_path / "True" / f"{record.path.stem}.txt", ndmin=2).reshape(-1, 6)
+        assert sorted(rows[:, 0]) == sorted(record.classes)
+        rows = rows[np.argsort(rows[:, 0])]
+        wanted = record.boxes[np.argsort(record.classes)]
+        centers = np.hstack([(wanted[:, :2] + wanted[:, 2:]) / 2, wanted[:, 2:] - wanted[:, :2]])
+        pixels = (rows[:, 1:5] - centers) * [record.width, record.height, record.width, record.height]
+        np.testing.assert_allclose(pixels, 0, atol=3)  # halved on the way, as above
+        assert rows[:, 5] == pytest.approx(0.9)
+        plain = (tmp_path / "False" / f"{record.path.stem}.txt").read_text().splitlines()
+        assert [line.split() for line in plain] == [
+            line.split()[:5] for line in (tmp_path / "True" / f"{record.path.stem}.txt").read_text().splitlines()
+        ]
+
+
+def test_augmented_predictions_have_no_loss(split: Split) -> None:
+    model = tiny(split)
+    result = validate(
+        model, loader_of(split), split=split, criterion=DetectionLoss(2), conf=0.01, augment=True, progress=False
+    )
+    assert result.losses is None
+    assert result.metrics.images == 4

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterable
 from typing import IO, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +20,7 @@ class PlainConsole(Console):
     """A console that takes text for text, on stdout unless `stderr`, and does not break lines.
 
     A character that the stream's encoding lacks (ASCII, GBK, Latin-1) is written as its escape, as Python itself does on
-    stderr.
+    stderr; what is laid out in tables is escaped before.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -26,7 +28,12 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Characters that would control the terminal are shown as their escapes."""
-        return super().render_str(text.translate(_CONTROLS), **options)
+        return super().render_str(_fitting(text.translate(_CONTROLS), self.encoding), **options)
+
+    @property
+    def encoding(self) -> str:
+        """Of the stream as it is at the time; rich itself says UTF-8 of stdout, whatever that is."""
+        return (getattr(self.file, "encoding", None) or "utf-8").lower()
 
     @property
     def file(self) -> IO[str]:
@@ -48,13 +55,32 @@ class _Lenient:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"  # a StringIO has none
-        return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return self._stream.write(_fitting(text, getattr(self._stream, "encoding", None) or "utf-8"))  # a StringIO has none
+
+
+def _fitting(text: str, encoding: str) -> str:
+    """What an encoding lacks made escapes."""
+    return text if text.isascii() else text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+class _Literal(Text):
+    """Text that is measured and laid out as its console's encoding will show it."""
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._for(console))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Any]:
+        yield self._for(console)
+
+    def _for(self, console: Console) -> Text:
+        text = Text(_fitting(self.plain, console.encoding), self.style, spans=self.spans)  # what has a style is ASCII
+        text.overflow, text.justify, text.no_wrap, text.end = self.overflow, self.justify, self.no_wrap, self.end
+        return text
 
 
 def literal(text: str, mark: str = "", style: str = "") -> Text:
     """Text that any console prints as it stands, whatever it makes of markup; a word in color may stand before it."""
-    return Text.assemble((mark, style), text.translate(_CONTROLS))
+    return _Literal.assemble((mark, style), text.translate(_CONTROLS))
 
 
 def add_columns(table: Table, names: str, *numbers: str) -> None:

@@ -148,8 +148,6 @@ MEANINGS: dict[str, dict[str, Meaning]] = {
         "eval_interval": Idle("validation comes after every epoch; --noval: after the last one alone"),
         "log_interval": Idle("every step is shown"),
         "classes": Absent("leave the other classes out of the labels"),
-        "fraction": Alias("fraction", {"1.0": None, "1": None}),
-        "time": Absent("leave it out; --epochs says how long"),
         "lora": Absent("leave it out; --freeze trains a part of the model", switch=True),
         "lr_drop": Absent("leave it out; --lr-curve chooses the curve"),
         "warmup_lr_start": Absent("leave it out; the warm-up begins at 0"),

@@ -12,7 +12,7 @@ from yolov9k.config.flavors import FLAVORS
 from yolov9k.config.option import LARGEST, Option
 
 # What a resumed run may take up anew: where and how it runs, and for how long, but not what is trained.
-RESUMABLE = ("epochs", "data", "device", "workers", "cache", "decode", "mode", "amp", "noplots")
+RESUMABLE = ("epochs", "data", "device", "workers", "cache", "decode", "mode", "amp", "noplots", "time")
 
 
 @dataclass
@@ -87,6 +87,12 @@ class TrainOptions(Options):
     save_period: Annotated[
         int, Option("also keep the weights of every so many epochs; below 1: not", unit="epochs")
     ] = -1  # fmt: skip
+    fraction: Annotated[
+        float, Option("share of the training images, drawn by --seed", low=1e-6, high=1)
+    ] = 1.0  # fmt: skip
+    time: Annotated[
+        float | None, Option("train as many epochs as fit into so many hours, in place of --epochs", low=1e-6, unit="hours")
+    ] = None  # fmt: skip
     override: Annotated[
         tuple[str, ...], Option("hyper-parameters in place of those of --hyp, as lr0=0.02 mosaic=0; train lr0=0.02 does it too")
     ] = ()  # fmt: skip

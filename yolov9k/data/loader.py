@@ -111,6 +111,11 @@ class Loader:
         """Choose the epoch whose batches the next iteration gives, from the one numbered `start` on."""
         self.sampler.epoch, self.sampler.start = epoch, start
 
+    def plan(self, epochs: int, close_mosaic: int) -> None:
+        """Train for another number of epochs, the last `close_mosaic` of them without mosaic."""
+        if self.sampler.mosaic_epochs:
+            self.sampler.mosaic_epochs = epochs - close_mosaic
+
     def __iter__(self) -> Iterator[Batch]:
         if self.device is None:
             yield from self._made()

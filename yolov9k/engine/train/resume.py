@@ -45,6 +45,7 @@ class SavedRun:
     best_epoch: int
     means: tuple[list[float], int] | None
     data: Mapping[str, Any]
+    spent: float = 0.0  # seconds
     hold: ExitStack = field(default_factory=ExitStack)
 
     def model(self) -> YOLOv9:
@@ -133,6 +134,7 @@ def _read_held(path: Path, directory: Path, changes: Mapping[str, Any]) -> Saved
             path, directory, content, options, recipe, epoch=plain.number("epoch"),
             batches_done=plain.number("batches_done", 0), batches=plain.number("batches", 0), best=plain.best(),
             best_epoch=plain.number("best_epoch"), means=plain.means(), data=plain.data(),
+            spent=plain.spent(),
         )  # fmt: skip
         plain.names()
         if run.batches_done > run.batches or run.best_epoch > run.epoch:
@@ -193,6 +195,12 @@ class _Plain:
         if type(value) not in (int, float) or not (0 <= value <= 1 or (value == -1 and self.number("best_epoch") == 0)):
             raise self._wrong("best")
         return float(value)
+
+    def spent(self) -> float:
+        value: Any = self.content.get("spent", 0.0)  # earlier versions did not count
+        if type(value) is not float or not 0 <= value < math.inf:
+            raise self._wrong("spent")
+        return value
 
     def means(self) -> tuple[list[float], int] | None:
         if "means" not in self.content:

@@ -7,6 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -43,6 +44,7 @@ def load_splits(options: TrainOptions, console: Console) -> tuple[Split, Split]:
     if not options.single_cls:
         _check_names(options.data, train.names, val.names)
     train = _with_objects(train, options.min_items, console)
+    train = _drawn(train, options.fraction, options.seed, console)
     if not any(record.objects for record in train.records):
         raise UserError(f"{options.data}: no training image has an object; 'yolov9k data check {options.data}' lists why")
     return train, val
@@ -68,6 +70,16 @@ def _with_objects(split: Split, min_items: int, console: Console) -> Split:
         raise UserError(f"--min-items {min_items}: none of {len(split.records)} training images has as many objects")
     console.print(f"--min-items {min_items}: {len(split.records) - len(kept)} training images are left out")
     return replace(split, records=kept)
+
+
+def _drawn(split: Split, fraction: float, seed: int, console: Console) -> Split:
+    """--fraction: so many of the images, drawn by --seed, in their order."""
+    count = max(round(fraction * len(split.records)), 1)
+    if count == len(split.records):
+        return split
+    chosen = np.sort(np.random.default_rng(seed).choice(len(split.records), count, replace=False))
+    console.print(f"--fraction {fraction:g}: {count} of {len(split.records)} training images")
+    return replace(split, records=[split.records[index] for index in chosen])
 
 
 def make_loaders(

@@ -41,6 +41,7 @@ from yolov9k.engine.train.run_dir import (
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.engine.train.setup import build_model, load_splits, make_criterion, make_loaders
 from yolov9k.engine.train.step import TrainStep
+from yolov9k.engine.train.time_limit import TimeLimit
 from yolov9k.models.checkpoints import load, save
 from yolov9k.tasks import task_of
 
@@ -82,6 +83,7 @@ class Trainer:
         )  # fmt: skip
         self.next_epoch, self.batches_done = 0, 0  # where a run goes on that is resumed from here
         self.best, self.best_epoch = -1.0, 0
+        self.limit = TimeLimit(options.time, resume.spent if resume else 0.0)
         if resume:
             self._restore(resume)
         self.first_epoch = self.next_epoch
@@ -129,10 +131,10 @@ class Trainer:
         self._announce()
         with self.hold, SignalGuard() as self.signals:
             try:
-                for epoch in range(self.first_epoch, self.options.epochs):
+                epoch = self.first_epoch
+                while epoch < self.options.epochs:  # --time may change how many
                     self._do_epoch(epoch)
-                    if self._is_stuck(epoch):
-                        break
+                    epoch = self.options.epochs if self._is_stuck(epoch) else epoch + 1
                 return self._finish()
             except KeyboardInterrupt as error:
                 error.args = (self._save_interrupted(error),)
@@ -249,6 +251,7 @@ class Trainer:
                 save(self.directory / "weights" / "best.pt", self.step.ema, epoch=epoch, best=self.best)
         self.results.add(row)
         self.next_epoch, self.batches_done = epoch + 1, 0
+        self._replan()
         self.monitor.start()
         if not self.monitor.consecutive:  # last.pt stays the last good state
             self._save("last.pt")
@@ -257,13 +260,21 @@ class Trainer:
         skipped = f"  {self.monitor.skipped} steps skipped so far" if self.monitor.skipped else ""
         self.console.print(f"{text}  {speed:.1f} images/s  {row['memory_gb']:.1f} GB  {seconds:.0f} s{skipped}")
 
+    def _replan(self) -> None:
+        """With --time, train as many epochs as fit: the learning rate falls to its end by then, mosaic ends before."""
+        epochs = self.limit.epochs(self.next_epoch)
+        if epochs is not None and epochs != self.options.epochs:
+            self.options.epochs = self.schedule.epochs = epochs
+            self.train_loader.plan(epochs, min(self.options.close_mosaic, epochs // 4))
+            self.console.print(f"--time {self.options.time:g}: {epochs} epochs by the time of the first {self.next_epoch}")
+
     def _save(self, name: str) -> None:
         """Save all that a resumed run needs."""
         save(
             self.directory / "weights" / name, self.model, ema=self.step.ema.state_dict(), step=self.step.state_dict(),
             epoch=self.next_epoch, batches_done=self.batches_done, batches=len(self.train_loader), means=self.monitor.sums,
             best=self.best, best_epoch=self.best_epoch, hyp=asdict(self.recipe), options=saved_options(self.options),
-            data=self.data_facts,
+            data=self.data_facts, spent=self.limit.spent,
         )  # fmt: skip
 
     def _finish(self) -> ValidationResult:
