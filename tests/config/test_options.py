@@ -173,9 +173,7 @@ def test_a_field_without_an_option_is_a_mistake_of_ours() -> None:
 def test_choices_are_checked(name: str, field: OptionField) -> None:
     for choice in field.option.choices:
         field.check(choice)
-    with pytest.raises(
-        UserError, match=rf"^--{field.key} other: (expected one of|no such cache; choose)"
-    ):
+    with pytest.raises(UserError, match=rf"^--{field.key} other: (expected one of|no such cache; choose)"):
         field.check("other")
 
 

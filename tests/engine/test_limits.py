@@ -113,5 +113,5 @@ def test_a_share_of_the_images_is_drawn_by_the_seed(data: Path, tmp_path: Path, 
     assert half == names(fraction=0.5)
     assert any(names(fraction=0.5, seed=seed) != half for seed in range(1, 4))
     assert len(names(fraction=1e-6)) == 1
-    with pytest.raises(UserError, match="^--fraction 0: expected a number from 1e-06 to 1$"):
+    with pytest.raises(UserError, match=r"^--fraction 0: expected a number from 1e-06 to 1$"):
         make(data, tmp_path, fraction=0.0)

@@ -90,7 +90,7 @@ def test_the_state_of_another_optimizer_is_refused(tiny: YOLOv9) -> None:
     sgd, adam = make(copy.deepcopy(tiny), "SGD"), make(tiny, "Adam")
     with pytest.raises(ValueError, match="another model or optimizer"):
         adam.load_state_dict(sgd.state_dict())
-    with pytest.raises(UserError, match="^--optimizer Lion: expected one of SGD, AdamW, Adam$"):
+    with pytest.raises(UserError, match=r"^--optimizer Lion: expected one of SGD, AdamW, Adam$"):
         make(copy.deepcopy(tiny), "Lion")
 
 

@@ -274,7 +274,12 @@ def test_labels_of_what_was_found(split: Split, tmp_path: Path) -> None:
     loader = loader_of(split, 320)
     for conf in (False, True):
         validate(
-            synthetic_samples.ColorDetector(), loader, split=split, save_txt=tmp_path / str(conf), save_conf=conf, progress=False
+            synthetic_samples.ColorDetector(),
+            loader,
+            split=split,
+            save_txt=tmp_path / str(conf),
+            save_conf=conf,
+            progress=False,
         )
     assert {path.name for path in (tmp_path / "True").iterdir()} == {f"{record.path.stem}.txt" for record in split.records}
     assert (tmp_path / "True" / "empty.txt").read_text() == ""
@@ -295,8 +300,6 @@ def test_labels_of_what_was_found(split: Split, tmp_path: Path) -> None:
 
 def test_augmented_predictions_have_no_loss(split: Split) -> None:
     model = tiny(split)
-    result = validate(
-        model, loader_of(split), split=split, criterion=DetectionLoss(2), conf=0.01, augment=True, progress=False
-    )
+    result = validate(model, loader_of(split), split=split, criterion=DetectionLoss(2), conf=0.01, augment=True, progress=False)
     assert result.losses is None
     assert result.metrics.images == 4

@@ -86,5 +86,5 @@ def test_predictions_and_their_suppression(model: YOLOv9, images: Tensor) -> Non
 
 
 def test_a_task_without_views_says_so(model: YOLOv9, images: Tensor) -> None:
-    with pytest.raises(UserError, match="^--augment: the task 'largest' has no test-time augmentation; leave it out$"):
+    with pytest.raises(UserError, match=r"^--augment: the task 'largest' has no test-time augmentation; leave it out$"):
         LargestTask().views(model, images)

@@ -114,7 +114,11 @@ def test_data_check_lists_errors_and_draws(samples: Path, tmp_path: Path, capsys
     [
         (["train", "--cfg", "yolov9-t"], "give --data", 2),
         (["train", "--data", "nowhere", "--cfg", "yolov9-t"], "nowhere", 3),
-        (["train", "--data", "{data}", "--cfg", "yolov9-t", "--batch", 0], "--batch 0: expected a number from 1 on, or auto", 2),
+        (
+            ["train", "--data", "{data}", "--cfg", "yolov9-t", "--batch", 0],
+            "--batch 0: expected a number from 1 on, or auto",
+            2,
+        ),
         (["train", "--data", "{data}", "--cfg", "yolov9-t", "--batch", "many"], "--batch many: expected a number", 2),
         (["train", "--data", "{data}", "--cfg", "yolov9-t", "--mode", "fast"], "--mode fast: expected one of auto", 2),
         (["train", "--data", "{data}", "--cfg", "yolov9-t", "--bad-steps", 0], "--bad-steps 0: expected at least 1", 2),
@@ -141,13 +145,21 @@ def test_data_check_lists_errors_and_draws(samples: Path, tmp_path: Path, capsys
         ),
         (["predict", "--weights", "{weights}", "--source", ""], "--source: empty", 3),
         (["predict", "--weights", "{weights}", "--source", "screen"], "screen: streams are not supported", 3),
-        (["predict", "--weights", "{weights}", "--source", "{data}", "--max-frames", 0], "--max-frames 0: expected at least 1", 2),
+        (
+            ["predict", "--weights", "{weights}", "--source", "{data}", "--max-frames", 0],
+            "--max-frames 0: expected at least 1",
+            2,
+        ),
         (
             ["predict", "--weights", "{weights}", "--source", "{data}", "--line-thickness", 0],
             "--line-thickness 0: expected a number",
             2,
         ),
-        (["predict", "--weights", "{weights}", "--source", "{data}", "--max-det", 0], "--max-det 0: expected a number from 1", 2),
+        (
+            ["predict", "--weights", "{weights}", "--source", "{data}", "--max-det", 0],
+            "--max-det 0: expected a number from 1",
+            2,
+        ),
         (
             ["predict", "--weights", "{weights}", "--source", "{data}", "--max-det", 10**11],
             "--max-det 1e+11: expected a number from",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext, suppress
 
 import pytest
 import typer.main
@@ -13,8 +14,9 @@ from tests.command_line import run
 from yolov9k.cli import app
 from yolov9k.cli.spelling import as_ours
 from yolov9k.common.errors import UserError
+from yolov9k.config.keys import known_keys
 from yolov9k.config.option import LIST_SEPARATOR
-from yolov9k.config.peers import NAMES
+from yolov9k.config.peers import NAMES, Absent
 from yolov9k.engine.train.schedule import CURVES
 
 
@@ -23,12 +25,9 @@ def test_every_published_flag_is_answered(command: str, capsys: pytest.CaptureFi
     known = {name for option in typer.main.get_command(app).commands[command].params for name in option.opts}  # type: ignore[attr-defined]
     for key in NAMES["the published scripts"][command].split():
         for flag in {f"--{key}", f"--{key.replace('_', '-')}"}:
-            try:
-                made = as_ours([command, flag, "2"])
-            except UserError as error:
-                assert f"{flag}: not taken over; " in str(error)
-            else:
-                assert {part for part in made if part.startswith("--")} <= known, flag
+            refused = isinstance(known_keys(command)[key], Absent)
+            with pytest.raises(UserError, match=f"^{flag}: not taken over; ") if refused else nullcontext():
+                assert {part for part in as_ours([command, flag, "2"]) if part.startswith("--")} <= known, flag
     capsys.readouterr()
 
 
@@ -94,7 +93,7 @@ def test_forms_of_a_command_line(given: str, ours: str) -> None:
         ("val --weights a.pt b.pt", "--weights a.pt b.pt: ensembles are not taken over; give one checkpoint"),
         ("train --rect=3", "--rect 3: expected true or false"),
         ("train data=d --epochs", "Option '--epochs' requires an argument; see 'yolov9k train --help'"),
-        ("predict source=x model=a.pt line_width", "Got unexpected extra argument(s) (line_width); see 'yolov9k predict --help'"),
+        ("predict source=x model=a.pt line_width", "Got unexpected extra argument(s) (line_width); see 'yolov9k predict"),
         ("predict source=x model=a.pt --line-width", "Option '--line-thickness' requires an argument; see 'yolov9k predict"),
         ("predict source=x model=a.pt line_width=0", "line_width 0: expected a number from 1 to 100"),
         ("train data=d model=yolov9-t imgsz=0", "imgsz 0: expected at least 1"),
@@ -118,10 +117,8 @@ def test_a_list_without_values_is_refused(given: list[str], capsys: pytest.Captu
 @given(st.lists(st.text(max_size=8), max_size=5))
 def test_any_command_line_is_taken_or_refused(given: list[str]) -> None:
     for first in ([], ["train"], ["predict"], ["info"]):
-        try:
-            as_ours([*first, *given])
-        except UserError as error:
-            assert str(error)
+        with suppress(UserError):
+            assert all(isinstance(word, str) for word in as_ours([*first, *given]))
 
 
 @given(epochs=st.integers(1, 500), name=st.sampled_from(sorted(CURVES)))

@@ -16,7 +16,8 @@ def run(options: PredictOptions) -> None:
     from yolov9k.engine.train.run_dir import run_directory
 
     options.check()
-    source = open_source(options.source, options.max_frames, options.vid_stride)  # before the model is loaded, which takes seconds
+    # before the model is loaded, which takes seconds
+    source = open_source(options.source, options.max_frames, options.vid_stride)
     predictor = Predictor(
         options.weights, rounded_size(options.img, "--img"), options.conf, options.iou, options.classes or None,
         options.agnostic_nms, options.max_det, options.device, options.amp, options.batch,

@@ -41,7 +41,7 @@ _open = urllib.request.build_opener(_Redirects).open
 
 @failing_as(RUN)
 def fetch(url: str, path: Path, *, pause: float = 1.0, progress: bool = True) -> str:
-    """Fetch a checkpoint to `path`, its folder made where there is none; returns its SHA-256. A file that is there is not fetched.
+    """Fetch a checkpoint to `path`, its folder made where there is none; returns its SHA-256. What is there is not fetched.
 
     What a cut connection or an ended process left beside it, .NAME.part, is gone on with where the server says that the file
     is still the same. The hash is remembered by address in the folder of caches when a file is first seen; another one later is
@@ -94,7 +94,7 @@ class _Transfer:
         if error.code == 416:  # beyond the end: what is here is of another file
             self._forget()
         elif error.code < 500 and error.code not in (408, 429):
-            raise UserError(f"{self.url}: the server says {error.code} {error.reason}; check the name, or the connection's proxy")
+            raise UserError(f"{self.url}: the server says {error.code} {error.reason}; check the name, or the proxy")
         return f"{error.code} {error.reason}"
 
     def _go_on(self) -> bool:
@@ -136,7 +136,7 @@ class _Transfer:
         stated = answer.headers.get("Content-Range", "").rpartition("/")[2] if answer.status == 206 else length
         if not stated.isdecimal():
             raise UserError(f"{self.url}: the server does not say how large the file is; fetch it by hand")
-        if not 0 < int(stated) <= LARGEST or int(stated) < held and answer.status == 206:
+        if not 0 < int(stated) <= LARGEST or (int(stated) < held and answer.status == 206):
             raise UserError(f"{self.url}: the server says {stated} bytes, expected 1 to {LARGEST}; fetch it by hand")
         return int(stated)
 
@@ -209,15 +209,14 @@ def _pinned(url: str, path: Path) -> str:
         return digest
     if known.get(url, now) != now:
         raise UserError(
-            f"{url}: its SHA-256 is {digest}, it was {known[url]['sha256']} when it was first fetched; remove {path} to fetch it "
-            f"again, and the line of {pins} if the release has changed"
+            f"{url}: its SHA-256 is {digest}, it was {known[url]['sha256']} when it was first fetched; remove {path} to "
+            f"fetch it again, and the line of {pins} if the release has changed"
         )
     return digest
 
 
 def _read_pins(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
         pins = json.loads(path.read_text())
-        if isinstance(pins, dict) and all(isinstance(pin, dict) and isinstance(pin.get("sha256"), str) for pin in pins.values()):
-            return pins
+        return {url: pin for url, pin in pins.items() if isinstance(pin["sha256"], str)}
     return {}

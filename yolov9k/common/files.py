@@ -113,8 +113,10 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or none, its folder made where it is not there; unlike `write_atomically` without waiting for the disk,
-    as there may be thousands of them. Raises UserError."""
+    """Write a whole file or none, its folder made where it is not there. Raises UserError.
+
+    Unlike `write_atomically` without waiting for the disk, as there may be thousands of them.
+    """
     write_bytes(path, text.encode())
 
 

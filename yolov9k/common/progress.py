@@ -17,9 +17,7 @@ from rich.progress import (
 from yolov9k.common.console import PlainConsole
 
 
-def progress_bar(
-    shown: bool = True, console: Console | None = None, *, note: bool = False, sizes: bool = False
-) -> Progress:
+def progress_bar(shown: bool = True, console: Console | None = None, *, note: bool = False, sizes: bool = False) -> Progress:
     """A bar on the console, stderr where none is given, that goes when it is done.
 
     note: tasks have a field `note`, which stands behind the bar in place of the time that has passed. sizes: bytes are counted.

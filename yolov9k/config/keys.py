@@ -61,9 +61,8 @@ def is_switch(meaning: OptionField | Meaning) -> bool:
 
 def unknown(name: str, command: str) -> str:
     """What is said of a name that means nothing to a command."""
-    key = normal(name)
-    near = difflib.get_close_matches(key[:100], known_keys(command), 1)
-    spelled = near[0] if not name.startswith("-") else f"--{near[0].replace('_', '-')}" if near else ""
+    near = next(iter(difflib.get_close_matches(normal(name)[:100], known_keys(command), 1)), "")
+    spelled = f"--{near.replace('_', '-')}" if name.startswith("-") else near
     return f"No such option: {one_line(name, 60)}" + (f". Did you mean '{spelled}'?" if near else "")
 
 

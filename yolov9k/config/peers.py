@@ -241,43 +241,58 @@ _RECIPE = """lr0 lrf momentum weight_decay warmup_epochs warmup_momentum warmup_
 # The names each of the others has, by command of ours: what their help, documentation or configuration lists.
 NAMES: dict[str, dict[str, str]] = {
     "the published scripts": {
-        "train": """weights cfg data hyp epochs batch_size batch imgsz img img_size rect resume nosave noval noautoanchor noplots
-            evolve bucket cache image_weights device multi_scale single_cls optimizer sync_bn workers project name exist_ok quad
-            cos_lr flat_cos_lr fixed_lr label_smoothing patience freeze save_period seed local_rank min_items close_mosaic entity
-            upload_dataset bbox_interval artifact_alias""",
-        "val": """data weights batch_size batch imgsz img img_size conf_thres conf iou_thres iou max_det task device workers
+        "train": """
+            weights cfg data hyp epochs batch_size batch imgsz img img_size rect resume nosave noval noautoanchor
+            noplots evolve bucket cache image_weights device multi_scale single_cls optimizer sync_bn workers project
+            name exist_ok quad cos_lr flat_cos_lr fixed_lr label_smoothing patience freeze save_period seed local_rank
+            min_items close_mosaic entity upload_dataset bbox_interval artifact_alias""",
+        "val": """
+            data weights batch_size batch imgsz img img_size conf_thres conf iou_thres iou max_det task device workers
             single_cls augment verbose save_txt save_hybrid save_conf save_json project name exist_ok half dnn min_items""",
-        "predict": """weights source data imgsz img img_size conf_thres iou_thres max_det device view_img save_txt save_conf
-            save_crop nosave classes agnostic_nms augment visualize update project name exist_ok line_thickness hide_labels
-            hide_conf half dnn vid_stride""",
+        "predict": """
+            weights source data imgsz img img_size conf_thres iou_thres max_det device view_img save_txt save_conf
+            save_crop nosave classes agnostic_nms augment visualize update project name exist_ok line_thickness
+            hide_labels hide_conf half dnn vid_stride""",
     },
     "Ultralytics": {
-        "train": f"""task mode model data epochs time patience batch imgsz save save_period cache device workers project name
-            exist_ok pretrained optimizer verbose seed deterministic single_cls classes rect multi_scale cos_lr close_mosaic
-            resume amp fraction profile freeze compile val split plots dropout overlap_mask mask_ratio {_RECIPE} nbs pose kobj bgr
-            cutmix copy_paste_mode auto_augment erasing crop_fraction augmentations label_smoothing""",
-        "val": """task mode model data split batch imgsz conf iou max_det half device dnn plots classes rect augment agnostic_nms
-            single_cls save_json save_txt save_conf save_hybrid workers project name exist_ok verbose visualize""",
-        "predict": """task mode model source conf iou imgsz half device batch max_det vid_stride stream_buffer visualize augment
-            agnostic_nms classes retina_masks embed project name exist_ok show save save_frames save_txt save_conf save_crop
-            show_labels show_conf show_boxes line_width verbose dnn""",
+        "train": f"""
+            task mode model data epochs time patience batch imgsz save save_period cache device workers project name
+            exist_ok pretrained optimizer verbose seed deterministic single_cls classes rect multi_scale cos_lr
+            close_mosaic resume amp fraction profile freeze compile val split plots dropout overlap_mask mask_ratio
+            {_RECIPE} nbs pose kobj bgr cutmix copy_paste_mode auto_augment erasing crop_fraction augmentations
+            label_smoothing""",
+        "val": """
+            task mode model data split batch imgsz conf iou max_det half device dnn plots classes rect augment
+            agnostic_nms single_cls save_json save_txt save_conf save_hybrid workers project name exist_ok verbose
+            visualize""",
+        "predict": """
+            task mode model source conf iou imgsz half device batch max_det vid_stride stream_buffer visualize augment
+            agnostic_nms classes retina_masks embed project name exist_ok show save save_frames save_txt save_conf
+            save_crop show_labels show_conf show_boxes line_width verbose dnn""",
     },
     "the MIT rewrite": {
-        "train": f"""task dataset model weight device cpu_num image_size out_path exist_ok name lucky_number use_wandb
+        "train": f"""
+            task dataset model weight device cpu_num image_size out_path exist_ok name lucky_number use_wandb
             use_tensorboard accelerator task.epoch task.data.batch_size task.optimizer.type {" ".join(_RECIPE_PATHS)}""",
-        "val": """task dataset model weight device cpu_num image_size out_path exist_ok name use_wandb use_tensorboard
+        "val": """
+            task dataset model weight device cpu_num image_size out_path exist_ok name use_wandb use_tensorboard
             task.data.batch_size task.nms.min_confidence task.nms.min_iou task.nms.max_bbox""",
-        "predict": """task dataset model weight device image_size out_path exist_ok name task.data.source
-            task.nms.min_confidence task.nms.min_iou task.nms.max_bbox task.fast_inference task.save_predict quiet""",
+        "predict": """
+            task dataset model weight device image_size out_path exist_ok name task.data.source task.nms.min_confidence
+            task.nms.min_iou task.nms.max_bbox task.fast_inference task.save_predict quiet""",
     },
     "LibreYOLO": {
-        "train": """data model task epochs batch imgsz device workers seed resume amp pretrained lora optimizer lr0 momentum
-            weight_decay nesterov scheduler warmup_epochs warmup_lr_start min_lr_ratio lr_drop mosaic mixup hsv_prob flip_prob
-            degrees translate shear mosaic_scale mixup_scale no_aug_epochs ema ema_decay val eval_interval save_plots patience
-            project name exist_ok save_period log_interval allow_download_scripts json quiet dry_run help_json""",
-        "val": """model data data_dir split batch imgsz conf iou max_det half save_json save_plots workers device project name
+        "train": """
+            data model task epochs batch imgsz device workers seed resume amp pretrained lora optimizer lr0 momentum
+            weight_decay nesterov scheduler warmup_epochs warmup_lr_start min_lr_ratio lr_drop mosaic mixup hsv_prob
+            flip_prob degrees translate shear mosaic_scale mixup_scale no_aug_epochs ema ema_decay val eval_interval
+            save_plots patience project name exist_ok save_period log_interval allow_download_scripts json quiet dry_run
+            help_json""",
+        "val": """
+            model data data_dir split batch imgsz conf iou max_det half save_json save_plots workers device project name
             exist_ok use_coco_eval allow_download_scripts json quiet verbose help_json""",
-        "predict": """source model conf iou imgsz classes max_det half save batch tiling overlap_ratio output_path color_format
+        "predict": """
+            source model conf iou imgsz classes max_det half save batch tiling overlap_ratio output_path color_format
             output_file_format device face_detector project name exist_ok json quiet verbose help_json""",
     },
 }  # fmt: skip

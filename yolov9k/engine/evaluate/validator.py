@@ -66,7 +66,8 @@ def validate(
     model's names and 0..classes-1. criterion: the training loss, called with raw maps of all branches. The thresholds'
     defaults are those of the published validation. amp: "off", "fp16", "bf16". single_cls: every detection counts as class
     0, and a model of several classes gets no loss. augment: predictions of three sizes are taken together, without a loss.
-    plots_dir receives what the task draws of metrics and of the first batch. save_txt: a folder for labels, with scores if save_conf.
+    plots_dir receives what the task draws of metrics and of the first batch. save_txt: a folder for labels, with scores if
+    save_conf.
     Raises UserError when model and data differ in their classes or an option is out of its range.
     """
     check_range("conf", conf, 0, 1)

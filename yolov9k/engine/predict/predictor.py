@@ -110,7 +110,7 @@ class Predictor:
 
 
 def _class_indices(wanted: int | str, names: Sequence[str]) -> list[int]:
-    """Numbers of a class, or of several with commas between them; names that hold commas themselves are taken as long as can be."""
+    """Numbers of a class, or of several with commas between them; a name may hold commas, the longest one that fits counts."""
     parts, found = str(wanted).split(","), list[int]()
     while parts:
         ends = range(len(parts), 0, -1)

@@ -179,7 +179,10 @@ def _video_length(path: Path, max_frames: int | None, stride: int) -> int:
 
 
 def video_frames(path: str | Path, max_frames: int | None = None, stride: int = 1) -> Iterator[Frame]:
-    """Frames of a video in order, every stride-th under its own number, at a rate as much lower. Raises UserError when none can be decoded; warns when it ends early."""
+    """Frames of a video in order, every stride-th under its own number, at a rate as much lower.
+
+    Raises UserError when none can be decoded; warns when it ends early.
+    """
     path = Path(path)
     capture = _open_video(path)
     taken = 0

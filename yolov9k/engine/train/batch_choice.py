@@ -53,9 +53,7 @@ def pick_batch(
     sizes = batch_sizes(recipe.nominal_batch, images or recipe.nominal_batch)
     room = int(share * free_memory(device))
     if is_cuda(device):
-        needs: Callable[[int], int] = _Trials(
-            model, criterion, recipe, img_size, amp, {"optimizer": optimizer, **step_options}
-        )
+        needs: Callable[[int], int] = _Trials(model, criterion, recipe, img_size, amp, {"optimizer": optimizer, **step_options})
         how = "measured"
     else:
         needs, how = footprint(model, criterion, img_size, amp, optimizer).total, "estimated"

@@ -35,7 +35,8 @@ def suited(recipe: TrainRecipe, options: TrainOptions) -> TrainRecipe:
         warn(f"--optimizer {options.optimizer}: lr0 {recipe.lr0:g} is a rate for SGD; lr0=0.001 is usual")
     if "warmup_bias_lr" in named or recipe.warmup_bias_lr <= recipe.lr0:
         return recipe
-    note(f"--optimizer {options.optimizer}: biases warm up from 0, not from warmup_bias_lr {recipe.warmup_bias_lr:g}, which is SGD's")
+    was = f"warmup_bias_lr {recipe.warmup_bias_lr:g}"
+    note(f"--optimizer {options.optimizer}: biases warm up from 0, not from {was}, which is SGD's")
     return recipe.override(warmup_bias_lr=0.0)
 
 

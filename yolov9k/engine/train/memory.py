@@ -62,9 +62,7 @@ class Footprint(NamedTuple):
         return self.states + self.fixed + batch * self.image
 
 
-def footprint(
-    model: YOLOv9, criterion: Criterion, img_size: int, amp: str = "off", optimizer: str = "SGD"
-) -> Footprint:
+def footprint(model: YOLOv9, criterion: Criterion, img_size: int, amp: str = "off", optimizer: str = "SGD") -> Footprint:
     """An estimate from shapes alone, for the model's device; checkpointed as the model is."""
     weights, learning = _bytes(model.state_dict().values()), _bytes(p for p in model.parameters() if p.requires_grad)
     low = AMP[amp]

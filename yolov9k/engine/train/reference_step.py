@@ -62,9 +62,7 @@ class ReferenceStep:
         return parts
 
 
-def make_optimizer(
-    model: nn.Module, recipe: TrainRecipe, weight_decay: float, name: str = "SGD"
-) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: TrainRecipe, weight_decay: float, name: str = "SGD") -> torch.optim.Optimizer:
     """SGD with Nesterov momentum over three groups: biases, decayed weights, BatchNorm weights. Frozen parameters stay out.
 
     name: "Adam" or "AdamW" in its place, with the momentum as beta1 and 0.999 as beta2.

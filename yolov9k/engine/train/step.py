@@ -42,8 +42,9 @@ class TrainStep:
     torch.compile; "auto": captured on a GPU, else eager. All give the same trajectory; `mode` says which one runs. A step
     that cannot be recorded runs eagerly, and `log` says why.
     schedule sets learning rates, momentum and accumulation by iteration; without one they stay those of `recipe`. batch:
-    images a step, by which weight decay scales. optimizer: "SGD", "AdamW" or "Adam". amp: "off", "fp16" (the loss scale moves on the device) or "bf16". A step
-    whose gradient is not finite changes no weight and is counted in `skipped`. Raises UserError for a mode that cannot be.
+    images a step, by which weight decay scales. optimizer: "SGD", "AdamW" or "Adam". amp: "off", "fp16" (the loss scale
+    moves on the device) or "bf16". A step whose gradient is not finite changes no weight and is counted in `skipped`. Raises
+    UserError for a mode or optimizer that cannot be.
     """
 
     def __init__(
@@ -195,7 +196,9 @@ class TrainStep:
         held = [*self.optimizer.moments().items()] + ([("grads", self.flat.gradients())] if waiting else [])
         for name, own in held:
             if own.keys() != state.get(name, {}).keys():
-                raise ValueError("TrainStep: the state is that of another model or optimizer, other frozen layers or an earlier version")
+                raise ValueError(
+                    "TrainStep: the state is of another model or optimizer, other frozen layers or an earlier version"
+                )
         for name, own in held:
             for key, value in own.items():
                 value.copy_(state[name][key])

@@ -73,9 +73,7 @@ class Result:
         return {"path": str(self.path), "frame": self.frame, "width": width, "height": height, "detections": detections}
 
 
-def yolo_text(
-    classes: NDArray[Any], boxes: NDArray[Any], size: tuple[int, ...], scores: NDArray[Any] | None = None
-) -> str:
+def yolo_text(classes: NDArray[Any], boxes: NDArray[Any], size: tuple[int, ...], scores: NDArray[Any] | None = None) -> str:
     """A line for each box [n, 4] x1 y1 x2 y2 px of an image of size (height, width): class, center, sides as shares, score."""
     low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
     rows = np.hstack([(low + high) / 2, high - low]) / [size[1], size[0], size[1], size[0]]

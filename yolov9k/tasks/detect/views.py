@@ -27,10 +27,11 @@ def view(images: Tensor, share: float, mirrored: bool, stride: int) -> Tensor:
     images = images.flip(3) if mirrored else images
     if share == 1:
         return images
-    height, width = images.shape[2:]
-    small = F.interpolate(images, (int(height * share), int(width * share)), mode="bilinear", align_corners=False)
-    room = [math.ceil(side * share / stride) * stride - now for side, now in zip((width, height), small.shape[:1:-1], strict=True)]
-    return F.pad(small, (0, room[0], 0, room[1]), value=FILL / 255)
+    sides = [side * share for side in images.shape[2:]]
+    high, wide = (int(side) for side in sides)
+    small = F.interpolate(images, (high, wide), mode="bilinear", align_corners=False)
+    bottom, right = (math.ceil(side / stride) * stride - int(side) for side in sides)
+    return F.pad(small, (0, right, 0, bottom), value=FILL / 255)
 
 
 def decode_views(model: YOLOv9, views: Sequence[Sequence[Tensor]]) -> Tensor:
