@@ -21,7 +21,7 @@ from yolov9k.engine.train.run_dir import latest_checkpoint, make_run_directory
 from yolov9k.models import create_model
 from yolov9k.models.checkpoints import load, save
 
-PATHS = {"data", "weights", "project", "name", "hyp", "cfg", "resume", "source", "model", "path", "plot", "folder"}
+PATHS = {"data", "weights", "project", "name", "hyp", "cfg", "resume", "source", "model", "path", "plot", "folder", "to"}
 
 
 @pytest.fixture

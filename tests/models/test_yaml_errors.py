@@ -164,7 +164,6 @@ def test_what_is_no_model_file_at_all(tmp_path: Path) -> None:
         ("yolov8-n", ""),
         ("yolov9-x", ""),
         ("c", ""),
-        ("", ""),
     ],
 )
 def test_mistyped_names_of_models(name: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_predictions_and_their_suppression(model: YOLOv9, images: Tensor) -> Non
     with torch.no_grad():
         found, counts = task.decode_views(model, task.views(model, images), options)
     assert found.shape == (2, 50, 6)
-    assert counts.tolist() == [50, 50]
+    assert counts.min() > 3
     pixels = (images[0].movedim(0, -1).numpy() * 255).astype(np.uint8)
     plain, augmented = (
         next(Predictor(model, 192, conf=1e-4, device="cpu", augment=augment)(pixels)) for augment in (False, True)

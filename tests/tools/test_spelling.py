@@ -62,7 +62,7 @@ def test_every_published_flag_is_answered(command: str, capsys: pytest.CaptureFi
         ("train mode=compiled", "train --mode compiled"),
         ("predict --classes 0 cat --conf 0.5", "predict --classes 0|cat --conf 0.5"),
         ("predict --classes 0 2 conf=0.5", "predict --classes 0|2 --conf 0.5"),
-        ("predict --vid-stride 1", "predict"),
+        ("predict --vid-stride 1 --show", "predict --vid-stride 1 --view-img"),
         ("info --img 64 yolov9-t", "info yolov9-t --img 64"),
         ("info model=yolov9-t imgsz=64", "info yolov9-t --imgsz 64"),
         ("info a=b.pt", "info a=b.pt"),

@@ -15,12 +15,12 @@ def run(options: DownloadOptions) -> None:
     from yolov9k.common.files import user_path
     from yolov9k.models.releases import RELEASES, find_published
 
-    if options.name is None:
+    if options.variant is None:
         for release in RELEASES:
             console.print(literal(f"{release.folder} (license of the repository: {release.license})"))
             console.print(literal(f"  {' '.join(release.files)}"))
         return
-    published = find_published(options.name)
+    published = find_published(options.variant)
     url = f"{(options.mirror or published.folder).rstrip('/')}/{published.file}"
     path = user_path(options.to) / published.file
     console.print(literal(f"{url} (license of the repository: {published.license})"))

@@ -75,7 +75,7 @@ def _command(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _rewritten(command: str, rest: list[str]) -> Iterator[str]:
     texts = list[tuple[str, str, str]]()  # name as it was spelled, our field, its text
-    waiting = list(rest)
+    waiting, incomplete = list(rest), list[str]()
     while waiting:
         token = waiting.pop(0)
         if token == "--":
@@ -87,7 +87,7 @@ def _rewritten(command: str, rest: list[str]) -> Iterator[str]:
         name, value = _pair(token, command, waiting)
         if value is None:  # typer says so
             own = own_keys(command).get(plain_name(command, normal(name)))
-            yield own.flags[0] if own else name
+            incomplete = [own.flags[0] if own else name]
         else:
             if normal(name) not in known_keys(command):
                 raise UserError(with_help(unknown(name, command), f"yolov9k {command}"))
@@ -96,6 +96,7 @@ def _rewritten(command: str, rest: list[str]) -> Iterator[str]:
     spelled = {field: name for name, field, _ in texts}
     for field, text in last.items():
         yield from _tokens(own_keys(command)[field], spelled[field], text)
+    yield from incomplete
 
 
 def _is_key(token: str, command: str) -> bool:

@@ -143,11 +143,11 @@ class DemoOptions(Options):
 class DownloadOptions(Options):
     """Options of a download."""
 
-    name: Annotated[
+    variant: Annotated[
         str | None, Option("published weights, such as yolov9-c; left out: a list of them", argument=True)
     ] = None  # fmt: skip
     to: Annotated[str, Option("folder that the file goes into", path=True)] = "weights"
-    mirror: Annotated[str | None, Option("another server's folder that holds the files of the release")] = None
+    mirror: Annotated[str | None, Option("address of a mirror of the release, in place of its own")] = None
 
 
 # The options of each command of `yolov9k`, in the order of its help.

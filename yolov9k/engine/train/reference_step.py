@@ -62,10 +62,10 @@ class ReferenceStep:
         return parts
 
 
-def make_optimizer(model: nn.Module, recipe: TrainRecipe, weight_decay: float, name: str = "SGD") -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: TrainRecipe, weight_decay: float, kind: str = "SGD") -> torch.optim.Optimizer:
     """SGD with Nesterov momentum over three groups: biases, decayed weights, BatchNorm weights. Frozen parameters stay out.
 
-    name: "Adam" or "AdamW" in its place, with the momentum as beta1 and 0.999 as beta2.
+    kind: "Adam" or "AdamW" in its place, with the momentum as beta1 and 0.999 as beta2.
     """
     groups: dict[str, list[nn.Parameter]] = {"bias": [], "weight": [], "norm": []}
     for module in model.modules():
@@ -77,9 +77,9 @@ def make_optimizer(model: nn.Module, recipe: TrainRecipe, weight_decay: float, n
     settings: list[dict[str, Any]] = [
         {"params": parameters, "weight_decay": decay.get(name, 0.0), "name": name} for name, parameters in groups.items()
     ]
-    if name != "SGD":
-        kind = torch.optim.AdamW if name == "AdamW" else torch.optim.Adam
-        return kind(settings, lr=recipe.lr0, betas=(recipe.momentum, 0.999))
+    if kind != "SGD":
+        made = torch.optim.AdamW if kind == "AdamW" else torch.optim.Adam
+        return made(settings, lr=recipe.lr0, betas=(recipe.momentum, 0.999))
     return torch.optim.SGD(settings, lr=recipe.lr0, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
