@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from yolov9k.cli.parser import with_help
 from yolov9k.common.errors import UserError
 from yolov9k.config import COMMANDS
-from yolov9k.config.keys import is_switch, known_keys, merged, normal, own_keys, plain_name, resolve, unknown
+from yolov9k.config.keys import is_switch, known_keys, merged, normal, own_keys, resolve, unknown
 from yolov9k.config.option import LIST_SEPARATOR, OptionField
 from yolov9k.config.peers import Absent, Alias, Meaning
 
@@ -75,7 +75,7 @@ def _command(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _rewritten(command: str, rest: list[str]) -> Iterator[str]:
     texts = list[tuple[str, str, str]]()  # name as it was spelled, our field, its text
-    waiting, incomplete = list(rest), list[str]()
+    waiting = list(rest)
     while waiting:
         token = waiting.pop(0)
         if token == "--":
@@ -85,18 +85,16 @@ def _rewritten(command: str, rest: list[str]) -> Iterator[str]:
             yield token
             continue
         name, value = _pair(token, command, waiting)
-        if value is None:  # typer says so
-            own = own_keys(command).get(plain_name(command, normal(name)))
-            incomplete = [own.flags[0] if own else name]
-        else:
-            if normal(name) not in known_keys(command):
-                raise UserError(with_help(unknown(name, command), f"yolov9k {command}"))
-            texts += [(name, field, text) for field, text in resolve(command, name, value)]
+        place = f"yolov9k {command}"
+        if normal(name) not in known_keys(command):
+            raise UserError(with_help(unknown(name, command), place))
+        if value is None:
+            raise UserError(with_help(f"{name}: no value", place))
+        texts += [(name, field, text) for field, text in resolve(command, name, value)]
     last = merged((field, text) for _, field, text in texts)
     spelled = {field: name for name, field, _ in texts}
     for field, text in last.items():
         yield from _tokens(own_keys(command)[field], spelled[field], text)
-    yield from incomplete
 
 
 def _is_key(token: str, command: str) -> bool:
@@ -112,7 +110,7 @@ def _takes_argument(command: str) -> bool:
 
 
 def _pair(token: str, command: str, waiting: list[str]) -> tuple[str, str | None]:
-    """A name and its value, taken from what follows the flag if need be; no value where typer has to say that it is missing."""
+    """A name and its value, taken from what follows the flag if need be; None where none follows."""
     name, equals, value = token.removeprefix("+").partition("=")
     known = known_keys(command)
     if equals:
