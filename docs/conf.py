@@ -39,6 +39,7 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 
 gen_options.write(HERE / "options.md")
+gen_options.write_names(HERE / "names.md")
 
 
 def escape_underscores(app: Any, what: str, name: str, item: object, options: Any, lines: list[str]) -> None:

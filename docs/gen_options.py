@@ -1,4 +1,4 @@
-"""Writes the page of options from the dataclasses that the command line is made of."""
+"""Writes the page of options, and that of other implementations' names, from what the command line is made of."""
 
 from __future__ import annotations
 
@@ -12,13 +12,26 @@ check, its help, its line in `args.yaml` and its row here. This page is written 
 """
 
 
-def tables() -> list[str]:
-    """A heading and a table for each command."""
-    return list(importlib.import_module("yolov9k.config.table").pages())
+NAMES_HEAD = """# Names of other implementations
+
+What each flag, key or path of the four stands for here; [](coming_from.md) says how to use them. The lists were made
+from their documentation and configuration in November 2026; a name that a later version adds is not in them. This page
+is written when the documentation is built.
+"""
 
 
 def write(path: Path) -> None:
-    """Write the page; leave it alone where it would not change, or the build would start anew each time."""
-    text = "\n".join([HEAD, *tables()])
+    """Write the page of options."""
+    _write(path, [HEAD, *importlib.import_module("yolov9k.config.table").pages()])
+
+
+def write_names(path: Path) -> None:
+    """Write the page of names."""
+    _write(path, [NAMES_HEAD, *importlib.import_module("yolov9k.config.table").names_pages()])
+
+
+def _write(path: Path, parts: list[str]) -> None:
+    """Leave a page alone where it would not change, or the build would start anew each time."""
+    text = "\n".join(parts)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")

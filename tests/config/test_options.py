@@ -34,7 +34,8 @@ from yolov9k.config import (
     option_fields,
 )
 from yolov9k.config.option import LIST_SEPARATOR, OptionField
-from yolov9k.config.table import markdown_table, pages
+from yolov9k.config.peers import NAMES
+from yolov9k.config.table import markdown_table, names_pages, pages
 from yolov9k.data.cache.image_cache import check_name
 from yolov9k.data.config import SPLITS
 from yolov9k.engine.predict.writers import THICKEST
@@ -311,3 +312,18 @@ def test_presets_are_package_data() -> None:
     presets = Path(yolov9k.__path__[0]) / "config" / "presets"
     assert {path.stem for path in presets.iterdir()} == {"small", "demo"}
     assert all(yaml.safe_load(path.read_text()) for path in presets.iterdir())
+
+
+def test_tables_of_names_have_a_row_for_each_name() -> None:
+    text = "\n".join(names_pages())
+    listed = [name for commands in NAMES.values() for names in commands.values() for name in names.split()]
+    assert [row.split("`")[1] for row in text.splitlines() if row.startswith("| `")] == listed
+    for row in (
+        "| `imgsz` | `--img` |",
+        "| `cos_lr` | `--lr-curve` (true: cosine, false: nothing to do) |",
+        "| `model` | `--weights` for a checkpoint, `--cfg` for a model's name |",
+        "| `nbs` | hyper-parameter `nominal_batch` |",
+        "| `noautoanchor` | no effect: YOLOv9 has no anchor sizes to fit |",
+        "| `evolve` | refused: give hyper-parameters by --hyp |",
+    ):
+        assert row in text

@@ -8,7 +8,9 @@ from dataclasses import MISSING
 
 from yolov9k.config.base import Options
 from yolov9k.config.command_options import COMMANDS
+from yolov9k.config.keys import RECIPE_KEYS, known_keys, own_keys
 from yolov9k.config.option import OptionField, option_fields
+from yolov9k.config.peers import NAMES, Absent, Alias, Idle
 from yolov9k.config.recipe import TrainRecipe
 
 
@@ -50,6 +52,37 @@ def pages() -> Iterator[str]:
     for command, options in COMMANDS.items():
         yield f"## yolov9k {command}\n\n{markdown_table(options)}"
     yield f"## The training recipe, a YAML file for --hyp\n\n{markdown_table(TrainRecipe)}"
+
+
+def names_pages() -> Iterator[str]:
+    """What each name of the other implementations stands for: a heading for each of them, a table for each command."""
+    for peer, commands in NAMES.items():
+        yield f"## {peer[0].upper()}{peer[1:]}\n"
+        for command, names in commands.items():
+            rows = [f"| `{name}` | {_meaning(command, name)} |" for name in names.split()]
+            yield "\n".join((f"### yolov9k {command}\n", "| theirs | here |", "|---|---|", *rows)) + "\n"
+
+
+def _meaning(command: str, name: str) -> str:
+    meaning = known_keys(command)[name]
+    if isinstance(meaning, OptionField):
+        return f"`{(meaning.flags or (meaning.key.upper(),))[0]}`"
+    if isinstance(meaning, Idle):
+        return f"no effect: {meaning.why}"
+    if isinstance(meaning, Absent):
+        return f"refused: {meaning.advice}"
+    return _alias(command, meaning)
+
+
+def _alias(command: str, alias: Alias) -> str:
+    values = [f"{value}: {'nothing to do' if meant is None else meant}" for value, meant in alias.values.items()]
+    told = f" ({', '.join(values)})" if values else ""
+    if callable(alias.option):
+        return f"`--weights` for a checkpoint, `--cfg` for a model's name{told}"
+    field = own_keys(command).get(alias.option)
+    if field is None:
+        return f"hyper-parameter `{alias.option}`" if alias.option in RECIPE_KEYS else f"as it is{told}"
+    return f"`{(field.flags or (field.key.upper(),))[0]}`{told}"
 
 
 if __name__ == "__main__":
