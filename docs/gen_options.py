@@ -15,8 +15,8 @@ check, its help, its line in `args.yaml` and its row here. This page is written 
 NAMES_HEAD = """# Names of other implementations
 
 What each flag, key or path of the four stands for here; [](coming_from.md) says how to use them. The lists were made
-from their documentation and configuration in November 2026; a name that a later version adds is not in them. This page
-is written when the documentation is built.
+from their documentation, configuration and, of Ultralytics 8.4.190 and LibreYOLO 1.6.0, what the installed packages list
+(`tests/tools/test_peers_names.py`). This page is written when the documentation is built.
 """
 
 

@@ -43,11 +43,11 @@ def test_names_of_tests_are_the_same_in_every_process(collected: Collected) -> N
 
 def test_every_slow_file_has_a_twin_but_those_that_only_take_time(collected: Collected) -> None:
     """A proof that the quick tier does not touch at all would be noticed late."""
-    # twins of these stand in other files: test_simt, test_batch_sums, test_workers, test_planned
+    # twins of these stand in other files: test_simt, test_batch_sums, test_workers, test_planned, test_spelling, test_keys
     without = {"test_compile", "test_end_to_end", "test_trajectory", "test_training", "test_real_input", "test_real_augment",
                "test_gpu", "test_gpu_check", "test_readme_table", "test_profile", "test_memory", "test_docs", "test_examples",
                "test_workflow", "test_native_sanitized", "test_first_step", "test_real_sizes", "test_shared_memory",
-               "test_sync_batch_norm"}  # fmt: skip
+               "test_sync_batch_norm", "test_command_lines", "test_peers_names"}  # fmt: skip
     files: dict[str, list[frozenset[str]]] = {}
     for node, marks in collected:
         files.setdefault(Path(node.split("::")[0]).stem, []).append(marks)

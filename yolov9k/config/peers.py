@@ -63,6 +63,8 @@ _TOLD = Idle("what matters is printed anyway", switch=True)
 _FRESH = "weights come from the file that --weights names; 'yolov9k download' fetches published ones"
 _HALF = Alias("amp", {"true": "fp16", "false": "off"}, switch=True)
 _FIXED_AMP = {"true": "fp16", "false": "off"}
+_NO_TEACHER = Absent("leave it out; there is no distillation")
+_DTYPES = {"float16": "fp16", "bfloat16": "bf16"}
 _NO_SUCH_AUGMENTATION = Absent("leave it out; --hyp lists what images are augmented by")
 _OPTIMIZERS = {"auto": "SGD", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
@@ -82,6 +84,10 @@ _COMMON: dict[str, Meaning] = {
     "use_tensorboard": _LOGGER,
     "accelerator": Idle("--device says it"),
     "dnn": _ONNX,
+    "quantize": Absent("leave it out; --amp chooses the precision"),
+    "eval_max_det": Idle("COCO's evaluation takes 100 an image"),
+    "faster_coco_eval": Idle("it is what evaluates", switch=True),
+    "plot_samples": Idle("the first batch is drawn"),
 }
 
 _RECIPE_PATHS = {  # the MIT rewrite's; names after the first column are hyper-parameters of ours
@@ -162,6 +168,23 @@ MEANINGS: dict[str, dict[str, Meaning]] = {
         "copy_paste_mode": Alias("copy_paste_mode", {"flip": None}),
         "augmentations": _NO_SUCH_AUGMENTATION,
         "dropout": _OTHER_TASKS,
+        **dict.fromkeys(("angle", "crop_pct", "dgrad", "dlam", "dlog", "rle"), _OTHER_TASKS),
+        "cls_pw": Alias("cls_pw", {"0": None, "0.0": None}),  # theirs is a power, and 0 asks for nothing
+        "cls_remap": Idle("classes are matched by their names anyway", switch=True),
+        "channels_last": Idle("the layout is channels-last anyway", switch=True),
+        "distill_model": _NO_TEACHER,
+        "distill_loss_type": _NO_TEACHER,
+        "dis": _NO_TEACHER,
+        "amp_dtype": Alias("amp", _DTYPES),
+        "aux_weight": Alias("auxiliary"),
+        "cuda_graph": Alias("mode", {"true": "captured", "false": None}, switch=True),
+        "average_best": Absent("the moving average is kept"),
+        "precise_bn": Absent("leave it out"),
+        "class_balanced": Absent("leave it out; list images several times to see them more often", switch=True),
+        "class_weights": Absent("leave it out", switch=True),
+        "min_samples": Absent("leave it out; list images several times to see them more often"),
+        "max_det": Idle("validation in training keeps 300 an image"),
+        "export_check": Absent("leave it out", switch=True),
         "overlap_mask": _OTHER_TASKS,
         "mask_ratio": _OTHER_TASKS,
         "pose": _OTHER_TASKS,
@@ -188,6 +211,10 @@ MEANINGS: dict[str, dict[str, Meaning]] = {
         "save_plots": Idle("plots are always drawn", switch=True),
         "rect": Idle("images are letterboxed to rectangles in any case", switch=True),
         "visualize": Absent("leave it out", switch=True),
+        "amp_dtype": Alias("amp", _DTYPES),
+        "crop_pct": _OTHER_TASKS,
+        "show_labels": Idle("drawn boxes have their names", switch=True),
+        "show_conf": Idle("drawn boxes have their scores", switch=True),
         "classes": Absent("every class has a row of its own"),
         "agnostic_nms": Absent("leave it out; --single-cls treats all classes as one", switch=True),
         "use_coco_eval": Idle("it is COCO's evaluation", switch=True),
@@ -218,6 +245,8 @@ MEANINGS: dict[str, dict[str, Meaning]] = {
         "save_frames": Absent("leave it out; a video's results are a video", switch=True),
         "stream_buffer": Absent("leave it out; streams are not supported", switch=True),
         "retina_masks": _OTHER_TASKS._replace(switch=True),
+        **dict.fromkeys(("gallery", "gallery_threshold", "mask", "trimap"), _OTHER_TASKS),
+        "stream": Idle("results are written as they come", switch=True),
         "embed": Absent("leave it out"),
         "tiling": Absent("leave it out; a larger --img finds smaller objects", switch=True),
         "overlap_ratio": Absent("leave it out"),
@@ -260,15 +289,15 @@ NAMES: dict[str, dict[str, str]] = {
             exist_ok pretrained optimizer verbose seed deterministic single_cls classes rect multi_scale cos_lr
             close_mosaic resume amp fraction profile freeze compile val split plots dropout overlap_mask mask_ratio
             {_RECIPE} nbs pose kobj bgr cutmix copy_paste_mode auto_augment erasing crop_fraction augmentations
-            label_smoothing""",
+            label_smoothing cls_remap channels_last distill_model dis cls_pw rle angle dlog dgrad dlam""",
         "val": """
             task mode model data split batch imgsz conf iou max_det half device dnn plots classes rect augment
             agnostic_nms single_cls save_json save_txt save_conf save_hybrid workers project name exist_ok verbose
-            visualize""",
+            visualize quantize""",
         "predict": """
             task mode model source conf iou imgsz half device batch max_det vid_stride stream_buffer visualize augment
             agnostic_nms classes retina_masks embed project name exist_ok show save save_frames save_txt save_conf
-            save_crop show_labels show_conf show_boxes line_width verbose dnn""",
+            save_crop show_labels show_conf show_boxes line_width verbose dnn quantize""",
     },
     "the MIT rewrite": {
         "train": f"""
@@ -287,12 +316,16 @@ NAMES: dict[str, dict[str, str]] = {
             weight_decay nesterov scheduler warmup_epochs warmup_lr_start min_lr_ratio lr_drop mosaic mixup hsv_prob
             flip_prob degrees translate shear mosaic_scale mixup_scale no_aug_epochs ema ema_decay val eval_interval
             save_plots patience project name exist_ok save_period log_interval allow_download_scripts json quiet dry_run
-            help_json""",
+            help_json amp_dtype auto_augment aux_weight average_best cache class_balanced class_weights classes cls_pw
+            compile crop_pct cuda_graph cutmix dis distill_loss_type distill_model erasing eval_max_det export_check
+            faster_coco_eval fliplr flipud freeze max_det min_samples plot_samples precise_bn scale single_cls""",
         "val": """
             model data data_dir split batch imgsz conf iou max_det half save_json save_plots workers device project name
-            exist_ok use_coco_eval allow_download_scripts json quiet verbose help_json""",
+            exist_ok use_coco_eval allow_download_scripts json quiet verbose help_json amp_dtype classes crop_pct
+            eval_max_det faster_coco_eval plot_samples show_conf show_labels single_cls visualize""",
         "predict": """
             source model conf iou imgsz classes max_det half save batch tiling overlap_ratio output_path color_format
-            output_file_format device face_detector project name exist_ok json quiet verbose help_json""",
+            output_file_format device face_detector project name exist_ok json quiet verbose help_json gallery
+            gallery_threshold mask show stream stream_buffer trimap vid_stride""",
     },
 }  # fmt: skip
