@@ -34,7 +34,7 @@ from bench.kernels import bench_sgd_ema as bench_optimizer
 from bench.kernels import bench_task_aligned_assign as bench_assigner
 from bench.roofline_report import markdown
 from yolov9k.engine.profile.roofline import copy_rate, matrix_rate
-from yolov9k.models import YOLOv9, create_model
+from yolov9k.models import DetectionModel, create_model
 from yolov9k.models.analysis.step_cost import Count, maps_of
 from yolov9k.models.tables import NAMES
 from yolov9k.ops.plan.launches import CountingKernels, Kernels
@@ -274,7 +274,7 @@ def network(name: str, batch: int, img: int, clock: Clock) -> list[Row]:
     return list(table.rows.values())
 
 
-def step(model: YOLOv9, images: Tensor, kernels: Any) -> None:
+def step(model: DetectionModel, images: Tensor, kernels: Any) -> None:
     """Forward and backward by `kernels`, in this thread: launches are timed where they are made."""
     amp = torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda)
     with launching(kernels, on_shapes=images.is_meta), torch.autograd.set_multithreading_enabled(False):

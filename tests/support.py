@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 
 _ROOT = Path(os.environ.get("YOLOV9K_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -36,7 +36,7 @@ def golden_weights() -> Any:
     return module
 
 
-def fill(model: YOLOv9) -> YOLOv9:
+def fill(model: DetectionModel) -> DetectionModel:
     """Give a model the fixtures' weights, which went through float32."""
     draw = golden_weights().fill
     state = {

@@ -120,7 +120,7 @@ def test_a_planted_import_is_caught(module: str, text: str) -> None:
     ("module", "text"),
     [
         ("yolov9k.models.block", "from yolov9k.models import registry\nfrom yolov9k.ops.plan.ir import Slice\nimport torch"),
-        ("yolov9k.models", "from .yolov9 import YOLOv9"),
+        ("yolov9k.models", "from .yolov9 import DetectionModel"),
         ("yolov9k.cli.info", "from yolov9k import __version__, native, ops"),
         ("yolov9k.engine.demo", "from yolov9k.engine.train.trainer import Trainer"),
         ("yolov9k.ops.conv_silu", "from yolov9k.kernels import conv1x1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -39,3 +40,9 @@ def test_rooms_come_with_the_package() -> None:
 def test_another_name_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="module 'yolov9k' has no attribute 'create_modle'"):
         _ = yolov9k.create_modle  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("module", ["yolov9k.models", "yolov9k.models.yolov9"])
+def test_the_networks_earlier_name_goes_on_with_a_word(module: str) -> None:
+    with pytest.warns(FutureWarning, match=rf"{module}\.YOLOv9 is called DetectionModel now; yolov9k\.YOLOv9 is the object"):
+        assert importlib.import_module(module).YOLOv9 is yolov9k.DetectionModel

@@ -19,7 +19,7 @@ from yolov9k.data.records import Split
 from yolov9k.data.synthetic import NAMES, generate
 from yolov9k.engine.evaluate.validator import Criterion, validate
 from yolov9k.engine.train.trainer import make_criterion
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.ops import batched_nms
 from yolov9k.tasks.detect.coco import CocoEvaluator
 from yolov9k.tasks.detect.metrics import Metrics
@@ -42,7 +42,7 @@ class Ready:
 
 
 @functools.cache
-def random_case(device: str) -> tuple[YOLOv9, Ready, Split]:
+def random_case(device: str) -> tuple[DetectionModel, Ready, Split]:
     """The model, its statistics those of the images, and the images: the same in every run."""
     count, side, batch = SCALES[device]
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +59,7 @@ def random_case(device: str) -> tuple[YOLOv9, Ready, Split]:
 
 
 @torch.no_grad()
-def plain(model: YOLOv9, batches: list[Batch], split: Split, criterion: Criterion | None, amp: bool) -> Metrics:
+def plain(model: DetectionModel, batches: list[Batch], split: Split, criterion: Criterion | None, amp: bool) -> Metrics:
     """The model as it was trained, every anchor decoded, every batch waited for, every image mapped by itself."""
     evaluator = CocoEvaluator(split.names, split.category_ids, split.records)
     device = next(model.parameters()).device

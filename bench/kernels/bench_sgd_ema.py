@@ -12,12 +12,12 @@ from yolov9k import create_model
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.flat_storage import FlatStorage
 from yolov9k.engine.train.reference_step import ModelEMA, make_optimizer
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.ops import available, sgd_ema
 from yolov9k.ops.sgd_ema import SCALE, STATE, Settings
 
 
-def _by_torch(model: YOLOv9) -> Callable[[], object]:
+def _by_torch(model: DetectionModel) -> Callable[[], object]:
     """Clip, torch's own multi-tensor SGD, the average."""
     recipe = TrainRecipe()
     optimizer, average = make_optimizer(model, recipe, recipe.weight_decay), ModelEMA(model, recipe)

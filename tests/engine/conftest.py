@@ -9,11 +9,11 @@ import torch
 
 from tests.engine_cases import TINY
 from yolov9k import create_model
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> YOLOv9:
+def tiny(tmp_path: Path) -> DetectionModel:
     """A detector of five convolutions, in float64 so that the arithmetic by hand has no rounding to excuse."""
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)

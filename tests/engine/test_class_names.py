@@ -21,7 +21,7 @@ from yolov9k.data.loader import make_loader
 from yolov9k.data.records import Split
 from yolov9k.engine.evaluate.validator import ValidationResult, validate
 from yolov9k.engine.train.trainer import Trainer
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.models.checkpoints import load, read, save
 
 NAMES = ["circle", "square", "star"]
@@ -116,7 +116,9 @@ def test_a_model_that_knows_no_names_is_compared_by_numbers(tmp_path: Path, caps
     assert "warning" not in predictions(tmp_path, NAMES, capsys)[2]
 
 
-def begun(tmp_path: Path, names: list[str], start: dict[str, object], capsys: pytest.CaptureFixture[str]) -> tuple[YOLOv9, str]:
+def begun(
+    tmp_path: Path, names: list[str], start: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> tuple[DetectionModel, str]:
     """The model that a training on data of these class names begins from, and what is said of the weights' classes."""
     data = write_yolo(tmp_path / "-".join(names), {"a": "0 0.5 0.5 0.2 0.2"}, f"[{', '.join(names)}]")
     options: dict[str, object] = {
@@ -131,7 +133,7 @@ def begun(tmp_path: Path, names: list[str], start: dict[str, object], capsys: py
     return model, "".join(line for line in capsys.readouterr().err.splitlines(keepends=True) if "w.pt" in line)
 
 
-def class_rows(model: YOLOv9) -> dict[str, list[float]]:
+def class_rows(model: DetectionModel) -> dict[str, list[float]]:
     """Weights and bias of each class at the first level, by name."""
     last = model.head.towers(0)[1][0][-1]
     rows = torch.cat((last.weight.flatten(1), last.bias[:, None]), 1).tolist()

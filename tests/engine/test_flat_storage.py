@@ -15,11 +15,11 @@ from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.flat_storage import ALIGN, FlatStorage
 from yolov9k.engine.train.reference_step import ReferenceStep, make_optimizer
 from yolov9k.losses import DetectionLoss
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.ops.sgd_ema import SCALE, STATE, Settings, sgd_ema
 
 
-def test_the_model_is_unchanged_but_lies_in_one_place(tiny: YOLOv9) -> None:
+def test_the_model_is_unchanged_but_lies_in_one_place(tiny: DetectionModel) -> None:
     tiny.to(memory_format=torch.channels_last)
     before = copy.deepcopy(tiny.state_dict())
     strides = {key: value.stride() for key, value in tiny.state_dict().items()}
@@ -41,7 +41,7 @@ def test_groups_are_the_optimizers() -> None:
     assert FlatStorage(model).sizes() == sizes
 
 
-def test_a_frozen_parameter_is_only_averaged(tiny: YOLOv9) -> None:
+def test_a_frozen_parameter_is_only_averaged(tiny: DetectionModel) -> None:
     tiny.model[0].requires_grad_(False)
     flat = FlatStorage(tiny)
     keys = [slot.key for slot in flat.slots[: flat.trained]]
@@ -49,7 +49,7 @@ def test_a_frozen_parameter_is_only_averaged(tiny: YOLOv9) -> None:
     assert {key for key, p in tiny.named_parameters() if p.requires_grad} == set(keys)
 
 
-def test_gradients_are_added_to_the_storage_and_let_go(tiny: YOLOv9) -> None:
+def test_gradients_are_added_to_the_storage_and_let_go(tiny: DetectionModel) -> None:
     flat = FlatStorage(tiny)
     for _ in range(2):
         DetectionLoss(2)(tiny.eval().branches(random_images(0)), (BOXES.double(), COUNTS))[0].backward()
@@ -63,7 +63,7 @@ def test_gradients_are_added_to_the_storage_and_let_go(tiny: YOLOv9) -> None:
     assert flat.grads.any()
 
 
-def test_steps_are_the_training_steps(tiny: YOLOv9) -> None:
+def test_steps_are_the_training_steps(tiny: DetectionModel) -> None:
     """Four steps over flat storage against torch's optimizer, clip and average over the tensors."""
     recipe, other = TrainRecipe(), copy.deepcopy(tiny)
     step = ReferenceStep(other, DetectionLoss(2), recipe, batch=64)
@@ -85,7 +85,7 @@ def test_steps_are_the_training_steps(tiny: YOLOv9) -> None:
             torch.testing.assert_close(mine.state_dict()[key], value, **STEP_BY_HAND, msg=key)
 
 
-def test_momenta_are_by_name_and_views(tiny: YOLOv9) -> None:
+def test_momenta_are_by_name_and_views(tiny: DetectionModel) -> None:
     flat = FlatStorage(tiny)
     learning = {key: p.shape for key, p in tiny.named_parameters() if p.requires_grad}
     assert {key: value.shape for key, value in flat.momenta().items()} == learning
@@ -93,14 +93,14 @@ def test_momenta_are_by_name_and_views(tiny: YOLOv9) -> None:
     assert float(flat.momentum.sum()) == 3 * tiny.get_parameter("model.0.conv.weight").numel()
 
 
-def test_a_parameter_that_left_is_noticed(tiny: YOLOv9) -> None:
+def test_a_parameter_that_left_is_noticed(tiny: DetectionModel) -> None:
     flat = FlatStorage(tiny)
     tiny.float()
     with pytest.raises(RuntimeError, match="moved out of the flat storage"):
         flat.gather()
 
 
-def test_mixed_dtypes_are_named(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_mixed_dtypes_are_named(tiny: DetectionModel, tmp_path: Path) -> None:
     tiny.model[1].float()
     with pytest.raises(ValueError, match=r"model\.1\..* is torch.float32"):
         FlatStorage(tiny)

@@ -18,7 +18,7 @@ from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine import TrainStep
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.losses import DetectionLoss
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 
 pytestmark = pytest.mark.interpret
 
@@ -54,7 +54,7 @@ def test_who_is_excused_may_read() -> None:
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_a_step_reads_nothing(
-    tiny: YOLOv9, amp: str, backend: str, monkeypatch: pytest.MonkeyPatch
+    tiny: DetectionModel, amp: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """Two accumulation steps and an update, in plain torch and with the kernels that a GPU runs."""
     if backend == "triton":
@@ -86,7 +86,7 @@ def test_a_whole_models_step_reads_nothing(name: str) -> None:
 
 
 @pytest.mark.twin
-def test_a_step_that_reads_is_caught(tiny: YOLOv9) -> None:
+def test_a_step_that_reads_is_caught(tiny: DetectionModel) -> None:
     """As the step would be if its gradient's norm were looked at."""
 
     class Reading(DetectionLoss):

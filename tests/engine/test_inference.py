@@ -20,7 +20,7 @@ from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import make_loader
 from yolov9k.engine.inference import detect, exact, inference_form
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.ops import available, batched_nms
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ ODD = (float("nan"), float("inf"), float("-inf"))
 
 
 @pytest.fixture(scope="module")
-def model() -> YOLOv9:
+def model() -> DetectionModel:
     """yolov9-t of three classes whose statistics are those of noise, so that BatchNorm does something."""
     torch.manual_seed(0)
     made = create_model("yolov9-t", 3).train()
@@ -55,7 +55,9 @@ def random_maps(seed: int, images: int, size: tuple[int, int], odd: int) -> list
     return maps
 
 
-def by_full_decode(model: YOLOv9, maps: list[Tensor], conf: float, iou: float, multi: bool, most: int) -> tuple[Tensor, ...]:
+def by_full_decode(
+    model: DetectionModel, maps: list[Tensor], conf: float, iou: float, multi: bool, most: int
+) -> tuple[Tensor, ...]:
     return tuple(batched_nms(model.decode(maps), conf, iou, None, not multi, multi, most))
 
 
@@ -106,7 +108,9 @@ def test_what_makes_an_image_broken() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("amp", [None, torch.bfloat16])
-def test_real_images_have_the_detections_of_the_full_decode(model: YOLOv9, backend: str, amp: torch.dtype | None) -> None:
+def test_real_images_have_the_detections_of_the_full_decode(
+    model: DetectionModel, backend: str, amp: torch.dtype | None
+) -> None:
     split = load_split(shared("data/bccd"), "val")
     loader = make_loader(split, TrainRecipe(), img_size=96, batch=3, augment=False, rect=True, workers=0)
     ready = inference_form(model, CPU)
@@ -124,7 +128,7 @@ def test_real_images_have_the_detections_of_the_full_decode(model: YOLOv9, backe
 
 
 @pytest.mark.parametrize("lean", [False, True])
-def test_the_form_for_inference_gives_the_models_maps(model: YOLOv9, lean: bool) -> None:
+def test_the_form_for_inference_gives_the_models_maps(model: DetectionModel, lean: bool) -> None:
     double = create_model("yolov9-t", 3).double()
     double.load_state_dict(model.state_dict())
     double.train()

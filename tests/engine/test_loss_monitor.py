@@ -21,7 +21,7 @@ from yolov9k.engine import TrainStep
 from yolov9k.engine.train.loss_monitor import LossMonitor, find_nonfinite
 from yolov9k.engine.train.prefetch import prefetch
 from yolov9k.losses import DetectionLoss
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 
 RECORDS: Any = [SimpleNamespace(path=Path(f"{i}.jpg")) for i in range(8)]
 
@@ -30,7 +30,7 @@ def batch(images: Tensor, indices: tuple[int, ...] = (3, 5)) -> Batch:
     return Batch(images, BOXES, COUNTS, list(indices), torch.ones(2), torch.zeros(2, 2))
 
 
-def watch(model: YOLOv9, limit: int = 3, **changes: Any) -> LossMonitor:
+def watch(model: DetectionModel, limit: int = 3, **changes: Any) -> LossMonitor:
     return LossMonitor(TrainStep(model, DetectionLoss(2), TrainRecipe(), "eager", **changes), RECORDS, limit, Path("last.pt"))
 
 
@@ -41,7 +41,7 @@ def do(watch: LossMonitor, images: Tensor) -> Tensor:
     return parts
 
 
-def test_means_are_those_of_the_finite_steps(tiny: YOLOv9, capsys: pytest.CaptureFixture[str]) -> None:
+def test_means_are_those_of_the_finite_steps(tiny: DetectionModel, capsys: pytest.CaptureFixture[str]) -> None:
     seen = watch(tiny)
     assert all(map(math.isnan, seen.means.values()))
     parts = [do(seen, random_images(0)), do(seen, random_images(1) * math.nan), do(seen, random_images(2))]
@@ -57,7 +57,9 @@ def test_means_are_those_of_the_finite_steps(tiny: YOLOv9, capsys: pytest.Captur
     assert all(map(math.isnan, seen.means.values()))
 
 
-def test_a_loss_that_is_exactly_zero_in_all_of_an_epoch_is_told_once(tiny: YOLOv9, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_loss_that_is_exactly_zero_in_all_of_an_epoch_is_told_once(
+    tiny: DetectionModel, capsys: pytest.CaptureFixture[str]
+) -> None:
     seen, nothing = watch(tiny), torch.zeros(3)
     for parts in (torch.tensor([0.0, 0.5, 0.0]), nothing):
         seen.add(parts, batch(random_images(0)))
@@ -76,7 +78,7 @@ def test_a_loss_that_is_exactly_zero_in_all_of_an_epoch_is_told_once(tiny: YOLOv
      ({"box": math.nan, "cls": 2.0, "dfl": 2.0}, False), (None, False)],
 )  # fmt: skip
 def test_a_validation_far_above_training_is_told_once(
-    validation: dict[str, float] | None, told: bool, tiny: YOLOv9, capsys: pytest.CaptureFixture[str]
+    validation: dict[str, float] | None, told: bool, tiny: DetectionModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As in the demonstration's third epoch: 3,195 with running statistics, 2.4 with the batch's own."""
     seen, training = watch(tiny), {"box": 3.4, "cls": 3.2, "dfl": 2.9}
@@ -89,7 +91,7 @@ def test_a_validation_far_above_training_is_told_once(
     assert "box 3.6" not in printed
 
 
-def test_a_validation_loss_of_exactly_zero_is_told_once(tiny: YOLOv9, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_validation_loss_of_exactly_zero_is_told_once(tiny: DetectionModel, capsys: pytest.CaptureFixture[str]) -> None:
     """As after a collapse by lr0 10, where training's losses stay above 0."""
     seen, training = watch(tiny), {"box": 3.4, "cls": 3.2, "dfl": 0.0}
     for _ in range(2):
@@ -100,7 +102,7 @@ def test_a_validation_loss_of_exactly_zero_is_told_once(tiny: YOLOv9, capsys: py
 
 @pytest.mark.parametrize("parts", [[0.1, 0.0, 0.2], [1e-30, 1e-30, 1e-30]])
 def test_a_loss_that_the_recipe_leaves_out_or_that_is_small_is_not_told(
-    tiny: YOLOv9, parts: list[float], capsys: pytest.CaptureFixture[str]
+    tiny: DetectionModel, parts: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = TrainRecipe().override("test", cls=0)
     seen = LossMonitor(TrainStep(tiny, DetectionLoss(2), recipe, "eager"), RECORDS, 3, Path("last.pt"))
@@ -111,7 +113,7 @@ def test_a_loss_that_the_recipe_leaves_out_or_that_is_small_is_not_told(
     assert capsys.readouterr().err == ""
 
 
-def test_too_many_consecutive_end_the_run_with_the_images_and_the_place(tiny: YOLOv9) -> None:
+def test_too_many_consecutive_end_the_run_with_the_images_and_the_place(tiny: DetectionModel) -> None:
     seen = watch(tiny, limit=2)
     do(seen, random_images(0) * math.nan)
     do(seen, random_images(0))
@@ -124,7 +126,7 @@ def test_too_many_consecutive_end_the_run_with_the_images_and_the_place(tiny: YO
     assert "\n" not in message
 
 
-def test_a_gradient_that_is_not_finite_is_told_from_a_loss(tiny: YOLOv9) -> None:
+def test_a_gradient_that_is_not_finite_is_told_from_a_loss(tiny: DetectionModel) -> None:
     """The loss is finite, its gradient is made to overflow on the way."""
     tiny.model[3].conv.weight.register_hook(lambda grad: grad * math.inf)  # type: ignore[union-attr]
     seen = watch(tiny, limit=1)
@@ -133,7 +135,7 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_loss(tiny: YOLOv9) -> None
     assert seen.step.skipped == 1
 
 
-def test_fp16_may_look_for_its_loss_scale(tiny: YOLOv9, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fp16_may_look_for_its_loss_scale(tiny: DetectionModel, capsys: pytest.CaptureFixture[str]) -> None:
     """The first scale overflows in half precision until it has been halved often enough; that is no error."""
     seen = watch(tiny.float(), limit=1, amp="fp16")
     seen.step.state[3] = 2.0**40
@@ -150,7 +152,7 @@ def fault(step: TrainStep, images: Tensor) -> str:
     return find_nonfinite(step, images, BOXES.to(images.dtype), COUNTS)
 
 
-def test_the_fault_is_found(tiny: YOLOv9) -> None:
+def test_the_fault_is_found(tiny: DetectionModel) -> None:
     step = TrainStep(tiny, DetectionLoss(2), TrainRecipe(), "eager")
     before = {key: value.clone() for key, value in tiny.state_dict().items()}
     assert fault(step, random_images(0)) == "done anew, the last batch is finite"
@@ -169,7 +171,7 @@ def test_the_fault_is_found(tiny: YOLOv9) -> None:
     assert all(torch.equal(value, before[key]) for key, value in tiny.state_dict().items())  # looking changes nothing
 
 
-def test_running_statistics_survive_a_broken_batch(tiny: YOLOv9) -> None:
+def test_running_statistics_survive_a_broken_batch(tiny: DetectionModel) -> None:
     step = TrainStep(tiny, DetectionLoss(2), TrainRecipe(), "eager")
     step(random_images(0), BOXES.double(), COUNTS)
     before = {key: value.clone() for key, value in tiny.state_dict().items() if "running" in key}

@@ -23,7 +23,7 @@ from yolov9k.engine.train.batch_choice import largest_batch, pick_batch, trial_s
 from yolov9k.engine.train.memory import batch_sizes, explain_out_of_memory, footprint, is_out_of_memory
 from yolov9k.engine.train.trainer import make_criterion
 from yolov9k.losses import DetectionLoss
-from yolov9k.models import YOLOv9, create_model
+from yolov9k.models import DetectionModel, create_model
 from yolov9k.models.analysis.live_bytes import LiveBytes, step_bytes
 
 pytestmark = pytest.mark.big
@@ -32,13 +32,13 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def small() -> tuple[YOLOv9, DetectionLoss]:
+def small() -> tuple[DetectionModel, DetectionLoss]:
     model = create_model("gelan-t", 3)
     return model, make_criterion(model, TrainRecipe())
 
 
 @pytest.fixture(scope="module")
-def little(tmp_path_factory: pytest.TempPathFactory) -> tuple[YOLOv9, DetectionLoss]:
+def little(tmp_path_factory: pytest.TempPathFactory) -> tuple[DetectionModel, DetectionLoss]:
     """Where the count is needed, again and again, and the model does not matter."""
     model = create_model(little_model(tmp_path_factory.mktemp("model")), 3)
     return model, make_criterion(model, TrainRecipe())
@@ -65,7 +65,7 @@ def test_live_bytes_are_those_of_living_storages() -> None:
         assert (found.live, found.peak) == (0, 4 * 110)
 
 
-def test_what_is_counted_on_shapes_is_what_real_tensors_take(small: tuple[YOLOv9, DetectionLoss]) -> None:
+def test_what_is_counted_on_shapes_is_what_real_tensors_take(small: tuple[DetectionModel, DetectionLoss]) -> None:
     model, criterion = small
     counted = step_bytes(model, criterion, 2, 64, torch.float32, "reference")
     storages: dict[int, int] = {}
@@ -104,7 +104,7 @@ def test_checkpointing_and_plans_hold_less() -> None:
     assert less.peak < 0.8 * planned.peak
 
 
-def test_a_footprint_has_the_states_and_a_line(small: tuple[YOLOv9, DetectionLoss]) -> None:
+def test_a_footprint_has_the_states_and_a_line(small: tuple[DetectionModel, DetectionLoss]) -> None:
     model, criterion = small
     cost = footprint(model, criterion, 64)
     assert cost.weights == cost.average == sum(t.numel() * t.element_size() for t in model.state_dict().values())
@@ -160,7 +160,9 @@ def test_another_error_is_not_taken_for_one_of_memory() -> None:
         largest_batch(needs, 10, [1, 2])
 
 
-def test_pick_on_a_cpu_keeps_within_the_room(little: tuple[YOLOv9, DetectionLoss], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pick_on_a_cpu_keeps_within_the_room(
+    little: tuple[DetectionModel, DetectionLoss], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, criterion = little
     cost = footprint(model, criterion, 128)
     for room in (cost.total(6), cost.total(20)):
@@ -237,7 +239,7 @@ def test_a_step_that_runs_out_of_memory_says_what_fits(tmp_path: Path) -> None:
         assert text in message
 
 
-def test_what_was_tried_already_is_not_advised_again(little: tuple[YOLOv9, DetectionLoss]) -> None:
+def test_what_was_tried_already_is_not_advised_again(little: tuple[DetectionModel, DetectionLoss]) -> None:
     model, criterion = little
     try:
         error = explain_out_of_memory(MemoryError(), model.checkpoint_stages(), criterion, 1, 64)

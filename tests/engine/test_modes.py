@@ -18,7 +18,7 @@ from yolov9k.engine import TrainStep
 from yolov9k.engine.train.cuda_graphs import FIRST_CAPACITY, WARM_UP, Graphs, capacity
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.losses import DetectionLoss
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 
 pytestmark = pytest.mark.compile
 
@@ -62,12 +62,12 @@ def batches(count: int, sizes: tuple[int, ...] = (64,), crowd: dict[int, int] | 
     return made
 
 
-def build(model: YOLOv9, mode: str = "eager", log: Callable[[str], object] = print) -> TrainStep:
+def build(model: DetectionModel, mode: str = "eager", log: Callable[[str], object] = print) -> TrainStep:
     model = copy.deepcopy(model)
     return TrainStep(model, DetectionLoss(2), HYP, mode, batch=2, schedule=Schedule(HYP, 2, 100, 10), log=log)
 
 
-def recorded(model: YOLOv9, log: Callable[[str], object] = print) -> tuple[TrainStep, Repeater]:
+def recorded(model: DetectionModel, log: Callable[[str], object] = print) -> tuple[TrainStep, Repeater]:
     step, recorder = build(model, log=log), Repeater()
     step._graphs, step.mode = Graphs(recorder, log), "captured"
     return step, recorder
@@ -81,7 +81,7 @@ def assert_same(one: TrainStep, other: TrainStep, exact: bool = True) -> None:
 
 
 @pytest.mark.twin
-def test_recorded_steps_are_the_eager_ones(tiny: YOLOv9) -> None:
+def test_recorded_steps_are_the_eager_ones(tiny: DetectionModel) -> None:
     """Two steps to an update; two sizes of image; a crowd that outgrows the boxes' room, and fewer boxes after it."""
     lines: list[str] = []
     eager, (captured, recorder) = build(tiny), recorded(tiny, lines.append)
@@ -127,7 +127,7 @@ def test_steps_are_warmed_up_on_what_is_recorded() -> None:
 
 
 @pytest.mark.twin
-def test_results_of_earlier_steps_stay(tiny: YOLOv9) -> None:
+def test_results_of_earlier_steps_stay(tiny: DetectionModel) -> None:
     """What a caller keeps is not overwritten by the next replay."""
     captured, _ = recorded(tiny)
     parts = [captured(*case) for case in batches(10)]
@@ -137,7 +137,7 @@ def test_results_of_earlier_steps_stay(tiny: YOLOv9) -> None:
 
 
 @pytest.mark.twin
-def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(tiny: YOLOv9) -> None:
+def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(tiny: DetectionModel) -> None:
     class Refusing(Repeater):
         def record(self, step: Callable[[], Tensor]) -> Recording:
             raise NotRecorded("operation not permitted when stream is capturing")
@@ -153,7 +153,7 @@ def test_a_step_that_cannot_be_recorded_runs_eagerly_and_says_why(tiny: YOLOv9) 
     assert "cannot be recorded and runs eagerly: operation not permitted" in lines[-1]
 
 
-def test_the_compiled_step_is_the_eager_one(tiny: YOLOv9) -> None:
+def test_the_compiled_step_is_the_eager_one(tiny: DetectionModel) -> None:
     eager, compiled = build(tiny), build(tiny, "compiled")
     for case in batches(4, crowd={1: 3}):
         torch.testing.assert_close(compiled(*case), eager(*case), **STEP_BY_HAND)
@@ -168,7 +168,7 @@ def test_room_is_a_power_of_two(boxes: int, room: int) -> None:
 
 
 @pytest.mark.twin
-def test_modes_that_cannot_be_are_refused(tiny: YOLOv9) -> None:
+def test_modes_that_cannot_be_are_refused(tiny: DetectionModel) -> None:
     assert build(tiny, "auto").mode == "eager"
     with pytest.raises(UserError, match="--mode fast: expected one of auto, eager, captured, compiled"):
         build(tiny, "fast")
@@ -179,7 +179,7 @@ def test_modes_that_cannot_be_are_refused(tiny: YOLOv9) -> None:
 
 
 @pytest.mark.twin
-def test_a_batch_that_does_not_fit_is_named(tiny: YOLOv9) -> None:
+def test_a_batch_that_does_not_fit_is_named(tiny: DetectionModel) -> None:
     step = build(tiny)
     x = random_images(0)
     with pytest.raises(ValueError, match=r"TrainStep: targets must have shape \[2, \*, 5\], got \[2, 1, 6\]"):
@@ -192,7 +192,7 @@ def test_a_batch_that_does_not_fit_is_named(tiny: YOLOv9) -> None:
 
 
 @pytest.mark.twin
-def test_a_run_goes_on_from_its_state(tiny: YOLOv9) -> None:
+def test_a_run_goes_on_from_its_state(tiny: DetectionModel) -> None:
     """Model, average and state brought into a fresh step: as if it had never stopped."""
     straight, first = build(tiny), build(tiny)
     work = batches(8)

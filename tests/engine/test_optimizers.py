@@ -22,7 +22,7 @@ from yolov9k.engine.train.optimizer import MOMENTS
 from yolov9k.engine.train.reference_step import ReferenceStep
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.losses import DetectionLoss
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 
 RECIPE = TrainRecipe(
     lr0=0.01, warmup_bias_lr=0.0, warmup_epochs=1.0, warmup_iterations=3, clip_norm=0.5, ema_decay=0.9, ema_tau=3.0,
@@ -30,13 +30,15 @@ RECIPE = TrainRecipe(
 )  # fmt: skip
 
 
-def make(model: YOLOv9, name: str, kind: type = TrainStep, recipe: TrainRecipe = RECIPE, **options: object) -> TrainStep:
+def make(
+    model: DetectionModel, name: str, kind: type = TrainStep, recipe: TrainRecipe = RECIPE, **options: object
+) -> TrainStep:
     schedule = Schedule(recipe, 2, 3, 10)
     return kind(model, DetectionLoss(2), recipe, batch=2, schedule=schedule, optimizer=name, **options)
 
 
 @pytest.mark.parametrize("name", MOMENTS)
-def test_steps_are_those_of_torch(tiny: YOLOv9, name: str) -> None:
+def test_steps_are_those_of_torch(tiny: DetectionModel, name: str) -> None:
     """Through warm-up, accumulation, clipping and three learning rates; layer 1 is frozen."""
     tiny.model[1].requires_grad_(False)
     twin = copy.deepcopy(tiny)
@@ -57,7 +59,7 @@ def test_steps_are_those_of_torch(tiny: YOLOv9, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MOMENTS)
-def test_a_gradient_that_is_not_finite_changes_nothing(tiny: YOLOv9, name: str) -> None:
+def test_a_gradient_that_is_not_finite_changes_nothing(tiny: DetectionModel, name: str) -> None:
     step = make(tiny, name)
     for i in range(2):
         step(random_images(i), BOXES.double(), COUNTS)
@@ -73,7 +75,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(tiny: YOLOv9, name: str) 
 
 
 @pytest.mark.parametrize("name", ["AdamW", "Adam"])
-def test_a_state_that_was_saved_goes_on_to_the_last_bit(tiny: YOLOv9, name: str) -> None:
+def test_a_state_that_was_saved_goes_on_to_the_last_bit(tiny: DetectionModel, name: str) -> None:
     one = make(tiny, name)
     for i in range(3):
         one(random_images(i), BOXES.double(), COUNTS)
@@ -86,7 +88,7 @@ def test_a_state_that_was_saved_goes_on_to_the_last_bit(tiny: YOLOv9, name: str)
         assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in mine.state_dict().items())
 
 
-def test_the_state_of_another_optimizer_is_refused(tiny: YOLOv9) -> None:
+def test_the_state_of_another_optimizer_is_refused(tiny: DetectionModel) -> None:
     sgd, adam = make(copy.deepcopy(tiny), "SGD"), make(tiny, "Adam")
     with pytest.raises(ValueError, match="another model or optimizer"):
         adam.load_state_dict(sgd.state_dict())
@@ -94,7 +96,7 @@ def test_the_state_of_another_optimizer_is_refused(tiny: YOLOv9) -> None:
         make(copy.deepcopy(tiny), "Lion")
 
 
-def test_a_loss_scale_does_not_change_the_step(tiny: YOLOv9) -> None:
+def test_a_loss_scale_does_not_change_the_step(tiny: DetectionModel) -> None:
     tiny.float()
     plain = make(copy.deepcopy(tiny), "AdamW")
     scaled = make(tiny, "AdamW")
@@ -107,7 +109,7 @@ def test_a_loss_scale_does_not_change_the_step(tiny: YOLOv9) -> None:
     assert float(plain.grad_norm) == float(scaled.grad_norm) > 0
 
 
-def test_memory_counts_both_moments(tiny: YOLOv9) -> None:
+def test_memory_counts_both_moments(tiny: DetectionModel) -> None:
     criterion = DetectionLoss(2)
     sgd, adam = (footprint(tiny, criterion, 64, optimizer=name) for name in ("SGD", "AdamW"))
     assert adam.momentum == 2 * sgd.momentum

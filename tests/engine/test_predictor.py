@@ -36,7 +36,7 @@ def clip(path: Path, frames: int = 5) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model() -> yolov9k.YOLOv9:
+def model() -> yolov9k.DetectionModel:
     torch.manual_seed(0)
     made = yolov9k.create_model("yolov9-t", num_classes=3)
     made.names = ["ash", "birch", "cedar"]
@@ -167,7 +167,7 @@ def test_boxes_are_in_original_pixels(colors: Predictor, size: tuple[int, int]) 
     assert result.scores == pytest.approx([0.9])
 
 
-def test_network_input_is_rectangular(model: yolov9k.YOLOv9) -> None:
+def test_network_input_is_rectangular(model: yolov9k.DetectionModel) -> None:
     predictor, shapes = Predictor(model, img_size=128, device="cpu"), []
     branches = predictor.model.branches
     predictor.model.branches = lambda x, **options: (shapes.append(tuple(x.shape)), branches(x, **options))[1]
@@ -191,7 +191,7 @@ def test_texts_and_json(colors: Predictor, tmp_path: Path) -> None:
     np.testing.assert_array_equal(result.image, before)
 
 
-def test_a_real_model_is_left_alone_and_lean_for_inference(model: yolov9k.YOLOv9) -> None:
+def test_a_real_model_is_left_alone_and_lean_for_inference(model: yolov9k.DetectionModel) -> None:
     model.train()
     predictor = Predictor(model, img_size=64, conf=0.0, iou=1.0, max_det=20, device="cpu")
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
@@ -208,7 +208,7 @@ def test_a_real_model_is_left_alone_and_lean_for_inference(model: yolov9k.YOLOv9
     assert result.scores[0] == pytest.approx(float(raw[0, 4:].max()), rel=1e-3)
 
 
-def test_batches_give_what_single_images_give(model: yolov9k.YOLOv9) -> None:
+def test_batches_give_what_single_images_give(model: yolov9k.DetectionModel) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, shape, np.uint8) for shape in [(64, 64, 3)] * 3 + [(32, 64, 3)] + [(64, 64, 3)]]
     one, three = (Predictor(model, 64, conf=0.0, max_det=9, device="cpu", batch=n) for n in (1, 3))
@@ -337,7 +337,7 @@ def test_an_interruption_leaves_complete_files(tmp_path: Path, colors: Predictor
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 2
 
 
-def test_real_images_and_video(tmp_path: Path, model: yolov9k.YOLOv9) -> None:
+def test_real_images_and_video(tmp_path: Path, model: yolov9k.DetectionModel) -> None:
     predictor = Predictor(model, img_size=96, conf=1e-4, max_det=5, device="cpu")
     images = shared("data/coco-demo/images")
     summary = predict_to_folder(predictor, images, tmp_path / "a", save_txt=True, progress=False)
@@ -348,7 +348,7 @@ def test_real_images_and_video(tmp_path: Path, model: yolov9k.YOLOv9) -> None:
     assert [frame.image.shape for frame in video_frames(summary.files[0])] == [(360, 640, 3)] * 3
 
 
-def test_weights_by_path(tmp_path: Path, model: yolov9k.YOLOv9) -> None:
+def test_weights_by_path(tmp_path: Path, model: yolov9k.DetectionModel) -> None:
     from yolov9k.models.checkpoints import save
 
     path = tmp_path / "m.pt"

@@ -20,17 +20,17 @@ from yolov9k.engine.train.reference_step import ModelEMA, make_optimizer, set_ph
 from yolov9k.engine.train.schedule import Schedule, settings
 from yolov9k.losses import DetectionLoss
 from yolov9k.losses.detection import pad_targets
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 
 
-def gradients(model: YOLOv9, images: Tensor, boxes: Tensor = BOXES, counts: Tensor = COUNTS) -> dict[str, np.ndarray]:
+def gradients(model: DetectionModel, images: Tensor, boxes: Tensor = BOXES, counts: Tensor = COUNTS) -> dict[str, np.ndarray]:
     """Gradient of every parameter; BatchNorm's statistics move on."""
     model.zero_grad(set_to_none=True)
     DetectionLoss(2)(model(images), (boxes.double(), counts))[0].backward()
     return {key: p.grad.numpy().copy() for key, p in model.named_parameters() if p.grad is not None}
 
 
-def values(model: YOLOv9) -> dict[str, np.ndarray]:
+def values(model: DetectionModel) -> dict[str, np.ndarray]:
     return {key: value.detach().numpy().copy() for key, value in model.state_dict().items()}
 
 
@@ -61,14 +61,14 @@ def test_groups_are_the_published_ones(name: str) -> None:
     assert constants == (2 if name == "yolov9-t" else 1)
 
 
-def test_every_learning_parameter_is_in_its_group_once(tiny: YOLOv9) -> None:
+def test_every_learning_parameter_is_in_its_group_once(tiny: DetectionModel) -> None:
     names = {id(parameter): key for key, parameter in tiny.named_parameters()}
     optimizer = make_optimizer(tiny, TrainRecipe(), 5e-4)
     found = [(names[id(p)], group["name"]) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(found) == sorted(kinds(tiny).items())
 
 
-def test_frozen_parameters_are_in_no_group(tiny: YOLOv9) -> None:
+def test_frozen_parameters_are_in_no_group(tiny: DetectionModel) -> None:
     everything = len(kinds(tiny))
     tiny.model[0].requires_grad_(False)
     optimizer = make_optimizer(tiny, TrainRecipe(), 5e-4)
@@ -76,7 +76,7 @@ def test_frozen_parameters_are_in_no_group(tiny: YOLOv9) -> None:
 
 
 @pytest.mark.parametrize(("batch", "accumulate"), [(4, 16), (16, 4), (24, 3), (48, 1), (64, 1), (128, 1)])
-def test_decay_scales_with_what_a_step_sees(tiny: YOLOv9, batch: int, accumulate: int) -> None:
+def test_decay_scales_with_what_a_step_sees(tiny: DetectionModel, batch: int, accumulate: int) -> None:
     schedule = Schedule(TrainRecipe(), batch, 100, 10)
     step = TrainStep(tiny, DetectionLoss(2), TrainRecipe(), batch=batch, schedule=schedule)
     assert schedule.accumulate == accumulate
@@ -108,7 +108,7 @@ def test_accumulation_rises_without_a_step_back() -> None:
     assert (counts[0], counts[-1]) == (1, 8)
 
 
-def test_a_phase_reaches_every_group(tiny: YOLOv9) -> None:
+def test_a_phase_reaches_every_group(tiny: DetectionModel) -> None:
     schedule = Schedule(TrainRecipe(), 64, 100, 10)
     optimizer = make_optimizer(tiny, TrainRecipe(), 5e-4)
     phase = schedule.at(150)
@@ -129,7 +129,7 @@ def test_the_papers_clip_and_average_are_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("clip", [0.5, 1e6], ids=["clipped", "unclipped"])
-def test_steps_equal_the_arithmetic_by_hand(tiny: YOLOv9, clip: float) -> None:
+def test_steps_equal_the_arithmetic_by_hand(tiny: DetectionModel, clip: float) -> None:
     """Warm-up's rates, clip, decay, Nesterov momentum and the moving average of three steps, in numpy."""
     recipe = TrainRecipe(clip_norm=clip, ema_decay=0.9, ema_tau=3.0)
     twin = copy.deepcopy(tiny)
@@ -169,7 +169,7 @@ def rates_by_hand(iteration: int) -> tuple[float, float, float]:
     return lr * share, 0.1 + (lr - 0.1) * share, 0.8 + (0.937 - 0.8) * share
 
 
-def test_without_a_schedule_the_rates_are_those_of_hyp(tiny: YOLOv9) -> None:
+def test_without_a_schedule_the_rates_are_those_of_hyp(tiny: DetectionModel) -> None:
     recipe = TrainRecipe(lr0=0.02, momentum=0.5)
     step = TrainStep(tiny, DetectionLoss(2), recipe)
     step(random_images(0), BOXES.double(), COUNTS)
@@ -177,7 +177,7 @@ def test_without_a_schedule_the_rates_are_those_of_hyp(tiny: YOLOv9) -> None:
     assert step.updates == 1
 
 
-def test_the_average_follows_slowly_and_counts_its_updates(tiny: YOLOv9) -> None:
+def test_the_average_follows_slowly_and_counts_its_updates(tiny: DetectionModel) -> None:
     average = ModelEMA(tiny, TrainRecipe(), updates=1999)
     before = average.model.state_dict()["model.0.conv.weight"].clone()
     with torch.no_grad():
@@ -190,7 +190,7 @@ def test_the_average_follows_slowly_and_counts_its_updates(tiny: YOLOv9) -> None
     assert int(average.model.get_buffer("model.0.bn.num_batches_tracked")) == 7
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tiny: YOLOv9) -> None:
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tiny: DetectionModel) -> None:
     step = TrainStep(tiny, DetectionLoss(2), TrainRecipe())
     parameters = {key: value.detach().clone() for key, value in tiny.named_parameters()}
     step(random_images(0) * math.nan, BOXES.double(), COUNTS)
@@ -199,7 +199,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tiny: YOLOv9) -> N
     assert all(parameter.grad is None for parameter in tiny.parameters())
 
 
-def test_bytes_are_images_of_0_to_1(tiny: YOLOv9) -> None:
+def test_bytes_are_images_of_0_to_1(tiny: DetectionModel) -> None:
     tiny.float()
     twin = copy.deepcopy(tiny)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -210,7 +210,7 @@ def test_bytes_are_images_of_0_to_1(tiny: YOLOv9) -> None:
     assert torch.equal(*parts)
 
 
-def test_bfloat16_keeps_float32_weights(tiny: YOLOv9) -> None:
+def test_bfloat16_keeps_float32_weights(tiny: DetectionModel) -> None:
     tiny.float()
     step = TrainStep(tiny, DetectionLoss(2), TrainRecipe(), amp="bf16")
     parts = step(random_images(0).float(), BOXES, COUNTS)
@@ -222,14 +222,14 @@ def test_bfloat16_keeps_float32_weights(tiny: YOLOv9) -> None:
 # --- accumulation -----------------------------------------------------------------------------------------------------
 
 
-def freeze_batchnorm(model: YOLOv9) -> YOLOv9:
+def freeze_batchnorm(model: DetectionModel) -> DetectionModel:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     return model
 
 
-def test_two_half_batches_are_one_batch_where_batchnorm_is_frozen(tiny: YOLOv9) -> None:
+def test_two_half_batches_are_one_batch_where_batchnorm_is_frozen(tiny: DetectionModel) -> None:
     """The halves are alike, because each batch's loss is divided by its own sum of target scores."""
     freeze_batchnorm(tiny)
     whole = copy.deepcopy(tiny)
@@ -249,7 +249,7 @@ def test_two_half_batches_are_one_batch_where_batchnorm_is_frozen(tiny: YOLOv9) 
         np.testing.assert_allclose(value, values(whole)[key], **ACCUMULATED, err_msg=key)
 
 
-def test_unlike_batches_add_their_gradients(tiny: YOLOv9) -> None:
+def test_unlike_batches_add_their_gradients(tiny: DetectionModel) -> None:
     freeze_batchnorm(tiny)
     twin = copy.deepcopy(tiny)
     recipe = TrainRecipe(nominal_batch=4, warmup_epochs=0.0)

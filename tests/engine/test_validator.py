@@ -37,7 +37,7 @@ def loader_of(split: Split, img_size: int = 128, batch: int = 2, rect: bool = Tr
     return make_loader(split, TrainRecipe(), img_size=img_size, batch=batch, augment=False, rect=rect, workers=0)
 
 
-def tiny(split: Split, name: str = "gelan-t") -> yolov9k.YOLOv9:
+def tiny(split: Split, name: str = "gelan-t") -> yolov9k.DetectionModel:
     torch.manual_seed(0)
     model = yolov9k.create_model(name, num_classes=len(split.names))
     model.names = split.names
@@ -82,7 +82,7 @@ def test_loss_is_that_of_the_raw_maps(split: Split) -> None:
 
 
 def plain(
-    model: yolov9k.YOLOv9, loader: Loader, split: Split, criterion: DetectionLoss | None = None
+    model: yolov9k.DetectionModel, loader: Loader, split: Split, criterion: DetectionLoss | None = None
 ) -> tuple[CocoEvaluator, torch.Tensor]:
     """Validation as it is defined: the model itself, every branch, every anchor decoded, image by image."""
     evaluator, total = CocoEvaluator(split.names, split.category_ids, split.records), torch.zeros(3)
@@ -175,8 +175,8 @@ def test_a_loop_that_reads_is_caught(split: Split, monkeypatch: pytest.MonkeyPat
 
 def test_the_copy_is_made_once(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    fuse = yolov9k.YOLOv9.fuse
-    monkeypatch.setattr(yolov9k.YOLOv9, "fuse", lambda model: calls.append(model.head.num_branches) or fuse(model))
+    fuse = yolov9k.DetectionModel.fuse
+    monkeypatch.setattr(yolov9k.DetectionModel, "fuse", lambda model: calls.append(model.head.num_branches) or fuse(model))
     model, loader = tiny(split, "yolov9-t"), loader_of(split, 64, 1)
     validate(model, loader, split=split, progress=False)
     validate(model, loader, split=split, criterion=DetectionLoss(2), progress=False)

@@ -22,7 +22,7 @@ from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.loader import make_loader
 from yolov9k.engine import TrainStep
 from yolov9k.engine.evaluate import validator
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.ops.reference import sgd_ema as reference_sgd
 from yolov9k.ops.reference import task_aligned_assign as reference_assign
 from yolov9k.tasks import task_of
@@ -52,7 +52,7 @@ def without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "exact_dtype", exact_dtype)
 
 
-def model_on_the_reference(folder: Path) -> YOLOv9:
+def model_on_the_reference(folder: Path) -> DetectionModel:
     torch.manual_seed(0)
     model = create_model("gelan-t", 2).use("reference")
     model.names = ["red", "blue"]

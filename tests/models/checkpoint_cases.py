@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from yolov9k import create_model
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.models.checkpoints import read, save
 
 TINY = """
@@ -25,7 +25,7 @@ head:
 """
 
 
-def tiny_model(folder: Path, classes: int = 3) -> YOLOv9:
+def tiny_model(folder: Path, classes: int = 3) -> DetectionModel:
     path = folder / "tiny.yaml"
     path.write_text(TINY)
     torch.manual_seed(0)
@@ -34,7 +34,7 @@ def tiny_model(folder: Path, classes: int = 3) -> YOLOv9:
     return model
 
 
-def altered(path: Path, model: YOLOv9, /, **changes: Any) -> Path:
+def altered(path: Path, model: DetectionModel, /, **changes: Any) -> Path:
     """A checkpoint of `model`, some of its content replaced."""
     save(path, model)
     torch.save({**read(path), **changes}, path)

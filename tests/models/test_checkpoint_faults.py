@@ -21,14 +21,14 @@ import yolov9k
 from tests.command_line import run
 from tests.models.checkpoint_cases import altered, record, tiny_model, with_record
 from yolov9k.common.errors import UserError
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.models.checkpoints import load_weights, read, save
 
 KEY = "model.0.conv.weight"
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> YOLOv9:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> DetectionModel:
     return tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
@@ -43,7 +43,7 @@ def fault(path: Path, call: Callable[[Path], Any] = yolov9k.load) -> str:
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_flipped_bit_is_found_or_changes_nothing(tiny: YOLOv9, tmp_path: Path, suffix: str) -> None:
+def test_a_flipped_bit_is_found_or_changes_nothing(tiny: DetectionModel, tmp_path: Path, suffix: str) -> None:
     path, rng = tmp_path / f"model{suffix}", random.Random(0)
     save(path, tiny, best=0.5)
     sound, wanted = path.read_bytes(), read(path)
@@ -62,7 +62,7 @@ def test_a_flipped_bit_is_found_or_changes_nothing(tiny: YOLOv9, tmp_path: Path,
     assert found > 60
 
 
-def test_a_flipped_bit_in_a_weight_names_the_record(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_weight_names_the_record(tiny: DetectionModel, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     save(path, tiny)
     data = bytearray(path.read_bytes())
@@ -72,7 +72,7 @@ def test_a_flipped_bit_in_a_weight_names_the_record(tiny: YOLOv9, tmp_path: Path
     assert fault(path, lambda p: load_weights(tiny, p)) == fault(path)
 
 
-def test_a_file_without_checksums_is_read(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_a_file_without_checksums_is_read(tiny: DetectionModel, tmp_path: Path) -> None:
     """torch can be told to leave them out; safetensors has none but ours."""
     torch.serialization.set_crc32_options(False)
     try:
@@ -88,7 +88,7 @@ def test_a_file_without_checksums_is_read(tiny: YOLOv9, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
 @pytest.mark.parametrize("key", [KEY, "model.0.bn.running_var", "model.4.cv3.2.2.bias"])
-def test_weights_that_are_not_finite_are_refused(tiny: YOLOv9, tmp_path: Path, key: str, value: float) -> None:
+def test_weights_that_are_not_finite_are_refused(tiny: DetectionModel, tmp_path: Path, key: str, value: float) -> None:
     """1e300 is finite as it stands in the file, and infinity in the model."""
     state = {k: v.clone().double() if v.is_floating_point() else v for k, v in tiny.state_dict().items()}
     state[key].view(-1)[-1] = value
@@ -112,7 +112,7 @@ def unusual_tensors() -> dict[str, Tensor]:
     "kind", ["sparse", "quantized", "without values", "of complex64", "of int8", "of bool", "of float8_e4m3fn"]
 )
 @pytest.mark.filterwarnings("ignore:.*quantize", "ignore:.*TypedStorage")
-def test_weights_that_are_no_plain_numbers_are_refused(tiny: YOLOv9, tmp_path: Path, kind: str) -> None:
+def test_weights_that_are_no_plain_numbers_are_refused(tiny: DetectionModel, tmp_path: Path, kind: str) -> None:
     state = {**tiny.state_dict(), KEY: unusual_tensors()[kind]}
     path = altered(tmp_path / "odd.pt", tiny, model=state)
     for message in (fault(path), fault(path, lambda p: load_weights(tiny, p))):
@@ -120,12 +120,12 @@ def test_weights_that_are_no_plain_numbers_are_refused(tiny: YOLOv9, tmp_path: P
 
 
 @pytest.mark.filterwarnings("ignore:.*[Ss]parse", "ignore:.*quantize", "ignore:.*TypedStorage")
-def test_unusual_tensors_that_are_no_weights_do_not_matter(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_unusual_tensors_that_are_no_weights_do_not_matter(tiny: DetectionModel, tmp_path: Path) -> None:
     path = altered(tmp_path / "odd.pt", tiny, other=list(unusual_tensors().values()))
     assert yolov9k.load(path).num_classes == 3
 
 
-def test_keys_that_are_no_text_are_no_weights(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_keys_that_are_no_text_are_no_weights(tiny: DetectionModel, tmp_path: Path) -> None:
     odd = {0: torch.zeros(1), (1, 2): torch.zeros(1), None: torch.zeros(1)}
     assert yolov9k.load(altered(tmp_path / "odd.pt", tiny, model={**tiny.state_dict(), **odd})).num_classes == 3
     torch.save(odd, tmp_path / "none.pt")
@@ -160,7 +160,7 @@ def layers(*rows: Any) -> dict[str, Any]:
     ],
     ids=range(41),
 )  # fmt: skip
-def test_a_plan_that_is_none_is_one_line(tiny: YOLOv9, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_plan_that_is_none_is_one_line(tiny: DetectionModel, tmp_path: Path, change: dict[str, Any]) -> None:
     message = fault(altered(tmp_path / "odd.pt", tiny, **change))
     assert "its layer table is damaged (" in message or "does not fit" in message
 
@@ -197,7 +197,7 @@ def pickled_call(name: bytes, *arguments: Any) -> bytes:
     ids=range(12),
 )  # fmt: skip
 @pytest.mark.parametrize("form", ["archive", "old"])
-def test_pickles_that_torch_would_obey_or_trip_over(tiny: YOLOv9, tmp_path: Path, data: bytes, form: str) -> None:
+def test_pickles_that_torch_would_obey_or_trip_over(tiny: DetectionModel, tmp_path: Path, data: bytes, form: str) -> None:
     path = tmp_path / "odd.pt"
     if form == "old":
         torch.save({"a": 1}, path, _use_new_zipfile_serialization=False)
@@ -210,13 +210,13 @@ def test_pickles_that_torch_would_obey_or_trip_over(tiny: YOLOv9, tmp_path: Path
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * 2**20  # KiB
 
 
-def test_an_archive_that_unpacks_to_more_is_refused(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_an_archive_that_unpacks_to_more_is_refused(tiny: DetectionModel, tmp_path: Path) -> None:
     save(tmp_path / "model.pt", tiny)
     with_record(tmp_path / "model.pt", "data/0", bytes(10**7), zipfile.ZIP_DEFLATED)
     assert "its records are compressed" in fault(tmp_path / "model.pt")
 
 
-def test_sizes_are_held_against_the_file(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_sizes_are_held_against_the_file(tiny: DetectionModel, tmp_path: Path) -> None:
     """Two names for the same bytes, and a tensor that says it is larger than its record."""
     path = tmp_path / "model.pt"
     save(path, tiny)
@@ -238,7 +238,7 @@ def test_what_is_not_a_regular_file(tmp_path: Path) -> None:
     assert fault(tmp_path / "empty.pt").endswith("is empty; copy or download it again")
 
 
-def test_damage_is_one_line_on_every_command(tiny: YOLOv9, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damage_is_one_line_on_every_command(tiny: DetectionModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "model.pt"
     save(path, tiny)
     path.write_bytes(path.read_bytes()[:-300])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import yolov9k
 from yolov9k import create_model
 from yolov9k.common.errors import UserError
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.models.checkpoints import load_weights, read, save
 from yolov9k.models.spec import load_spec
 
@@ -40,7 +40,7 @@ head:
 """
 
 
-def randomized(model: YOLOv9) -> YOLOv9:
+def randomized(model: DetectionModel) -> DetectionModel:
     """Every tensor away from its start, the bins aside."""
     generator = torch.Generator().manual_seed(5)
     for key, tensor in model.state_dict().items():
@@ -51,21 +51,21 @@ def randomized(model: YOLOv9) -> YOLOv9:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> YOLOv9:
+def tiny(tmp_path: Path) -> DetectionModel:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
     return randomized(create_model(path, 3))
 
 
-def t_model(classes: int = 3, width: int | None = None) -> YOLOv9:
-    return randomized(YOLOv9(load_spec("gelan-t"), classes, class_widths=[width] if width else None))
+def t_model(classes: int = 3, width: int | None = None) -> DetectionModel:
+    return randomized(DetectionModel(load_spec("gelan-t"), classes, class_widths=[width] if width else None))
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def altered(path: Path, tiny: YOLOv9, /, **changes: Any) -> Path:
+def altered(path: Path, tiny: DetectionModel, /, **changes: Any) -> Path:
     """A checkpoint of `tiny`, some of its content replaced."""
     save(path, tiny)
     torch.save({**read(path), **changes}, path)
@@ -83,12 +83,12 @@ def fault(path: Path, call: Any = yolov9k.load) -> str:
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("form", ["full", "lean", "fused", "half", "channels_last"])
-def test_what_is_saved_comes_back_bit_for_bit(tiny: YOLOv9, tmp_path: Path, suffix: str, form: str) -> None:
+def test_what_is_saved_comes_back_bit_for_bit(tiny: DetectionModel, tmp_path: Path, suffix: str, form: str) -> None:
     forms: dict[str, Any] = {
         "full": lambda: tiny, "lean": tiny.to_lean, "fused": tiny.fuse, "half": tiny.half,
         "channels_last": lambda: tiny.to(memory_format=torch.channels_last),
     }  # fmt: skip
-    model: YOLOv9 = forms[form]()
+    model: DetectionModel = forms[form]()
     path = tmp_path / f"model{suffix}"
     save(path, model, epoch=7)
     assert read(path)["epoch"] == 7
@@ -104,7 +104,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tiny: YOLOv9, tmp_path: Path, suff
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "tiny.yaml"]
 
 
-def test_stored_tensors_keep_their_precision(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_stored_tensors_keep_their_precision(tiny: DetectionModel, tmp_path: Path) -> None:
     for suffix in (".pt", ".safetensors"):
         save(tmp_path / f"half{suffix}", tiny.half())
         stored = read(tmp_path / f"half{suffix}")["model"]
@@ -112,7 +112,7 @@ def test_stored_tensors_keep_their_precision(tiny: YOLOv9, tmp_path: Path) -> No
         assert same({k: stored[k] for k in tiny.state_dict()}, tiny.state_dict())
 
 
-def test_average_weights_are_preferred(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_average_weights_are_preferred(tiny: DetectionModel, tmp_path: Path) -> None:
     average = {key: value.clone() for key, value in tiny.state_dict().items()}
     average["model.0.conv.weight"] += 1
     save(tmp_path / "last.pt", tiny, ema=average)
@@ -153,7 +153,7 @@ def test_an_object_in_a_pickle_is_refused_and_not_executed(tmp_path: Path, how: 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.0003, 0.01, 0.5, 0.999])
-def test_a_truncated_file_is_called_damaged(tiny: YOLOv9, tmp_path: Path, suffix: str, share: float) -> None:
+def test_a_truncated_file_is_called_damaged(tiny: DetectionModel, tmp_path: Path, suffix: str, share: float) -> None:
     path = tmp_path / f"cut{suffix}"
     save(path, tiny)
     data = path.read_bytes()
@@ -201,12 +201,12 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
      {"spec": {"name": "x", "layers": [[[-1], "Conv", [8], 1]], "activation": "SiLU"}},
      {"spec": {"name": "x", "layers": [], "activation": "SiLU"}}, {"model": 5}],
 )  # fmt: skip
-def test_a_nonsensical_plan_is_one_line(tiny: YOLOv9, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_nonsensical_plan_is_one_line(tiny: DetectionModel, tmp_path: Path, change: dict[str, Any]) -> None:
     message = fault(altered(tmp_path / "odd.pt", tiny, **change))
     assert "layer table is damaged" in message or "missing in the file" in message
 
 
-def test_a_plan_in_a_checkpoint_executes_nothing(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_a_plan_in_a_checkpoint_executes_nothing(tiny: DetectionModel, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     layers = [[[-1], "Conv", [8], 1], [[0, 0, 0], "DDetect", ["nc"], 1]]
     spec = {"name": "x", "layers": layers, "activation": f"nn.ReLU(open({str(trace)!r}, 'w'))"}
@@ -214,7 +214,7 @@ def test_a_plan_in_a_checkpoint_executes_nothing(tiny: YOLOv9, tmp_path: Path) -
     assert not trace.exists()
 
 
-def test_unfitting_tensors_are_listed_with_both_shapes(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_unfitting_tensors_are_listed_with_both_shapes(tiny: DetectionModel, tmp_path: Path) -> None:
     state = dict(tiny.state_dict())
     state["model.0.conv.weight"] = torch.zeros(7, 3, 3, 3)
     state["model.0.bn.bias"] = torch.zeros(7)
@@ -226,7 +226,7 @@ def test_unfitting_tensors_are_listed_with_both_shapes(tiny: YOLOv9, tmp_path: P
     assert fault(tmp_path / "odd.pt", lambda path: load_weights(tiny, path)) == message
 
 
-def test_missing_and_unknown_tensors_are_listed(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_missing_and_unknown_tensors_are_listed(tiny: DetectionModel, tmp_path: Path) -> None:
     state = {key: value for key, value in tiny.state_dict().items() if not key.startswith("model.0.bn.")}
     altered(tmp_path / "odd.pt", tiny, model={**state, "model.99.weight": torch.zeros(1)})
     message = fault(tmp_path / "odd.pt")
@@ -237,7 +237,7 @@ def test_missing_and_unknown_tensors_are_listed(tiny: YOLOv9, tmp_path: Path) ->
     assert "model.99.weight: unknown to the model" in fault(tmp_path / "odd.pt")
 
 
-def test_weights_of_another_network_are_refused_with_keys(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused_with_keys(tiny: DetectionModel, tmp_path: Path) -> None:
     torch.save({"other.weight": torch.zeros(1)}, tmp_path / "other.pt")
     message = fault(tmp_path / "other.pt", lambda path: load_weights(tiny, path))
     assert "model.0.conv.weight: missing in the file" in message
@@ -245,7 +245,7 @@ def test_weights_of_another_network_are_refused_with_keys(tiny: YOLOv9, tmp_path
 
 @pytest.mark.parametrize("key", ["ema", "model", "state_dict", None])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_weights_are_found_under_the_usual_keys(tiny: YOLOv9, tmp_path: Path, key: str | None, suffix: str) -> None:
+def test_weights_are_found_under_the_usual_keys(tiny: DetectionModel, tmp_path: Path, key: str | None, suffix: str) -> None:
     path, state = tmp_path / f"weights{suffix}", {k: v.clone() for k, v in tiny.state_dict().items()}
     if suffix == ".safetensors":
         save_file(state, path)
@@ -356,7 +356,7 @@ def run(script: str, *arguments: Any, prefix: Sequence[str] = ()) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_write_that_breaks_off_keeps_the_previous_file(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_a_write_that_breaks_off_keeps_the_previous_file(tiny: DetectionModel, tmp_path: Path) -> None:
     """The system refuses files beyond so many bytes: in the first block, between two tensors, within one, near the end."""
     paths = [tmp_path / "model.pt", tmp_path / "model.safetensors"]
     for path in paths:
@@ -370,7 +370,7 @@ def test_a_write_that_breaks_off_keeps_the_previous_file(tiny: YOLOv9, tmp_path:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt", "model.safetensors", "tiny.yaml"]
 
 
-def test_a_disk_without_space_is_called_full_and_the_previous_file_stays(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_a_disk_without_space_is_called_full_and_the_previous_file_stays(tiny: DetectionModel, tmp_path: Path) -> None:
     """A disk of the test's own, in a namespace of its own, that holds one and a half checkpoints."""
     save(tmp_path / "size.pt", tiny)
     size, disk = (tmp_path / "size.pt").stat().st_size * 3 // 2, tmp_path / "disk"
@@ -395,19 +395,19 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gone/model.pt", "tiny.yaml/model.pt", "folder.pt"])
-def test_a_place_that_is_none_is_one_line(tiny: YOLOv9, tmp_path: Path, name: str) -> None:
+def test_a_place_that_is_none_is_one_line(tiny: DetectionModel, tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.pt").mkdir()
     assert "cannot be saved" in fault(tmp_path / name, lambda path: save(path, tiny))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.pt", "tiny.yaml"]
 
 
-def test_other_faults_while_writing_are_not_called_a_full_disk(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_other_faults_while_writing_are_not_called_a_full_disk(tiny: DetectionModel, tmp_path: Path) -> None:
     with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
         save(tmp_path / "model.pt", tiny, extra=lambda: None)
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-def test_plain_values_beside_the_model_come_back(tiny: YOLOv9, tmp_path: Path) -> None:
+def test_plain_values_beside_the_model_come_back(tiny: DetectionModel, tmp_path: Path) -> None:
     save(tmp_path / "model.pt", tiny, best=0.5, note=["a", None, True])
     assert (read(tmp_path / "model.pt")["best"], read(tmp_path / "model.pt")["note"]) == (0.5, ["a", None, True])
     assert isinstance(yolov9k.load(tmp_path / "model.pt").model[0].act, nn.LeakyReLU)

@@ -13,7 +13,7 @@ from tests.plain_kernels import PlainKernels
 from tests.plan_cases import use_plain_kernels
 from tests.support import little_model
 from tests.tolerances import FLOAT64_LOOPS
-from yolov9k.models import YOLOv9, create_model
+from yolov9k.models import DetectionModel, create_model
 from yolov9k.models.recompute import recomputed, untouched_statistics
 from yolov9k.models.spec import load_spec
 from yolov9k.models.tables import IMAGE, NAMES
@@ -21,7 +21,7 @@ from yolov9k.models.tables import IMAGE, NAMES
 pytestmark = pytest.mark.compile
 
 
-def results(model: YOLOv9, x: Tensor, steps: int = 1) -> list[Tensor]:
+def results(model: DetectionModel, x: Tensor, steps: int = 1) -> list[Tensor]:
     """Maps, gradients of the last step and the state afterwards; of a copy."""
     model = copy.deepcopy(model)
     maps: list[Tensor] = []
@@ -39,7 +39,7 @@ def same(found: list[Tensor], wanted: list[Tensor]) -> None:
         torch.testing.assert_close(a, b, **FLOAT64_LOOPS)
 
 
-def network(name: str, backend: str = "auto") -> tuple[YOLOv9, Tensor]:
+def network(name: str, backend: str = "auto") -> tuple[DetectionModel, Tensor]:
     torch.manual_seed(0)
     return create_model(name, 3).double().train().use(backend), torch.rand(2, 3, 64, 64, dtype=torch.float64)
 
@@ -94,7 +94,7 @@ def test_planned_blocks_recompute_by_their_plans(monkeypatch: pytest.MonkeyPatch
     assert len(merges) > 2.5 * once  # all but the head's are computed twice
 
 
-def kept(model: YOLOv9, x: Tensor) -> int:
+def kept(model: DetectionModel, x: Tensor) -> int:
     """Bytes that the backward holds after a forward."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     storages: dict[int, int] = {}

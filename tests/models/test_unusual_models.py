@@ -11,10 +11,10 @@ from tests.tolerances import FUSED, LEAN
 from yolov9k import create_model
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.setup import make_criterion
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 
 
-def randomized(model: YOLOv9) -> YOLOv9:
+def randomized(model: DetectionModel) -> DetectionModel:
     """Running statistics and biases away from their start, so that folding and dropping could go wrong."""
     generator = torch.Generator().manual_seed(3)
     for module in model.modules():

@@ -13,13 +13,13 @@ from tests.models.yaml_cases import BACKBONE, NECK, S_BACKBONE, S_HEADS, Write
 from yolov9k import create_model
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.setup import make_criterion
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.models.blocks import Conv, RepConvN
 from yolov9k.models.spec import ModelSpec, load_spec
 from yolov9k.models.tables import NAMES
 
 
-def widths(model: YOLOv9) -> list[int]:
+def widths(model: DetectionModel) -> list[int]:
     """Output widths of the plain convolutions among the layers."""
     return [layer.conv.out_channels for layer in model.model if isinstance(layer, Conv)]
 

@@ -11,13 +11,13 @@ from tests.tasks.tiny_task import LargestTask
 from tests.tolerances import FUSED
 from yolov9k import Predictor, create_model
 from yolov9k.common.errors import UserError
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.tasks import DecodeOptions, task_of
 from yolov9k.tasks.detect.views import VIEWS, decode_views, maps_of_views, view
 
 
 @pytest.fixture(scope="module")
-def model() -> YOLOv9:
+def model() -> DetectionModel:
     torch.manual_seed(0)
     return create_model("gelan-t", 3).double().eval()
 
@@ -38,7 +38,7 @@ def test_views_of_an_image(images: Tensor) -> None:
     assert torch.equal(middle[:, :, :high, :wide], expected)
 
 
-def test_levels_that_are_left_out(model: YOLOv9, images: Tensor) -> None:
+def test_levels_that_are_left_out(model: DetectionModel, images: Tensor) -> None:
     """Cells of 8, 16 and 32 pixels: 384 + 96 + 24 of 192 x 128, 320 + 80 + 20 of 160 x 128, 240 + 60 + 15 of 160 x 96."""
     with torch.no_grad():
         found = decode_views(model, maps_of_views(model, images))
@@ -47,7 +47,7 @@ def test_levels_that_are_left_out(model: YOLOv9, images: Tensor) -> None:
     assert torch.equal(found[..., :480], plain[..., :480])
 
 
-def test_boxes_are_taken_back_to_the_image(model: YOLOv9, images: Tensor) -> None:
+def test_boxes_are_taken_back_to_the_image(model: DetectionModel, images: Tensor) -> None:
     with torch.no_grad():
         found = decode_views(model, maps_of_views(model, images))
         mirrored, small = (model(view(images, *how, 32)) for how in VIEWS[1:])
@@ -58,7 +58,7 @@ def test_boxes_are_taken_back_to_the_image(model: YOLOv9, images: Tensor) -> Non
     assert torch.equal(found[:, 4:, 480:], torch.cat((mirrored[:, 4:], small[:, 4:, 240:]), -1))
 
 
-def test_a_mirrored_image_has_mirrored_predictions(model: YOLOv9, images: Tensor) -> None:
+def test_a_mirrored_image_has_mirrored_predictions(model: DetectionModel, images: Tensor) -> None:
     """Of the mirrored view alone: what it says of the mirrored image is what it says of the image, mirrored."""
     with torch.no_grad():
         one, other = (decode_views(model, maps_of_views(model, x))[..., 480:900] for x in (images, images.flip(3)))
@@ -67,7 +67,7 @@ def test_a_mirrored_image_has_mirrored_predictions(model: YOLOv9, images: Tensor
     assert not torch.equal(one[:, 4:], plain[:, 4:])
 
 
-def test_predictions_and_their_suppression(model: YOLOv9, images: Tensor) -> None:
+def test_predictions_and_their_suppression(model: DetectionModel, images: Tensor) -> None:
     options = DecodeOptions(0.0, 0.5, 50)
     task = task_of(model)
     with torch.no_grad():
@@ -85,6 +85,6 @@ def test_predictions_and_their_suppression(model: YOLOv9, images: Tensor) -> Non
     assert (augmented.boxes.max(0) <= [128, 192, 128, 192]).all()
 
 
-def test_a_task_without_views_says_so(model: YOLOv9, images: Tensor) -> None:
+def test_a_task_without_views_says_so(model: DetectionModel, images: Tensor) -> None:
     with pytest.raises(UserError, match=r"^--augment: the task 'largest' has no test-time augmentation; leave it out$"):
         LargestTask().views(model, images)

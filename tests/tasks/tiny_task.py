@@ -21,7 +21,7 @@ from yolov9k.common.arrays import Image
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.batch import Batch
 from yolov9k.data.records import Record, Split
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.models.registry import register_head
 from yolov9k.tasks import AutogradCriterion, DecodeOptions, Metric, NamedLoss, Predictions, Task, register
 
@@ -143,20 +143,20 @@ class LargestTask(Task):
     metrics = (Metric("metrics/accuracy", "accuracy", "accuracy"),)
     target_width = 6
 
-    def criterion(self, model: YOLOv9, recipe: TrainRecipe) -> Entropy:
+    def criterion(self, model: DetectionModel, recipe: TrainRecipe) -> Entropy:
         return Entropy()
 
     def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return with_area(batch.boxes), batch.counts
 
-    def decode(self, model: YOLOv9, maps: Sequence[Tensor], options: DecodeOptions) -> Predictions:
+    def decode(self, model: DetectionModel, maps: Sequence[Tensor], options: DecodeOptions) -> Predictions:
         score, index = maps[0].float().softmax(1).max(1)
         return Predictions(torch.stack((index, score), 1)[:, None], torch.ones_like(index))
 
-    def nonfinite(self, model: YOLOv9, maps: Sequence[Tensor]) -> Tensor:
+    def nonfinite(self, model: DetectionModel, maps: Sequence[Tensor]) -> Tensor:
         return ~maps[0].isfinite().all(1)
 
-    def evaluator(self, model: YOLOv9, split: Split | None, records: Sequence[Record], single_cls: bool) -> Count:
+    def evaluator(self, model: DetectionModel, split: Split | None, records: Sequence[Record], single_cls: bool) -> Count:
         return Count(records)
 
     def result(self, frame: Any, found: Tensor, gain: float, pad: tuple[int, int], names: Sequence[str]) -> Answer:

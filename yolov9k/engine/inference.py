@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.tasks.detect.task import detect, exact
 
 __all__ = ["detect", "exact", "inference_form", "to_input"]
 
 
-def inference_form(model: YOLOv9, device: torch.device, *, channels_last: bool = True, lean: bool = True) -> YOLOv9:
+def inference_form(
+    model: DetectionModel, device: torch.device, *, channels_last: bool = True, lean: bool = True
+) -> DetectionModel:
     """A new model on `device` that gives what `model` gives in evaluation mode, faster; `model` stays as it is.
 
     BatchNorm is folded into the convolutions. lean: only the main branch is kept; otherwise all are, and `branches` with

@@ -1,5 +1,14 @@
 """The network: layer tables, blocks, heads, checkpoints. Nothing here knows which kernel runs."""
 
-from yolov9k.models.yolov9 import YOLOv9, create_model
+from typing import TYPE_CHECKING
 
-__all__ = ["YOLOv9", "create_model"]
+from yolov9k.models.yolov9 import DetectionModel, create_model, renamed
+
+__all__ = ["DetectionModel", "create_model"]
+
+
+if not TYPE_CHECKING:  # which would take any name for one of the module's
+
+    def __getattr__(name: str) -> type[DetectionModel]:
+        """The network's earlier name."""
+        return renamed(name, __name__)

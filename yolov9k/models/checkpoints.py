@@ -19,7 +19,7 @@ from yolov9k.models.checkpoint_file import checksum, read
 from yolov9k.models.spec import ModelSpec, load_spec
 from yolov9k.models.stand_ins import StandIn, state_dict_of
 from yolov9k.models.tables import MAX_LAYERS, NAMES, checked_layer
-from yolov9k.models.yolov9 import YOLOv9, try_out
+from yolov9k.models.yolov9 import DetectionModel, try_out
 
 __all__ = ["FORMAT", "describe", "load", "load_weights", "read", "rebuild", "save", "weights_of"]
 
@@ -30,7 +30,7 @@ _FEWEST = 1_000_000  # weights of a published model; the smallest has twice as m
 _SLACK, _SLACK_CLASS = 10_000_000, 2_000  # weights of a new head, and of each of its classes
 
 
-def save(path: str | Path, model: YOLOv9, **extra: Any) -> None:
+def save(path: str | Path, model: DetectionModel, **extra: Any) -> None:
     """Save a model with its plan, class names and anything of tensors and plain values.
 
     A .safetensors file takes plain values alone beside the model's tensors. Raises UserError naming the file.
@@ -55,7 +55,7 @@ def _torch_save(content: dict[str, Any], path: Path) -> None:
         torch.save(content, file)
 
 
-def describe(model: YOLOv9) -> dict[str, Any]:
+def describe(model: DetectionModel) -> dict[str, Any]:
     """What `rebuild` needs to make the model anew, as plain values."""
     spec = model.spec
     layers = [[list(layer.sources), layer.module, list(layer.args), layer.repeats] for layer in spec.layers]
@@ -69,7 +69,7 @@ def describe(model: YOLOv9) -> dict[str, Any]:
 
 
 @failing_as(MODEL)
-def rebuild(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
+def rebuild(content: Mapping[str, Any], path: str | Path) -> DetectionModel:
     """The model that `describe` described, with fresh weights. Raises UserError naming the file where it can't be one."""
     held = _stored(weights_of(content, path))
     outline = _outline(content, path, held)
@@ -77,7 +77,7 @@ def rebuild(content: Mapping[str, Any], path: str | Path) -> YOLOv9:
         raise UserError(f"{path}: its layer table is damaged (it describes far more weights than the file holds)")
     if not next(outline.parameters()).is_meta:
         return outline
-    model = YOLOv9(outline.spec, outline.num_classes, outline.names, outline.class_widths)
+    model = DetectionModel(outline.spec, outline.num_classes, outline.names, outline.class_widths)
     return model.fuse() if content["fused"] else model
 
 
@@ -87,7 +87,7 @@ def _stored(weights: Mapping[str, Tensor]) -> int:
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() // t.element_size() for t in plain}.values())
 
 
-def _outline(content: Mapping[str, Any], path: str | Path, held: int) -> YOLOv9:
+def _outline(content: Mapping[str, Any], path: str | Path, held: int) -> DetectionModel:
     """The model that `describe` described, without memory for weights where its plan is a user's, or the file has too few.
 
     Raises as `rebuild` does.
@@ -98,7 +98,7 @@ def _outline(content: Mapping[str, Any], path: str | Path, held: int) -> YOLOv9:
         if own:
             try_out(*plan)
         with torch.device("meta" if own or held < _FEWEST else "cpu"):  # the first use of meta takes a second of imports
-            model = YOLOv9(*plan)
+            model = DetectionModel(*plan)
             return model.fuse() if content["fused"] is True else model
     except (UserError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"{path}: its layer table is damaged ({type(error).__name__}: {said(error)})") from None
@@ -135,7 +135,7 @@ def _published(name: str) -> ModelSpec | None:
 
 
 @failing_as(MODEL)
-def load(path: str | Path) -> YOLOv9:
+def load(path: str | Path) -> DetectionModel:
     """The model of a checkpoint that this package saved, in evaluation mode: its EMA weights where it has them.
 
     Raises UserError naming the file, and the keys and shapes of what does not fit.
@@ -154,7 +154,7 @@ def load(path: str | Path) -> YOLOv9:
     return model.eval()
 
 
-def _class_widths(state: Mapping[str, Tensor], model: YOLOv9) -> list[int]:
+def _class_widths(state: Mapping[str, Tensor], model: DetectionModel) -> list[int]:
     """Widths of a state dict's class branches; the model's own where it has none that can be."""
     own, prefix, widths = model.state_dict(), f"model.{len(model.spec.layers) - 1}.cv", []
     if not hasattr(model.head, "towers"):  # a head of another task, whose widths are fixed
@@ -166,18 +166,18 @@ def _class_widths(state: Mapping[str, Tensor], model: YOLOv9) -> list[int]:
     return widths
 
 
-def _with_class_widths_of(given: Mapping[str, Tensor], model: YOLOv9) -> YOLOv9:
+def _with_class_widths_of(given: Mapping[str, Tensor], model: DetectionModel) -> DetectionModel:
     """The model itself, or one with fresh weights whose class branches are as wide as the tensors of `given`."""
     widths = _class_widths(given, model)
     if widths == _class_widths({}, model):
         return model
     with torch.device(next(model.parameters()).device):
-        twin = YOLOv9(model.spec, model.num_classes, model.names, widths)
+        twin = DetectionModel(model.spec, model.num_classes, model.names, widths)
         return twin.fuse() if describe(model)["fused"] else twin
 
 
 def _refuse_unfitting(
-    path: str | Path, model: YOLOv9, given: Mapping[str, Tensor], unknown: Collection[str] = (), free: str = "\0"
+    path: str | Path, model: DetectionModel, given: Mapping[str, Tensor], unknown: Collection[str] = (), free: str = "\0"
 ) -> None:
     """Raise UserError for keys of another shape, save those that start with `free`, and for those that are missing."""
     own = model.state_dict()
@@ -195,7 +195,7 @@ def _refuse_unfitting(
         )
 
 
-def _refuse_unusable(path: str | Path, model: YOLOv9, given: Mapping[str, Tensor]) -> None:
+def _refuse_unusable(path: str | Path, model: DetectionModel, given: Mapping[str, Tensor]) -> None:
     """Raise UserError for tensors that are no plain numbers, and for NaN and infinity: such a model finds nothing."""
     own = model.state_dict()
     for key in own.keys() & given.keys():
@@ -228,7 +228,7 @@ def weights_of(content: Mapping[str, Any], path: str | Path = "checkpoint") -> d
 
 
 @failing_as(MODEL)
-def load_weights(model: YOLOv9, path: str | Path) -> list[str]:
+def load_weights(model: DetectionModel, path: str | Path) -> list[str]:
     """Start `model` from a checkpoint's weights; returns the keys that were left fresh.
 
     Its class branches take the width they have in the file, so that only the last layers of the head's
@@ -249,7 +249,7 @@ def load_weights(model: YOLOv9, path: str | Path) -> list[str]:
     return [key for key in own if key not in fitting]
 
 
-def _by_class_name(model: YOLOv9, fitting: Mapping[str, Tensor], names: object, path: str | Path) -> dict[str, Tensor]:
+def _by_class_name(model: DetectionModel, fitting: Mapping[str, Tensor], names: object, path: str | Path) -> dict[str, Tensor]:
     """The tensors with a row for each class, in the order of the model's names where a file's `names` are the same ones."""
     keys = [key for key in _class_keys(model) if key in fitting]
     named = isinstance(names, list) and len(names) == model.num_classes and all(isinstance(name, str) for name in names)
@@ -268,7 +268,7 @@ def _by_class_name(model: YOLOv9, fitting: Mapping[str, Tensor], names: object, 
     return {}
 
 
-def _class_keys(model: YOLOv9) -> list[str]:
+def _class_keys(model: DetectionModel) -> list[str]:
     """Keys of the tensors with a row for each class, of all branches; none where the head is of another task."""
     if not hasattr(model.head, "towers"):
         return []
@@ -278,7 +278,7 @@ def _class_keys(model: YOLOv9) -> list[str]:
     return [prefix + key for key, parameter in model.head.named_parameters() if id(parameter) in last]
 
 
-def _take_head(model: YOLOv9, twin: YOLOv9) -> None:
+def _take_head(model: DetectionModel, twin: DetectionModel) -> None:
     if twin is not model:
         reference = next(model.parameters())
         head = twin.head.to(reference.device, reference.dtype).train(model.training)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from yolov9k.ops.library import label
 _MOST_VALUES = 2**28  # of a map of two images of 128 pixels
 
 
-class YOLOv9(nn.Module):
+class DetectionModel(nn.Module):
     """A YOLOv9 or GELAN network (arXiv 2402.13616).
 
     In training mode a call returns a list of branches, the auxiliary ones first, each a list of three raw maps
@@ -120,14 +121,14 @@ class YOLOv9(nn.Module):
         """Images of which one branch's raw maps decode to NaN or infinity: bool [B]."""
         return self.head.nonfinite(maps)
 
-    def use(self, backend: str) -> YOLOv9:
+    def use(self, backend: str) -> DetectionModel:
         """Choose what runs the blocks: "auto" (by device), "reference" (plain torch) or "triton". Returns the model."""
         for module in self.modules():
             if hasattr(module, "backend"):
                 setattr(module, "backend", backend)  # noqa: B010 (modules declare it, torch does not know)
         return self
 
-    def checkpoint_stages(self, on: bool = True) -> YOLOv9:
+    def checkpoint_stages(self, on: bool = True) -> DetectionModel:
         """Trade time for memory: keep what each stage (`ModelSpec.stages`) reads, compute the rest again in the backward.
 
         One more forward a step; gradients and BatchNorm's running statistics are the same. The head is not recomputed:
@@ -138,16 +139,18 @@ class YOLOv9(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 4 or x.shape[1] != 3 or x.shape[2] % self.stride or x.shape[3] % self.stride:
-            raise ValueError(f"YOLOv9: x must be [B, 3, H, W] with H and W multiples of {self.stride}, got {list(x.shape)}")
+            raise ValueError(
+                f"DetectionModel: x must be [B, 3, H, W] with H and W multiples of {self.stride}, got {list(x.shape)}"
+            )
 
-    def to_lean(self) -> YOLOv9:
+    def to_lean(self) -> DetectionModel:
         """A new model of the main branch alone, with the same results in evaluation mode."""
         if self.head.num_branches == 1:
             return copy.deepcopy(self)
         spec, number = self.spec.lean()
         head = len(self.spec.layers) - 1
         widths = [self.class_widths[-1]] if self.class_widths else None
-        lean = YOLOv9(spec, self.num_classes, self.names, widths)
+        lean = DetectionModel(spec, self.num_classes, self.names, widths)
         for old, new in number.items():
             if old != head:
                 lean.model[new] = copy.deepcopy(self.model[old])
@@ -155,7 +158,7 @@ class YOLOv9(nn.Module):
         reference = next(self.parameters())
         return lean.to(reference.device, reference.dtype).train(self.training)
 
-    def fuse(self) -> YOLOv9:
+    def fuse(self) -> DetectionModel:
         """A new model for inference: BatchNorm folded into convolutions, RepConvN merged into one."""
         fused = copy.deepcopy(self)
         for module in fused.modules():
@@ -167,8 +170,8 @@ class YOLOv9(nn.Module):
         form = torch.channels_last if is_cuda(model_device(self)) else torch.preserve_format  # as its kernels read it
         return fused.eval().requires_grad_(False).to(memory_format=form)  # type: ignore[call-overload, no-any-return]
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> YOLOv9:
-        twin = YOLOv9.__new__(YOLOv9)
+    def __deepcopy__(self, memo: dict[int, Any]) -> DetectionModel:
+        twin = DetectionModel.__new__(DetectionModel)
         memo[id(self)] = twin
         for key, value in self.__dict__.items():
             twin.__dict__[key] = copy.deepcopy(value, memo)
@@ -191,10 +194,10 @@ def _last_uses(spec: ModelSpec, layers: set[int]) -> dict[int, list[int]]:
 @failing_as(MODEL)
 def create_model(
     name_or_yaml: str | Path, num_classes: int | None = None, backend: str = "auto", flavor: str = "published"
-) -> YOLOv9:
+) -> DetectionModel:
     """A model with fresh weights: one of the ten variants' names or a YAML file of the published format.
 
-    num_classes: None takes the file's nc, 80 where it has none. backend: as in `YOLOv9.use`. flavor: whose head and
+    num_classes: None takes the file's nc, 80 where it has none. backend: as in `DetectionModel.use`. flavor: whose head and
     first biases (`yolov9k.config.flavors`). Raises UserError naming the file, layer and value.
     """
     spec, begun = load_spec(name_or_yaml), find_flavor(flavor)
@@ -206,7 +209,7 @@ def create_model(
         raise UserError(f"{spec.where}: {shown(classes)} classes; a model has from 1 to {MAX_CLASSES:,}")
     if spec.origin:
         try_out(spec, classes)
-    model = YOLOv9(spec, classes).use(backend)
+    model = DetectionModel(spec, classes).use(backend)
     if begun != Flavor():
         model.head.init_biases(begun.box_bias, begun.class_bias)
     return model
@@ -220,7 +223,7 @@ def try_out(
     head's strides are others."""
     try:
         with torch.device("meta"), bounded():
-            twin = YOLOv9(spec, num_classes, names, class_widths).train()
+            twin = DetectionModel(spec, num_classes, names, class_widths).train()
             side = 4 * twin.stride
             image = torch.zeros(2, 3, side, side)
     except (TypeError, ValueError, LookupError, RuntimeError, AttributeError, ArithmeticError) as error:
@@ -237,7 +240,7 @@ def try_out(
             )
 
 
-def _read_by_head(spec: ModelSpec, twin: YOLOv9, image: Tensor) -> list[Tensor]:
+def _read_by_head(spec: ModelSpec, twin: DetectionModel, image: Tensor) -> list[Tensor]:
     """The maps that the head reads where a plan is run on shapes alone. Raises UserError naming the layer that fails."""
     reached, read = [0], list[Tensor]()
     for number, module in enumerate(twin.model):
@@ -260,3 +263,18 @@ def _refuse_huge(output: Any) -> None:
     """Raise ValueError for a map that no memory holds at the sizes of real images."""
     if isinstance(output, Tensor) and output.numel() > _MOST_VALUES:
         raise ValueError(f"the result would be of shape {list(output.shape)}")
+
+
+def renamed(name: str, module: str) -> type[DetectionModel]:
+    """The network for its earlier name, `YOLOv9`, with a warning. Raises AttributeError for any other name."""
+    if name != "YOLOv9":
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    word = f"{module}.YOLOv9 is called DetectionModel now; yolov9k.YOLOv9 is the object that trains, validates and predicts"
+    warnings.warn(word, FutureWarning, stacklevel=3)
+    return DetectionModel
+
+
+if not TYPE_CHECKING:  # which would take any name for one of the module's
+
+    def __getattr__(name: str) -> type[DetectionModel]:  # files of whole pickled models name the class too
+        return renamed(name, __name__)

@@ -23,7 +23,7 @@ from yolov9k.data.batch import Batch
 from yolov9k.data.records import Record, Split
 
 if TYPE_CHECKING:
-    from yolov9k.models import YOLOv9
+    from yolov9k.models import DetectionModel
 
 Targets = tuple[Tensor, Tensor]
 
@@ -166,7 +166,7 @@ class Task(ABC):
     target_width: ClassVar[int] = 5
 
     @abstractmethod
-    def criterion(self, model: YOLOv9, recipe: TrainRecipe) -> Criterion:
+    def criterion(self, model: DetectionModel, recipe: TrainRecipe) -> Criterion:
         """The training loss of a model under a recipe."""
 
     def targets(self, batch: Batch) -> Targets:
@@ -174,23 +174,23 @@ class Task(ABC):
         return batch.boxes, batch.counts
 
     @abstractmethod
-    def decode(self, model: YOLOv9, maps: Any, options: DecodeOptions) -> Predictions:
+    def decode(self, model: DetectionModel, maps: Any, options: DecodeOptions) -> Predictions:
         """The main branch's raw maps to predictions; nothing is read on the host."""
 
-    def views(self, model: YOLOv9, images: Tensor) -> Any:
+    def views(self, model: DetectionModel, images: Tensor) -> Any:
         """Raw maps of images [B, 3, H, W] at several sizes, for `decode_views`. Raises UserError for a task that has none."""
         raise UserError(f"--augment: the task '{self.name}' has no test-time augmentation; leave it out")
 
-    def decode_views(self, model: YOLOv9, views: Any, options: DecodeOptions) -> Predictions:
+    def decode_views(self, model: DetectionModel, views: Any, options: DecodeOptions) -> Predictions:
         """As `decode`, of what `views` gave."""
         raise NotImplementedError
 
     @abstractmethod
-    def nonfinite(self, model: YOLOv9, maps: Any) -> Tensor:
+    def nonfinite(self, model: DetectionModel, maps: Any) -> Tensor:
         """Images whose predictions are lost to NaN or infinity: bool [B]."""
 
     @abstractmethod
-    def evaluator(self, model: YOLOv9, split: Split | None, records: Sequence[Record], single_cls: bool) -> Evaluator:
+    def evaluator(self, model: DetectionModel, split: Split | None, records: Sequence[Record], single_cls: bool) -> Evaluator:
         """An evaluator of a split. Raises UserError when model and data do not fit together."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.tolerances import END_TO_END
 from yolov9k.losses import DetectionLoss
-from yolov9k.models import YOLOv9, create_model
+from yolov9k.models import DetectionModel, create_model
 
 pytest.importorskip("triton")
 
@@ -21,7 +21,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STEPS, LEARNING_RATE = (4 if DEVICE == "cuda" else 1), 0.01
 
 
-def train(model: YOLOv9, backend: str, dtype: torch.dtype) -> tuple[list[float], list[Tensor], YOLOv9]:
+def train(model: DetectionModel, backend: str, dtype: torch.dtype) -> tuple[list[float], list[Tensor], DetectionModel]:
     """Losses of the steps, the first step's maps and gradients, and the model as it came out."""
     model = copy.deepcopy(model).to(DEVICE, dtype).train().use(backend)
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, 0.9, nesterov=True)

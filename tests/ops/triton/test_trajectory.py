@@ -16,7 +16,7 @@ from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine import TrainStep
 from yolov9k.losses import DetectionLoss
 from yolov9k.losses.detection import pad_targets
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 
 pytest.importorskip("triton")
 
@@ -37,7 +37,7 @@ def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
         wide_tiles(monkeypatch)
 
 
-def filled(name: str, nudge: int) -> YOLOv9:
+def filled(name: str, nudge: int) -> DetectionModel:
     """The fixture's model; `nudge`: a third of its weights moved a unit in the last place up, another third down."""
     model = fill(create_model(name, 3))
     generator = torch.Generator().manual_seed(nudge)
@@ -65,7 +65,7 @@ def run(
     return losses, moved
 
 
-def flat(model: YOLOv9) -> Tensor:
+def flat(model: DetectionModel) -> Tensor:
     return torch.cat([value.detach().double().flatten() for value in model.state_dict().values()])
 
 

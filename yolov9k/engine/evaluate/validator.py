@@ -22,7 +22,7 @@ from yolov9k.data.batch import Batch
 from yolov9k.data.loader import Loader
 from yolov9k.data.records import Record, Split
 from yolov9k.engine.inference import inference_form, to_input
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.tasks import Criterion, DecodeOptions, Evaluation, Evaluator, Predictions, Task, task_of
 
 
@@ -37,7 +37,7 @@ class ValidationResult:
 
 
 def validate(
-    model: YOLOv9,
+    model: DetectionModel,
     loader: Loader,
     *,
     split: Split | None = None,
@@ -102,8 +102,8 @@ class _Run:
     """The device's part of a validation, and what adds up there over the batches."""
 
     def __init__(
-        self, task: Task, model: YOLOv9, criterion: Criterion | None, device: torch.device, amp: str, channels_last: bool,
-        options: DecodeOptions, augment: bool,
+        self, task: Task, model: DetectionModel, criterion: Criterion | None, device: torch.device, amp: str,
+        channels_last: bool, options: DecodeOptions, augment: bool,
     ) -> None:  # fmt: skip
         autocast(device, amp)  # says at once when there is no such precision
         self.task, self.criterion, self.device, self.options = task, criterion, device, options
@@ -139,7 +139,7 @@ class _Run:
         self.images += len(batch)
         return found
 
-    def _decode(self, model: YOLOv9, branches: list[list[Tensor]], options: DecodeOptions) -> Predictions:
+    def _decode(self, model: DetectionModel, branches: list[list[Tensor]], options: DecodeOptions) -> Predictions:
         return self.task.decode(model, branches[-1], options)
 
     def _add_loss(self, branches: list[list[Tensor]], batch: Batch) -> None:

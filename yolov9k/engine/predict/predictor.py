@@ -17,7 +17,7 @@ from yolov9k.data.letterbox import letterbox, rounded_size
 from yolov9k.engine.inference import inference_form, to_input
 from yolov9k.engine.predict.inputs import One, frames_of
 from yolov9k.engine.predict.sources import Frame, Source
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.models.checkpoints import load
 from yolov9k.tasks import DecodeOptions, Result, task_of
 
@@ -33,7 +33,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: YOLOv9 | str | Path,
+        model: DetectionModel | str | Path,
         img_size: int = 640,
         conf: float = 0.25,
         iou: float = 0.45,

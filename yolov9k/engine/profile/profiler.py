@@ -38,7 +38,7 @@ from yolov9k.engine.train.run_dir import make_run_directory
 from yolov9k.engine.train.setup import make_criterion
 from yolov9k.engine.train.step import TrainStep
 from yolov9k.engine.train.synthetic_batch import synthetic_batch
-from yolov9k.models import YOLOv9, create_model
+from yolov9k.models import DetectionModel, create_model
 
 ASSIGNER = ("claim_anchors", "resolve_claims", "weigh_anchors")  # csrc/task_aligned_assign.cuh
 PARTS = ("input", "forward", "assignment", "loss", "backward", "optimizer")
@@ -139,7 +139,7 @@ def _source(options: ProfileOptions, img: int, device: torch.device) -> tuple[Ca
 
 def _make_step(cfg: str, classes: int, mode: str, amp: str, device: torch.device) -> TrainStep:
     torch.manual_seed(0)
-    model: YOLOv9 = create_model(cfg, classes).to(device).train()
+    model: DetectionModel = create_model(cfg, classes).to(device).train()
     return TrainStep(model, make_criterion(model, TrainRecipe()), TrainRecipe(), mode, amp=amp)
 
 

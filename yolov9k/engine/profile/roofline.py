@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from yolov9k.common.device import is_cuda, synchronize
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.models.analysis.step_cost import step_cost
 from yolov9k.models.analysis.summary import cost
 from yolov9k.ops import available
@@ -23,14 +23,14 @@ _COPY, _CUDA_COPY = 2**26, 2**30
 class RooflineBounds:
     """Roofline bounds of one model's step. `rates`: bytes a second copied (read and written), FLOPs a second multiplied."""
 
-    def __init__(self, model: YOLOv9, batch: int, img: int, device: torch.device, dtype: torch.dtype | None) -> None:
+    def __init__(self, model: DetectionModel, batch: int, img: int, device: torch.device, dtype: torch.dtype | None) -> None:
         self.model, self.batch, self.img = model, batch, img
         self.size = (dtype or torch.float32).itemsize
         self.rates = {"copy": copy_rate(device), "matrix": matrix_rate(device, dtype or torch.float32)}
         planned = is_cuda(device) and "triton" in available("conv_bn_silu")
         costs = step_cost(model, batch, img, "triton" if planned else "reference")  # counted in 16 bits
         self._bytes = {part: sum(found.bytes.values()) * self.size // 2 for part, found in costs.items()}
-        twin = YOLOv9(model.spec, model.num_classes, class_widths=model.class_widths).train()
+        twin = DetectionModel(model.spec, model.num_classes, class_widths=model.class_widths).train()
         self._flops = 1e9 * cost(twin, img)[1] * batch
         branches = twin.to("meta")(torch.empty(batch, 3, img, img, device="meta"))
         self._maps: list[Tensor] = [level for maps in branches for level in maps]  # shapes alone

@@ -26,7 +26,7 @@ from yolov9k.engine.train.memory import (
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.engine.train.step import TrainStep
 from yolov9k.engine.train.synthetic_batch import synthetic_batch
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.tasks import Criterion
 
 TRIAL_UPDATES = WARM_UP + 1  # a later update than the first holds momentum, and a captured one its graph
@@ -42,7 +42,7 @@ class BatchChoice(NamedTuple):
 
 @failing_as(RUN)
 def pick_batch(
-    model: YOLOv9, criterion: Criterion, recipe: TrainRecipe, img_size: int, device: torch.device, *, amp: str = "off",
+    model: DetectionModel, criterion: Criterion, recipe: TrainRecipe, img_size: int, device: torch.device, *, amp: str = "off",
     images: int | None = None, share: float = SHARE, optimizer: str = "SGD", **step_options: Any,
 ) -> BatchChoice:  # fmt: skip
     """The largest batch whose step fits in a share of the free memory; never more than the images or the nominal batch.
@@ -105,7 +105,7 @@ class _Trials:
 
     def __init__(
         self,
-        model: YOLOv9,
+        model: DetectionModel,
         criterion: Criterion,
         recipe: TrainRecipe,
         img_size: int,

@@ -27,7 +27,7 @@ from yolov9k.common.errors import UserError
 from yolov9k.common.memory import available_memory
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.optimizer import MOMENTS
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.models.analysis.live_bytes import step_bytes
 from yolov9k.ops import available
 from yolov9k.tasks import Criterion, task_of
@@ -62,7 +62,9 @@ class Footprint(NamedTuple):
         return self.states + self.fixed + batch * self.image
 
 
-def footprint(model: YOLOv9, criterion: Criterion, img_size: int, amp: str = "off", optimizer: str = "SGD") -> Footprint:
+def footprint(
+    model: DetectionModel, criterion: Criterion, img_size: int, amp: str = "off", optimizer: str = "SGD"
+) -> Footprint:
     """An estimate from shapes alone, for the model's device; checkpointed as the model is."""
     weights, learning = _bytes(model.state_dict().values()), _bytes(p for p in model.parameters() if p.requires_grad)
     low = AMP[amp]
@@ -125,7 +127,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def explain_out_of_memory(
-    error: BaseException, model: YOLOv9, criterion: Criterion, batch: int, img_size: int, *, amp: str = "off",
+    error: BaseException, model: DetectionModel, criterion: Criterion, batch: int, img_size: int, *, amp: str = "off",
     recipe: TrainRecipe | None = None, optimizer: str = "SGD",
 ) -> UserError:  # fmt: skip
     """What a step that ran out of memory had allocated, and what to change. What the failed step still holds is let go."""
@@ -147,7 +149,7 @@ def explain_out_of_memory(
 
 
 def _advice(
-    model: YOLOv9,
+    model: DetectionModel,
     criterion: Criterion,
     cost: Footprint,
     room: int,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.schedule import Phase, Schedule
 from yolov9k.losses import DetectionLoss
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 
 
 class ReferenceStep:
@@ -25,7 +25,7 @@ class ReferenceStep:
 
     def __init__(
         self,
-        model: YOLOv9,
+        model: DetectionModel,
         criterion: DetectionLoss,
         recipe: TrainRecipe,
         *,
@@ -94,12 +94,12 @@ def set_phase(optimizer: torch.optim.Optimizer, phase: Phase) -> None:
 class ModelEMA:
     """Moving average of parameters and float buffers, decay * (1 - exp(-updates / tau)) once an optimizer step."""
 
-    def __init__(self, model: YOLOv9, recipe: TrainRecipe, updates: int = 0) -> None:
+    def __init__(self, model: DetectionModel, recipe: TrainRecipe, updates: int = 0) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.tau, self.updates = recipe.ema_decay, recipe.ema_tau, updates
 
     @torch.no_grad()
-    def update(self, model: YOLOv9) -> None:
+    def update(self, model: DetectionModel) -> None:
         """Move the average towards `model`."""
         self.updates += 1
         decay = self.decay * (1 - math.exp(-self.updates / self.tau))

@@ -21,7 +21,7 @@ from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.records import Split
 from yolov9k.engine.train.run_dir import hold
 from yolov9k.engine.train.step import TrainStep
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.models.checkpoints import read, rebuild
 
 
@@ -48,7 +48,7 @@ class SavedRun:
     spent: float = 0.0  # seconds
     hold: ExitStack = field(default_factory=ExitStack)
 
-    def model(self) -> YOLOv9:
+    def model(self) -> DetectionModel:
         """The run's model with its weights, of the last step. Raises UserError where table and weights do not fit."""
         with damage(self.path):
             model = rebuild(self.content, self.path)

@@ -21,12 +21,12 @@ from yolov9k.data.loader import Loader, make_loader
 from yolov9k.data.records import Split
 from yolov9k.data.repeats import find_overlap
 from yolov9k.engine.train.resume import SavedRun
-from yolov9k.models import YOLOv9, create_model
+from yolov9k.models import DetectionModel, create_model
 from yolov9k.models.checkpoints import load_weights, read, rebuild
 from yolov9k.tasks import Criterion, task_of
 
 
-def make_criterion(model: YOLOv9, recipe: TrainRecipe) -> Criterion:
+def make_criterion(model: DetectionModel, recipe: TrainRecipe) -> Criterion:
     """The loss of a model's task under a recipe."""
     return task_of(model).criterion(model, recipe)
 
@@ -95,7 +95,7 @@ def make_loaders(
     return training, make_loader(val, recipe, batch=2 * options.batch, augment=False, rect=True, **common)
 
 
-def build_model(options: TrainOptions, split: Split, resume: SavedRun | None, console: Console) -> YOLOv9:
+def build_model(options: TrainOptions, split: Split, resume: SavedRun | None, console: Console) -> DetectionModel:
     """A fresh model, one from --weights, or the one of a resumed run. Raises UserError."""
     if resume:
         model = resume.model()
@@ -116,7 +116,7 @@ def build_model(options: TrainOptions, split: Split, resume: SavedRun | None, co
     return model
 
 
-def _freeze(model: YOLOv9, layers: tuple[int, ...]) -> None:
+def _freeze(model: DetectionModel, layers: tuple[int, ...]) -> None:
     """Freeze layers: one number N means the first N, several mean just those (as the published flag)."""
     given = ",".join(map(str, layers))
     chosen = range(layers[0]) if len(layers) == 1 and layers[0] >= 0 else layers

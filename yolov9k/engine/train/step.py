@@ -21,7 +21,7 @@ from yolov9k.engine.train.cuda_graphs import Graphs, capacity
 from yolov9k.engine.train.flat_storage import FlatStorage
 from yolov9k.engine.train.optimizer import make_optimizer
 from yolov9k.engine.train.schedule import FIRST_SCALE, Phase, Schedule, settings
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.ops.library import label
 from yolov9k.ops.sgd_ema import NORM, SCALE, SETTINGS, SKIPPED, STATE, UPDATES
 from yolov9k.tasks import Criterion, task_of
@@ -49,7 +49,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: YOLOv9,
+        model: DetectionModel,
         criterion: Criterion,
         recipe: TrainRecipe,
         mode: str = "auto",
@@ -109,7 +109,7 @@ class TrainStep:
         expect_shape(counts, (len(images),), "TrainStep", "counts")
 
     @property
-    def ema(self) -> YOLOv9:
+    def ema(self) -> DetectionModel:
         """The moving average of the weights, in evaluation mode."""
         self.flat.copy_counts()
         return self.flat.average  # type: ignore[return-value]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from yolov9k.models.yolov9 import YOLOv9
+from yolov9k.models.yolov9 import DetectionModel
 
 BOXES = 20  # boxes an image that the loss is counted with; it hardly depends on them
 
@@ -58,14 +58,20 @@ class MemoryUse(NamedTuple):
 
 
 def step_bytes(
-    model: YOLOv9, criterion: Loss | None, batch: int, img_size: int, dtype: torch.dtype, backend: str, target_width: int = 5
+    model: DetectionModel,
+    criterion: Loss | None,
+    batch: int,
+    img_size: int,
+    dtype: torch.dtype,
+    backend: str,
+    target_width: int = 5,
 ) -> MemoryUse:
     """What a step of `batch` images holds, with maps of `dtype` and targets so wide; checkpointed as `model` is.
 
     criterion: None stands for the loss in one kernel, which adds the maps' gradients alone. backend: "triton" for planned
     blocks, "reference" for torch's own operators. Nothing is computed or allocated.
     """
-    twin = YOLOv9(model.spec, model.num_classes, class_widths=model.class_widths).to("meta", dtype).train().use(backend)
+    twin = DetectionModel(model.spec, model.num_classes, class_widths=model.class_widths).to("meta", dtype).train().use(backend)
     twin.to(memory_format=torch.channels_last).checkpoint_stages(model.checkpointed)  # type: ignore[call-overload]
     for mine, theirs in zip(twin.parameters(), model.parameters(), strict=True):
         mine.requires_grad_(theirs.requires_grad)

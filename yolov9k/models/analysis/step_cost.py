@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from yolov9k.common.console import literal
 from yolov9k.models.block import Block
-from yolov9k.models.yolov9 import YOLOv9
+from yolov9k.models.yolov9 import DetectionModel
 from yolov9k.ops.plan.planned import counting
 
 # What torch itself runs for one operator of ours on its reference path: name of the part, passes over its largest map.
@@ -70,12 +70,12 @@ def maps_of(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def step_cost(model: YOLOv9, batch: int = 16, img_size: int = 640, backend: str = "triton") -> dict[str, Cost]:
+def step_cost(model: DetectionModel, batch: int = 16, img_size: int = 640, backend: str = "triton") -> dict[str, Cost]:
     """Launches and bytes of the network's forward and backward in training, in bfloat16: {"forward": ..., "backward": ...}.
 
     backend: "triton" for planned blocks, "reference" for torch's own operators. The loss and the optimizer are not in it.
     """
-    twin = YOLOv9(model.spec, model.num_classes, class_widths=model.class_widths).to("meta", torch.bfloat16).train()
+    twin = DetectionModel(model.spec, model.num_classes, class_widths=model.class_widths).to("meta", torch.bfloat16).train()
     twin.use(backend).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     image = torch.zeros(batch, 3, img_size, img_size, device="meta", dtype=torch.bfloat16)
     maps: list[Tensor] = []
@@ -95,7 +95,7 @@ def _counted(part: Any) -> Cost:
     return Cost(ours.launches + torchs.cost.launches, ours.bytes + torchs.cost.bytes)
 
 
-def cost_table(model: YOLOv9, batch: int = 16, img_size: int = 640) -> Table:
+def cost_table(model: DetectionModel, batch: int = 16, img_size: int = 640) -> Table:
     """Launches and gigabytes of a step, planned and as torch's own operators, as `yolov9k info --plan` prints them."""
     costs = {backend: step_cost(model, batch, img_size, backend) for backend in ("triton", "reference")}
     view = Table(title=literal(f"{model.spec.name}: a training step's network, batch {batch}, {img_size} px, bfloat16"))
@@ -122,10 +122,10 @@ def _cells(*costs: Cost) -> tuple[str, str]:
     return f"{launches:,}", f"{moved / 1e9:.2f}"
 
 
-def plan_lines(model: YOLOv9, img_size: int = 640) -> Iterator[str]:
+def plan_lines(model: DetectionModel, img_size: int = 640) -> Iterator[str]:
     """Every layer's plan, a step a line; layers without one are named alone."""
     widths: dict[int, int] = {}
-    twin = YOLOv9(model.spec, model.num_classes, class_widths=model.class_widths).to("meta").train()
+    twin = DetectionModel(model.spec, model.num_classes, class_widths=model.class_widths).to("meta").train()
     blocks = {module: name for name, module in twin.named_modules() if isinstance(module, Block)}
     outer = [block for block in blocks if not any(block in other.children() for other in blocks)]
     hooks = [block.register_forward_pre_hook(_note_width(widths)) for block in outer]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from yolov9k.common.console import literal
 from yolov9k.models.blocks import Conv
-from yolov9k.models.yolov9 import YOLOv9
+from yolov9k.models.yolov9 import DetectionModel
 
 
 class LayerCost(NamedTuple):
@@ -24,9 +24,9 @@ class LayerCost(NamedTuple):
     gflops: float
 
 
-def layer_costs(model: YOLOv9, img_size: int = 640) -> list[LayerCost]:
+def layer_costs(model: DetectionModel, img_size: int = 640) -> list[LayerCost]:
     """Cost of each layer for one square image; FLOPs are two for each multiply-add of the convolutions."""
-    twin = YOLOv9(model.spec, model.num_classes, class_widths=model.class_widths)
+    twin = DetectionModel(model.spec, model.num_classes, class_widths=model.class_widths)
     twin = _like(twin, model).to("meta").train(model.training)
     flops = [0] * len(twin.model)
     for number, layer in enumerate(twin.model):
@@ -40,7 +40,7 @@ def layer_costs(model: YOLOv9, img_size: int = 640) -> list[LayerCost]:
     ]
 
 
-def _like(twin: YOLOv9, model: YOLOv9) -> YOLOv9:
+def _like(twin: DetectionModel, model: DetectionModel) -> DetectionModel:
     """A fused model's twin is fused too."""
     return twin.fuse() if not any(isinstance(m, nn.BatchNorm2d) for m in model.modules()) else twin
 
@@ -55,13 +55,13 @@ def _counter(flops: list[int], number: int) -> object:
     return count
 
 
-def cost(model: YOLOv9, img_size: int = 640) -> tuple[int, float]:
+def cost(model: DetectionModel, img_size: int = 640) -> tuple[int, float]:
     """Parameters and GFLOPs of the whole network."""
     layers = layer_costs(model, img_size)
     return sum(layer.parameters for layer in layers), sum(layer.gflops for layer in layers)
 
 
-def table(model: YOLOv9, img_size: int = 640) -> Table:
+def table(model: DetectionModel, img_size: int = 640) -> Table:
     """The layer table as it is printed by `yolov9k info`."""
     view = Table(title=literal(f"{model.spec.name}, {model.num_classes} classes, {img_size} px"))
     for column in ("layer", "from", "module", "arguments", "parameters", "GFLOPs"):

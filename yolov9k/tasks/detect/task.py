@@ -16,7 +16,7 @@ from yolov9k.data.ids import Id
 from yolov9k.data.letterbox import map_to_image
 from yolov9k.data.records import Record, Split
 from yolov9k.losses import DetectionLoss
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 from yolov9k.ops import AssignOptions, Detections, LossOptions, batched_nms
 from yolov9k.tasks.base import Criterion, DecodeOptions, Metric, NamedLoss, Predictions, Task
 from yolov9k.tasks.detect import plots
@@ -37,7 +37,7 @@ class DetectTask(Task):
         Metric("metrics/mAP_0.5:0.95", "average precision", "AP"),
     )
 
-    def criterion(self, model: YOLOv9, recipe: TrainRecipe) -> Criterion:
+    def criterion(self, model: DetectionModel, recipe: TrainRecipe) -> Criterion:
         assign = AssignOptions(
             recipe.tal_topk, recipe.tal_alpha, recipe.tal_beta, small_side=recipe.tal_small_side,
             grown_side=recipe.tal_grown_side,
@@ -47,19 +47,21 @@ class DetectTask(Task):
             options=LossOptions(model.head.reg_max, assign, recipe.label_smoothing, recipe.cls_pw),
         )  # fmt: skip
 
-    def decode(self, model: YOLOv9, maps: Sequence[Tensor], options: DecodeOptions) -> Predictions:
+    def decode(self, model: DetectionModel, maps: Sequence[Tensor], options: DecodeOptions) -> Predictions:
         return _suppressed(*model.candidates(exact(maps), options.conf), options)
 
-    def views(self, model: YOLOv9, images: Tensor) -> Views:
+    def views(self, model: DetectionModel, images: Tensor) -> Views:
         return maps_of_views(model, images)
 
-    def decode_views(self, model: YOLOv9, views: Views, options: DecodeOptions) -> Predictions:
+    def decode_views(self, model: DetectionModel, views: Views, options: DecodeOptions) -> Predictions:
         return _suppressed(decode_views(model, [exact(maps) for maps in views]), None, options)
 
-    def nonfinite(self, model: YOLOv9, maps: Sequence[Tensor]) -> Tensor:
+    def nonfinite(self, model: DetectionModel, maps: Sequence[Tensor]) -> Tensor:
         return model.nonfinite(maps)  # NaN and infinity are what they are in every precision
 
-    def evaluator(self, model: YOLOv9, split: Split | None, records: Sequence[Record], single_cls: bool) -> CocoEvaluator:
+    def evaluator(
+        self, model: DetectionModel, split: Split | None, records: Sequence[Record], single_cls: bool
+    ) -> CocoEvaluator:
         return CocoEvaluator(*_classes(model, split, single_cls), records)
 
     def result(self, frame: Any, found: Tensor, gain: float, pad: tuple[int, int], names: Sequence[str]) -> Result:
@@ -82,7 +84,7 @@ def exact(maps: Sequence[Tensor]) -> list[Tensor]:
 
 
 def detect(
-    model: YOLOv9,
+    model: DetectionModel,
     maps: Sequence[Tensor],
     conf: float,
     iou: float,
@@ -108,7 +110,7 @@ def _suppressed(prediction: Tensor, lengths: Tensor | None, options: DecodeOptio
     return Predictions(found, counts)
 
 
-def _classes(model: YOLOv9, split: Split | None, single_cls: bool) -> tuple[list[str], list[Id]]:
+def _classes(model: DetectionModel, split: Split | None, single_cls: bool) -> tuple[list[str], list[Id]]:
     """Names and category ids of the classes that are evaluated. Raises UserError where model and data have others."""
     names = split.names if split else model.names
     if single_cls:

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yolov9k.common.arrays import FILL
-from yolov9k.models import YOLOv9
+from yolov9k.models import DetectionModel
 
 # Sizes as shares of the image's, and whether left and right are exchanged: the published ones.
 VIEWS = ((1.0, False), (0.83, True), (0.67, False))
 Views = list[list[Tensor]]
 
 
-def maps_of_views(model: YOLOv9, images: Tensor) -> Views:
+def maps_of_views(model: DetectionModel, images: Tensor) -> Views:
     """The main branch's raw maps of each view of images [B, 3, H, W]."""
     return [model.branches(view(images, *how, model.stride), main_only=True)[-1] for how in VIEWS]
 
@@ -34,7 +34,7 @@ def view(images: Tensor, share: float, mirrored: bool, stride: int) -> Tensor:
     return F.pad(small, (0, right, 0, bottom), value=FILL / 255)
 
 
-def decode_views(model: YOLOv9, views: Sequence[Sequence[Tensor]]) -> Tensor:
+def decode_views(model: DetectionModel, views: Sequence[Sequence[Tensor]]) -> Tensor:
     """What `model.decode` gives of all views, in pixels of the image: [B, 4 + nc, A].
 
     The full size leaves out its coarsest level, the smallest one its finest: large objects are found at the small size, small
