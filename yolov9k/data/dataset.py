@@ -12,13 +12,14 @@ from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError, warn
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data import augment
-from yolov9k.data.augment import AugmentParams, Canvas, ImageLayer, Mosaic, Shape, View
+from yolov9k.data.augment import AugmentParams, Canvas, ImageLayer, Mosaic, Shape, Tile, View
 from yolov9k.data.cache.image_cache import ImageSource, Reader, make_source
 from yolov9k.data.cache.nvjpeg import NvjpegReader
 from yolov9k.data.images import UnreadableImage
 from yolov9k.data.labels import Labels
 from yolov9k.data.letterbox import fit
 from yolov9k.data.records import Record
+from yolov9k.data.transform import Transform, UserTransform
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class DetectionDataset(Dataset[Sample]):
     augment False: images are letterboxed, never enlarged beyond `img_size`. An image that cannot be read is
     replaced in training by the next one that can; in evaluation by a gray one, so that its objects count as missed.
     `unreadable` holds the indices of the records that failed, as far as `report` was told.
-    decode: "cpu", or "nvjpeg", by which a cache of images to augment is filled.
+    decode: "cpu", or "nvjpeg", by which a cache of images to augment is filled. transform: a user's own augmentation, called
+    with every image of a training sample before anything else is made of it (`UserTransform`).
     """
 
     def __init__(
@@ -79,9 +81,11 @@ class DetectionDataset(Dataset[Sample]):
         seed: int = 0,
         cache: str | None = None,
         decode: str = "cpu",
+        transform: Transform | None = None,
     ) -> None:
         self.records, self.recipe, self.img_size, self.augment, self.seed = records, recipe, img_size, augment, seed
         self.unreadable: set[int] = set()
+        self.transform = UserTransform(transform, img_size) if augment and transform is not None else None
         nvjpeg = decode == "nvjpeg" and augment and cache is not None
         reader = NvjpegReader(records, img_size) if nvjpeg else Reader(records, img_size, fast=augment)
         self.images: ImageSource = make_source(reader, cache)
@@ -115,28 +119,35 @@ class DetectionDataset(Dataset[Sample]):
         rng = np.random.default_rng((self.seed, request.epoch, request.index))
         params = augment.draw(rng, self.recipe, request.index, len(self), mosaic=request.mosaic)
         failures: list[Failure] = []
-        views = self.apply(params, request.index, request.shape, failures)
+        views = self.apply(params, request.index, request.shape, failures, request.epoch)
         weight = params.mix_weight if len(views) > 1 else 1.0
         return Sample(views, weight, params.hsv_gains, request.index, request.shape, request.output, failures=failures)
 
-    def apply(self, params: AugmentParams, index: int, shape: Shape, failures: list[Failure]) -> tuple[View, ...]:
+    def apply(
+        self, params: AugmentParams, index: int, shape: Shape, failures: list[Failure], epoch: int = 0
+    ) -> tuple[View, ...]:
         """The views that `params` ask for, of `shape`; images that failed on the way join `failures`."""
         mirror = augment.mirror(shape, flip_lr=params.flip_lr, flip_ud=params.flip_ud)
-        views = [self._mosaic(mosaic, shape, failures) for mosaic in params.mosaics]
+        views = [self._mosaic(mosaic, shape, failures, (epoch, index, turn)) for turn, mosaic in enumerate(params.mosaics)]
         if not views:
-            canvas, _, _ = _fit(*self._readable(index, failures), shape)
+            canvas, _, _ = _fit(*self._transformed(index, failures, (epoch, index)), shape)
             matrix = params.warp.matrix(shape, shape)
             still = np.allclose(matrix, np.eye(3))
             views = [View(canvas, np.eye(3) if still else matrix, whole=still)]
         return tuple(View(view.canvas, mirror @ view.matrix, view.whole) for view in views)
 
-    def _mosaic(self, mosaic: Mosaic, shape: Shape, failures: list[Failure]) -> View:
-        found = [self._readable(index, failures) for index in mosaic.indices]
+    def _mosaic(self, mosaic: Mosaic, shape: Shape, failures: list[Failure], turn: tuple[int, ...]) -> View:
+        found = [self._transformed(index, failures, (*turn, tile)) for tile, index in enumerate(mosaic.indices)]
         canvas = augment.mosaic(found, mosaic.center, self.img_size)
         matrix = mosaic.warp.matrix(canvas.shape, shape)
         inverse = np.linalg.inv(matrix).astype(np.float64)
         seen = augment.visible_bounds(inverse, (shape[0] + 1, shape[1] + 1))  # corners, not the last pixels' centers
         return View(augment.copy_paste(canvas, mosaic.paste, mosaic.paste_seed, seen), matrix)
+
+    def _transformed(self, index: int, failures: list[Failure], turn: tuple[int, ...]) -> Tile:
+        """A record's image and the record, after the user's augmentation if there is one; `turn` tells its generator apart."""
+        image, record = self._readable(index, failures)
+        return (image, record) if self.transform is None else self.transform(image, record, (self.seed, *turn))
 
     def _readable(self, index: int, failures: list[Failure]) -> tuple[Image, Record]:
         """The record and its image, or the next record whose image can be read."""

@@ -22,6 +22,7 @@ from yolov9k.data.batch import Batch, RawBatch, collate, pack
 from yolov9k.data.dataset import DetectionDataset, Sample, SampleRequest
 from yolov9k.data.letterbox import rectangle_shapes
 from yolov9k.data.records import Split
+from yolov9k.data.transform import Transform
 from yolov9k.data.workers import begin, explained, fitting_workers, start_worker, why_no_workers
 
 __all__ = ["Batch", "Loader", "RawBatch", "RequestSampler", "make_loader"]
@@ -188,6 +189,7 @@ def make_loader(
     stride: int = 32,
     pin: bool | None = None,
     augment_on: torch.device | str = "worker",
+    transform: Transform | None = None,
 ) -> Loader:
     """Make the loader of one split.
 
@@ -198,6 +200,7 @@ def make_loader(
     images to augment.
     pin: page-locked batches, by default where there is CUDA.
     augment_on: "worker", or a device: workers then only read and decode, the device does the rest (`Loader.raw`).
+    transform: a user's own augmentation of training images, in the workers before all other (`data.transform.UserTransform`).
     Raises UserError for an img_size that is no multiple of the stride, a batch below 1, fewer than 0 workers, a
     cache of another name, or a split without records.
     """
@@ -215,7 +218,9 @@ def make_loader(
         shapes = rectangle_shapes(aspects[order], batch, img_size, stride)
     workers = min(workers, os.cpu_count() or 1)
     on_device = augment_on != "worker"
-    dataset = DetectionDataset(split.records, recipe, img_size, augment=augment, seed=seed, cache=cache, decode=decode)
+    dataset = DetectionDataset(
+        split.records, recipe, img_size, augment=augment, seed=seed, cache=cache, decode=decode, transform=transform
+    )
     sampler = RequestSampler(
         order=order,
         batch=batch,

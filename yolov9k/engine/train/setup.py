@@ -20,6 +20,7 @@ from yolov9k.data.config import load_split, open_dataset
 from yolov9k.data.loader import Loader, make_loader
 from yolov9k.data.records import Split
 from yolov9k.data.repeats import find_overlap
+from yolov9k.data.transform import Transform
 from yolov9k.engine.train.resume import SavedRun
 from yolov9k.models import DetectionModel, create_model
 from yolov9k.models.checkpoints import load_weights, read, rebuild
@@ -83,14 +84,15 @@ def _drawn(split: Split, fraction: float, seed: int, console: Console) -> Split:
 
 
 def make_loaders(
-    options: TrainOptions, recipe: TrainRecipe, train: Split, val: Split, device: torch.device
+    options: TrainOptions, recipe: TrainRecipe, train: Split, val: Split, device: torch.device, augment: Transform | None = None
 ) -> tuple[Loader, Loader]:
-    """The loaders of training, augmented, and of validation, in rectangles."""
+    """The loaders of training, augmented, by the user's `augment` first of all, and of validation, in rectangles."""
     common: dict[str, Any] = {"img_size": options.img, "workers": options.workers, "cache": options.cache}
     training = make_loader(
         train, recipe, batch=min(options.batch, len(train.records)), augment=True, rect=options.rect, seed=options.seed,
         close_mosaic=options.close_mosaic, epochs=options.epochs, multi_scale=options.multi_scale,
-        augment_on=device if is_cuda(device) else "worker", decode=options.decode, **common,
+        augment_on=device if is_cuda(device) else "worker", decode=options.decode, transform=augment,
+        **common,
     )  # fmt: skip
     return training, make_loader(val, recipe, batch=2 * options.batch, augment=False, rect=True, **common)
 
