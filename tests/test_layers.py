@@ -19,7 +19,7 @@ ROWS = (
     ("yolov9k.engine.profile",),
     ("yolov9k.engine.train",),
     ("yolov9k.engine.evaluate", "yolov9k.engine.predict"),
-    ("yolov9k.engine.inference",),
+    ("yolov9k.engine.inference", "yolov9k.engine.events"),
     ("yolov9k.compat",),
     ("yolov9k.tasks",),
     ("yolov9k.data", "yolov9k.losses", "yolov9k.models"),

@@ -30,6 +30,10 @@ class Speed:
     def total(self) -> float:
         return self.preprocess + self.inference + self.postprocess
 
+    def since(self, before: Speed, images: int) -> dict[str, float]:
+        """What was added to `before` up to here, by field and for each of so many images."""
+        return {name: (value - getattr(before, name)) / images for name, value in vars(self).items()}
+
     def __str__(self) -> str:
         parts = f"{self.preprocess:.1f} preprocess, {self.inference:.1f} inference, {self.postprocess:.1f} postprocess"
         return f"{parts} ms an image"

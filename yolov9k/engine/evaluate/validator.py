@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from yolov9k.config.flags import MOST_DETECTIONS
 from yolov9k.data.batch import Batch
 from yolov9k.data.loader import Loader
 from yolov9k.data.records import Record, Split
+from yolov9k.engine.events import Callbacks, ValBatchEnd, ValBatchStart, ValEnd, ValStart
 from yolov9k.engine.inference import inference_form, to_input
 from yolov9k.models import DetectionModel
 from yolov9k.tasks import Criterion, DecodeOptions, Evaluation, Evaluator, Predictions, Task, task_of
@@ -55,6 +56,7 @@ def validate(
     save_txt: str | Path | None = None,
     save_conf: bool = False,
     progress: bool = True,
+    callbacks: Callbacks | None = None,
 ) -> ValidationResult:
     """Evaluate a fused copy of `model`, made once; `model` itself and its modes are not touched.
 
@@ -67,8 +69,8 @@ def validate(
     defaults are those of the published validation. amp: "off", "fp16", "bf16". single_cls: every detection counts as class
     0, and a model of several classes gets no loss. augment: predictions of three sizes are taken together, without a loss.
     plots_dir receives what the task draws of metrics and of the first batch. save_txt: a folder for labels, with scores if
-    save_conf.
-    Raises UserError when model and data differ in their classes or an option is out of its range.
+    save_conf. callbacks: are told of its start, batches and end. Raises UserError when model and data differ in their classes
+    or an option is out of its range.
     """
     check_range("conf", conf, 0, 1)
     check_range("iou", iou, 0, 1)
@@ -80,10 +82,13 @@ def validate(
     evaluator = task.evaluator(model, split, records, single_cls)
     options = DecodeOptions(conf, iou, max_det, multi_label=True, single_cls=single_cls)
     run = _Run(task, model, criterion, chosen, amp, channels_last, options, augment)
+    callbacks = callbacks or Callbacks()
     directory = None if plots_dir is None else Path(plots_dir)
     collector = _Collector(evaluator, records, run.clock, directory)
+    callbacks.emit(ValStart(run))
     with progress_bar(progress) as bar:
-        run.over(bar.track(loader, total=len(loader), description="validating"), collector)
+        batches = _told(run, loader, callbacks)
+        run.over(bar.track(batches, total=len(loader), description="validating"), collector)
     run.warn_of_nonfinite()
     metrics = evaluator.compute()
     if save_json is not None:
@@ -95,7 +100,17 @@ def validate(
             metrics.plot(directory)
     losses = run.losses()
     text = "" if losses is None else ", ".join(f"{loss.label} {losses[loss.name]:.4f}" for loss in task.losses)
-    return ValidationResult(metrics, losses, run.clock.speed(run.images), text)
+    result = ValidationResult(metrics, losses, run.clock.speed(run.images), text)
+    callbacks.emit(ValEnd(run, result, metrics.columns()))
+    return result
+
+
+def _told(run: _Run, loader: Loader, callbacks: Callbacks) -> Iterator[Batch]:
+    """The batches, events before and after each."""
+    for number, batch in enumerate(loader):
+        callbacks.emit(ValBatchStart(run, number, len(loader)))
+        yield batch
+        callbacks.emit(ValBatchEnd(run, number, len(loader)))
 
 
 class _Run:

@@ -14,6 +14,7 @@ from yolov9k.common.numbers import is_whole
 from yolov9k.common.timing import Clock, Speed
 from yolov9k.config.flags import MOST_DETECTIONS
 from yolov9k.data.letterbox import letterbox, rounded_size
+from yolov9k.engine.events import Callbacks, PredictBatchEnd, PredictBatchStart, PredictEnd, PredictStart
 from yolov9k.engine.inference import inference_form, to_input
 from yolov9k.engine.predict.inputs import One, frames_of
 from yolov9k.engine.predict.sources import Frame, Source
@@ -25,10 +26,10 @@ from yolov9k.tasks import DecodeOptions, Result, task_of
 class Predictor:
     """A model made ready for prediction: lean, fused, on its device.
 
-    model: a YOLOv9 (left as it is) or the path of its weights. img_size: the long side that images are resized to,
+    model: a network (left as it is) or the path of its weights. img_size: the long side that images are resized to,
     the other side follows, rounded up to the stride. classes: numbers or names to keep, None for all. batch: so many
     consecutive images of one shape share a pass. device: pick_device. amp: "off", "fp16", "bf16". augment: three sizes of
-    each image, one of them mirrored, are taken together. Raises UserError.
+    each image, one of them mirrored, are taken together. callbacks: are told of each call and pass. Raises UserError.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Predictor:
         batch: int = 1,
         channels_last: bool = True,
         augment: bool = False,
+        callbacks: Callbacks | None = None,
     ) -> None:
         check_range("conf", conf, 0, 1)
         check_range("iou", iou, 0, 1)
@@ -61,6 +63,7 @@ class Predictor:
         self.options = DecodeOptions(conf, iou, max_det, chosen, agnostic)
         self.amp, self.batch, self.channels_last, self.augment = amp, batch, channels_last, augment
         self.clock, self.images = Clock(self.device), 0
+        self.callbacks = callbacks or Callbacks()
 
     @property
     def speed(self) -> Speed:
@@ -70,12 +73,14 @@ class Predictor:
     def __call__(self, source: One | Source | Iterable[One]) -> Iterator[Result]:
         """Results one after the other.
 
-        source: what open_source takes, a uint8 array [H, W, 3] in BGR or [H, W] in gray, a Pillow image, or any iterable of
-        these, of which one is read at a time. Raises UserError for a source that is not there or of another kind.
+        source: what open_source takes, a camera's number, a uint8 array [H, W, 3] in BGR or [H, W] in gray, a tensor [3, H, W]
+        or [B, 3, H, W] in RGB, uint8 or 0..1, a Pillow image, the bytes of an image's file, or any iterable of these, of which
+        one is read at a time. Raises UserError for a source that is not there or of another kind.
         """
         return self._predict(frames_of(source))
 
     def _predict(self, frames: Iterable[Frame]) -> Iterator[Result]:
+        self.callbacks.emit(PredictStart(self))
         waiting: list[Frame] = []
         for frame in frames:
             if waiting and waiting[0].image.shape != frame.image.shape:
@@ -87,10 +92,19 @@ class Predictor:
                 waiting = []
         if waiting:
             yield from self._run(waiting)
+        self.callbacks.emit(PredictEnd(self))
 
-    @torch.no_grad()
     def _run(self, frames: list[Frame]) -> list[Result]:
         """Results of frames of one shape."""
+        paths = [frame.path for frame in frames]
+        self.callbacks.emit(PredictBatchStart(self, paths))
+        results = self._results(frames)
+        self.callbacks.emit(PredictBatchEnd(self, paths, results))
+        return results
+
+    @torch.no_grad()
+    def _results(self, frames: list[Frame]) -> list[Result]:
+        before = self.clock.speed(1)
         with self.clock.phase("preprocess"):
             fitted = [letterbox(f.image, (self.img_size, self.img_size), stride=self.model.stride) for f in frames]
             planes = np.stack([image[..., ::-1].transpose(2, 0, 1) for image, _, _ in fitted])
@@ -106,6 +120,9 @@ class Predictor:
                 for frame, mine, n in zip(frames, rows, counts.tolist(), strict=True)
             ]
         self.images += len(frames)
+        spent = self.clock.speed(1).since(before, len(frames))  # nothing is waited for: the results are on the host
+        for result in results:
+            result.speed = dict(spent)
         return results
 
 

@@ -20,13 +20,15 @@ from yolov9k.common.signals import Interrupted, SignalGuard
 from yolov9k.config.recipe import load_recipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.batch import Batch
+from yolov9k.data.transform import Transform
+from yolov9k.engine import events
 from yolov9k.engine.evaluate.validator import ValidationResult, print_metrics, validate
 from yolov9k.engine.train.batch_choice import pick_batch
 from yolov9k.engine.train.check_options import check_batches, check_options, suited
 from yolov9k.engine.train.loss_monitor import LossMonitor
 from yolov9k.engine.train.memory import explain_out_of_memory, is_out_of_memory, memory_gb
-from yolov9k.engine.train.plots import plot_results
 from yolov9k.engine.train.prefetch import prefetch
+from yolov9k.engine.train.report import announcement, draw_run, epoch_row, epoch_text
 from yolov9k.engine.train.resume import SavedRun, data_facts, read_run, saved_options
 from yolov9k.engine.train.run_dir import (
     Results,
@@ -51,8 +53,17 @@ __all__ = ["Trainer", "make_criterion"]
 class Trainer:
     """One training run. `fit` trains; `directory` holds what it leaves: weights, results.csv, images."""
 
-    def __init__(self, options: TrainOptions, console: Console | None = None, resume: SavedRun | None = None) -> None:
+    def __init__(
+        self,
+        options: TrainOptions,
+        console: Console | None = None,
+        resume: SavedRun | None = None,
+        *,
+        callbacks: events.Callbacks | None = None,
+        augment: Transform | None = None,
+    ) -> None:
         check_options(options, resumed=resume is not None)
+        self.callbacks, self.stop = callbacks or events.Callbacks(), False
         self.options, self.console = options, console or PlainConsole()
         self.device = pick_device(options.device)
         self.recipe = resume.recipe if resume else load_recipe(options.hyp, options.flavor).overridden(options.override)
@@ -73,7 +84,7 @@ class Trainer:
         if options.batch == 0:
             self._choose_batch()
         self.train_loader, self.val_loader = make_loaders(
-            options, self.recipe, self.train_split, self.val_split, self.device
+            options, self.recipe, self.train_split, self.val_split, self.device, augment
         )  # fmt: skip
         check_batches(self.train_loader.sampler, self.model.stride)
         self.schedule = Schedule(self.recipe, options.batch, len(self.train_loader), options.epochs, options.lr_curve)
@@ -111,7 +122,14 @@ class Trainer:
 
     @classmethod
     def resume(
-        cls, path: str | Path | None, project: str = "runs/train", console: Console | None = None, **changes: Any
+        cls,
+        path: str | Path | None,
+        project: str = "runs/train",
+        console: Console | None = None,
+        *,
+        callbacks: events.Callbacks | None = None,
+        augment: Transform | None = None,
+        **changes: Any,
     ) -> Trainer:
         """Go on with a run from its last.pt (None: the youngest below `project`). Raises UserError.
 
@@ -119,7 +137,7 @@ class Trainer:
         """
         run = read_run(Path(path) if path else latest_checkpoint(project), **changes)
         with run.hold.pop_all() as run.hold:  # let go of where the run cannot be made
-            trainer = cls(run.options, console, run)
+            trainer = cls(run.options, console, run, callbacks=callbacks, augment=augment)
             trainer.hold = run.hold.pop_all()
         return trainer
 
@@ -128,14 +146,16 @@ class Trainer:
 
         A signal that asks for an end saves last.pt between two steps and is raised as KeyboardInterrupt, which says so.
         """
-        self._announce()
+        self.console.print(announcement(self))
         with self.hold, SignalGuard() as self.signals:
             try:
-                epoch = self.first_epoch
-                while epoch < self.options.epochs:  # --time may change how many
-                    self._do_epoch(epoch)
-                    epoch = self.options.epochs if self._is_stuck(epoch) else epoch + 1
-                return self._finish()
+                self._tell(events.TrainStart, self.first_epoch)
+                while self.next_epoch < self.options.epochs and not self.stop:  # --time may change how many
+                    self._do_epoch(self.next_epoch)
+                    self.stop = self.stop or self._is_stuck(self.next_epoch - 1)
+                result = self._finish()
+                self._tell(events.TrainEnd, self.next_epoch - 1, result)
+                return result
             except KeyboardInterrupt as error:
                 error.args = (self._save_interrupted(error),)
                 raise
@@ -143,13 +163,25 @@ class Trainer:
                 self.train_loader.close()
                 self.val_loader.close()
                 self.results.close()
+                self._tell(events.Teardown, max(self.next_epoch - 1, 0))
+
+    def _tell(self, kind: type[events.TrainEvent], epoch: int, *facts: Any) -> None:
+        """Emit an event of the run."""
+        if kind in self.callbacks:
+            self.callbacks.emit(kind(self, epoch, self.options.epochs, self.directory, *facts))
 
     def _do_epoch(self, epoch: int) -> None:
         started = time.perf_counter()
+        self._tell(events.TrainEpochStart, epoch)
         losses, speed = self._train_epoch(epoch)
-        result = None if self.options.noval and epoch + 1 < self.options.epochs else self._validate()
+        self._tell(events.TrainEpochEnd, epoch, losses, speed)
+        last = epoch + 1 == self.options.epochs or self.stop
+        result = None if self.options.noval and not last else self._validate()
+        seconds = time.perf_counter() - started
         with self.signals.held():
-            self._record(epoch, losses, speed, result, time.perf_counter() - started)
+            self._record(epoch, losses, speed, result, seconds)
+        metrics, fitness = (result.metrics.columns(), result.metrics.fitness) if result else ({}, None)
+        self._tell(events.FitEpochEnd, epoch, losses, speed, metrics, fitness, seconds)
 
     def _is_stuck(self, epoch: int) -> bool:
         """Whether --patience is over."""
@@ -195,6 +227,8 @@ class Trainer:
                 f"epoch {epoch + 1}/{self.options.epochs}", total=len(self.train_loader), completed=self.batches_done, note=""
             )  # fmt: skip
             for batch in prefetch(self.train_loader, self.device, self.step.dtype):
+                place = self.batches_done, len(self.train_loader)
+                self._tell(events.TrainBatchStart, epoch, *place)
                 self._plot(batch, epoch)
                 with self.signals.held(breakable=True):  # a step is done or not, for whoever goes on from here
                     self.monitor.add(self._do(batch), batch)
@@ -203,6 +237,7 @@ class Trainer:
                 rate = images / (time.perf_counter() - started)
                 note = f"{self.task.loss_text(self.monitor.means, ' ')}  {rate:.1f} images/s  {memory_gb(self.device):.1f} GB"
                 bar.update(task, advance=1, note=note)
+                self._tell(events.TrainBatchEnd, epoch, *place, self.monitor.means)
             self.monitor.finish()
         return self.monitor.means, images / (time.perf_counter() - started)
 
@@ -229,26 +264,19 @@ class Trainer:
     def _validate(self) -> ValidationResult:
         return validate(
             self.step.ema, self.val_loader, split=self.val_split, criterion=self.criterion, amp=self.amp,
-            device=self.device, channels_last=True, progress=self.console.is_terminal,
+            device=self.device, channels_last=True, progress=self.console.is_terminal, callbacks=self.callbacks,
         )  # fmt: skip
 
     def _record(
         self, epoch: int, losses: dict[str, float], speed: float, result: ValidationResult | None, seconds: float
     ) -> None:
         """Write the epoch's line and checkpoints."""
-        row = {loss.column("train"): losses[loss.name] for loss in self.task.losses}
-        row |= {"epoch": epoch, "time": seconds, "lr/pg0": self.schedule.at(self.step.iteration - 1).lr}
-        row |= {"images_per_s": speed, "memory_gb": memory_gb(self.device)}
-        text = f"epoch {epoch + 1}/{self.options.epochs}  {self.task.loss_text(losses)}"
+        row = epoch_row(self, epoch, losses, speed, result, seconds)
         if result:
             self.monitor.compare(losses, result.losses)
-            values = result.metrics.columns()
-            row |= values
-            row |= {loss.column("val"): result.losses[loss.name] for loss in self.task.losses if result.losses}
-            text += "".join(f"  {m.label} {values[m.column]:.3f}" for m in self.task.metrics if m.label)
             if result.metrics.fitness > self.best:
                 self.best, self.best_epoch = result.metrics.fitness, epoch
-                save(self.directory / "weights" / "best.pt", self.step.ema, epoch=epoch, best=self.best)
+                self._save_average("best.pt", epoch, best=self.best)
         self.results.add(row)
         self.next_epoch, self.batches_done = epoch + 1, 0
         self._replan()
@@ -256,9 +284,13 @@ class Trainer:
         if not self.monitor.consecutive:  # last.pt stays the last good state
             self._save("last.pt")
         if epoch and self.options.save_period > 0 and epoch % self.options.save_period == 0:
-            save(self.directory / "weights" / f"epoch{epoch}.pt", self.step.ema, epoch=epoch)
-        skipped = f"  {self.monitor.skipped} steps skipped so far" if self.monitor.skipped else ""
-        self.console.print(f"{text}  {speed:.1f} images/s  {row['memory_gb']:.1f} GB  {seconds:.0f} s{skipped}")
+            self._save_average(f"epoch{epoch}.pt", epoch)
+        self.console.print(epoch_text(self, row, losses))
+
+    def _save_average(self, name: str, epoch: int, **facts: Any) -> None:
+        path = self.directory / "weights" / name
+        save(path, self.step.ema, epoch=epoch, **facts)
+        self._tell(events.ModelSave, epoch, path)
 
     def _replan(self) -> None:
         """With --time, train as many epochs as fit: the learning rate falls to its end by then, mosaic ends before."""
@@ -276,6 +308,7 @@ class Trainer:
             best=self.best, best_epoch=self.best_epoch, hyp=asdict(self.recipe), options=saved_options(self.options),
             data=self.data_facts, spent=self.limit.spent,
         )  # fmt: skip
+        self._tell(events.ModelSave, max(self.next_epoch - 1, 0), self.directory / "weights" / name)
 
     def _finish(self) -> ValidationResult:
         """Validate the best weights once more, with images."""
@@ -284,21 +317,10 @@ class Trainer:
         result = validate(
             best, self.val_loader, split=self.val_split, criterion=self.criterion, amp=self.amp, device=self.device,
             plots_dir=None if self.options.noplots else self.directory, progress=self.console.is_terminal,
+            callbacks=self.callbacks,
         )  # fmt: skip
         if not self.options.noplots:
-            with drawing():
-                plot_results(self.directory / "results.csv", self.directory / "results.png", self.task)
-            with drawing():
-                self.task.plot_split(self.train_split, self.directory / "labels.png")
+            draw_run(self.directory, self.task, self.train_split)
         print_metrics(result, self.console)
         self.console.print(literal(f"run: {self.directory}  weights: {weights / 'best.pt'}"))
         return result
-
-    def _announce(self) -> None:
-        train, val = len(self.train_split.records), len(self.val_split.records)
-        self.console.print(literal(
-            f"{self.model.spec.name}: {sum(p.numel() for p in self.model.parameters()):,} parameters, "
-            f"{self.model.num_classes} classes; {train} training and {val} validation images at {self.options.img} px; "
-            f"{self.device}, amp {self.amp}, step {self.step.mode}, batch {self.options.batch} x {self.schedule.accumulate}; "
-            f"run {self.directory}"
-        ))  # fmt: skip
