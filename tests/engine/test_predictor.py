@@ -182,7 +182,7 @@ def test_texts_and_json(colors: Predictor, tmp_path: Path) -> None:
     assert index == "0"
     assert [float(v) for v in values] == pytest.approx([0.45, 0.5, 0.5, 80 / 120, 0.9], abs=0.01)
     assert len(result.to_yolo_text().split()) == 5
-    content = json.loads(json.dumps(result.to_json()))
+    content = json.loads(json.dumps(result.to_record()))
     assert content["detections"][0]["name"] == "red"
     assert content["detections"][0]["box"] == pytest.approx([40, 20, 140, 100], abs=1)
     assert (content["width"], content["height"], content["frame"]) == (200, 120, None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,7 @@ class Answer:
     frame: int | None
     name: str
     score: float
+    speed: dict[str, float] = field(default_factory=dict)
 
     def found(self) -> list[str]:
         return [self.name]
@@ -133,7 +134,7 @@ class Answer:
     def to_text(self, conf: bool = False) -> str:
         return f"{self.name} {self.score:.3f}\n" if conf else f"{self.name}\n"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         return {"path": str(self.path), "frame": self.frame, "class": self.name}
 
 

@@ -51,3 +51,9 @@ def _below_common_folder(paths: Sequence[Path]) -> list[Path]:
     absolute = [Path(os.path.abspath(path)) for path in paths]
     folder = os.path.commonpath([path.parent for path in absolute]) if absolute else ""
     return [path.relative_to(folder) for path in absolute]
+
+
+def folder_name(name: str) -> str:
+    """A class's name as the name of a folder on any system."""
+    plain = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name)
+    return plain.encode("utf-8", "replace")[:200].decode("utf-8", "ignore").strip(" .") or "_"

@@ -52,14 +52,19 @@ def read_image(
         raise UnreadableImage(f"{path}: cannot read the image ({error.strerror or error})") from None
     if not truncated and is_truncated(data):
         raise UnreadableImage(f"{path}: the file is truncated")
+    if size is not None and is_jpeg(data):
+        image = _by_opencv(data, Header("JPEG", *size, orientation=1, deep=False), reduce)
+        if image is not None:
+            return image
+    return decode_image(data, f"{path}: the file", reduce, notes)
+
+
+def decode_image(data: bytes, what: str, reduce: int = 1, notes: list[str] | None = None) -> Image:
+    """`read_image` of a file's bytes. Raises UnreadableImage, which begins with `what`."""
     try:
-        if size is not None and is_jpeg(data):
-            image = _by_opencv(data, Header("JPEG", *size, orientation=1, deep=False), reduce)
-            if image is not None:
-                return image
         return _read(data, reduce, notes)
     except ImageError as error:
-        raise UnreadableImage(f"{path}: the file {error}") from None
+        raise UnreadableImage(f"{what} {error}") from None
 
 
 def is_jpeg(data: bytes) -> bool:

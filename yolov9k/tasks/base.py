@@ -131,11 +131,15 @@ class Evaluator(Protocol):
 
 
 class Result(Protocol):
-    """What was found in one image: `path`, `image` uint8 [H, W, 3] BGR, `frame` in a video or None."""
+    """What was found in one image: `path`, `image` uint8 [H, W, 3] BGR, `frame` in a video or None.
+
+    The predictor adds `speed`: milliseconds an image of the pass that it came from, by the fields of `Speed`.
+    """
 
     path: Path
     image: Image
     frame: int | None
+    speed: dict[str, float]
 
     def found(self) -> Sequence[str]:
         """Class names of what was found, one for each."""
@@ -149,7 +153,7 @@ class Result(Protocol):
     def to_text(self, conf: bool = False) -> str:
         """Lines of a label file, with scores if `conf`."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """Ready for json.dumps."""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from yolov9k.data.probe import SUFFIXES, find_matches, warn_of_others
 _VIDEOS = "asf avi flv gif m4v mkv mov mp4 mpeg mpg ts webm wmv"
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _VIDEOS.split())
 IMAGE_SUFFIXES = SUFFIXES - VIDEO_SUFFIXES
+_ADDRESSES = ("http://", "https://", "ftp://", "s3://", "gs://")
 _KNOWN = f"known are images ({' '.join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))}) and videos ({_VIDEOS})"
 
 
@@ -108,6 +111,8 @@ def open_source(source: str | Path, max_frames: int | None = None, stride: int =
 
 
 def _why_nothing(text: str) -> str:
+    if text.lower().startswith(_ADDRESSES):
+        return "nothing is fetched from the network; download it and give the file"
     if "://" in text or text.isdigit() or text.split()[0] == "screen":
         return "streams are not supported; give a file, a folder, a pattern or a .txt list"
     return "no image or video matches the pattern" if set("*?[") & set(text) else "no such file or folder"
@@ -159,6 +164,26 @@ def _open_video(path: Path) -> cv2.VideoCapture:
         capture.release()
         raise UserError(f"{path}: a frame has more than {pixel_limit():,} pixels; scale the video down")
     return capture
+
+
+def camera_frames(number: int) -> Iterator[Frame]:
+    """Frames of the camera that OpenCV knows by a number, for as long as it gives any. Raises UserError where there is none."""
+    capture = cv2.VideoCapture(number)
+    if not capture.isOpened():
+        raise UserError(f"camera {number}: OpenCV cannot open it; give another number, or a video file")
+    return _until_the_end(capture, Path(f"camera{number}"))
+
+
+def _until_the_end(capture: cv2.VideoCapture, path: Path) -> Iterator[Frame]:
+    try:
+        fps, began = capture.get(cv2.CAP_PROP_FPS) or None, time.monotonic()
+        for index in itertools.count():
+            read, image = capture.read()
+            if not read:
+                return
+            yield Frame(path, np.asarray(image, np.uint8), index, fps, 0, time.monotonic() - began)
+    finally:
+        capture.release()
 
 
 def _length(capture: cv2.VideoCapture, max_frames: int | None, stride: int) -> int:

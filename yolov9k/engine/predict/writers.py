@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError, check_range, note, warn
 from yolov9k.common.files import user_path, write_bytes, write_json, write_text
 from yolov9k.common.progress import progress_bar
-from yolov9k.common.result_names import output_names
+from yolov9k.common.result_names import folder_name, output_names
 from yolov9k.common.timing import Speed
+from yolov9k.config import PredictOptions
 from yolov9k.engine.predict.predictor import Predictor
 from yolov9k.engine.predict.sources import Source, is_video, open_source
 from yolov9k.engine.predict.video_file import USUAL_RATE, VideoFile
@@ -67,6 +69,7 @@ class _Writer:
         self.summary = Summary()
         self._names, self._name = names, ""
         self._media_names: set[str] = set()
+        self._taken = {name.casefold() for several in names.values() for name in several}
         self._video: VideoFile | None = None
         out.mkdir(parents=True, exist_ok=True)
         if txt:
@@ -80,7 +83,7 @@ class _Writer:
         else:
             self._add_frame(result)
         if self.rows is not None:
-            self.rows.append(result.to_json())
+            self.rows.append(result.to_record())
 
     def _add_image(self, result: Result) -> None:
         self._begin(result.path)
@@ -122,7 +125,14 @@ class _Writer:
     def _begin(self, source: Path) -> None:
         """End the video before, and take the name of the results of the next source."""
         self._end_video()
-        self._name = self._names[source].pop(0)
+        self._name = self._names[source].pop(0) if self._names.get(source) else self._free_name(source)
+
+    def _free_name(self, source: Path) -> str:
+        """The stem of a source that no name was chosen for beforehand, with a number where it is taken."""
+        stem = source.stem
+        name = next(n for n in (stem, *(f"{stem}_{number}" for number in count(2))) if n.casefold() not in self._taken)
+        self._taken.add(name.casefold())
+        return name
 
     def _media(self, source: Path, suffix: str) -> Path:
         """Where the drawn image or video goes; a name that holds its suffix already needs no second one."""
@@ -172,12 +182,6 @@ def _of_frame(result: Result, fact: str) -> float | None:
     return known
 
 
-def folder_name(name: str) -> str:
-    """A class's name as the name of a folder on any system."""
-    plain = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name)
-    return plain.encode("utf-8", "replace")[:200].decode("utf-8", "ignore").strip(" .") or "_"
-
-
 def _names_of(source: Source) -> dict[Path, list[str]]:
     """Names of the results of each source, several where it is given several times; one line where they are not the stems."""
     names: dict[Path, list[str]] = {}
@@ -188,6 +192,65 @@ def _names_of(source: Source) -> dict[Path, list[str]]:
     if unlike:
         note(f"sources share their names: results have their folders' names too, such as {unlike}")
     return names
+
+
+def _make_writer(
+    out_dir: str | Path,
+    source: Source | None,
+    *,
+    save_txt: bool,
+    save_conf: bool,
+    save_crop: bool,
+    save_json: bool,
+    view: bool,
+    save_image: bool,
+    hide_labels: bool,
+    hide_conf: bool,
+    line_width: int | None,
+) -> _Writer:
+    if line_width is not None:
+        check_range("line-thickness", line_width, 1, THICKEST)
+    names = {} if source is None else _names_of(source)
+    return _Writer(
+        user_path(out_dir), _Drawing(not hide_labels, not hide_conf, line_width), names, save=save_image, txt=save_txt,
+        conf=save_conf, crop=save_crop, keep_json=save_json, viewer=open_viewer() if view else None,
+    )  # fmt: skip
+
+
+def writing(options: PredictOptions) -> dict[str, Any]:
+    """What is to be written, as keywords of `predict_to_folder` and `results_written`."""
+    return {
+        "save_txt": options.save_txt, "save_conf": options.save_conf, "save_crop": options.save_crop,
+        "save_json": options.save_json, "view": options.view_img, "save_image": not options.nosave,
+        "hide_labels": options.hide_labels, "hide_conf": options.hide_conf, "line_width": options.line_thickness,
+    }  # fmt: skip
+
+
+def results_written(results: Iterable[Result], out_dir: str | Path, source: Source | None, **what: Any) -> Iterator[Result]:
+    """Results as they come, each written into out_dir on its way, as `predict_to_folder` does; what: as `writing` gives it.
+
+    source: where they come from, None where these are no files: then images are called image0 and so on. Raises UserError.
+    """
+    writer = _make_writer(out_dir, source, **what)
+    try:
+        for result in results:
+            writer.add(result)
+            yield result
+    finally:
+        writer.close()
+
+
+def results_shown(results: Iterable[Result]) -> Iterator[Result]:
+    """Results as they come, each shown in a window where there is a display."""
+    viewer = open_viewer()
+    try:
+        for result in results:
+            if viewer is not None:
+                viewer.show(result.draw(), moving=result.frame is not None)
+            yield result
+    finally:
+        if viewer is not None:
+            viewer.close()
 
 
 def predict_to_folder(
@@ -211,18 +274,16 @@ def predict_to_folder(
 
     save_image: annotated images under their own names and an mp4 for each video. save_txt: labels/STEM.txt (videos:
     STEM_FRAME.txt, frames from 1), with scores if save_conf. Where two sources share their stem, subfolders are kept and, if
-    that is not enough, suffixes (`output_names`), which is said. save_json: predictions.json, Result.to_json of every image.
+    that is not enough, suffixes (`output_names`), which is said. save_json: predictions.json, Result.to_record of every image.
     save_crop: crops/CLASS/STEM_NUMBER.jpg of each box. view: a window shows what comes, where there is a display.
     max_frames: of each video. An interruption leaves complete files and the JSON of what is done. Raises UserError.
     """
-    if line_width is not None:
-        check_range("line-thickness", line_width, 1, THICKEST)
     if max_frames is not None:
         check_range("max-frames", max_frames, 1)
     found = source if isinstance(source, Source) else open_source(source, max_frames)
-    writer = _Writer(
-        user_path(out_dir), _Drawing(not hide_labels, not hide_conf, line_width), _names_of(found), save=save_image,
-        txt=save_txt, conf=save_conf, crop=save_crop, keep_json=save_json, viewer=open_viewer() if view else None,
+    writer = _make_writer(
+        out_dir, found, save_txt=save_txt, save_conf=save_conf, save_crop=save_crop, save_json=save_json, view=view,
+        save_image=save_image, hide_labels=hide_labels, hide_conf=hide_conf, line_width=line_width,
     )  # fmt: skip
     with progress_bar(progress) as bar:
         task = bar.add_task("predicting", total=found.frame_count())
