@@ -15,7 +15,7 @@ ROWS = (
     ("yolov9k.__main__",),
     ("yolov9k.cli",),
     ("yolov9k", "yolov9k.engine"),  # the short names that users import: re-exports alone
-    ("yolov9k.engine.demo",),
+    ("yolov9k.engine.demo", "yolov9k.engine.facade"),
     ("yolov9k.engine.profile",),
     ("yolov9k.engine.train",),
     ("yolov9k.engine.evaluate", "yolov9k.engine.predict"),

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from yolov9k.compat.accelerate import accelerate, accelerate_training
+    from yolov9k.engine.facade import YOLOv9
     from yolov9k.engine.predict.predictor import Predictor
     from yolov9k.models import DetectionModel, create_model
     from yolov9k.models.checkpoints import load
 
 __version__ = "0.1.0"
-__all__ = ["DetectionModel", "Predictor", "__version__", "accelerate", "accelerate_training", "create_model", "load"]
+__all__ = ["DetectionModel", "Predictor", "YOLOv9", "__version__", "accelerate", "accelerate_training", "create_model", "load"]
 
 _PLACES = {
     "DetectionModel": "yolov9k.models",
     "Predictor": "yolov9k.engine.predict.predictor",
-    "YOLOv9": "yolov9k.models",
+    "YOLOv9": "yolov9k.engine.facade",
     "accelerate": "yolov9k.compat.accelerate",
     "accelerate_training": "yolov9k.compat.accelerate",
     "create_model": "yolov9k.models",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -18,6 +19,8 @@ EXAMPLES = ROOT / "examples"
 SMALL = {
     "train_own_data.py": ["--images", "8", "--batch", "4"],
     "predict_video.py": ["--frames", "3", "--img", "64"],
+    "own_augmentation.py": ["--images", "8"],
+    "callbacks.py": ["--images", "8"],
     "custom_loop.py": [],
     "operator_in_your_model.py": [],
     "add_operator.py": [],
@@ -46,6 +49,18 @@ def test_training_leaves_weights_that_load(tmp_path: Path) -> None:
 
     model = yolov9k.load(tmp_path / "runs/example/train/weights/best.pt")
     assert list(model.names) == ["circle", "square", "triangle", "star"]
+
+
+def test_training_with_an_augmentation_of_ones_own(tmp_path: Path) -> None:
+    out = run("own_augmentation.py", tmp_path)
+    assert ("augmented by Albumentations" in out) == (importlib.util.find_spec("albumentations") is not None)
+    assert (tmp_path / "runs/example-augment/train/weights/best.pt").is_file()
+
+
+def test_callbacks_print_a_line_an_epoch_and_end_the_run(tmp_path: Path) -> None:
+    lines = run("callbacks.py", tmp_path).splitlines()
+    assert [line.split(":")[0] for line in lines[:-1]] == ["epoch 1 of 9", "epoch 2 of 9"]
+    assert lines[-1].startswith("AP ")
 
 
 def test_every_frame_of_the_video_is_drawn(tmp_path: Path) -> None:

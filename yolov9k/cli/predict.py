@@ -12,7 +12,7 @@ def run(options: PredictOptions) -> None:
     from yolov9k.data.letterbox import rounded_size
     from yolov9k.engine.predict.predictor import Predictor
     from yolov9k.engine.predict.sources import open_source
-    from yolov9k.engine.predict.writers import predict_to_folder
+    from yolov9k.engine.predict.writers import predict_to_folder, writing
     from yolov9k.engine.train.run_dir import run_directory
 
     options.check()
@@ -25,10 +25,7 @@ def run(options: PredictOptions) -> None:
     )  # fmt: skip
     with failing_as(RUN), run_directory(options.project, options.name, options.exist_ok) as directory:
         summary = predict_to_folder(
-            predictor, source, directory, save_txt=options.save_txt, save_conf=options.save_conf,
-            save_crop=options.save_crop, view=options.view_img,
-            save_json=options.save_json, save_image=not options.nosave, hide_labels=options.hide_labels,
-            hide_conf=options.hide_conf, line_width=options.line_thickness, max_frames=options.max_frames,
+            predictor, source, directory, max_frames=options.max_frames, **writing(options)
         )  # fmt: skip
     found = ", ".join(f"{count} {name}" for name, count in summary.counts.items()) or "nothing"
     media = f"{summary.images} images, {summary.videos} videos ({summary.frames} frames)"
