@@ -73,6 +73,7 @@ def test_events_come_in_order(tmp_path: Path) -> None:
     assert saved == {"best.pt", "last.pt"}
 
 
+@pytest.mark.e2e
 def test_a_callback_can_end_the_run(tmp_path: Path) -> None:
     callbacks, epochs = events.Callbacks(), []
 
@@ -87,6 +88,7 @@ def test_a_callback_can_end_the_run(tmp_path: Path) -> None:
     assert (run.directory / "weights" / "best.pt").is_file()  # the last epoch is validated all the same
 
 
+@pytest.mark.e2e
 def test_what_a_callback_raises_ends_the_run_and_leaves_it_whole(tmp_path: Path) -> None:
     callbacks = events.Callbacks()
 

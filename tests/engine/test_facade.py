@@ -44,7 +44,7 @@ def small(folder: Path, tmp_path: Path, **more: Any) -> dict[str, Any]:
 
 
 def test_a_name_a_file_or_a_network(folder: Path) -> None:
-    assert YOLOv9().model.spec.name == "yolov9-c"
+    assert repr(YOLOv9()) == "YOLOv9('yolov9-c')"
     named, filed = YOLOv9(folder / "tiny.yaml"), YOLOv9(folder / "tiny.pt")
     assert (named.model.num_classes, filed.model.num_classes) == (2, 4)
     held = YOLOv9(filed.model)
@@ -119,6 +119,7 @@ def test_it_trains_by_the_names_of_ultralytics(folder: Path, tmp_path: Path, cap
     assert metrics is model.metrics
 
 
+@pytest.mark.e2e
 def test_a_name_is_trained_from_fresh_weights_of_the_seed(folder: Path, tmp_path: Path) -> None:
     runs = []
     for number in range(2):
@@ -130,6 +131,7 @@ def test_a_name_is_trained_from_fresh_weights_of_the_seed(folder: Path, tmp_path
     assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
 
 
+@pytest.mark.e2e
 def test_training_starts_from_what_the_network_holds(folder: Path, tmp_path: Path) -> None:
     """A file's weights, or those that were changed in place; the learning rate is too small to move them."""
     still = small(folder, tmp_path, lr0=1e-9, warmup_epochs=0, momentum=0, weight_decay=0)
@@ -142,6 +144,7 @@ def test_training_starts_from_what_the_network_holds(folder: Path, tmp_path: Pat
     assert torch.allclose(model.model.state_dict()[key], torch.tensor(0.25), atol=1e-5)
 
 
+@pytest.mark.e2e
 def test_a_run_is_resumed(folder: Path, tmp_path: Path) -> None:
     model = YOLOv9(folder / "tiny.yaml", verbose=False)
     model.add_callback("on_fit_epoch_end", lambda event: setattr(event, "stop", True))

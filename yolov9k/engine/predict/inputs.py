@@ -26,9 +26,10 @@ _EXPECTED = (
 )
 
 
-def frames_of(source: One | Source | Iterable[One]) -> Iterable[Frame]:
+def frames_of(source: One | Source | Iterable[One] | Iterable[Frame]) -> Iterable[Frame]:
     """Frames of a source, each item of an iterable read when its turn comes. Raises UserError for what is none of these.
 
+    Frames are taken as they are.
     A number, also as a text, is a camera's, whose frames do not end (`is_endless`).
     """
     if isinstance(source, Source):
@@ -57,7 +58,9 @@ def is_endless(source: object) -> bool:
 
 def _each(items: Iterable[Any]) -> Iterator[Frame]:
     for number, item in enumerate(items):
-        if isinstance(item, (str, os.PathLike)):
+        if isinstance(item, Frame):
+            yield item
+        elif isinstance(item, (str, os.PathLike)):
             yield from open_source(item if isinstance(item, str) else Path(item))
         elif isinstance(item, torch.Tensor):
             yield from (Frame(Path(f"image{number}"), image) for image in _from_tensor(item))
