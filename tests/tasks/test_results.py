@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -174,7 +176,7 @@ def test_facts_of_the_image() -> None:
     assert one.orig_img is one.image
     assert one.orig_shape == (120, 200)
     assert (one.masks, one.probs, one.keypoints, one.obb) == (None, None, None, None)
-    assert one.verbose() == "2 birchs, 1 ash, "
+    assert one.verbose() == "1 ash, 2 birchs, "
     assert result(0).verbose() == "(no detections), "
 
 
@@ -293,3 +295,39 @@ def test_the_real_supervision_takes_results() -> None:
     )
     with_tracks = Result(Path("a.png"), result().image, tracked, SCORES, CLASSES, ["ash", "birch"]).to("cpu")
     assert supervision.Detections.from_ultralytics(with_tracks).tracker_id.tolist() == [7, 8, 9]
+
+
+THEIRS = """
+import json, pathlib, sys, numpy, torch
+from ultralytics.engine.results import Results
+corners, scores, classes = json.loads(sys.argv[1])
+rows = torch.tensor([[*box, score, index] for box, score, index in zip(corners, scores, classes)])
+one = Results(numpy.zeros((120, 200, 3), numpy.uint8), path="wood/a.png", names={0: "ash", 1: "birch"}, boxes=rows)
+one.save_txt("a.txt", save_conf=True)
+fields = {name: getattr(one.boxes, name).tolist() for name in "xyxy xywh xyxyn xywhn conf cls data".split()}
+print(json.dumps({
+    "fields": fields, "one": one.boxes[1].xywhn.tolist(), "lengths": [len(one), len(one[0]), len(one[1:])],
+    "tables": [one.summary(), one.summary(normalize=True), json.loads(one.to_json())], "words": one.verbose(),
+    "numbers": [float(value) for value in pathlib.Path("a.txt").read_text().split()], "shape": list(one.orig_shape),
+}))
+"""
+
+
+@pytest.mark.tools
+def test_fields_and_tables_are_those_of_the_real_ultralytics(tmp_path: Path) -> None:
+    """By the interpreter in the folder that YOLOV9K_PEERS names."""
+    peers = Path(os.environ.get("YOLOV9K_PEERS", "")) / "bin" / "python"
+    if not os.environ.get("YOLOV9K_PEERS") or not peers.exists():
+        pytest.skip("needs Ultralytics; set YOLOV9K_PEERS to an environment that has it")
+    numbers = json.dumps([CORNERS.tolist(), SCORES.tolist(), CLASSES.tolist()])
+    settings = {**os.environ, "YOLO_CONFIG_DIR": str(tmp_path), "PYTHONPATH": ""}
+    command = [str(peers), "-W", "ignore", "-c", THEIRS, numbers]
+    done = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, check=True)
+    theirs, ours = json.loads(done.stdout.splitlines()[-1]), result()
+    for name, values in theirs["fields"].items():
+        np.testing.assert_allclose(getattr(ours.boxes, name), values, rtol=1e-6, err_msg=name)
+    np.testing.assert_allclose(ours.boxes[1].xywhn, theirs["one"], rtol=1e-6)
+    assert [len(ours), len(ours[0]), len(ours[1:])] == theirs["lengths"]
+    assert [ours.summary(), ours.summary(normalize=True), json.loads(ours.to_json())] == theirs["tables"]
+    assert (ours.verbose(), list(ours.orig_shape)) == (theirs["words"], theirs["shape"])
+    assert [float(value) for value in ours.to_yolo_text(conf=True).split()] == pytest.approx(theirs["numbers"], abs=1e-6)

@@ -231,8 +231,9 @@ class Result:
 
     def verbose(self) -> str:
         """What was found, in words: "2 circles, 1 star, "."""
-        counts = Counter(self.found())
-        return "".join(f"{n} {name}{'s' * (n > 1)}, " for name, n in counts.items()) or "(no detections), "
+        counts = sorted(Counter(self.classes.tolist()).items())
+        words = (f"{n} {class_name(self.names, int(index))}{'s' * (n > 1)}, " for index, n in counts)
+        return "".join(words) or "(no detections), "
 
 
 def _encoded(image: Image, path: Path) -> bytes:
