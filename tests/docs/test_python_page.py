@@ -33,6 +33,7 @@ def test_the_programs_run_one_after_another(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "runs/train").iterdir()} == {"python", "logged"}
 
 
+@pytest.mark.twin
 def test_every_event_is_in_the_table() -> None:
     from yolov9k.engine.events import ALIASES
 
