@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,8 @@ class _Writer:
     def _free_name(self, source: Path) -> str:
         """The stem of a source that no name was chosen for beforehand, with a number where it is taken."""
         stem = source.stem
-        name = next(n for n in (stem, *(f"{stem}_{number}" for number in count(2))) if n.casefold() not in self._taken)
+        candidates = chain([stem], (f"{stem}_{number}" for number in count(2)))
+        name = next(one for one in candidates if one.casefold() not in self._taken)
         self._taken.add(name.casefold())
         return name
 
