@@ -20,7 +20,7 @@ from tests.models.checkpoint_cases import tiny_model
 from tests.models.crafted import NUMBERS, archive, called, dumped, name, safetensors, table, tensor, with_tensor, zipped
 from tests.mutations import within_time
 from yolov9k.common.errors import UserError
-from yolov9k.models import YOLOv9, torch_files
+from yolov9k.models import DetectionModel, torch_files
 from yolov9k.models.checkpoint_file import read
 from yolov9k.models.checkpoints import load_weights, save
 from yolov9k.models.stand_ins import StandIn
@@ -69,7 +69,7 @@ def within_memory(size: int) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> YOLOv9:
+def model(tmp_path_factory: pytest.TempPathFactory) -> DetectionModel:
     """A model; what reading imports at first is imported."""
     folder = tmp_path_factory.mktemp("sound")
     model = tiny_model(folder)
@@ -83,7 +83,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> YOLOv9:
     return model
 
 
-def fault(path: Path, model: YOLOv9) -> str:
+def fault(path: Path, model: DetectionModel) -> str:
     with pytest.raises(UserError) as caught:
         load_weights(model, path)
     message = str(caught.value)
@@ -99,7 +99,7 @@ def test_there_are_enough_of_them() -> None:
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_file_is_one_line_and_nothing_runs(
-    model: YOLOv9, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+    model: DetectionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     bad, path = BAD[case], tmp_path / BAD[case].file
     path.write_bytes(bad.data())
