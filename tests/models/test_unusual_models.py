@@ -12,6 +12,7 @@ from yolov9k import create_model
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.setup import make_criterion
 from yolov9k.models import DetectionModel
+from yolov9k.models.heads.detect import head_name
 
 
 def randomized(model: DetectionModel) -> DetectionModel:
@@ -28,28 +29,36 @@ def randomized(model: DetectionModel) -> DetectionModel:
     return model.eval()
 
 
-HEADS = {"DDetect": 1, "Detect": 1, "DualDDetect": 2, "DualDetect": 2, "TripleDDetect": 3, "TripleDetect": 3}
+# Branches, groups of the box convolutions and class tower of each head
+HEADS = {
+    "DDetect": (1, 4, "plain"), "Detect": (1, 1, "plain"), "DualDDetect": (2, 4, "plain"), "DualDetect": (2, 1, "plain"),
+    "TripleDDetect": (3, 4, "plain"), "TripleDetect": (3, 1, "plain"), "DepthwiseDetect": (1, 1, "depthwise"),
+    "DualDepthwiseDDetect": (2, 4, "depthwise"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_trains_with_the_loss(write: Write, head: str) -> None:
     """Auxiliary branches straight from the backbone and, the third, one convolution further."""
+    branches_wanted, groups, tower = HEADS[head]
+    assert head_name(branches_wanted, groups, tower) == head
     torch.manual_seed(0)
     extra = [[3, 1, "Conv", [8]], [4, 1, "Conv", [16]], [5, 1, "Conv", [24]]]
-    sources = [*[10, 11, 12, 3, 4, 5][6 - 3 * (HEADS[head] - 1) :], 3, 9, 6]
+    sources = [*[10, 11, 12, 3, 4, 5][6 - 3 * (branches_wanted - 1) :], 3, 9, 6]
     model = create_model(write(head=[*NECK, *extra, [sources, 1, head, ["nc"]]])).train()
     branches = model(torch.rand(2, 3, 64, 64))
     assert [[tuple(level.shape) for level in branch] for branch in branches] == [
         [(2, 67, 8, 8), (2, 67, 4, 4), (2, 67, 2, 2)]
-    ] * HEADS[head]
+    ] * branches_wanted
     targets = torch.tensor([[0, 1, 0.5, 0.5, 0.4, 0.6], [1, 2, 0.3, 0.6, 0.2, 0.2]])
     total, parts = make_criterion(model, TrainRecipe())(branches, targets)
     total.backward()
     assert float(parts.min()) > 0
     silent = [name for name, p in model.model[-1].named_parameters() if p.requires_grad and p.grad is None]
     assert silent == []
-    groups = 4 if "DD" in head else 1
     assert model.head.towers(0)[0][0][1].conv.groups == groups
+    depthwise = [m for m in model.head.towers(0)[1].modules() if isinstance(m, nn.Conv2d) and m.groups == m.in_channels]
+    assert len(depthwise) == (6 if tower == "depthwise" else 0)
 
 
 # Main branch 3, 9, 6 unless said; auxiliary layers before, between and after, fed by the image, by each other, by
@@ -120,7 +129,7 @@ UNUSUAL: dict[str, tuple[list[Row], list[Row], set[int]]] = {
             [-1, 1, "Conv", [16, 3, 2]],
             [-1, 1, "Conv", [16, 3, 2]],
         ],
-        [[3, 1, "Conv", [8]], [[6, 4, 5, 3, 4, 5], 1, "DualDDetect", ["nc"]]],
+        [[3, 1, "Conv", [8]], [[6, 4, 5, 3, 4, 5], 1, "DualDepthwiseDetect", ["nc"]]],
         {6},
     ),
 }

@@ -29,6 +29,7 @@ BLOCKS: dict[str, Callable[[], Block]] = {
     "Conv 3x3 stride 2": lambda: blocks.Conv(4, 6, 3, 2),
     "Conv 1x1": lambda: blocks.Conv(4, 6),
     "Conv in groups, no activation": lambda: blocks.Conv(4, 6, 3, g=2, act=False),
+    "Conv depthwise": lambda: blocks.Conv(4, 4, 3, g=4),
     "RepConvN": lambda: blocks.RepConvN(4, 6),
     "RepNBottleneck": lambda: blocks.RepNBottleneck(4, 4),
     "RepNBottleneck without shortcut": lambda: blocks.RepNBottleneck(4, 6),

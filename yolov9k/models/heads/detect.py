@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -16,6 +17,14 @@ from yolov9k.ops import dfl_candidates, dfl_decode
 from yolov9k.ops.backends import choose
 
 STRIDES = (8, 16, 32)
+CLASS_TOWERS = ("plain", "depthwise")
+_PREFIXES = ("", "Dual", "Triple")  # by number of branches
+_GROUPED = {1: "Detect", 4: "DDetect"}
+
+
+def head_name(branches: int = 1, groups: int = 4, class_tower: str = "plain") -> str:
+    """The name in layer tables of a head with so many branches, groups of box convolutions and this class tower."""
+    return f"{_PREFIXES[branches - 1]}{class_tower.title() if class_tower != 'plain' else ''}{_GROUPED[groups]}"
 
 
 class _Bins(nn.Module):
@@ -30,7 +39,9 @@ class _Bins(nn.Module):
 class Detect(nn.Module):
     """Box and class maps of every branch and level.
 
-    channels: widths of the inputs, auxiliary branches' levels first, the main branch's last.
+    channels: widths of the inputs, auxiliary branches' levels first, the main branch's last. groups: of the box towers'
+    second and third convolutions, 4 as published or 1 as Ultralytics has it. class_tower: "plain" has two 3x3 convolutions,
+    "depthwise" a depthwise 3x3 and a 1x1 in place of each, as Ultralytics from 8.3.0 on for a while.
     """
 
     task = "detect"
@@ -44,9 +55,10 @@ class Detect(nn.Module):
         groups: int = 4,
         strides: Sequence[int] = STRIDES,
         class_widths: Sequence[int] | None = None,
+        class_tower: str = "plain",
     ) -> None:
         super().__init__()
-        self.nc, self.reg_max, self.groups = num_classes, 16, groups
+        self.nc, self.reg_max, self.groups, self.class_tower = num_classes, 16, groups, class_tower
         self.strides = tuple(strides)
         if len(channels) != branches * len(self.strides):
             raise ValueError(f"Detect: {branches} branches of {len(self.strides)} levels, got {len(channels)} inputs")
@@ -66,7 +78,9 @@ class Detect(nn.Module):
         return nn.Sequential(Conv(c, width, 3), Conv(width, width, 3, g=self.groups), final)
 
     def _class_tower(self, c: int, width: int) -> nn.Sequential:
-        return nn.Sequential(Conv(c, width, 3), Conv(width, width, 3), nn.Conv2d(width, self.nc, 1))
+        plain = self.class_tower == "plain"
+        stages = [Conv(c, width, 3) if plain else nn.Sequential(Conv(c, c, 3, g=c), Conv(c, width)) for c in (c, width)]
+        return nn.Sequential(*stages, nn.Conv2d(width, self.nc, 1))
 
     def towers(self, branch: int) -> tuple[nn.ModuleList, nn.ModuleList]:
         """Box and class towers of a branch, one of each a level."""
@@ -131,6 +145,6 @@ def dense_name(name: str) -> str:
     return name.replace("DDetect", "Detect")
 
 
-for _branches, _prefix in enumerate(("", "Dual", "Triple"), 1):
-    for _groups, _kind in ((1, "Detect"), (4, "DDetect")):
-        register(HeadKind(f"{_prefix}{_kind}", functools.partial(Detect, branches=_branches, groups=_groups), _branches, _kind))
+for _branches, _groups, _tower in itertools.product((1, 2, 3), _GROUPED, CLASS_TOWERS):
+    _module = functools.partial(Detect, branches=_branches, groups=_groups, class_tower=_tower)
+    register(HeadKind(head_name(_branches, _groups, _tower), _module, _branches, head_name(1, _groups, _tower)))
