@@ -14,6 +14,7 @@ CACHES = ("ram", "disk")
 DECODERS = ("cpu", "nvjpeg")
 SPLITS = ("train", "val", "test")
 OPTIMIZERS = ("SGD", "AdamW", "Adam")
+PLACEMENTS = ("center", "topleft")  # of an image in its letterbox
 THICKEST = 100  # pixels of a box's line
 MAX_CLASSES = 100_000  # of a data set and of a model
 MOST_DETECTIONS = 100_000  # in an image: room for all of them is taken beforehand

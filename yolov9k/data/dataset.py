@@ -17,7 +17,7 @@ from yolov9k.data.cache.image_cache import ImageSource, Reader, make_source
 from yolov9k.data.cache.nvjpeg import NvjpegReader
 from yolov9k.data.images import UnreadableImage
 from yolov9k.data.labels import Labels
-from yolov9k.data.letterbox import fit
+from yolov9k.data.letterbox import fit, place
 from yolov9k.data.records import Record
 from yolov9k.data.transform import Transform, UserTransform
 
@@ -68,7 +68,8 @@ class DetectionDataset(Dataset[Sample]):
     replaced in training by the next one that can; in evaluation by a gray one, so that its objects count as missed.
     `unreadable` holds the indices of the records that failed, as far as `report` was told.
     decode: "cpu", or "nvjpeg", by which a cache of images to augment is filled. transform: a user's own augmentation, called
-    with every image of a training sample before anything else is made of it (`UserTransform`).
+    with every image of a training sample before anything else is made of it (`UserTransform`). placement: of images that are
+    not augmented, as in `letterbox.place`.
     """
 
     def __init__(
@@ -82,7 +83,9 @@ class DetectionDataset(Dataset[Sample]):
         cache: str | None = None,
         decode: str = "cpu",
         transform: Transform | None = None,
+        placement: str = "center",
     ) -> None:
+        self.placement = placement
         self.records, self.recipe, self.img_size, self.augment, self.seed = records, recipe, img_size, augment, seed
         self.unreadable: set[int] = set()
         self.transform = UserTransform(transform, img_size) if augment and transform is not None else None
@@ -111,7 +114,7 @@ class DetectionDataset(Dataset[Sample]):
             gray, one = View(Canvas(request.shape, (), Labels.empty()), np.eye(3), whole=True), (1.0, 1.0, 1.0)
             return Sample((gray,), 1.0, one, request.index, request.shape, request.output, failures=failures)
         gain = max(image.shape[:2]) / max(record.height, record.width)
-        canvas, refit, pad = _fit(image, record, request.shape)
+        canvas, refit, pad = _fit(image, record, request.shape, self.placement)
         view = View(canvas, np.eye(3), whole=True)
         return Sample((view,), 1.0, (1.0, 1.0, 1.0), request.index, request.shape, request.output, gain * refit, pad)
 
@@ -165,10 +168,10 @@ class DetectionDataset(Dataset[Sample]):
             return None
 
 
-def _fit(image: Image, record: Record, shape: Shape) -> tuple[Canvas, float, tuple[int, int]]:
+def _fit(image: Image, record: Record, shape: Shape, placement: str = "center") -> tuple[Canvas, float, tuple[int, int]]:
     """Letterbox an image with its labels, never enlarging it: the canvas, the gain and the padding (left, top)."""
     image, gain = fit(image, shape, scaleup=False)
     height, width = image.shape[:2]
-    left, top = (shape[1] - width) // 2, (shape[0] - height) // 2
+    left, top = place((height, width), shape, placement)
     labels = Labels.of_records([record], [(width, height, left, top)])
     return Canvas(shape, (ImageLayer(image, left, top),), labels), gain, (left, top)

@@ -18,12 +18,18 @@ LARGEST = 16384  # pixels of a side: an image of 800 MB
 
 
 def letterbox(
-    image: Image, shape: tuple[int, int], *, fill: int = FILL, scaleup: bool = True, stride: int | None = None
+    image: Image,
+    shape: tuple[int, int],
+    *,
+    fill: int = FILL,
+    scaleup: bool = True,
+    stride: int | None = None,
+    placement: str = "center",
 ) -> tuple[Image, float, tuple[int, int]]:
-    """Resize an image to fit into `shape` without distorting it and pad it evenly.
+    """Resize an image to fit into `shape` without distorting it and pad it, evenly unless `placement` says otherwise.
 
     image: uint8 [h, w, 3]; shape: (height, width) of the result. scaleup False: a smaller image keeps its size.
-    stride: pad to the next multiples of it only, so the result may be smaller than `shape`.
+    stride: pad to the next multiples of it only, so the result may be smaller than `shape`. placement: see `place`.
     Returns the image (the very same array when nothing is to be done), the gain that it was resized by, and the
     padding (left, top) in pixels. Raises ValueError for an empty image.
     """
@@ -31,8 +37,16 @@ def letterbox(
     height, width = image.shape[:2]
     if stride is not None:
         shape = (math.ceil(height / stride) * stride, math.ceil(width / stride) * stride)
-    top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
+    left, top = place((height, width), shape, placement)
     return pad(image, shape, top, left, fill), gain, (left, top)
+
+
+def place(size: tuple[int, int], shape: tuple[int, int], placement: str = "center") -> tuple[int, int]:
+    """Where an image of `size` (height, width) lies in `shape`: left and top in pixels.
+
+    placement: "center", or "topleft" as LibreYOLO has it.
+    """
+    return (0, 0) if placement == "topleft" else ((shape[1] - size[1]) // 2, (shape[0] - size[0]) // 2)
 
 
 def fit(image: Image, shape: tuple[int, int], *, scaleup: bool = True) -> tuple[Image, float]:

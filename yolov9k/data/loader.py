@@ -190,6 +190,7 @@ def make_loader(
     pin: bool | None = None,
     augment_on: torch.device | str = "worker",
     transform: Transform | None = None,
+    placement: str = "center",
 ) -> Loader:
     """Make the loader of one split.
 
@@ -201,6 +202,7 @@ def make_loader(
     pin: page-locked batches, by default where there is CUDA.
     augment_on: "worker", or a device: workers then only read and decode, the device does the rest (`Loader.raw`).
     transform: a user's own augmentation of training images, in the workers before all other (`data.transform.UserTransform`).
+    placement: of images that are not augmented, a model's `letterbox`.
     Raises UserError for an img_size that is no multiple of the stride, a batch below 1, fewer than 0 workers, a
     cache of another name, or a split without records.
     """
@@ -219,7 +221,15 @@ def make_loader(
     workers = min(workers, os.cpu_count() or 1)
     on_device = augment_on != "worker"
     dataset = DetectionDataset(
-        split.records, recipe, img_size, augment=augment, seed=seed, cache=cache, decode=decode, transform=transform
+        split.records,
+        recipe,
+        img_size,
+        augment=augment,
+        seed=seed,
+        cache=cache,
+        decode=decode,
+        transform=transform,
+        placement=placement,
     )
     sampler = RequestSampler(
         order=order,

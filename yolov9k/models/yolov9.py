@@ -37,6 +37,8 @@ class DetectionModel(nn.Module):
     height in pixels; probabilities). Images are [B, 3, H, W] RGB in 0..1, H and W multiples of `stride`.
     """
 
+    letterbox = "center"  # where images lay in their letterboxes when the weights were trained (`config.flags.PLACEMENTS`)
+
     def __init__(
         self,
         spec: ModelSpec,
@@ -155,6 +157,7 @@ class DetectionModel(nn.Module):
             if old != head:
                 lean.model[new] = copy.deepcopy(self.model[old])
         lean.head.copy_main(self.head)
+        lean.letterbox = self.letterbox
         reference = next(self.parameters())
         return lean.to(reference.device, reference.dtype).train(self.training)
 

@@ -106,7 +106,8 @@ class Predictor:
     def _results(self, frames: list[Frame]) -> list[Result]:
         before = self.clock.speed(1)
         with self.clock.phase("preprocess"):
-            fitted = [letterbox(f.image, (self.img_size, self.img_size), stride=self.model.stride) for f in frames]
+            square, model = (self.img_size, self.img_size), self.model
+            fitted = [letterbox(f.image, square, stride=model.stride, placement=model.letterbox) for f in frames]
             planes = np.stack([image[..., ::-1].transpose(2, 0, 1) for image, _, _ in fitted])
             x = to_input(torch.from_numpy(planes), self.model, self.device, self.channels_last)
         with self.clock.phase("inference"), autocast(self.device, self.amp):
