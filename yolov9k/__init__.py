@@ -7,11 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from yolov9k.compat import load
     from yolov9k.compat.accelerate import accelerate, accelerate_training
     from yolov9k.engine.facade import YOLOv9
     from yolov9k.engine.predict.predictor import Predictor
     from yolov9k.models import DetectionModel, create_model
-    from yolov9k.models.checkpoints import load
 
 __version__ = "0.1.0"
 __all__ = ["DetectionModel", "Predictor", "YOLOv9", "__version__", "accelerate", "accelerate_training", "create_model", "load"]
@@ -23,7 +23,7 @@ _PLACES = {
     "accelerate": "yolov9k.compat.accelerate",
     "accelerate_training": "yolov9k.compat.accelerate",
     "create_model": "yolov9k.models",
-    "load": "yolov9k.models.checkpoints",
+    "load": "yolov9k.compat",
 }
 _ROOMS = ("compat", "config", "data", "engine", "losses", "models", "native", "ops", "tasks")
 

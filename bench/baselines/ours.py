@@ -11,6 +11,7 @@ from torch import Tensor
 import yolov9k
 from bench.baselines.measure import CLASSES, CONF, IOU, RepeatedBatch, Task, drawn_batch, main, repeat, say
 from bench.reference_step import reference
+from yolov9k.compat import load, load_weights
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import make_loader
@@ -18,7 +19,6 @@ from yolov9k.engine import TrainStep
 from yolov9k.engine.evaluate.validator import ValidationResult, validate
 from yolov9k.engine.inference import detect, exact, inference_form
 from yolov9k.engine.train.trainer import make_criterion
-from yolov9k.models.checkpoints import load, load_weights
 
 
 def train(task: Task) -> None:

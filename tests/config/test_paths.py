@@ -13,13 +13,14 @@ from tests.command_line import run
 from tests.data_cases import BOX, write_yolo
 from tests.support import little_model
 from yolov9k.common.errors import UserError
+from yolov9k.compat import load
 from yolov9k.config import COMMANDS, PredictOptions, TrainOptions, option_fields
 from yolov9k.config.recipe import load_recipe
 from yolov9k.engine.predict.predictor import Predictor
 from yolov9k.engine.predict.writers import predict_to_folder
 from yolov9k.engine.train.run_dir import latest_checkpoint, make_run_directory
 from yolov9k.models import create_model
-from yolov9k.models.checkpoints import load, save
+from yolov9k.models.checkpoints import save
 
 PATHS = {"data", "weights", "project", "name", "hyp", "cfg", "resume", "source", "model", "path", "plot", "folder", "to"}
 

@@ -15,6 +15,7 @@ from tests.command_line import run
 from tests.data_cases import write_yolo
 from tests.models.checkpoint_cases import altered, tiny_model
 from yolov9k.common.errors import UserError
+from yolov9k.compat import load
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.loader import make_loader
@@ -22,7 +23,7 @@ from yolov9k.data.records import Split
 from yolov9k.engine.evaluate.validator import ValidationResult, validate
 from yolov9k.engine.train.trainer import Trainer
 from yolov9k.models import DetectionModel
-from yolov9k.models.checkpoints import load, read, save
+from yolov9k.models.checkpoints import read, save
 
 NAMES = ["circle", "square", "star"]
 

@@ -15,9 +15,10 @@ from tests import synthetic_samples
 from tests.engine_cases import TINY
 from yolov9k import YOLOv9
 from yolov9k.common.errors import UserError
+from yolov9k.compat import load
 from yolov9k.data.synthetic import generate
 from yolov9k.engine.events import PredictBatchEnd
-from yolov9k.models.checkpoints import load, save
+from yolov9k.models.checkpoints import save
 
 IMAGE = synthetic_samples.paint((64, 96), [(0, 10, 10, 60, 50)])
 LOW = {"imgsz": 64, "conf": 0.001, "device": "cpu"}

@@ -20,9 +20,10 @@ from tests.models.checkpoint_cases import tiny_model
 from tests.models.crafted import NUMBERS, archive, called, dumped, name, safetensors, table, tensor, with_tensor, zipped
 from tests.mutations import within_time
 from yolov9k.common.errors import UserError
+from yolov9k.compat import load_weights
 from yolov9k.models import DetectionModel, torch_files
 from yolov9k.models.checkpoint_file import read
-from yolov9k.models.checkpoints import load_weights, save
+from yolov9k.models.checkpoints import save
 from yolov9k.models.stand_ins import StandIn
 
 PLAIN = 8 << 20  # bytes that the plain values of a small file may take here, so that less of them has to be made

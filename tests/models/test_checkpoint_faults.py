@@ -21,8 +21,9 @@ import yolov9k
 from tests.command_line import run
 from tests.models.checkpoint_cases import altered, record, tiny_model, with_record
 from yolov9k.common.errors import UserError
+from yolov9k.compat import load_weights
 from yolov9k.models import DetectionModel
-from yolov9k.models.checkpoints import load_weights, read, save
+from yolov9k.models.checkpoints import read, save
 
 KEY = "model.0.conv.weight"
 
@@ -129,7 +130,7 @@ def test_keys_that_are_no_text_are_no_weights(tiny: DetectionModel, tmp_path: Pa
     odd = {0: torch.zeros(1), (1, 2): torch.zeros(1), None: torch.zeros(1)}
     assert yolov9k.load(altered(tmp_path / "odd.pt", tiny, model={**tiny.state_dict(), **odd})).num_classes == 3
     torch.save(odd, tmp_path / "none.pt")
-    assert "missing in the file" in fault(tmp_path / "none.pt", lambda p: load_weights(tiny, p))
+    assert "holds no weights" in fault(tmp_path / "none.pt", lambda p: load_weights(tiny, p))
 
 
 def layers(*rows: Any) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def test_a_plan_that_is_none_is_one_line(tiny: DetectionModel, tmp_path: Path, c
     ("notes", "words"),
     [
         ("[1]", "its plain values are no table"), ("null", "its plain values are no table"), ("{", "no pickle of tensors"),
-        ("[" * 100_000, "recursion"), ('{"format": null}', "no layer table"), ('{"format": Infinity}', "no layer table"),
+        ("[" * 100_000, "recursion"), ('{"format": null}', "no known network"), ('{"format": Infinity}', "no known network"),
         ('{"format": ' + "9" * 5000 + "}", "damaged or not"), ('{"format": "yolov9k-1"}', "table is damaged (KeyError"),
         ('{"format": "yolov9k-1", "spec": null, "num_classes": 1, "names": [], "class_widths": null}', "damaged (TypeError"),
     ],

@@ -22,7 +22,8 @@ from tests.models.yaml_cases import BACKBONE, NECK
 from tests.mutations import mutants, within_time
 from tests.tiers import examples
 from yolov9k.common.errors import UserError
-from yolov9k.models.checkpoints import load_weights, read, save
+from yolov9k.compat import load_weights
+from yolov9k.models.checkpoints import read, save
 
 pytestmark = pytest.mark.e2e
 

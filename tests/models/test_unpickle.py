@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from tests.models.checkpoint_cases import tiny_model, with_record
 from yolov9k.common.errors import UserError
+from yolov9k.compat import load_weights
 from yolov9k.models.checkpoint_file import read
-from yolov9k.models.checkpoints import load_weights, weights_of
+from yolov9k.models.checkpoints import weights_of
 from yolov9k.models.stand_ins import Reference, StandIn, state_dict_of
 from yolov9k.models.unpickle import Unpickler
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from yolov9k.cli import data, demo, download, info, predict, profile, train, val
+from yolov9k.cli import convert, data, demo, download, info, predict, profile, train, val
 from yolov9k.cli.parser import UsageError, as_spelled, command, console, usage_message
 from yolov9k.cli.spelling import as_ours, command_of
 from yolov9k.common.console import hush_pillow
@@ -24,6 +24,7 @@ _RUN: dict[str, Callable[[Any], None]] = {
     "val": val.run,
     "predict": predict.run,
     "info": info.run,
+    "convert": convert.run,
     "profile": profile.run,
     "demo": demo.run,
     "data check": data.check,

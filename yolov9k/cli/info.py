@@ -19,12 +19,12 @@ def run(options: InfoOptions) -> None:
 
 
 def _print_model(name: str, options: InfoOptions) -> None:
+    from yolov9k.compat import SUFFIXES, load
     from yolov9k.data.letterbox import rounded_size
     from yolov9k.models import create_model
     from yolov9k.models.analysis import step_cost, summary
-    from yolov9k.models.checkpoints import load
 
-    network = load(name) if Path(name).suffix in (".pt", ".safetensors") else create_model(name, options.nc)
+    network = load(name, options.cfg) if Path(name).suffix.lower() in SUFFIXES else create_model(name, options.nc)
     size = rounded_size(options.img, "--img")
     console.print(summary.table(network, size))
     forms = {"training": network}

@@ -9,6 +9,7 @@ from yolov9k.config import PredictOptions
 
 def run(options: PredictOptions) -> None:
     """Detect objects in images and videos."""
+    from yolov9k.compat import load
     from yolov9k.data.letterbox import rounded_size
     from yolov9k.engine.predict.predictor import Predictor
     from yolov9k.engine.predict.sources import open_source
@@ -19,8 +20,8 @@ def run(options: PredictOptions) -> None:
     # before the model is loaded, which takes seconds
     source = open_source(options.source, options.max_frames, options.vid_stride)
     predictor = Predictor(
-        options.weights, rounded_size(options.img, "--img"), options.conf, options.iou, options.classes or None,
-        options.agnostic_nms, options.max_det, options.device, options.amp, options.batch,
+        load(options.weights, options.cfg), rounded_size(options.img, "--img"), options.conf, options.iou,
+        options.classes or None, options.agnostic_nms, options.max_det, options.device, options.amp, options.batch,
         augment=options.augment,
     )  # fmt: skip
     with failing_as(RUN), run_directory(options.project, options.name, options.exist_ok) as directory:

@@ -3,6 +3,7 @@
 from yolov9k.config.base import Options
 from yolov9k.config.command_options import (
     COMMANDS,
+    ConvertOptions,
     DataCheckOptions,
     DemoOptions,
     DownloadOptions,
@@ -18,6 +19,7 @@ from yolov9k.config.train_options import TrainOptions
 
 __all__ = [
     "COMMANDS",
+    "ConvertOptions",
     "DataCheckOptions",
     "DemoOptions",
     "DownloadOptions",

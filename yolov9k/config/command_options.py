@@ -17,6 +17,7 @@ class ValOptions(Options):
 
     data: flags.Data
     weights: Annotated[str, Option("checkpoint to validate", path=True, single=flags.ONE_CHECKPOINT)]
+    cfg: flags.CfgOfWeights = None
     img: flags.Img = 640
     batch: flags.Batch = 32
     task: Annotated[
@@ -51,6 +52,7 @@ class PredictOptions(Options):
 
     source: Annotated[str, Option("image, folder, glob, video, or .txt list of them", path=True)]
     weights: Annotated[str, Option("checkpoint", path=True, single=flags.ONE_CHECKPOINT)]
+    cfg: flags.CfgOfWeights = None
     img: flags.Img = 640
     conf: flags.Conf = 0.25
     iou: flags.Iou = 0.45
@@ -88,16 +90,27 @@ class InfoOptions(Options):
     model: Annotated[
         str | None, Option("model's name, YAML file or checkpoint; without one, the machine", argument=True, path=True)
     ] = None  # fmt: skip
+    cfg: flags.CfgOfWeights = None
     img: flags.Img = 640
     nc: Annotated[int | None, Option("number of classes; left out: the YAML's, else 80")] = None
     plan: Annotated[bool, Option("print the steps that each block runs on a GPU, and their cost")] = False
 
 
 @dataclass
+class ConvertOptions(Options):
+    """Options of a conversion."""
+
+    source: Annotated[str, Option("checkpoint of this or another implementation", argument=True, path=True)]
+    out: Annotated[str, Option("file to write", argument=True, path=True)]
+    to: Annotated[str, Option(f"whose file: {', '.join(flags.TARGETS)}", choices=flags.TARGETS)]
+    cfg: flags.CfgOfWeights = None
+
+
+@dataclass
 class ProfileOptions(Options):
     """Options of the profile of a training step."""
 
-    cfg: Annotated[str, Option(flags.CFG_HELP, path=True)]
+    cfg: Annotated[str, Option(f"{flags.CFG_HELP}, or a checkpoint", ("--cfg", "--weights"), path=True)]
     batch: flags.Batch = 16
     img: flags.Img = 640
     nc: Annotated[int, Option("classes of the drawn images; with --data the data's count", low=1)] = 80
@@ -156,6 +169,7 @@ COMMANDS: dict[str, type[Options]] = {
     "val": ValOptions,
     "predict": PredictOptions,
     "info": InfoOptions,
+    "convert": ConvertOptions,
     "profile": ProfileOptions,
     "demo": DemoOptions,
     "data check": DataCheckOptions,

@@ -15,6 +15,7 @@ DECODERS = ("cpu", "nvjpeg")
 SPLITS = ("train", "val", "test")
 OPTIMIZERS = ("SGD", "AdamW", "Adam")
 PLACEMENTS = ("center", "topleft")  # of an image in its letterbox
+TARGETS = ("published", "lean", "ultralytics", "mit", "libreyolo", "safetensors")  # of a conversion
 THICKEST = 100  # pixels of a box's line
 MAX_CLASSES = 100_000  # of a data set and of a model
 MOST_DETECTIONS = 100_000  # in an image: room for all of them is taken beforehand
@@ -24,6 +25,9 @@ LABEL_FORMATS = "YOLO, COCO, Pascal VOC, labelme, CSV or Darknet (CVAT)"
 DATA_HELP = f"data.yaml, or a folder or file of {LABEL_FORMATS} labels"
 CFG_HELP = "model: yolov9-t, -s, -m, -c, -e, gelan-t ... -e, or a YAML file"
 
+CfgOfWeights = Annotated[
+    str | None, Option("which model the weights are of, where their file does not tell: a name or YAML file", path=True)
+]
 Data = Annotated[str, Option(DATA_HELP, path=True)]
 Img = Annotated[
     int,

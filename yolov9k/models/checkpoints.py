@@ -1,9 +1,12 @@
-"""Saving and loading: files hold tensors and plain values alone, so that reading one runs no code from it."""
+"""This project's own checkpoints: tensors and plain values alone, so that reading one runs no code from it.
+
+`compat` reads those of others, as the same content.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,22 +14,34 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from yolov9k.common.errors import MODEL, UserError, failing_as, note, one_line, shown, warn
+from yolov9k.common.errors import MODEL, UserError, failing_as, shown
 from yolov9k.common.files import user_path, write_atomically
-from yolov9k.config.flags import MAX_CLASSES
+from yolov9k.config.flags import MAX_CLASSES, PLACEMENTS
 from yolov9k.models.build import said
 from yolov9k.models.checkpoint_file import checksum, read
+from yolov9k.models.fitting import refuse_unfitting, refuse_unusable
+from yolov9k.models.heads.detect import HEAD_NAMES
 from yolov9k.models.spec import ModelSpec, load_spec
 from yolov9k.models.stand_ins import StandIn, state_dict_of
 from yolov9k.models.tables import MAX_LAYERS, NAMES, checked_layer
 from yolov9k.models.yolov9 import DetectionModel, try_out
 
-__all__ = ["FORMAT", "describe", "load", "load_weights", "read", "rebuild", "save", "weights_of"]
+__all__ = [
+    "FORMAT",
+    "describe",
+    "model_of",
+    "plain_spec",
+    "read",
+    "rebuild",
+    "save",
+    "spec_of",
+    "weights_of",
+]
 
 FORMAT = "yolov9k-1"
-_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _FORM = torch.contiguous_format
 _FEWEST = 1_000_000  # weights of a published model; the smallest has twice as many
+_NO_PLAN = (UserError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 _SLACK, _SLACK_CLASS = 10_000_000, 2_000  # weights of a new head, and of each of its classes
 
 
@@ -57,15 +72,25 @@ def _torch_save(content: dict[str, Any], path: Path) -> None:
 
 def describe(model: DetectionModel) -> dict[str, Any]:
     """What `rebuild` needs to make the model anew, as plain values."""
-    spec = model.spec
-    layers = [[list(layer.sources), layer.module, list(layer.args), layer.repeats] for layer in spec.layers]
     return {
-        "spec": {"name": spec.name, "layers": layers, "activation": spec.activation},
+        "spec": plain_spec(model.spec),
         "names": list(model.names),
         "num_classes": model.num_classes,
         "class_widths": model.class_widths,
         "fused": not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()),
+        "letterbox": model.letterbox,
     }
+
+
+def plain_spec(spec: ModelSpec) -> dict[str, Any]:
+    """A plan as plain values."""
+    layers = [[list(layer.sources), layer.module, list(layer.args), layer.repeats] for layer in spec.layers]
+    return {"name": spec.name, "layers": layers, "activation": spec.activation}
+
+
+def spec_of(content: Mapping[str, Any], path: str | Path) -> ModelSpec:
+    """The plan in a checkpoint's content. Raises UserError naming the file where it can't be one."""
+    return _checked_plan(content, path).spec
 
 
 @failing_as(MODEL)
@@ -78,6 +103,7 @@ def rebuild(content: Mapping[str, Any], path: str | Path) -> DetectionModel:
     if not next(outline.parameters()).is_meta:
         return outline
     model = DetectionModel(outline.spec, outline.num_classes, outline.names, outline.class_widths)
+    model.letterbox = outline.letterbox
     return model.fuse() if content["fused"] else model
 
 
@@ -92,16 +118,17 @@ def _outline(content: Mapping[str, Any], path: str | Path, held: int) -> Detecti
 
     Raises as `rebuild` does.
     """
+    plan, fused = _checked_plan(content, path), content["fused"]
+    own = not _is_published(plan.spec)
     try:
-        plan = _plan_of(content)
-        own = plan.spec != _published(plan.spec.name)
         if own:
             try_out(*plan)
         with torch.device("meta" if own or held < _FEWEST else "cpu"):  # the first use of meta takes a second of imports
             model = DetectionModel(*plan)
-            return model.fuse() if content["fused"] is True else model
-    except (UserError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise UserError(f"{path}: its layer table is damaged ({type(error).__name__}: {said(error)})") from None
+            model.letterbox = str(content.get("letterbox", PLACEMENTS[0]))
+            return model.fuse() if fused else model
+    except _NO_PLAN as error:
+        raise _damaged(path, error) from None
 
 
 class _Plan(NamedTuple):
@@ -109,6 +136,17 @@ class _Plan(NamedTuple):
     num_classes: int
     names: list[str]
     class_widths: list[int] | None
+
+
+def _checked_plan(content: Mapping[str, Any], path: str | Path) -> _Plan:
+    try:
+        return _plan_of(content)
+    except _NO_PLAN as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: str | Path, error: Exception) -> UserError:
+    return UserError(f"{path}: its layer table is damaged ({type(error).__name__}: {said(error)})")
 
 
 def _plan_of(content: Mapping[str, Any]) -> _Plan:
@@ -125,29 +163,31 @@ def _plan_of(content: Mapping[str, Any]) -> _Plan:
         raise ValueError(f"class_widths are {shown(widths)}")
     if not all(isinstance(table[key], str) for key in ("name", "activation")) or type(content["fused"]) is not bool:
         raise TypeError("name and activation are texts, fused is true or false")
+    if content.get("letterbox", PLACEMENTS[0]) not in PLACEMENTS:
+        raise ValueError(f"letterbox is {shown(content['letterbox'])}")
     if len(table["name"]) > 200 or not table["name"].isprintable():
         raise ValueError(f"the model's name is {shown(table['name'])}")
     return _Plan(ModelSpec(table["name"], layers, table["activation"]), classes, names, widths)
 
 
-def _published(name: str) -> ModelSpec | None:
-    return load_spec(name) if name in NAMES else None
+def _is_published(spec: ModelSpec) -> bool:
+    """Whether a plan is one of the published ones, under whichever of our detection heads."""
+    known = load_spec(spec.name) if spec.name in NAMES else None
+    head = spec.layers[-1].module if spec.layers else ""
+    return known is not None and head in HEAD_NAMES and spec == known.with_head(head)
 
 
 @failing_as(MODEL)
-def load(path: str | Path) -> DetectionModel:
-    """The model of a checkpoint that this package saved, in evaluation mode: its EMA weights where it has them.
+def model_of(content: Mapping[str, Any], path: str | Path) -> DetectionModel:
+    """The model of a checkpoint's content, in evaluation mode: its EMA weights where it has them.
 
     Raises UserError naming the file, and the keys and shapes of what does not fit.
     """
-    content = read(path)
-    if content.get("format") != FORMAT:
-        raise UserError(f"{path}: has no layer table; build the model by name and give this file as --weights")
     given = weights_of(content, path)
     outline = _outline(content, path, _stored(given))
     model = _with_class_widths_of(given, outline)
-    _refuse_unfitting(path, model, given, given.keys() - model.state_dict().keys())
-    _refuse_unusable(path, model, given)
+    refuse_unfitting(path, model, given, given.keys() - model.state_dict().keys())
+    refuse_unusable(path, model, given)
     model.load_state_dict(
         {k: given[k].to(own.dtype).clone(memory_format=_FORM) for k, own in model.state_dict().items()}, assign=True
     )
@@ -160,8 +200,8 @@ def _class_widths(state: Mapping[str, Tensor], model: DetectionModel) -> list[in
     if not hasattr(model.head, "towers"):  # a head of another task, whose widths are fixed
         return []
     for branch in range(model.head.num_branches):
-        key = f"{prefix}{2 * branch + 3}.0.0.conv.weight"
-        width = state[key].shape[0] if key in state and state[key].dim() == 4 else own[key].shape[0]
+        key = f"{prefix}{2 * branch + 3}.0.2.weight"
+        width = state[key].shape[1] if key in state and state[key].dim() == 4 else own[key].shape[1]
         widths.append(int(width))
     return widths
 
@@ -173,49 +213,8 @@ def _with_class_widths_of(given: Mapping[str, Tensor], model: DetectionModel) ->
         return model
     with torch.device(next(model.parameters()).device):
         twin = DetectionModel(model.spec, model.num_classes, model.names, widths)
+        twin.letterbox = model.letterbox
         return twin.fuse() if describe(model)["fused"] else twin
-
-
-def _refuse_unfitting(
-    path: str | Path, model: DetectionModel, given: Mapping[str, Tensor], unknown: Collection[str] = (), free: str = "\0"
-) -> None:
-    """Raise UserError for keys of another shape, save those that start with `free`, and for those that are missing."""
-    own = model.state_dict()
-    mismatched = [k for k in own if k in given and given[k].shape != own[k].shape and not k.startswith(free)]
-    missing = [key for key in own if key not in given]
-    lines = [f"{key}: file {list(given[key].shape)}, model {list(own[key].shape)}" for key in mismatched]
-    lines += [f"{key}: missing in the file" for key in missing] + [
-        f"{one_line(key, 100)}: unknown to the model" for key in sorted(unknown)
-    ]
-    if lines:
-        more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
-        raise UserError(
-            f"{path}: does not fit {model.spec.name}, {len(mismatched)} keys of another shape and {len(missing)} missing "
-            f"of {len(own)}; {'; '.join(lines[:5])}{more}"
-        )
-
-
-def _refuse_unusable(path: str | Path, model: DetectionModel, given: Mapping[str, Tensor]) -> None:
-    """Raise UserError for tensors that are no plain numbers, and for NaN and infinity: such a model finds nothing."""
-    own = model.state_dict()
-    for key in own.keys() & given.keys():
-        if kind := _unusual(given[key], own[key]):
-            raise UserError(f"{path}: {key} is {kind}, expected plain {str(own[key].dtype).removeprefix('torch.')}")
-    wrong = [key for key in own if key in given and not given[key].to(own[key].dtype).isfinite().all()]
-    if wrong:
-        raise UserError(
-            f"{path}: {len(wrong)} of {len(own)} tensors hold NaN or infinity, the first is {wrong[0]}; the training had "
-            "failed by then, give an earlier checkpoint"
-        )
-
-
-def _unusual(tensor: Tensor, own: Tensor) -> str:
-    """What keeps a tensor from being copied to one of a model, empty where nothing does."""
-    kinds = {"sparse": tensor.layout != torch.strided, "quantized": tensor.is_quantized, "without values": tensor.is_meta}
-    if kind := next((kind for kind, true in kinds.items() if true), ""):
-        return kind
-    plain = _FLOATS if own.is_floating_point() else (torch.int64, torch.int32)
-    return "" if tensor.dtype in plain else f"of {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def weights_of(content: Mapping[str, Any], path: str | Path = "checkpoint") -> dict[str, Tensor]:
@@ -225,61 +224,3 @@ def weights_of(content: Mapping[str, Any], path: str | Path = "checkpoint") -> d
     if isinstance(held, StandIn):  # a module that was saved as a whole
         return state_dict_of(held, path)
     return {key: value for key, value in held.items() if isinstance(key, str) and isinstance(value, Tensor)}
-
-
-@failing_as(MODEL)
-def load_weights(model: DetectionModel, path: str | Path) -> list[str]:
-    """Start `model` from a checkpoint's weights; returns the keys that were left fresh.
-
-    Its class branches take the width they have in the file, so that only the last layers of the head's
-    towers may differ, as they do for another number of classes. The file's classes are matched with `model.names` by name where
-    the names are the same ones; other names are warned of. Raises UserError with the keys and shapes of any other mismatch.
-    """
-    content = read(path)
-    given = weights_of(content, path)
-    _take_head(model, _with_class_widths_of(given, model))
-    own, head = model.state_dict(), f"model.{len(model.spec.layers) - 1}.cv"
-    differing = [key for key, value in own.items() if key in given and given[key].shape != value.shape]
-    missing = [key for key in own if key not in given]
-    if len(missing) > len(own) // 2 or any(not key.startswith(head) for key in differing):
-        _refuse_unfitting(path, model, given, free=head)
-    _refuse_unusable(path, model, {key: value for key, value in given.items() if key not in differing})
-    fitting = {key: given[key] for key in own if key in given and key not in differing}
-    model.load_state_dict(fitting | _by_class_name(model, fitting, content.get("names"), path), strict=False)
-    return [key for key in own if key not in fitting]
-
-
-def _by_class_name(model: DetectionModel, fitting: Mapping[str, Tensor], names: object, path: str | Path) -> dict[str, Tensor]:
-    """The tensors with a row for each class, in the order of the model's names where a file's `names` are the same ones."""
-    keys = [key for key in _class_keys(model) if key in fitting]
-    named = isinstance(names, list) and len(names) == model.num_classes and all(isinstance(name, str) for name in names)
-    if not keys or not named or [str(i) for i in range(model.num_classes)] in (names, model.names) or names == model.names:
-        return {}
-    assert isinstance(names, list)
-    if len(set(names)) == len(names) and set(names) == set(model.names):
-        note(f"{path}: has the classes in another order than the model; their weights are matched by their names")
-        order = torch.tensor([names.index(name) for name in model.names])
-        return {key: fitting[key][order] for key in keys}
-    number = next(i for i, (mine, theirs) in enumerate(zip(model.names, names, strict=True)) if mine != theirs)
-    warn(
-        f"{path}: class {number} is {shown(model.names[number])} in the model and {shown(names[number])} in the file; their "
-        "weights are matched by their numbers, spell the names alike where the classes are the same"
-    )
-    return {}
-
-
-def _class_keys(model: DetectionModel) -> list[str]:
-    """Keys of the tensors with a row for each class, of all branches; none where the head is of another task."""
-    if not hasattr(model.head, "towers"):
-        return []
-    prefix = f"model.{len(model.spec.layers) - 1}."
-    towers = [model.head.towers(branch)[1] for branch in range(model.head.num_branches)]
-    last = {id(parameter) for levels in towers for tower in levels for parameter in tower[-1].parameters()}  # type: ignore[index]
-    return [prefix + key for key, parameter in model.head.named_parameters() if id(parameter) in last]
-
-
-def _take_head(model: DetectionModel, twin: DetectionModel) -> None:
-    if twin is not model:
-        reference = next(model.parameters())
-        head = twin.head.to(reference.device, reference.dtype).train(model.training)
-        model.model[-1], model.head, model.class_widths = head, head, twin.class_widths

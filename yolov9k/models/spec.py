@@ -43,6 +43,10 @@ class ModelSpec:
         """Number of the head's branches."""
         return find_head(self.layers[-1].module).branches
 
+    def with_head(self, module: str) -> ModelSpec:
+        """The same layers under another head that reads as many."""
+        return replace(self, layers=(*self.layers[:-1], self.layers[-1]._replace(module=module)))
+
     def main_sources(self) -> tuple[int, ...]:
         """Layers that the main branch reads."""
         head = self.layers[-1]

@@ -32,7 +32,11 @@ def read_model_file(path: Path) -> ModelFile:
 
     Raises UserError naming the file, layer and value.
     """
-    table = _read_table(path)
+    return parse_model_table(path, _read_table(path))
+
+
+def parse_model_table(path: str | Path, table: dict[str, Any]) -> ModelFile:
+    """What the values of such a file say; messages name `path`. Raises as `read_model_file`."""
     depth, width = (_multiple(path, key, table.get(key, 1)) for key in ("depth_multiple", "width_multiple"))
     classes = table.get("nc", 80)
     if type(classes) is not int or not 1 <= classes <= MAX_CLASSES:
@@ -62,13 +66,13 @@ def _read_table(path: Path) -> dict[str, Any]:
     return table
 
 
-def _multiple(path: Path, key: str, value: Any) -> float:
+def _multiple(path: str | Path, key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 100:
         raise UserError(f"{path}: {key} is {shown(value)}, expected a number above 0")
     return float(value)
 
 
-def _yaml_layer(path: Path, i: int, row: Any, depth: float, width: float) -> LayerSpec:
+def _yaml_layer(path: str | Path, i: int, row: Any, depth: float, width: float) -> LayerSpec:
     if not isinstance(row, list) or len(row) != 4 or not isinstance(row[2], str) or not isinstance(row[3], list):
         raise UserError(f"{path}: layer {i} is {shown(row)}, expected [from, number, module, args]")
     sources, repeats, module, args = row
@@ -107,7 +111,7 @@ def _literal(value: Any) -> Any:
         return value
 
 
-def _activation(text: Any, path: Path) -> str:
+def _activation(text: Any, path: str | Path) -> str:
     if text is None:
         return "SiLU"
     try:

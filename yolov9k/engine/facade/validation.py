@@ -8,6 +8,7 @@ from rich.console import Console
 
 from yolov9k.common.device import pick_device
 from yolov9k.common.errors import RUN, failing_as, note
+from yolov9k.compat import load
 from yolov9k.config import TrainRecipe, ValOptions
 from yolov9k.data.config import load_split, open_dataset, warn_of_training_images
 from yolov9k.data.letterbox import rounded_size
@@ -17,7 +18,6 @@ from yolov9k.engine.events import Callbacks
 from yolov9k.engine.train.run_dir import run_directory
 from yolov9k.engine.train.setup import make_criterion
 from yolov9k.models import DetectionModel
-from yolov9k.models.checkpoints import load
 
 
 def run_validation(
@@ -35,13 +35,13 @@ def run_validation(
     )  # fmt: skip
     warn_of_training_images(layout, split)
     device = pick_device(options.device)
-    model = load(options.weights).to(device) if network is None else network
+    model = load(options.weights, options.cfg).to(device) if network is None else network
     split, given = (split if options.single_cls else split.in_order_of(model.names)), split
     if split is not given:
         note(f"{options.data}: has the classes in another order than {options.weights}; they are matched by their names")
     loader = make_loader(
         split, TrainRecipe(), img_size=rounded_size(options.img, "--img"), batch=options.batch, augment=False, rect=True,
-        workers=options.workers,
+        workers=options.workers, placement=model.letterbox,
     )  # fmt: skip
     with failing_as(RUN), run_directory(options.project, options.name, options.exist_ok) as directory:
         result = validate(

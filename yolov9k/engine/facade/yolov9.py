@@ -13,6 +13,7 @@ import torch
 from yolov9k.common.console import PlainConsole, literal
 from yolov9k.common.device import model_device, pick_device
 from yolov9k.common.errors import UserError
+from yolov9k.compat import load, load_weights
 from yolov9k.config import PredictOptions, TrainOptions, ValOptions
 from yolov9k.config.keys import options_from
 from yolov9k.config.train_options import RESUMABLE
@@ -28,7 +29,7 @@ from yolov9k.engine.train.run_dir import run_directory
 from yolov9k.engine.train.trainer import Trainer
 from yolov9k.models import DetectionModel, create_model
 from yolov9k.models.analysis import summary
-from yolov9k.models.checkpoints import load, load_weights, save
+from yolov9k.models.checkpoints import save
 from yolov9k.models.spec import load_spec
 from yolov9k.tasks import Result
 from yolov9k.tasks.detect.boxes import Names

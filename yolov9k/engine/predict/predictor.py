@@ -12,6 +12,7 @@ from yolov9k.common.device import autocast, pick_device
 from yolov9k.common.errors import UserError, check_range, one_line
 from yolov9k.common.numbers import is_whole
 from yolov9k.common.timing import Clock, Speed
+from yolov9k.compat import load
 from yolov9k.config.flags import MOST_DETECTIONS
 from yolov9k.data.letterbox import letterbox, rounded_size
 from yolov9k.engine.events import Callbacks, PredictBatchEnd, PredictBatchStart, PredictEnd, PredictStart
@@ -19,7 +20,6 @@ from yolov9k.engine.inference import inference_form, to_input
 from yolov9k.engine.predict.inputs import One, frames_of
 from yolov9k.engine.predict.sources import Frame, Source
 from yolov9k.models import DetectionModel
-from yolov9k.models.checkpoints import load
 from yolov9k.tasks import DecodeOptions, Result, task_of
 
 

@@ -23,6 +23,7 @@ from yolov9k.common.console import PlainConsole, literal
 from yolov9k.common.device import choose_amp, device_name, is_cuda, peak_allocated, pick_device, synchronize
 from yolov9k.common.errors import UserError
 from yolov9k.common.figures import drawing
+from yolov9k.compat import SUFFIXES, fresh, read
 from yolov9k.config.command_options import ProfileOptions
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.config import load_split
@@ -137,9 +138,16 @@ def _source(options: ProfileOptions, img: int, device: torch.device) -> tuple[Ca
     return endless, len(split.names)
 
 
+def _network(cfg: str, classes: int) -> DetectionModel:
+    """A named network or that of a checkpoint, with fresh weights: what it costs does not depend on them."""
+    if Path(cfg).suffix.lower() not in SUFFIXES:
+        return create_model(cfg, classes)
+    return fresh(read(cfg), cfg, [str(number) for number in range(classes)])
+
+
 def _make_step(cfg: str, classes: int, mode: str, amp: str, device: torch.device) -> TrainStep:
     torch.manual_seed(0)
-    model: DetectionModel = create_model(cfg, classes).to(device).train()
+    model = _network(cfg, classes).to(device).train()
     return TrainStep(model, make_criterion(model, TrainRecipe()), TrainRecipe(), mode, amp=amp)
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from yolov9k.common.console import literal
 from yolov9k.common.device import is_cuda
 from yolov9k.common.errors import DATA, UserError, failing_as, warn
+from yolov9k.compat import fresh, load_weights, read
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split, open_dataset
@@ -23,7 +24,6 @@ from yolov9k.data.repeats import find_overlap
 from yolov9k.data.transform import Transform
 from yolov9k.engine.train.resume import SavedRun
 from yolov9k.models import DetectionModel, create_model
-from yolov9k.models.checkpoints import load_weights, read, rebuild
 from yolov9k.tasks import Criterion, task_of
 
 
@@ -99,21 +99,19 @@ def make_loaders(
 
 def build_model(options: TrainOptions, split: Split, resume: SavedRun | None, console: Console) -> DetectionModel:
     """A fresh model, one from --weights, or the one of a resumed run. Raises UserError."""
+    given = read(options.weights, options.cfg) if options.weights and not resume else None
     if resume:
         model = resume.model()
-    elif options.cfg is None:
-        given = read(str(options.weights))
-        if "spec" not in given:
-            raise UserError(f"{options.weights}: has no layer table; say which model it is with --cfg")
-        changed = {"num_classes": len(split.names), "names": split.names, "fused": False}
-        model = rebuild({**given, **changed}, str(options.weights))
-    else:
+    elif options.cfg is not None:
         model = create_model(options.cfg, len(split.names), flavor=options.flavor)
+    else:
+        assert given is not None  # the options ask for the one or the other
+        model = fresh(given, str(options.weights), split.names)
     model.names = list(split.names)
-    if options.weights and not resume:
-        fresh = load_weights(model, options.weights)
-        taken = len(model.state_dict()) - len(fresh)
-        console.print(literal(f"{options.weights}: {taken} tensors taken, {len(fresh)} fresh"))
+    if given is not None:
+        untaken = load_weights(model, str(options.weights), given)
+        taken = len(model.state_dict()) - len(untaken)
+        console.print(literal(f"{options.weights}: {taken} tensors taken, {len(untaken)} fresh"))
     _freeze(model, options.freeze)
     return model
 

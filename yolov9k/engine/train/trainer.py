@@ -17,6 +17,7 @@ from yolov9k.common.errors import warn
 from yolov9k.common.figures import drawing
 from yolov9k.common.progress import progress_bar
 from yolov9k.common.signals import Interrupted, SignalGuard
+from yolov9k.compat import load
 from yolov9k.config.recipe import load_recipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.batch import Batch
@@ -44,7 +45,7 @@ from yolov9k.engine.train.schedule import Schedule
 from yolov9k.engine.train.setup import build_model, load_splits, make_criterion, make_loaders
 from yolov9k.engine.train.step import TrainStep
 from yolov9k.engine.train.time_limit import TimeLimit
-from yolov9k.models.checkpoints import load, save
+from yolov9k.models.checkpoints import save
 from yolov9k.tasks import task_of
 
 __all__ = ["Trainer", "make_criterion"]

@@ -23,7 +23,10 @@ _GROUPED = {1: "Detect", 4: "DDetect"}
 
 
 def head_name(branches: int = 1, groups: int = 4, class_tower: str = "plain") -> str:
-    """The name in layer tables of a head with so many branches, groups of box convolutions and this class tower."""
+    """The name in layer tables of a head with so many branches, groups of box convolutions and this class tower.
+
+    Raises LookupError where there is no such head.
+    """
     return f"{_PREFIXES[branches - 1]}{class_tower.title() if class_tower != 'plain' else ''}{_GROUPED[groups]}"
 
 
@@ -145,6 +148,8 @@ def dense_name(name: str) -> str:
     return name.replace("DDetect", "Detect")
 
 
-for _branches, _groups, _tower in itertools.product((1, 2, 3), _GROUPED, CLASS_TOWERS):
+_FORMS = [(b, g, tower) for tower, b, g in itertools.product(CLASS_TOWERS, (1, 2, 3), _GROUPED)]
+HEAD_NAMES = frozenset(head_name(*form) for form in _FORMS)
+for _branches, _groups, _tower in _FORMS:
     _module = functools.partial(Detect, branches=_branches, groups=_groups, class_tower=_tower)
     register(HeadKind(head_name(_branches, _groups, _tower), _module, _branches, head_name(1, _groups, _tower)))
