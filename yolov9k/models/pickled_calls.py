@@ -287,6 +287,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
 # Classes whose names look like functions', and functions that only describe a type.
 _LOWER_CLASSES = {
     "functools.partial",
+    "ultralytics.nn.modules.head.v10Detect",
     "operator.getitem",
     "operator.or_",
     "datetime.tzinfo",
