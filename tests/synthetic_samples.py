@@ -55,7 +55,7 @@ def split(folder: Path) -> Split:
 class ColorDetector(nn.Module):
     """Stands where a YOLOv9 stands: the largest red and the largest blue region of each image, with certainty."""
 
-    num_classes, names, stride = 2, NAMES, 32
+    num_classes, names, stride, letterbox = 2, NAMES, 32, "center"
 
     def __init__(self) -> None:
         super().__init__()

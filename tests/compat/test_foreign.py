@@ -104,3 +104,10 @@ def test_strides_of_another_head_are_refused(state: dict[str, Tensor], tmp_path:
     layers = create_model("gelan-t", 3).model
     model = named("models.yolo.DetectionModel", {"model": nn.Sequential(*layers)}, stride=torch.tensor([4.0, 8.0, 16.0]))
     assert "its strides are [4.0, 8.0, 16.0], expected [8, 16, 32]" in fault(tmp_path, {"model": model})
+
+
+def test_another_batchnorm_is_refused(tmp_path: Path) -> None:
+    layers = create_model("gelan-t", 3).model
+    layers[0].bn.eps = 1e-5
+    model = named("models.yolo.DetectionModel", {"model": nn.Sequential(*layers)})
+    assert "its BatchNorm has eps [0.001, 1e-05], expected 0.001" in fault(tmp_path, {"model": model})

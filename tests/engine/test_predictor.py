@@ -167,6 +167,20 @@ def test_boxes_are_in_original_pixels(colors: Predictor, size: tuple[int, int]) 
     assert result.scores == pytest.approx([0.9])
 
 
+@pytest.mark.parametrize("placement", ["center", "topleft"])
+def test_images_lie_where_the_models_letterbox_has_them(placement: str) -> None:
+    """What is found is where it is, whichever way the image was padded."""
+    detector, seen = synthetic_samples.ColorDetector(), []
+    detector.letterbox = placement
+    predictor, branches = Predictor(detector, img_size=320, device="cpu"), detector.branches
+    detector.branches = lambda x, **options: (seen.append(x), branches(x, **options))[1]  # type: ignore[method-assign]
+    (result,) = predictor(synthetic_samples.paint((100, 190), [(0, 0, 0, 60, 40)]))
+    gray = seen[0].sub(114 / 255).abs().amax(1)[0] < 0.01
+    rows = (~gray).any(1).nonzero().flatten()
+    assert (int(rows[0]) == 0) == (placement == "topleft")
+    assert np.abs(result.boxes[0] - [0, 0, 60, 40]).max() < 2
+
+
 def test_network_input_is_rectangular(model: yolov9k.DetectionModel) -> None:
     predictor, shapes = Predictor(model, img_size=128, device="cpu"), []
     branches = predictor.model.branches

@@ -26,6 +26,7 @@ def hold(path: str | Path, content: Mapping[str, Any]) -> Held:
         tensors, facts = state_dict_of(found, path), {str(key): value for key, value in found.state.items()}
         facts["package"] = found.class_path
         classes = frozenset(part.class_path.rpartition(".")[2] for part in _parts(found))
+        facts["eps"] = {part.state.get("eps") for part in _parts(found) if part.class_path.endswith("BatchNorm2d")}
     else:
         tensors, facts, classes = _tensors(found), dict(content), frozenset[str]()
     if not tensors:

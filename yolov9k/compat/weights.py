@@ -17,6 +17,7 @@ from yolov9k.models.heads.detect import STRIDES, head_name
 from yolov9k.models.spec import ModelSpec
 
 State = dict[str, Tensor]
+EPS = 1e-3  # of BatchNorm, here and in all of theirs
 BINS = torch.arange(16, dtype=torch.float32).view(1, 16, 1, 1)
 
 
@@ -81,7 +82,9 @@ def _bin_keys(form: HeadForm) -> list[str]:
 
 
 def _check_head(held: Held, form: HeadForm, state: State) -> None:
-    """Raise UserError for what the decode here does differently: other strides, groups or bins."""
+    """Raise UserError for what is computed otherwise here: other strides, groups, bins or BatchNorm."""
+    if (eps := held.facts.get("eps")) and eps != {EPS}:
+        raise UserError(f"{held.path}: its BatchNorm has eps {shown(sorted(eps, key=str))}, expected {EPS}")
     strides = held.facts.get("stride")
     if isinstance(strides, Tensor) and strides.numel() == form.levels and strides.tolist() != list(STRIDES):
         raise UserError(f"{held.path}: its strides are {shown(strides.tolist())}, expected {list(STRIDES)}")
