@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-SLOW = ("toolchain", "compile", "interpret", "e2e", "big", "tools", "gpu", "peers")
+SLOW = ("toolchain", "compile", "interpret", "e2e", "big", "tools", "gpu", "peers", "long")
 TIERS = ("quick", "slow", "nightly")
 NIGHTLY_FACTOR = 20  # as many examples of a property as otherwise
 

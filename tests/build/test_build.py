@@ -144,7 +144,6 @@ def test_wheel_holds_the_package_alone_and_all_of_it(wheel: Path) -> None:
     assert "Requires-Dist: torch>=2.11" in metadata.read_text()
 
 
-@pytest.mark.twin
 def test_without_cuda_the_cpp_part_is_built_and_info_says_what_is_missing(wheel: Path) -> None:
     assert build_info(wheel) == "False"
     done = python(wheel, "-m", "yolov9k.cli", "info", PYTHONPATH=str(wheel))

@@ -109,6 +109,7 @@ def test_unreadable_images_are_left_to_the_reader(tmp_path: Path) -> None:
             source(1)
 
 
+@pytest.mark.long
 def test_a_kill_half_way_costs_only_the_rest(tmp_path: Path, home: Path) -> None:
     records = make_images(tmp_path / "data", 60)
     process = python(BUILD, tmp_path / "data", 0.1)
@@ -130,6 +131,7 @@ def test_a_kill_half_way_costs_only_the_rest(tmp_path: Path, home: Path) -> None
     assert the_file(home).stat().st_size < 70 * PIXELS  # what was half written is all that is lost
 
 
+@pytest.mark.long
 def test_processes_that_build_at_once_share_the_work(tmp_path: Path, home: Path) -> None:
     records = make_images(tmp_path / "data", 24)
     processes = [python(BUILD, tmp_path / "data", 0.05) for _ in range(2)]

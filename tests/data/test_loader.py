@@ -236,6 +236,7 @@ sys.excepthook(RuntimeError, RuntimeError("another fault"), None)
 """
 
 
+@pytest.mark.long
 def test_an_interrupted_main_process_makes_no_worker_complain() -> None:
     done = subprocess.run([sys.executable, "-c", PARTED], capture_output=True, text=True, check=True)
     assert done.stderr == "RuntimeError: another fault\n"

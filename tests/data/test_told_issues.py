@@ -155,6 +155,7 @@ def test_coco_files_made_of_voc_keep_the_mark(tmp_path: Path, key: str) -> None:
     assert [record.objects for record in load_split(path, "train", difficult=True).records] == [1, 1, 1]
 
 
+@pytest.mark.long
 def test_difficult_is_a_flag_of_every_command_that_reads_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = voc(tmp_path / "voc", a=DIFFICULT, b=DIFFICULT)
     assert run("data", "check", root) == 0

@@ -67,6 +67,7 @@ cases = given(
 )  # fmt: skip
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
 @cases
 def test_candidates_give_the_detections_of_the_full_decode(

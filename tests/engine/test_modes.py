@@ -80,6 +80,7 @@ def assert_same(one: TrainStep, other: TrainStep, exact: bool = True) -> None:
             torch.testing.assert_close(mine.state_dict()[key], value, **tolerance, msg=lambda text, key=key: f"{key}: {text}")
 
 
+@pytest.mark.long
 @pytest.mark.twin
 def test_recorded_steps_are_the_eager_ones(tiny: DetectionModel) -> None:
     """Two steps to an update; two sizes of image; a crowd that outgrows the boxes' room, and fewer boxes after it."""

@@ -127,6 +127,7 @@ def test_threads_may_plot(tmp_path: Path) -> None:
     assert all(np.array_equal(first, written(tmp_path / f"{i}.png")) for i in range(1, 4))
 
 
+@pytest.mark.long
 def test_pyplot_stays_out() -> None:
     """It holds every figure for good and belongs to whoever plots interactively; a process that nothing else has filled."""
     program = (

@@ -371,6 +371,7 @@ def test_a_write_that_breaks_off_keeps_the_previous_file(tiny: DetectionModel, t
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt", "model.safetensors", "tiny.yaml"]
 
 
+@pytest.mark.long
 def test_a_disk_without_space_is_called_full_and_the_previous_file_stays(tiny: DetectionModel, tmp_path: Path) -> None:
     """A disk of the test's own, in a namespace of its own, that holds one and a half checkpoints."""
     save(tmp_path / "size.pt", tiny)
@@ -386,6 +387,7 @@ def test_a_disk_without_space_is_called_full_and_the_previous_file_stays(tiny: D
     ]
 
 
+@pytest.mark.long
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir()

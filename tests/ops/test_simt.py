@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,32 +27,34 @@ def assert_equal(cases: list[AssignCase] | list[NmsCase], found: list[tuple[Tens
             torch.testing.assert_close(mine, wanted, rtol=0, atol=0)
 
 
+Programs = Callable[[str], Path]
+
+
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The host program, plain and under each sanitizer."""
-    return {name: build(tmp_path_factory.mktemp(name), name) for name in ("plain", "address", "thread")}
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    """The host program, plain or under a sanitizer, built when it is first asked for: each build takes most of a minute."""
+    return functools.cache(lambda name: build(tmp_path_factory.mktemp(name), name))
 
 
 @pytest.mark.parametrize("sanitizer", ["plain", "address", "thread"])
-def test_assigner_kernels_equal_the_reference(programs: dict[str, Path], sanitizer: str) -> None:
+def test_assigner_kernels_equal_the_reference(programs: Programs, sanitizer: str) -> None:
     cases = assign_cases() if sanitizer != "thread" else assign_cases()[3:8]
-    assert_equal(cases, results(programs[sanitizer], cases))
+    assert_equal(cases, results(programs(sanitizer), cases))
 
 
 @pytest.mark.parametrize("sanitizer", ["plain", "address", "thread"])
-def test_suppression_kernels_equal_the_reference(programs: dict[str, Path], sanitizer: str) -> None:
+def test_suppression_kernels_equal_the_reference(programs: Programs, sanitizer: str) -> None:
     cases = {"plain": nms_cases(), "address": nms_cases()[::3], "thread": nms_cases()[1:2]}[sanitizer]  # slower each
-    assert_equal(cases, results(programs[sanitizer], cases))
+    assert_equal(cases, results(programs(sanitizer), cases))
 
 
-def test_suppression_kernels_take_the_best_of_too_many(programs: dict[str, Path]) -> None:
+def test_suppression_kernels_take_the_best_of_too_many(programs: Programs) -> None:
     cases = crowded_cases()
-    assert_equal(cases, results(programs["plain"], cases))
+    assert_equal(cases, results(programs("plain"), cases))
 
 
-@pytest.mark.twin
-@pytest.mark.parametrize("sanitizer", ["plain", "address", "thread"])
-def test_host_augmentation_equals_the_reference(programs: dict[str, Path], sanitizer: str) -> None:
+@pytest.mark.parametrize("sanitizer", ["plain", pytest.param("address", marks=pytest.mark.twin), "thread"])
+def test_host_augmentation_equals_the_reference(programs: Programs, sanitizer: str) -> None:
     """Built with and without AVX2 by the compiler's own choice at run time; every array ends where it is said to end."""
     sizes = ((19, 33), (1, 1), (40, 8))
     images = [
@@ -59,9 +63,9 @@ def test_host_augmentation_equals_the_reference(programs: dict[str, Path], sanit
     objects = [ObjectsCase(boxes_case(seed, seed % 4, KINDS[seed % 4])) for seed in range(40)]
     if sanitizer == "thread":
         images, objects = images[:8], objects[:8]
-    for mine, (found,) in zip(images, results(programs[sanitizer], images), strict=True):
+    for mine, (found,) in zip(images, results(programs(sanitizer), images), strict=True):
         assert torch.equal(found, augment(*mine.case, backend="reference"))
-    for yours, found in zip(objects, results(programs[sanitizer], objects), strict=True):
+    for yours, found in zip(objects, results(programs(sanitizer), objects), strict=True):
         wanted = augment_boxes(*yours.case, yours.capacity, backend="reference")
         assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
@@ -87,7 +91,6 @@ def first_end(program: Path, cases: list[AssignCase], tries: int = 5) -> subproc
     return execute(program, cases, 60)
 
 
-@pytest.mark.twin
 def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
     sound = "        __syncthreads();\n        held = appended;"
     csrc = plant(tmp_path / "csrc", "task_aligned_assign.cuh", sound, "        held = appended;")
@@ -96,6 +99,7 @@ def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
     assert "data race" in done.stderr
 
 
+@pytest.mark.twin
 def test_a_write_out_of_bounds_is_caught(tmp_path: Path) -> None:
     csrc = plant(tmp_path / "csrc", "task_aligned_assign.cuh", "if (!real) continue;", "if (!real && a > in.count) continue;")
     done = execute(build(tmp_path / "address", "address", csrc), assign_cases()[3:4])
