@@ -68,10 +68,10 @@ def repair(wheel: Path, folder: Path) -> Path:
     """Name a wheel by the oldest Linux systems it runs on. Raises ReleaseError where auditwheel finds what it may not need."""
     if sys.platform != "linux":
         return Path(shutil.copy(wheel, folder))
-    before = set(folder.glob("*.whl"))
-    _run([sys.executable, "-m", "auditwheel", "repair", "--plat", "auto", "--wheel-dir", str(folder), str(wheel)])
-    written = set(folder.glob("*.whl")) - before
-    return written.pop() if written else folder / wheel.name
+    with tempfile.TemporaryDirectory() as named:
+        _run([sys.executable, "-m", "auditwheel", "repair", "--plat", "auto", "--wheel-dir", named, str(wheel)])
+        (made,) = Path(named).glob("*.whl")
+        return Path(shutil.copy(made, folder))  # over one that was built before
 
 
 def torch_symbols(wheel: Path) -> list[str]:

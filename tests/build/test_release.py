@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from release import kernel_package
-from release.wheels import TORCH, VERSIONS, ReleaseError, interpreters, make_wheels, missing_tools, torch_symbols
+from release.wheels import TORCH, VERSIONS, ReleaseError, interpreters, make_wheels, missing_tools, repair, torch_symbols
 
 pytestmark = pytest.mark.toolchain
 
@@ -55,6 +55,7 @@ def environment(folder: Path, python: str, wheel: Path) -> Path:
 def test_a_wheel_says_which_systems_it_runs_on_and_needs_nothing_of_torch(wheels: dict[str, Path]) -> None:
     for wheel in wheels.values():
         assert "manylinux" in wheel.name
+        assert repair(wheel, wheel.parent) == wheel  # a second time, over the first
         assert torch_symbols(wheel) == []
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()
