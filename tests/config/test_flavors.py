@@ -7,14 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.data_cases import train_options, write_yolo
-from tests.record_flavors import NC, assign_case, crowd_case
+from tests.record_flavors import INTO, NC, SIZE, assign_case, crowd_case
 from yolov9k.common.errors import UserError
 from yolov9k.config import TrainRecipe, load_recipe
 from yolov9k.config.flavors import FLAVORS, Flavor
+from yolov9k.data.letterbox import letterbox
 from yolov9k.engine.train.trainer import Trainer
 from yolov9k.models import create_model
 from yolov9k.ops import task_aligned_assign
@@ -31,6 +33,13 @@ def test_a_model_is_begun_as_theirs(name: str) -> None:
     for level, (box, cls) in enumerate(zip(theirs["bias"]["box"], theirs["bias"]["class"], strict=True)):
         assert boxes[level][-1].bias[0].item() == pytest.approx(box)  # type: ignore[index]
         assert classes[level][-1].bias[0].item() == pytest.approx(cls)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", FLAVORS)
+def test_an_image_lies_in_its_letterbox_as_theirs(name: str) -> None:
+    model = create_model("gelan-t", NC, flavor=name)
+    _, _, (left, top) = letterbox(np.zeros((*SIZE, 3), np.uint8), INTO, placement=model.letterbox)
+    assert {"left": left, "top": top} == RECORDED[name]["letterbox"]
 
 
 @pytest.mark.parametrize("name", FLAVORS)
@@ -67,7 +76,8 @@ def test_a_file_of_hyperparameters_comes_on_top(tmp_path: Path) -> None:
 def test_a_run_is_of_one_flavor(tmp_path: Path) -> None:
     data = write_yolo(tmp_path, {"a": "0 0.5 0.5 0.2 0.4", "b": ""})
     trainer = Trainer(train_options(data, tmp_path, flavor="libreyolo"))
-    assert trainer.recipe.scale == 0.5
+    assert (trainer.model.letterbox, trainer.recipe.scale) == ("topleft", 0.5)
+    assert trainer.val_loader.dataset.placement == "topleft"  # type: ignore[attr-defined]
     assert trainer.model.head.towers(0)[1][0][-1].bias[0].item() == -10  # type: ignore[index]
     with pytest.raises(UserError, match="--flavor yolo: expected one of published, ultralytics, mit, libreyolo"):
         Trainer(train_options(data, tmp_path, flavor="yolo"))

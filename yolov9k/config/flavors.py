@@ -17,13 +17,14 @@ class Flavor:
 
     recipe: keys of the training recipe that differ from the paper's. box_groups: of the box branch's second and third
     convolution. box_bias, class_bias: what their last convolutions begin with; class_bias None: ln(5 / nc / (640 / stride)^2),
-    about five objects in a 640-pixel image.
+    about five objects in a 640-pixel image. letterbox: where images lie in it (`config.flags.PLACEMENTS`).
     """
 
     recipe: Mapping[str, float] = field(default_factory=dict)
     box_groups: int = 4
     box_bias: float = 1.0
     class_bias: float | None = None
+    letterbox: str = "center"
 
 
 _PLAIN = {"mixup": 0.0, "copy_paste": 0.0}
@@ -31,7 +32,7 @@ FLAVORS = {
     "published": Flavor(),
     "ultralytics": Flavor({**_PLAIN, "scale": 0.5, "tal_small_side": 16.0, "tal_grown_side": 16.0}, box_groups=1, box_bias=2.0),
     "mit": Flavor({**_PLAIN, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "fliplr": 0.0}, class_bias=-10.0),
-    "libreyolo": Flavor({**_PLAIN, "scale": 0.5}, class_bias=-10.0),
+    "libreyolo": Flavor({**_PLAIN, "scale": 0.5}, class_bias=-10.0, letterbox="topleft"),
 }
 
 

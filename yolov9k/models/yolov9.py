@@ -200,8 +200,8 @@ def create_model(
 ) -> DetectionModel:
     """A model with fresh weights: one of the ten variants' names or a YAML file of the published format.
 
-    num_classes: None takes the file's nc, 80 where it has none. backend: as in `DetectionModel.use`. flavor: whose head and
-    first biases (`yolov9k.config.flavors`). Raises UserError naming the file, layer and value.
+    num_classes: None takes the file's nc, 80 where it has none. backend: as in `DetectionModel.use`. flavor: whose head,
+    first biases and letterbox (`yolov9k.config.flavors`). Raises UserError naming the file, layer and value.
     """
     spec, begun = load_spec(name_or_yaml), find_flavor(flavor)
     if begun.box_groups == 1:
@@ -215,6 +215,7 @@ def create_model(
     model = DetectionModel(spec, classes).use(backend)
     if begun != Flavor():
         model.head.init_biases(begun.box_bias, begun.class_bias)
+        model.letterbox = begun.letterbox
     return model
 
 

@@ -15,6 +15,7 @@ from yolov9k.common.console import literal
 from yolov9k.common.device import is_cuda
 from yolov9k.common.errors import DATA, UserError, failing_as, warn
 from yolov9k.compat import fresh, load_weights, read
+from yolov9k.config.flags import PLACEMENTS
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split, open_dataset
@@ -84,10 +85,20 @@ def _drawn(split: Split, fraction: float, seed: int, console: Console) -> Split:
 
 
 def make_loaders(
-    options: TrainOptions, recipe: TrainRecipe, train: Split, val: Split, device: torch.device, augment: Transform | None = None
+    options: TrainOptions,
+    recipe: TrainRecipe,
+    train: Split,
+    val: Split,
+    device: torch.device,
+    placement: str = PLACEMENTS[0],
+    augment: Transform | None = None,
 ) -> tuple[Loader, Loader]:
-    """The loaders of training, augmented, by the user's `augment` first of all, and of validation, in rectangles."""
+    """The loaders of training, augmented, by the user's `augment` first of all, and of validation, in rectangles.
+
+    placement: where images lie in their letterboxes.
+    """
     common: dict[str, Any] = {"img_size": options.img, "workers": options.workers, "cache": options.cache}
+    common["placement"] = placement
     training = make_loader(
         train, recipe, batch=min(options.batch, len(train.records)), augment=True, rect=options.rect, seed=options.seed,
         close_mosaic=options.close_mosaic, epochs=options.epochs, multi_scale=options.multi_scale,

@@ -85,7 +85,8 @@ class Trainer:
         if options.batch == 0:
             self._choose_batch()
         self.train_loader, self.val_loader = make_loaders(
-            options, self.recipe, self.train_split, self.val_split, self.device, augment
+            options, self.recipe, self.train_split, self.val_split, self.device, self.model.letterbox,
+            augment,
         )  # fmt: skip
         check_batches(self.train_loader.sampler, self.model.stride)
         self.schedule = Schedule(self.recipe, options.batch, len(self.train_loader), options.epochs, options.lr_curve)
