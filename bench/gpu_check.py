@@ -34,7 +34,7 @@ TAIL = 3000  # characters of a step's output that are kept
 # Tests with GPU cases beside the operators' own, from tests/.
 MACHINERY = ("e2e/test_gpu.py", "ops/triton", "ops/test_native.py", "ops/test_backends.py", "ops/test_tuning.py",
              "ops/test_real_sizes.py", "engine/test_modes.py", "engine/test_inference.py", "tools/test_roofline.py",
-             "data/test_nvjpeg.py")  # fmt: skip
+             "data/test_nvjpeg.py", "compat/test_accelerate.py")  # fmt: skip
 MODULES = ("cv2", "faster_coco_eval", "hypothesis", "matplotlib", "numpy", "pybind11", "pytest", "pytest_benchmark", "rich",
            "safetensors", "triton", "typer", "yaml")  # fmt: skip
 LOAD = os.getloadavg()[0]  # of the last minute, before anything of ours runs

@@ -47,7 +47,8 @@ def test_every_slow_file_has_a_twin_but_those_that_only_take_time(collected: Col
     without = {"test_compile", "test_end_to_end", "test_trajectory", "test_training", "test_real_input", "test_real_augment",
                "test_gpu", "test_gpu_check", "test_readme_table", "test_profile", "test_memory", "test_docs", "test_examples",
                "test_workflow", "test_native_sanitized", "test_first_step", "test_real_sizes", "test_shared_memory",
-               "test_sync_batch_norm", "test_command_lines", "test_peers_names", "test_peer_files"}  # fmt: skip
+               "test_sync_batch_norm", "test_command_lines", "test_peers_names", "test_peer_files",
+               "test_accelerate_peers"}  # fmt: skip
     files: dict[str, list[frozenset[str]]] = {}
     for node, marks in collected:
         files.setdefault(Path(node.split("::")[0]).stem, []).append(marks)

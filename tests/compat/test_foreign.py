@@ -85,6 +85,7 @@ def without(state: dict[str, Tensor], start: str) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.startswith(start)}
 
 
+@pytest.mark.long
 def test_damaged_files_of_ours_say_what_is_wrong(state: dict[str, Tensor], tmp_path: Path) -> None:
     assert "does not fit gelan-t, 0 keys of another shape and 6 missing" in fault(tmp_path, without(state, "model.1."))
     assert "model.40.weight: unknown to the model" in fault(tmp_path, {**state, "model.40.weight": NUMBER})

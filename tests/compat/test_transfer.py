@@ -46,6 +46,7 @@ def test_lean_and_dual_forms_keep_the_trained_head(
     assert "which start with fresh weights" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("groups", "tower"), [(1, "plain"), (1, "depthwise")])
 def test_the_head_takes_the_form_that_it_has_in_the_file(
     groups: int, tower: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

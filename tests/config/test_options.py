@@ -54,6 +54,9 @@ def click_command(name: str) -> Any:
     return found
 
 
+TEXTS = st.text(max_size=12).filter(lambda text: not text.startswith("~"))  # the home folder is written out
+
+
 def values_of(field: OptionField) -> st.SearchStrategy[Any]:
     """Any value that a field may have."""
     option = field.option
@@ -63,7 +66,7 @@ def values_of(field: OptionField) -> st.SearchStrategy[Any]:
         bool: st.booleans(),
         int: st.integers(low, high),  # type: ignore[arg-type]
         float: st.floats(low, high, allow_nan=False, allow_infinity=False),
-        str: st.sampled_from(option.choices) if option.choices else st.text(max_size=12),
+        str: st.sampled_from(option.choices) if option.choices else TEXTS,
     }
     plain = st.one_of([kinds[kind] for kind in field.kinds])
     if option.words:

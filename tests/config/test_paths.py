@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import MISSING
 from pathlib import Path
 
 import cv2
@@ -22,7 +23,7 @@ from yolov9k.engine.train.run_dir import latest_checkpoint, make_run_directory
 from yolov9k.models import create_model
 from yolov9k.models.checkpoints import save
 
-PATHS = {"data", "weights", "project", "name", "hyp", "cfg", "resume", "source", "model", "path", "plot", "folder", "to"}
+PATHS = {"data", "weights", "project", "name", "hyp", "cfg", "resume", "source", "model", "path", "plot", "folder", "to", "out"}
 
 
 @pytest.fixture
@@ -46,14 +47,17 @@ def test_every_path_is_known_as_one() -> None:
     for options in COMMANDS.values():
         for field in option_fields(options):
             names_one = any(word in field.option.help.lower() for word in words) and field.kinds == (str,) and not field.many
-            assert field.option.path == (field.name in PATHS), field.name
-            assert field.option.path or not names_one, f"{options.__name__}.{field.name}: {field.option.help}"
+            assert field.option.path == (field.name in PATHS and not field.option.choices), field.name
+            assert field.option.path or field.option.choices or not names_one, (
+                f"{options.__name__}.{field.name}: {field.option.help}"
+            )
 
 
 def test_options_write_the_home_folder_out(home: Path) -> None:
     for options in COMMANDS.values():
         values = {field.name: f"~/{field.name}" for field in option_fields(options) if field.option.path}
-        given = options(**values)
+        needed = {f.name: f.option.choices[0] for f in option_fields(options) if f.default is MISSING and f.option.choices}
+        given = options(**values, **needed)
         assert {name: getattr(given, name) for name in values} == {name: f"{home}/{name}" for name in values}
     assert TrainOptions.from_flags({"data": "~/d", "project": "~/runs"}, "args.yaml").data == f"{home}/d"
     assert PredictOptions(source="a~/b", weights="").source == "a~/b"

@@ -143,6 +143,7 @@ def test_processes_that_build_at_once_share_the_work(tmp_path: Path, home: Path)
     assert the_file(home).stat().st_size == 24 * (PIXELS + ENTRY.itemsize) + 48
 
 
+@pytest.mark.long
 def test_who_waits_is_told_for_what(tmp_path: Path, home: Path) -> None:
     records = make_images(tmp_path / "data", 2)
     make_source(CountingReader(records), "disk")

@@ -72,6 +72,7 @@ def test_training_tells_it_for_both_splits(faulty: Path, tmp_path: Path, capsys:
     assert told(text, faulty, "val")
 
 
+@pytest.mark.long
 def test_validation_and_profile_tell_it(faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "w.pt", create_model("yolov9-t", 2))
     common = ["--data", faulty, "--img", 32, "--workers", 0, "--device", "cpu", "--project", tmp_path / "runs"]

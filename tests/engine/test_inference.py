@@ -107,6 +107,7 @@ def test_what_makes_an_image_broken() -> None:
         assert HEAD.nonfinite(maps).tolist() == [broken for _, broken in spoilt]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("amp", [None, torch.bfloat16])
 def test_real_images_have_the_detections_of_the_full_decode(

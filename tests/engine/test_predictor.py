@@ -222,6 +222,7 @@ def test_a_real_model_is_left_alone_and_lean_for_inference(model: yolov9k.Detect
     assert result.scores[0] == pytest.approx(float(raw[0, 4:].max()), rel=1e-3)
 
 
+@pytest.mark.long
 def test_batches_give_what_single_images_give(model: yolov9k.DetectionModel) -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, shape, np.uint8) for shape in [(64, 64, 3)] * 3 + [(32, 64, 3)] + [(64, 64, 3)]]

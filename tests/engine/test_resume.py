@@ -123,6 +123,7 @@ def test_a_run_resumed_within_an_epoch_is_the_one_that_was_not_stopped(
     assert_same_run(again, straight[accumulate])
 
 
+@pytest.mark.long
 def test_a_resumed_run_of_adamw_is_the_one_that_was_not_stopped(options: dict[str, Any]) -> None:
     changes = {"optimizer": "AdamW", "override": ("lr0=0.001",)}
     straight, first = (make(options, 3, name=name, **changes) for name in ("straight", "first"))

@@ -145,7 +145,10 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("backend", "amp"), [("reference", "off"), ("triton", "bf16")])
-@pytest.mark.parametrize("options", [{}, {"criterion": DetectionLoss(2)}, {"single_cls": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{"criterion": DetectionLoss(2)}, *(pytest.param(more, marks=pytest.mark.long) for more in ({}, {"single_cls": True}))],
+)
 def test_the_loop_reads_nothing_but_by_the_hand_over(
     split: Split, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], backend: str, amp: str
 ) -> None:

@@ -80,7 +80,7 @@ def test_validation_on_the_device(tmp_path: Path) -> None:
     criterion.backend = "reference"
     loader = make_loader(split, TrainRecipe(), img_size=64, batch=4, augment=False, rect=True, workers=0)
     options = validator.DecodeOptions(0.001, 0.7, 300, multi_label=True)
-    run = validator._Run(task_of(model), model, criterion, torch.device("cpu"), "off", True, options)
+    run = validator._Run(task_of(model), model, criterion, torch.device("cpu"), "off", True, options, False)
     with NoFloat64():
         run.over(loader, lambda *_: None)
     assert run.losses() is not None

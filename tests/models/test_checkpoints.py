@@ -357,6 +357,7 @@ def run(script: str, *arguments: Any, prefix: Sequence[str] = ()) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.long
 def test_a_write_that_breaks_off_keeps_the_previous_file(tiny: DetectionModel, tmp_path: Path) -> None:
     """The system refuses files beyond so many bytes: in the first block, between two tensors, within one, near the end."""
     paths = [tmp_path / "model.pt", tmp_path / "model.safetensors"]

@@ -69,6 +69,7 @@ def test_info_of_a_machine_without_the_module_says_why(capsys: pytest.CaptureFix
     assert "batched_nms: reference" in lines
 
 
+@pytest.mark.long
 def test_every_kernel_can_be_turned_off() -> None:
     """Asked once a process by torch.compile, so in processes of their own."""
     code = "import torch; from yolov9k.ops.backends import choose; print(choose('batched_nms', 'auto', torch.device('cpu')))"

@@ -328,6 +328,7 @@ def test_a_steps_launches_and_bytes_are_those_that_were_counted(name: str) -> No
     assert found == COUNTS[name]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", COUNTS)
 def test_planned_blocks_move_less_than_six_tenths_of_torchs_bytes_and_copy_nothing(name: str) -> None:
     model = create_model(name)

@@ -53,7 +53,7 @@ def test_suppression_kernels_take_the_best_of_too_many(programs: Programs) -> No
     assert_equal(cases, results(programs("plain"), cases))
 
 
-@pytest.mark.parametrize("sanitizer", ["plain", pytest.param("address", marks=pytest.mark.twin), "thread"])
+@pytest.mark.parametrize("sanitizer", [pytest.param("plain", marks=pytest.mark.twin), "address", "thread"])
 def test_host_augmentation_equals_the_reference(programs: Programs, sanitizer: str) -> None:
     """Built with and without AVX2 by the compiler's own choice at run time; every array ends where it is said to end."""
     sizes = ((19, 33), (1, 1), (40, 8))
@@ -99,7 +99,6 @@ def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
     assert "data race" in done.stderr
 
 
-@pytest.mark.twin
 def test_a_write_out_of_bounds_is_caught(tmp_path: Path) -> None:
     csrc = plant(tmp_path / "csrc", "task_aligned_assign.cuh", "if (!real) continue;", "if (!real && a > in.count) continue;")
     done = execute(build(tmp_path / "address", "address", csrc), assign_cases()[3:4])

@@ -95,7 +95,8 @@ def test_the_registration_is_sound() -> None:
     maps, *operands = sample(7, 2, 2, 3, 4, 3, True, torch.float32, DEVICE)
     leaves = [level.requires_grad_() for level in maps]
     torch.library.opcheck(
-        torch.ops.yolov9k.detection_loss_fused.default, (leaves, *operands, STRIDES, 4, 10, 0.5, 6.0, False, 0.0, 1.0, "triton")
+        torch.ops.yolov9k.detection_loss_fused.default,
+        (leaves, *operands, STRIDES, 4, 10, 0.5, 6.0, False, 0.0, 0.0, 0.0, 1.0, "triton"),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from yolov9k.common.device import is_cpu
 from yolov9k.compat.accelerate.swap import STATE, Swapped
 from yolov9k.compat.accelerate.views import Bins, Make, NoView
 from yolov9k.models.block import Block
@@ -52,11 +53,11 @@ class AcceleratedModule(Swapped):
         block = view.block
         if block is None or not isinstance(x, torch.Tensor) or x.dtype == torch.float64:
             return None  # float64 is nobody's kernel
-        if self.backend == "auto" and x.device.type == "cpu":
+        if self.backend == "auto" and is_cpu(x.device):
             return None  # torch's own convolution and BatchNorm in their usual layout were measured to be faster
         if not torch.compiler.is_compiling() and not view.is_plain():
             return None
-        if view.is_fused and (torch.is_grad_enabled() or x.device.type == "cpu"):
+        if view.is_fused and (torch.is_grad_enabled() or is_cpu(x.device)):
             return None  # folded weights have no gradient by our kernels; on a CPU torch's own convolution is all there is
         return block if isinstance(block, (Conv, Bins)) or (_one_mode(block) and block._serves(x)) else None
 
