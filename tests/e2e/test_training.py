@@ -31,6 +31,7 @@ from yolov9k.engine.evaluate.validator import ValidationResult
 from yolov9k.engine.train.run_dir import Results, columns, latest_checkpoint, make_run_directory
 from yolov9k.engine.train.schedule import Schedule
 from yolov9k.engine.train.trainer import Trainer
+from yolov9k.models.checkpoints import FORMAT
 from yolov9k.tasks import DetectTask
 
 pytestmark = pytest.mark.e2e
@@ -312,7 +313,7 @@ def test_image_size_is_rounded_and_said(options: dict[str, Any], capsys: pytest.
 
 def test_a_damaged_layer_table_is_named(options: dict[str, Any], tmp_path: Path) -> None:
     weights = tmp_path / "damaged.pt"
-    torch.save({"spec": {"name": "x", "layers": 5}, "format": "yolov9k"}, weights)
+    torch.save({"spec": {"name": "x", "layers": 5}, "format": FORMAT}, weights)
     with pytest.raises(UserError, match=r"damaged\.pt: its layer table is damaged"):
         trainer(options, cfg=None, weights=str(weights))
 
