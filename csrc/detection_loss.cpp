@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "box.cuh"
 #include "clones.h"
 #include "elements.h"
 #include "threads.h"
@@ -146,8 +147,6 @@ struct Ciou {
         y2 = (h.overlap2 * w.overlap * (1.0f + iou) - wa * iou) / whole + sy / 2.0f / diagonal + far * h.hull * h.hull2 -
              turn * wa;
     }
-
-    static float arc_tangent(float x) { return static_cast<float>(std::atan(static_cast<double>(x))); }
 };
 
 struct Parts {

@@ -18,6 +18,11 @@ def why_no_window() -> str:
     """Why no window can be opened here, empty where one can as far as it is known beforehand."""
     if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
         return "this OpenCV has no windows (opencv-python-headless)"
+    return why_no_display()
+
+
+def why_no_display() -> str:
+    """Why there is nothing to show a window on, empty where there is something or the system has no such variable."""
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return "there is no display"
     return ""

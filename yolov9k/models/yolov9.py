@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,8 +204,7 @@ def create_model(
     """
     spec, begun = load_spec(name_or_yaml), find_flavor(flavor)
     if begun.box_groups == 1:
-        head = spec.layers[-1]
-        spec = replace(spec, layers=(*spec.layers[:-1], head._replace(module=dense_name(head.module))))
+        spec = spec.with_head(dense_name(spec.layers[-1].module))
     classes = spec.num_classes if num_classes is None else num_classes
     if not 1 <= classes <= MAX_CLASSES:
         raise UserError(f"{spec.where}: {shown(classes)} classes; a model has from 1 to {MAX_CLASSES:,}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ import cv2
 
 from yolov9k.common.arrays import Image
 from yolov9k.common.errors import one_line, warn
+from yolov9k.common.window import why_no_display
 
 TITLE = "yolov9k"
 _STILL, _MOVING = 500, 1  # milliseconds for which an image stays at least, and a video's frame
@@ -49,8 +49,8 @@ def open_viewer() -> Viewer | None:
 
 def _why_none() -> str:
     """Tried in a process of its own: toolkits end theirs where a display does not answer."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return "there is no display"
+    if why := why_no_display():
+        return why
     try:
         tried = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
