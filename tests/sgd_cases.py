@@ -53,3 +53,17 @@ def assert_as_defined(flat: Flat, backend: str, told: Settings = SETTINGS) -> No
         torch.testing.assert_close(getattr(flat, name), getattr(other, name), **SGD_FLOAT32, equal_nan=True)
     if flat.low is not None:
         assert torch.equal(flat.low.float(), flat.values[: flat.ends[-1]].to(flat.low.dtype).float())
+
+
+def assert_bad_gradient_is_skipped(flat: Flat, backend: str, bad: float) -> None:
+    """A step with one gradient `bad` changes nothing but the state, and zeroes the gradient."""
+    told = SETTINGS._replace(backoff=0.5)
+    flat.step(told, backend)
+    kept = copy.deepcopy(flat)
+    flat.grads[1500] = bad
+    flat.step(told, backend)
+    for name in ("values", "momentum", "ema", "low"):
+        assert torch.equal(getattr(flat, name), getattr(kept, name)), name
+    assert not flat.grads.any()
+    assert not flat.state[0].isfinite()
+    assert flat.state[1:].tolist() == [1.0, 1.0, 0.5, 0.0]

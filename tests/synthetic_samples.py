@@ -23,6 +23,13 @@ def paint(size: tuple[int, int], rectangles: list[tuple[int, int, int, int, int]
     return image
 
 
+def write_painted(path: Path, rectangles: list[tuple[int, ...]]) -> Path:
+    """An image of 120 x 200 pixels with these rectangles, in a folder that is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), paint((120, 200), rectangles))
+    return path
+
+
 def record(path: Path, image_id: int, size: tuple[int, int], rectangles: list[tuple[int, ...]]) -> Record:
     """Write the painted image and return its ground truth."""
     assert cv2.imwrite(str(path), paint(size, rectangles))

@@ -11,6 +11,7 @@ import pytest
 
 from tests import synthetic_samples
 from tests.command_line import run
+from tests.synthetic_samples import write_painted as write
 from tests.tolerances import JPEG_LEVELS
 from yolov9k.common.errors import UserError
 from yolov9k.config import PredictOptions
@@ -26,12 +27,6 @@ RED, BLUE = (0, 40, 20, 140, 100), (1, 150, 10, 190, 60)
 @pytest.fixture
 def colors() -> Predictor:
     return Predictor(synthetic_samples.ColorDetector(), img_size=320, device="cpu")
-
-
-def write(path: Path, rectangles: list) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), synthetic_samples.paint((120, 200), rectangles))
-    return path
 
 
 def clip(path: Path, frames: int = 7) -> Path:

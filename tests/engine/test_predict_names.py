@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import synthetic_samples
+from tests.synthetic_samples import write_painted as write
 from yolov9k.common.result_names import output_names
 from yolov9k.engine.predict.predictor import Predictor
 from yolov9k.engine.predict.sources import is_video
@@ -22,12 +23,6 @@ RED, NOTHING = [(0, 40, 20, 140, 100)], []
 @pytest.fixture
 def colors() -> Predictor:
     return Predictor(synthetic_samples.ColorDetector(), img_size=320, device="cpu")
-
-
-def write(path: Path, rectangles: list) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), synthetic_samples.paint((120, 200), rectangles))
-    return path
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.backend_checks import BackendChecks
-from tests.sgd_cases import SETTINGS, Flat, assert_as_defined
+from tests.sgd_cases import SETTINGS, Flat, assert_as_defined, assert_bad_gradient_is_skipped
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import STEP_BY_HAND
 from yolov9k import native
@@ -224,16 +224,7 @@ def test_the_compiled_step_is_the_definition(
 @needs_native
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_the_compiled_step_skips_a_gradient_that_is_not_finite(bad: float) -> None:
-    flat = Flat(12, [900, 70_000, 70], 33, torch.float32, torch.bfloat16)
-    flat.step(backend="cpu")
-    kept = copy.deepcopy(flat)
-    flat.grads[1500] = bad
-    flat.step(SETTINGS._replace(backoff=0.5), "cpu")
-    for name in ("values", "momentum", "ema", "low"):
-        assert torch.equal(getattr(flat, name), getattr(kept, name)), name
-    assert not flat.grads.any()
-    assert not flat.state[0].isfinite()
-    assert flat.state[1:].tolist() == [1.0, 1.0, 0.5, 0.0]
+    assert_bad_gradient_is_skipped(Flat(12, [900, 70_000, 70], 33, torch.float32, torch.bfloat16), "cpu", bad)
 
 
 @needs_native

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.sgd_cases import SETTINGS, Flat, assert_as_defined
+from tests.sgd_cases import SETTINGS, Flat, assert_as_defined, assert_bad_gradient_is_skipped
 from tests.tiers import BY_DAY, examples
 from tests.triton_cases import DEVICE
 from yolov9k.ops.sgd_ema import SCALE
@@ -44,17 +43,7 @@ def test_the_kernels_are_the_definition(
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 3e30])
 def test_a_gradient_that_is_not_finite_is_skipped(bad: float) -> None:
     """3e30 is a float32, its square is not: the norm decides, as the definition's does."""
-    flat = Flat(1, [900, 1200, 70], 33, torch.float32, torch.float16).to(DEVICE)
-    told = SETTINGS._replace(backoff=0.5)
-    flat.step(told, "triton")
-    kept = copy.deepcopy(flat)
-    flat.grads[1500] = bad
-    flat.step(told, "triton")
-    for name in ("values", "momentum", "ema", "low"):
-        assert torch.equal(getattr(flat, name), getattr(kept, name)), name
-    assert not flat.grads.any()
-    assert not flat.state[0].isfinite()
-    assert flat.state[1:].tolist() == [1.0, 1.0, 0.5, 0.0]
+    assert_bad_gradient_is_skipped(Flat(1, [900, 1200, 70], 33, torch.float32, torch.float16).to(DEVICE), "triton", bad)
 
 
 @pytest.mark.twin
