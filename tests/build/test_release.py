@@ -121,6 +121,7 @@ def test_a_module_that_needs_torch_is_seen() -> None:
 
 
 def test_a_build_that_fails_is_one_line(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "build_backend.py", tmp_path)
     (tmp_path / "pyproject.toml").write_text("[")
     with pytest.raises(ReleaseError, match=r"build_backend.* failed: .*TOMLDecodeError") as told:
         make_wheels([OWN], tmp_path, tmp_path / "out")
