@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from bench import gpu_check, kernel_table
-from tests.ops.simt import cases
 from yolov9k import ops
 from yolov9k.ops.registry import BACKENDS_OF, OPERATORS, Operator, kernel_modules, register
 
@@ -83,12 +82,11 @@ def test_its_kernels_are_compiled_ahead_of_time(module: str) -> None:
 
 def test_every_cuda_operator_runs_on_the_host() -> None:
     """Its kernels are compiled for the host and run thread by thread by tests/ops/test_simt.py."""
-    text = (ROOT / "tests/ops/test_simt.py").read_text(encoding="utf-8") + Path(cases.__file__).read_text(encoding="utf-8")
-    main = (ROOT / "tests/ops/simt/main.cpp").read_text(encoding="utf-8")
+    text = (ROOT / "tests/ops/test_simt.py").read_text(encoding="utf-8")
     for name, operator in OPERATORS.items():
         if "cuda" in operator.backends:
             assert re.search(rf"\b{name}\b", text)
-            assert f'"{name}.h"' in main
+            assert f'"{name}.h"' in (ROOT / f"tests/ops/simt/{name}.cpp").read_text(encoding="utf-8")
 
 
 def test_the_gpu_check_runs_every_operators_tests() -> None:

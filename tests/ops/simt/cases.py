@@ -1,4 +1,4 @@
-"""Builds tests/ops/simt/main.cpp with a host compiler, and passes it cases and results by file."""
+"""Builds operators and their part of tests/ops/simt with a host compiler, and passes the program cases and results by file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class AssignCase(NamedTuple):
         return AssignOptions(self.topk, self.alpha, self.beta, self.mask_conflicts, self.small_side, self.grown_side)
 
     def pack(self) -> bytes:
-        """The bytes that main.cpp's assign() reads."""
+        """The bytes that task_aligned_assign.cpp reads."""
         (images, count, classes), gt_count = self.scores.shape, self.gt_boxes.shape[1]
         topk = min(self.topk, max(count, 1))
         sizes = [0, images, count, gt_count, classes, topk, DTYPES[self.scores.dtype], self.logits, self.mask_conflicts]
@@ -82,7 +82,7 @@ class NmsCase(NamedTuple):
     lengths: Tensor | None = None
 
     def pack(self) -> bytes:
-        """The bytes that main.cpp's nms() reads."""
+        """The bytes that batched_nms.cpp reads."""
         images, rows, count = self.prediction.shape
         sizes = [
             1, images, rows - 4, count, self.max_detections, DTYPES[self.prediction.dtype], self.class_agnostic,
@@ -109,7 +109,7 @@ class ImageCase(NamedTuple):
     channels_last: bool = False
 
     def pack(self) -> bytes:
-        """The bytes that main.cpp's augment() reads."""
+        """The bytes that augment.cpp reads."""
         pixels, layers, *tables, size = self.case
         sizes = [2, len(self.case.ranges), *size, len(pixels), len(layers), self.channels_last]
         levels = torch.arange(256, dtype=torch.uint8)
@@ -130,7 +130,7 @@ class ObjectsCase(NamedTuple):
     capacity: int = 20
 
     def pack(self) -> bytes:
-        """The bytes that main.cpp's augment_boxes() reads."""
+        """The bytes that augment_boxes.cpp reads."""
         *tables, size = self.case
         sizes = [3, len(self.case.ranges), *size, len(self.case.points), len(self.case.ends), self.capacity]
         return np.array(sizes, np.int64).tobytes() + b"".join(map(raw, tables))
@@ -159,13 +159,14 @@ def take(stream: memoryview, *parts: tuple[Any, tuple[int, ...]]) -> tuple[tuple
     return tuple(found), stream
 
 
-def build(folder: Path, sanitizer: str = "plain", csrc: Path = ROOT / "csrc") -> Path:
-    """Compile the kernels in `csrc` for the host with a sanitizer; returns the program."""
+def build(folder: Path, operator: str, sanitizer: str = "plain", csrc: Path = ROOT / "csrc") -> Path:
+    """Compile an operator of `csrc`, and those whose names begin with its own, for the host; returns the program."""
     folder.mkdir(parents=True, exist_ok=True)
     flags = ["-std=c++17", "-Wall", "-Wextra", "-ffp-contract=off", f"-I{SHIM}", f"-I{csrc}", *SANITIZERS[sanitizer]]
     sources = [
-        *(["-DYK_SIMT", "-x", "c++", str(csrc / f"{name}.cu")] for name in ("task_aligned_assign", "batched_nms")),
-        *([str(path)] for path in (*sorted(csrc.glob("*.cpp")), SHIM / "main.cpp") if path.stem != "bindings"),
+        *(["-DYK_SIMT", "-x", "c++", str(path)] for path in csrc.glob(f"{operator}*.cu")),
+        *([str(path)] for room in (csrc, SHIM) for path in sorted(room.glob(f"{operator}*.cpp"))),
+        [str(SHIM / "main.cpp")],
     ]
     compiles = [compiling([*flags, *source], folder / f"{number}.o") for number, source in enumerate(sources)]
     objects = [str(finished(compiled)) for compiled in compiles]
