@@ -6,9 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import strategies as st
 
 from tests.conftest import COLLECTED
-from tests.tiers import NIGHTLY_FACTOR, SLOW, TIERS, examples, tier
+from tests.tiers import NIGHTLY_FACTOR, SLOW, TIERS, drawn, examples, tier
 from yolov9k import ops
 from yolov9k.ops.registry import BACKENDS_OF
 
@@ -88,3 +89,18 @@ def test_by_night_there_are_more_examples(monkeypatch: pytest.MonkeyPatch) -> No
     assert examples(30) == 30
     monkeypatch.setenv("HYPOTHESIS_PROFILE", "nightly")
     assert examples(30) == 30 * NIGHTLY_FACTOR
+
+
+def test_a_property_is_drawn_few_times_in_the_quick_tier_and_many_in_the_slow_one() -> None:
+    seen: list[int] = []
+
+    @drawn(3, 20, st.integers())
+    def test(number: int) -> None:
+        seen.append(number)
+
+    cases = test.pytestmark[0].args[1]
+    assert [tier(mark.name for mark in case.marks) for case in cases] == ["quick", "slow"]
+    for case in cases:
+        seen.clear()
+        test(*case.values)
+        assert len(seen) == case.values[0]

@@ -9,13 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.augment_cases import KINDS, AugmentCase, augment_case, matrix, table
 from tests.support import shared
-from tests.tiers import BY_DAY, examples
+from tests.tiers import drawn
 from tests.triton_cases import DEVICE, assert_captured_alike, moved, needs_gpu
 from yolov9k.ops import augment
 from yolov9k.ops.augment import DTYPES
@@ -35,9 +34,8 @@ def assert_same(case: AugmentCase, **options: Any) -> Tensor:
     return wanted
 
 
-@pytest.mark.twin
-@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
-@given(
+@drawn(
+    8, 25,
     seeds, st.integers(0, 2), st.sampled_from(KINDS), st.integers(0, 5), st.integers(1, 21), st.integers(1, 21),
     st.sampled_from(DTYPES), st.booleans(),
 )  # fmt: skip

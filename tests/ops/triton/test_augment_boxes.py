@@ -7,12 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.augment_cases import KINDS, BoxesCase, boxes_case
-from tests.tiers import BY_DAY, examples
+from tests.tiers import drawn
 from tests.triton_cases import DEVICE, assert_captured_alike, moved, needs_gpu
 from yolov9k.ops import augment_boxes
 from yolov9k.ops.augment_boxes import Boxes
@@ -33,9 +32,7 @@ def assert_same_boxes(case: BoxesCase, capacity: int) -> Boxes:
     return wanted
 
 
-@pytest.mark.twin
-@settings(deadline=None, max_examples=examples(12), derandomize=BY_DAY)
-@given(st.integers(0, 2**31), st.integers(0, 2), st.sampled_from(KINDS), st.integers(0, 3))
+@drawn(5, 12, st.integers(0, 2**31), st.integers(0, 2), st.sampled_from(KINDS), st.integers(0, 3))
 def test_boxes_have_the_bits_of_the_reference(seed: int, images: int, kind: str, most: int) -> None:
     assert_same_boxes(boxes_case(seed, images, kind, most), 7)
 

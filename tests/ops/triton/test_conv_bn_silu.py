@@ -8,12 +8,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.plain_kernels import PlainKernels, column
-from tests.tiers import BY_DAY, examples
+from tests.tiers import drawn
 from tests.tolerances import CUT_OFF, DFL_FLOAT32, FUSED_RELATIVE, MEAN_ROUNDING, ROUNDED
 from yolov9k.ops import conv_bn_silu
 
@@ -48,9 +47,8 @@ def results(run: Callable[..., Tensor], x: Tensor, conv: nn.Conv2d, bn: nn.Batch
     return [part.detach().double() for part in parts if part is not None]
 
 
-@pytest.mark.twin
-@settings(deadline=None, max_examples=examples(20), derandomize=BY_DAY)
-@given(
+@drawn(
+    6, 20,
     st.integers(0, 1000), st.integers(1, 5), st.sampled_from([1, 7, 64, 65]), st.booleans(), st.booleans(), st.booleans(),
     st.sampled_from([0.0, 1e4]),
 )  # fmt: skip
@@ -122,9 +120,8 @@ def random_norm(z: Tensor) -> Norm:
     return Norm(torch.randn(z.shape[1]).to(DEVICE), torch.randn(z.shape[1]).to(DEVICE), mean.float(), invstd.float())
 
 
-@pytest.mark.twin
-@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
-@given(
+@drawn(
+    8, 25,
     st.integers(0, 1000), st.sampled_from([1, 7, 64, 65]), st.booleans(), st.integers(1, 3), st.booleans(), st.booleans(),
     st.booleans(), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
 )  # fmt: skip

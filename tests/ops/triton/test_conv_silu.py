@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import assume
 from hypothesis import strategies as st
 
-from tests.tiers import BY_DAY, examples
+from tests.tiers import drawn
 from tests.tolerances import PRODUCT
 from tests.triton_cases import draw
 
@@ -20,9 +20,8 @@ pytestmark = pytest.mark.interpret
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.mark.twin
-@settings(deadline=None, max_examples=examples(40), derandomize=BY_DAY)
-@given(
+@drawn(
+    12, 40,
     st.tuples(st.integers(0, 2), st.integers(1, 7), st.integers(1, 7)),
     st.sampled_from([1, 5, 8, 33]), st.sampled_from([1, 6, 16, 17]), st.sampled_from([1, 2, 4]), st.sampled_from([1, 3]),
     st.sampled_from([1, 2]), st.booleans(), st.booleans(), st.booleans(),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tiers import BY_DAY, examples
+from tests.tiers import drawn
 from tests.tolerances import DFL_FLOAT32
 from tests.triton_cases import DEVICE, random_maps
 from yolov9k.ops import batched_nms, dfl_candidates, dfl_decode
@@ -19,9 +18,8 @@ pytestmark = pytest.mark.interpret
 STRIDES = [8, 16, 32]
 
 
-@pytest.mark.twin
-@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
-@given(
+@drawn(
+    8, 25,
     st.integers(0, 2**31), st.integers(0, 3),
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=3), st.sampled_from([1, 5, 17]),
     st.sampled_from([1, 3, 16]), st.booleans(), st.sampled_from([0.0, 0.3, 0.9, 1.0]), st.sampled_from(["triton", "reference"]),

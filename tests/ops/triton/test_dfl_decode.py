@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tiers import BY_DAY, examples
+from tests.tiers import drawn
 from tests.tolerances import DFL_FLOAT32
 from tests.triton_cases import DEVICE, random_maps
 from yolov9k.ops import dfl_decode
@@ -18,9 +17,8 @@ pytest.importorskip("triton")
 pytestmark = pytest.mark.interpret
 
 
-@pytest.mark.twin
-@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
-@given(
+@drawn(
+    8, 25,
     st.integers(0, 2**31), st.integers(0, 2), st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=3),
     st.sampled_from([1, 5, 17]), st.sampled_from([1, 3, 16]), st.booleans(),
 )  # fmt: skip

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.tiers import BY_DAY, examples
+from tests.tiers import BY_DAY, drawn, examples
 from tests.tolerances import ROUNDED
 from tests.triton_cases import DEVICE, draw
 
@@ -48,9 +48,7 @@ def test_max_pool(
         torch.testing.assert_close(mine.double(), total, **ROUNDED[dtype])
 
 
-@pytest.mark.twin
-@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
-@given(SIZES, DTYPES, st.booleans(), st.integers(0, 99))
+@drawn(8, 25, SIZES, DTYPES, st.booleans(), st.integers(0, 99))
 def test_avg_pool(size: tuple[int, ...], dtype: torch.dtype, wide: bool, seed: int) -> None:
     assume(min(size[2:]) > 1)
     x = draw(size, dtype, wide, seed)

@@ -6,11 +6,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.sgd_cases import SETTINGS, Flat, assert_as_defined, assert_bad_gradient_is_skipped
-from tests.tiers import BY_DAY, examples
+from tests.tiers import drawn
 from tests.triton_cases import DEVICE
 from yolov9k.ops.sgd_ema import SCALE
 
@@ -21,9 +20,8 @@ pytestmark = pytest.mark.interpret
 SIZES = st.lists(st.sampled_from([0, 1, 7, 64, 1500]), min_size=3, max_size=3)
 
 
-@pytest.mark.twin
-@settings(deadline=None, max_examples=examples(25), derandomize=BY_DAY)
-@given(
+@drawn(
+    8, 25,
     st.integers(0, 2**31), SIZES, st.sampled_from([0, 3, 1100]), st.sampled_from([0.01, 10.0, math.inf]),
     st.sampled_from([0.0, 0.937]), st.sampled_from([None, torch.float16, torch.float32]), st.sampled_from([1.0, 1024.0]),
 )  # fmt: skip
