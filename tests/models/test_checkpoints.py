@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import shutil
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import yolov9k
+from tests.tiers import slow_case
 from yolov9k import create_model
 from yolov9k.common.errors import UserError
 from yolov9k.compat import load_weights
@@ -51,24 +53,32 @@ def randomized(model: DetectionModel) -> DetectionModel:
     return model
 
 
-@pytest.fixture
-def tiny(tmp_path: Path) -> DetectionModel:
-    path = tmp_path / "tiny.yaml"
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> DetectionModel:
+    path = tmp_path_factory.mktemp("built") / "tiny.yaml"
     path.write_text(TINY)
     return randomized(create_model(path, 3))
 
 
-def t_model(classes: int = 3, width: int | None = None) -> DetectionModel:
-    return randomized(DetectionModel(load_spec("gelan-t"), classes, class_widths=[width] if width else None))
+@pytest.fixture
+def tiny(built: DetectionModel) -> DetectionModel:
+    """A model of a test's own, which may change it."""
+    return copy.deepcopy(built)
+
+
+@pytest.fixture(scope="module")
+def narrow() -> DetectionModel:
+    """The published t weights have class branches of 80 where the table says 128."""
+    return randomized(DetectionModel(load_spec("gelan-t"), 80, class_widths=[80]))
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def altered(path: Path, tiny: DetectionModel, /, **changes: Any) -> Path:
-    """A checkpoint of `tiny`, some of its content replaced."""
-    save(path, tiny)
+def altered(path: Path, model: DetectionModel, /, **changes: Any) -> Path:
+    """A checkpoint of `model`, some of its content replaced."""
+    save(path, model)
     torch.save({**read(path), **changes}, path)
     return path
 
@@ -82,8 +92,14 @@ def fault(path: Path, call: Any = yolov9k.load) -> str:
     return message
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize("form", ["full", "lean", "fused", "half", "channels_last"])
+FORMS = [
+    ("full", ".pt"), ("full", ".safetensors"), ("lean", ".safetensors"), ("fused", ".pt"), ("half", ".safetensors"),
+    ("channels_last", ".pt"), slow_case("lean", ".pt"), slow_case("fused", ".safetensors"), slow_case("half", ".pt"),
+    slow_case("channels_last", ".safetensors"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "suffix"), FORMS)
 def test_what_is_saved_comes_back_bit_for_bit(tiny: DetectionModel, tmp_path: Path, suffix: str, form: str) -> None:
     forms: dict[str, Any] = {
         "full": lambda: tiny, "lean": tiny.to_lean, "fused": tiny.fuse, "half": tiny.half,
@@ -102,7 +118,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tiny: DetectionModel, tmp_path: Pa
         x = torch.rand(1, 3, 64, 96)
         with torch.no_grad():
             assert torch.equal(back(x), model.eval().to(memory_format=torch.contiguous_format)(x))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, "tiny.yaml"]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_stored_tensors_keep_their_precision(tiny: DetectionModel, tmp_path: Path) -> None:
@@ -113,10 +129,10 @@ def test_stored_tensors_keep_their_precision(tiny: DetectionModel, tmp_path: Pat
         assert same({k: stored[k] for k in tiny.state_dict()}, tiny.state_dict())
 
 
-def test_average_weights_are_preferred(tiny: DetectionModel, tmp_path: Path) -> None:
-    average = {key: value.clone() for key, value in tiny.state_dict().items()}
+def test_average_weights_are_preferred(built: DetectionModel, tmp_path: Path) -> None:
+    average = {key: value.clone() for key, value in built.state_dict().items()}
     average["model.0.conv.weight"] += 1
-    save(tmp_path / "last.pt", tiny, ema=average)
+    save(tmp_path / "last.pt", built, ema=average)
     assert same(yolov9k.load(tmp_path / "last.pt").state_dict(), average)
 
 
@@ -131,7 +147,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("how", ["torch", "torch-old", "pickle"])
-def test_an_object_in_a_pickle_is_refused_and_not_executed(tmp_path: Path, how: str) -> None:
+def test_an_object_in_a_pickle_is_refused_and_not_executed(narrow: DetectionModel, tmp_path: Path, how: str) -> None:
     path, trace = tmp_path / "trap.pt", tmp_path / "executed"
     content = {"model": Trap(trace), "format": "yolov9k-1"}
     if how == "pickle":
@@ -145,7 +161,7 @@ def test_an_object_in_a_pickle_is_refused_and_not_executed(tmp_path: Path, how: 
     )
     assert words in fault(path)
     assert not trace.exists()
-    fault(path, lambda p: load_weights(t_model(), p))
+    fault(path, lambda p: load_weights(narrow, p))
     assert not trace.exists()
     if how == "torch":
         torch.load(path, weights_only=False)
@@ -154,9 +170,9 @@ def test_an_object_in_a_pickle_is_refused_and_not_executed(tmp_path: Path, how: 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.0003, 0.01, 0.5, 0.999])
-def test_a_truncated_file_is_called_damaged(tiny: DetectionModel, tmp_path: Path, suffix: str, share: float) -> None:
+def test_a_truncated_file_is_called_damaged(built: DetectionModel, tmp_path: Path, suffix: str, share: float) -> None:
     path = tmp_path / f"cut{suffix}"
-    save(path, tiny)
+    save(path, built)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     message = fault(path)
@@ -202,66 +218,64 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
      {"spec": {"name": "x", "layers": [[[-1], "Conv", [8], 1]], "activation": "SiLU"}},
      {"spec": {"name": "x", "layers": [], "activation": "SiLU"}}, {"model": 5}],
 )  # fmt: skip
-def test_a_nonsensical_plan_is_one_line(tiny: DetectionModel, tmp_path: Path, change: dict[str, Any]) -> None:
-    message = fault(altered(tmp_path / "odd.pt", tiny, **change))
+def test_a_nonsensical_plan_is_one_line(built: DetectionModel, tmp_path: Path, change: dict[str, Any]) -> None:
+    message = fault(altered(tmp_path / "odd.pt", built, **change))
     assert "layer table is damaged" in message or "missing in the file" in message
 
 
-def test_a_plan_in_a_checkpoint_executes_nothing(tiny: DetectionModel, tmp_path: Path) -> None:
+def test_a_plan_in_a_checkpoint_executes_nothing(built: DetectionModel, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     layers = [[[-1], "Conv", [8], 1], [[0, 0, 0], "DDetect", ["nc"], 1]]
     spec = {"name": "x", "layers": layers, "activation": f"nn.ReLU(open({str(trace)!r}, 'w'))"}
-    assert "layer table is damaged" in fault(altered(tmp_path / "odd.pt", tiny, spec=spec))
+    assert "layer table is damaged" in fault(altered(tmp_path / "odd.pt", built, spec=spec))
     assert not trace.exists()
 
 
-def test_unfitting_tensors_are_listed_with_both_shapes(tiny: DetectionModel, tmp_path: Path) -> None:
-    state = dict(tiny.state_dict())
+def test_unfitting_tensors_are_listed_with_both_shapes(built: DetectionModel, tmp_path: Path) -> None:
+    state = dict(built.state_dict())
     state["model.0.conv.weight"] = torch.zeros(7, 3, 3, 3)
     state["model.0.bn.bias"] = torch.zeros(7)
-    altered(tmp_path / "odd.pt", tiny, model=state)
+    altered(tmp_path / "odd.pt", built, model=state)
     message = fault(tmp_path / "odd.pt")
     assert "does not fit tiny, 2 keys of another shape and 0 missing" in message
     assert "model.0.conv.weight: file [7, 3, 3, 3], model [16, 3, 3, 3]" in message
     assert "model.0.bn.bias: file [7], model [16]" in message
-    assert fault(tmp_path / "odd.pt", lambda path: load_weights(tiny, path)) == message
+    assert fault(tmp_path / "odd.pt", lambda path: load_weights(built, path)) == message
 
 
-def test_missing_and_unknown_tensors_are_listed(tiny: DetectionModel, tmp_path: Path) -> None:
-    state = {key: value for key, value in tiny.state_dict().items() if not key.startswith("model.0.bn.")}
-    altered(tmp_path / "odd.pt", tiny, model={**state, "model.99.weight": torch.zeros(1)})
+def test_missing_and_unknown_tensors_are_listed(built: DetectionModel, tmp_path: Path) -> None:
+    state = {key: value for key, value in built.state_dict().items() if not key.startswith("model.0.bn.")}
+    altered(tmp_path / "odd.pt", built, model={**state, "model.99.weight": torch.zeros(1)})
     message = fault(tmp_path / "odd.pt")
     assert "0 keys of another shape and 5 missing" in message
     assert "model.0.bn.weight: missing in the file" in message
     assert "; and 1 more" in message
-    altered(tmp_path / "odd.pt", tiny, model={**tiny.state_dict(), "model.99.weight": torch.zeros(1)})
+    altered(tmp_path / "odd.pt", built, model={**built.state_dict(), "model.99.weight": torch.zeros(1)})
     assert "model.99.weight: unknown to the model" in fault(tmp_path / "odd.pt")
 
 
-def test_weights_of_another_network_are_refused_with_keys(tiny: DetectionModel, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused_with_keys(built: DetectionModel, tmp_path: Path) -> None:
     torch.save({"other.weight": torch.zeros(1)}, tmp_path / "other.pt")
-    message = fault(tmp_path / "other.pt", lambda path: load_weights(tiny, path))
+    message = fault(tmp_path / "other.pt", lambda path: load_weights(built, path))
     assert message.endswith("no known network has its 1 tensors (other.weight ...); give weights of a YOLOv9 or GELAN detector")
 
 
-@pytest.mark.parametrize("key", ["ema", "model", "state_dict", None])
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_weights_are_found_under_the_usual_keys(tiny: DetectionModel, tmp_path: Path, key: str | None, suffix: str) -> None:
-    path, state = tmp_path / f"weights{suffix}", {k: v.clone() for k, v in tiny.state_dict().items()}
-    if suffix == ".safetensors":
+@pytest.mark.parametrize("key", ["ema", "model", "state_dict", None, ".safetensors"])
+def test_weights_are_found_under_the_usual_keys(built: DetectionModel, tmp_path: Path, key: str | None) -> None:
+    path, state = tmp_path / "weights.pt", {k: v.clone() for k, v in built.state_dict().items()}
+    if key == ".safetensors":  # holds a table alone
+        path = path.with_suffix(key)
         save_file(state, path)
     else:
         torch.save({key: state, "note": "x"} if key else state, path)
-    fresh = create_model(tmp_path / "tiny.yaml", 3)
+    fresh = DetectionModel(built.spec, 3)
     assert load_weights(fresh, path) == []
-    assert same(fresh.state_dict(), tiny.state_dict())
+    assert same(fresh.state_dict(), state)
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_class_width_is_read_from_the_tensors(tmp_path: Path, suffix: str) -> None:
-    """The published t weights have class branches of 80 where the table says 128."""
+@pytest.mark.parametrize("suffix", [".pt", slow_case(".safetensors")])
+def test_class_width_is_read_from_the_tensors(narrow: DetectionModel, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"narrow{suffix}"
-    narrow = t_model(80, 80)
     assert narrow.to_lean().state_dict()["model.22.cv3.0.1.conv.weight"].shape == (80, 80, 3, 3)
     assert sum(p.numel() for p in narrow.parameters()) == 2_036_560
     if suffix == ".pt":
@@ -278,14 +292,13 @@ def test_class_width_is_read_from_the_tensors(tmp_path: Path, suffix: str) -> No
     assert same(yolov9k.load(path).state_dict(), narrow.state_dict())
 
 
-def test_class_width_of_a_file_with_a_layer_table_comes_from_its_tensors_too(tmp_path: Path) -> None:
-    narrow = t_model(80, 80)
+def test_class_width_of_a_file_with_a_layer_table_comes_from_its_tensors_too(narrow: DetectionModel, tmp_path: Path) -> None:
     altered(tmp_path / "narrow.pt", narrow, class_widths=None)
     assert same(yolov9k.load(tmp_path / "narrow.pt").state_dict(), narrow.state_dict())
 
 
-def test_other_classes_leave_the_last_class_layers_fresh_alone(tmp_path: Path) -> None:
-    torch.save(t_model(80, 80).state_dict(), tmp_path / "weights.pt")
+def test_other_classes_leave_the_last_class_layers_fresh_alone(narrow: DetectionModel, tmp_path: Path) -> None:
+    torch.save(narrow.state_dict(), tmp_path / "weights.pt")
     model = create_model("gelan-t", 3)
     fresh = load_weights(model, tmp_path / "weights.pt")
     assert fresh == [f"model.22.cv3.{level}.2.{part}" for level in range(3) for part in ("weight", "bias")]
@@ -358,24 +371,24 @@ def run(script: str, *arguments: Any, prefix: Sequence[str] = ()) -> list[str]:
 
 
 @pytest.mark.long
-def test_a_write_that_breaks_off_keeps_the_previous_file(tiny: DetectionModel, tmp_path: Path) -> None:
+def test_a_write_that_breaks_off_keeps_the_previous_file(built: DetectionModel, tmp_path: Path) -> None:
     """The system refuses files beyond so many bytes: in the first block, between two tensors, within one, near the end."""
     paths = [tmp_path / "model.pt", tmp_path / "model.safetensors"]
     for path in paths:
-        save(path, tiny)
+        save(path, built)
     before = [path.read_bytes() for path in paths]
     messages = run(FULL_DISK, *paths, 100, 2_000, 20_000, 250_000)
     said = "cannot be saved, File too large; the previous file is kept; free space or choose another --project"
     assert messages == [f"{path}: {said}" for path in paths for _ in range(5)]
     assert [path.read_bytes() for path in paths] == before
-    assert same(yolov9k.load(paths[0]).state_dict(), tiny.state_dict())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt", "model.safetensors", "tiny.yaml"]
+    assert same(yolov9k.load(paths[0]).state_dict(), built.state_dict())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt", "model.safetensors"]
 
 
 @pytest.mark.long
-def test_a_disk_without_space_is_called_full_and_the_previous_file_stays(tiny: DetectionModel, tmp_path: Path) -> None:
+def test_a_disk_without_space_is_called_full_and_the_previous_file_stays(built: DetectionModel, tmp_path: Path) -> None:
     """A disk of the test's own, in a namespace of its own, that holds one and a half checkpoints."""
-    save(tmp_path / "size.pt", tiny)
+    save(tmp_path / "size.pt", built)
     size, disk = (tmp_path / "size.pt").stat().st_size * 3 // 2, tmp_path / "disk"
     disk.mkdir()
     mount = ["unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"', str(disk)]
@@ -398,20 +411,21 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["gone/model.pt", "tiny.yaml/model.pt", "folder.pt"])
-def test_a_place_that_is_none_is_one_line(tiny: DetectionModel, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["gone/model.pt", "file/model.pt", "folder.pt"])
+def test_a_place_that_is_none_is_one_line(built: DetectionModel, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
     (tmp_path / "folder.pt").mkdir()
-    assert "cannot be saved" in fault(tmp_path / name, lambda path: save(path, tiny))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.pt", "tiny.yaml"]
+    assert "cannot be saved" in fault(tmp_path / name, lambda path: save(path, built))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.pt"]
 
 
-def test_other_faults_while_writing_are_not_called_a_full_disk(tiny: DetectionModel, tmp_path: Path) -> None:
+def test_other_faults_while_writing_are_not_called_a_full_disk(built: DetectionModel, tmp_path: Path) -> None:
     with pytest.raises((AttributeError, TypeError, pickle.PicklingError)):
-        save(tmp_path / "model.pt", tiny, extra=lambda: None)
-    assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
+        save(tmp_path / "model.pt", built, extra=lambda: None)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_plain_values_beside_the_model_come_back(tiny: DetectionModel, tmp_path: Path) -> None:
-    save(tmp_path / "model.pt", tiny, best=0.5, note=["a", None, True])
+def test_plain_values_beside_the_model_come_back(built: DetectionModel, tmp_path: Path) -> None:
+    save(tmp_path / "model.pt", built, best=0.5, note=["a", None, True])
     assert (read(tmp_path / "model.pt")["best"], read(tmp_path / "model.pt")["note"]) == (0.5, ["a", None, True])
     assert isinstance(yolov9k.load(tmp_path / "model.pt").model[0].act, nn.LeakyReLU)
