@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import signal
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from tests.engine_cases import TINY
+from tests.tiers import slow_case
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.synthetic import generate
 from yolov9k.engine.train.trainer import Trainer
@@ -90,37 +92,44 @@ def assert_same_run(one: Trainer, other: Trainer) -> None:
     assert rows(one) == rows(other)
 
 
+Straight = Callable[[int], Trainer]
+
+
 @pytest.fixture(scope="module")
-def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Trainer]:
+def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Straight:
     """Runs that nobody stopped, by steps to an update: 7 batches an epoch are no multiple of 3 or 4."""
     folder = tmp_path_factory.mktemp("straight")
-    runs = {number: make(plain_options(data, folder), number, name=f"run{number}") for number in (1, 3, 4)}
-    for run in runs.values():
-        run.fit()
-    return runs
+
+    @functools.cache
+    def run(accumulate: int) -> Trainer:
+        made = make(plain_options(data, folder), accumulate, name=f"run{accumulate}")
+        made.fit()
+        return made
+
+    return run
 
 
-@pytest.mark.parametrize("accumulate", [1, 3, 4])
+@pytest.mark.parametrize("accumulate", [slow_case(1), 3, slow_case(4)])
 def test_a_run_resumed_after_an_epoch_is_the_one_that_was_not_stopped(
-    options: dict[str, Any], straight: dict[int, Trainer], accumulate: int
+    options: dict[str, Any], straight: Straight, accumulate: int
 ) -> None:
     first = make(options, accumulate)
     interrupt(first, "_record")
     again = go_on(first)
     assert (again.first_epoch, first.step.iteration) == (1, 7)
-    assert_same_run(again, straight[accumulate])
+    assert_same_run(again, straight(accumulate))
 
 
-@pytest.mark.parametrize(("accumulate", "steps"), [(1, 2), (3, 5), (3, 7), (4, 9)])
+@pytest.mark.parametrize(("accumulate", "steps"), [slow_case(1, 2), (3, 5), (3, 7), slow_case(4, 9)])
 def test_a_run_resumed_within_an_epoch_is_the_one_that_was_not_stopped(
-    options: dict[str, Any], straight: dict[int, Trainer], accumulate: int, steps: int
+    options: dict[str, Any], straight: Straight, accumulate: int, steps: int
 ) -> None:
     """After the seventh step all of the first epoch is trained, and neither validated nor written down."""
     first = make(options, accumulate)
     interrupt(first, "_do", steps)
     again = go_on(first)
     assert first.step.iteration == steps
-    assert_same_run(again, straight[accumulate])
+    assert_same_run(again, straight(accumulate))
 
 
 @pytest.mark.long
@@ -134,19 +143,19 @@ def test_a_resumed_run_of_adamw_is_the_one_that_was_not_stopped(options: dict[st
     assert_same_run(again, straight)
 
 
-def test_an_interrupted_validation_is_done_by_the_resumed_run(options: dict[str, Any], straight: dict[int, Trainer]) -> None:
-    first = make(options)
+def test_an_interrupted_validation_is_done_by_the_resumed_run(options: dict[str, Any], straight: Straight) -> None:
+    first = make(options, 3)
     interrupt(first, "_validate", 2)
     again = go_on(first)
     assert first.step.iteration == 14
-    assert_same_run(again, straight[1])
+    assert_same_run(again, straight(3))
 
 
-def test_further_interrupts_do_not_end_what_saves(options: dict[str, Any], straight: dict[int, Trainer]) -> None:
-    first = make(options)
+def test_further_interrupts_do_not_end_what_saves(options: dict[str, Any], straight: Straight) -> None:
+    first = make(options, 3)
     interrupt(first, "_do", 2)
     interrupt(first, "_save", 1, signals=3)
-    assert_same_run(go_on(first), straight[1])
+    assert_same_run(go_on(first), straight(3))
 
 
 def test_a_step_that_hangs_is_ended_by_the_third_interrupt(options: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ import yolov9k
 from tests import synthetic_samples
 from tests.host_reads import HostRead, forbidden_host_reads
 from tests.support import shared
+from tests.tiers import slow_case
 from tests.tolerances import FUSED, JSON_BOX, JSON_SCORE
 from yolov9k.common.errors import UserError
 from yolov9k.common.host_copy import AsyncHostCopy
@@ -33,7 +34,7 @@ from yolov9k.ops import batched_nms
 from yolov9k.tasks.detect.coco import CocoEvaluator
 
 
-def loader_of(split: Split, img_size: int = 128, batch: int = 2, rect: bool = True) -> Loader:
+def loader_of(split: Split, img_size: int = 64, batch: int = 2, rect: bool = True) -> Loader:
     return make_loader(split, TrainRecipe(), img_size=img_size, batch=batch, augment=False, rect=rect, workers=0)
 
 
@@ -100,10 +101,10 @@ def plain(
     return evaluator, total / len(split.records)
 
 
-@pytest.mark.parametrize("with_loss", [False, True])
+@pytest.mark.parametrize("with_loss", [slow_case(False), True])
 def test_the_fused_copy_finds_and_loses_what_the_model_does(split: Split, tmp_path: Path, with_loss: bool) -> None:
     """In float64, where folding costs nothing: every detection, every figure, every branch's loss."""
-    model, loader = tiny(split, "yolov9-t").double().train(), loader_of(split, batch=3)
+    model, loader = tiny(split, "yolov9-t").double().train(), loader_of(split, 128, 3)
     with torch.no_grad():  # statistics that are not the initial ones
         model.branches(torch.rand(4, 3, 64, 64, dtype=torch.float64))
     criterion = DetectionLoss(2) if with_loss else None
@@ -144,11 +145,8 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validator._Run, "over", watched)
 
 
-@pytest.mark.parametrize(("backend", "amp"), [("reference", "off"), ("triton", "bf16")])
-@pytest.mark.parametrize(
-    "options",
-    [{"criterion": DetectionLoss(2)}, *(pytest.param(more, marks=pytest.mark.long) for more in ({}, {"single_cls": True}))],
-)
+@pytest.mark.parametrize(("backend", "amp"), [("reference", "off"), slow_case("triton", "bf16")])
+@pytest.mark.parametrize("options", [{"criterion": DetectionLoss(2)}, slow_case({}), slow_case({"single_cls": True})])
 def test_the_loop_reads_nothing_but_by_the_hand_over(
     split: Split, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], backend: str, amp: str
 ) -> None:
@@ -157,7 +155,7 @@ def test_the_loop_reads_nothing_but_by_the_hand_over(
     model = tiny(split, "yolov9-t")
     model.head.backend = backend
     split = one_class(split) if options.get("single_cls") else split
-    ready = Ready(loader_of(split, 64))
+    ready = Ready(loader_of(split))
     wanted = validate(model, ready, split=split, amp=amp, conf=0.01, progress=False, **options)
     watch(monkeypatch)
     found = validate(model, ready, split=split, amp=amp, conf=0.01, progress=False, **options)
@@ -173,14 +171,14 @@ def test_a_loop_that_reads_is_caught(split: Split, monkeypatch: pytest.MonkeyPat
 
     watch(monkeypatch)
     with pytest.raises(HostRead):
-        validate(tiny(split), Ready(loader_of(split, 64)), split=split, criterion=Reading(2), progress=False)
+        validate(tiny(split), Ready(loader_of(split)), split=split, criterion=Reading(2), progress=False)
 
 
 def test_the_copy_is_made_once(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     fuse = yolov9k.DetectionModel.fuse
     monkeypatch.setattr(yolov9k.DetectionModel, "fuse", lambda model: calls.append(model.head.num_branches) or fuse(model))
-    model, loader = tiny(split, "yolov9-t"), loader_of(split, 64, 1)
+    model, loader = tiny(split, "yolov9-t"), loader_of(split, batch=2)
     validate(model, loader, split=split, progress=False)
     validate(model, loader, split=split, criterion=DetectionLoss(2), progress=False)
     assert calls == [2, 2]
