@@ -63,7 +63,7 @@ def imported(module: str, text: str) -> Iterator[str]:
             base = ".".join([*above, *([node.module] if node.module else [])])
             members = [f"{base}.{alias.name}" for alias in node.names]
             found = [member if member in FILES else base for member in members]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module":
             found = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
         else:
             continue
@@ -72,9 +72,8 @@ def imported(module: str, text: str) -> Iterator[str]:
 
 def violations(module: str, text: str) -> list[str]:
     """Imports of a module that do not run downward, as "module imports other"."""
-    own = room(module)
-    below = (RANK[room(other)] > RANK[own] or room(other) == own for other in imported(module, text))
-    return [f"{module} imports {other}" for other, fine in zip(imported(module, text), below, strict=True) if not fine]
+    own, others = room(module), imported(module, text)
+    return [f"{module} imports {other}" for other in others if RANK[room(other)] <= RANK[own] and room(other) != own]
 
 
 def test_imports_run_downward() -> None:

@@ -17,13 +17,23 @@ def python(program: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["predict", "--help"]])
-def test_help_needs_no_torch(arguments: list[str]) -> None:
-    program = (
-        f"import sys; sys.argv = ['yolov9k', *{arguments!r}]\nfrom yolov9k.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\nprint('torch' in sys.modules)"
-    )
-    assert python(program).endswith("False")
+HELP = """
+import sys
+from yolov9k.cli import main
+for words in ("--help", "--version", "train --help", "predict --help"):
+    sys.argv = ["yolov9k", *words.split()]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code
+    assert "torch" not in sys.modules, words
+    print("said:", words)
+"""
+
+
+def test_help_needs_no_torch() -> None:
+    said = [line for line in python(HELP).splitlines() if line.startswith("said:")]
+    assert said == ["said: --help", "said: --version", "said: train --help", "said: predict --help"]
 
 
 @pytest.mark.parametrize("name", yolov9k.__all__)
@@ -31,10 +41,30 @@ def test_every_public_name_is_there(name: str) -> None:
     assert getattr(yolov9k, name)
 
 
-def test_rooms_come_with_the_package() -> None:
-    assert python("import yolov9k; print(yolov9k.ops.batched_nms.__name__, yolov9k.engine.TrainStep.__name__)") == (
-        "batched_nms TrainStep"
+@pytest.fixture(scope="module")
+def fresh() -> list[str]:
+    """What a process says that nothing else has filled: names of two rooms, then all modules of a program that trains."""
+    program = (
+        "import sys, yolov9k; print(yolov9k.ops.batched_nms.__name__, yolov9k.engine.TrainStep.__name__)\n"
+        "import yolov9k.cli, yolov9k.engine.train.trainer, yolov9k.tasks.detect.plots; print(*sys.modules)"
     )
+    return python(program).splitlines()
+
+
+def test_rooms_come_with_the_package(fresh: list[str]) -> None:
+    assert fresh[0] == "batched_nms TrainStep"
+
+
+def test_a_program_begins_without_the_compiler(fresh: list[str]) -> None:
+    """torch._dynamo takes as long to import as all the rest."""
+    assert "torch" in fresh[1].split()
+    assert "torch._dynamo" not in fresh[1].split()
+
+
+def test_pyplot_stays_out(fresh: list[str]) -> None:
+    """It holds every figure for good and belongs to whoever plots interactively."""
+    assert "yolov9k.tasks.detect.plots" in fresh[1].split()
+    assert "matplotlib.pyplot" not in fresh[1].split()
 
 
 def test_another_name_is_no_attribute() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from tests import synthetic_samples
-from tests.tiers import examples
+from tests.tiers import examples, slow_case
 from yolov9k.common.errors import UserError
 from yolov9k.data.draw import class_color, draw_boxes, mosaic, text_color
 from yolov9k.engine.train.plots import keep_scale, plot_results, read_results
@@ -48,7 +46,7 @@ def metrics_of(folder: Path, classes: int = 2) -> Metrics:
     return evaluator.compute()
 
 
-@pytest.mark.parametrize("epochs", [1, 3, 60])
+@pytest.mark.parametrize("epochs", [1, slow_case(3), 60])
 def test_results(tmp_path: Path, epochs: int) -> None:
     rows = [f"{e},{e},3,2,1,.1,.2,.3,.2,{'' if e % 2 else 3},,nan,{0.01 / (e + 1)},90,1.5" for e in range(epochs)]
     path = tmp_path / "results.csv"
@@ -87,7 +85,7 @@ def test_results_of_another_making(tmp_path: Path) -> None:
         plot_results(tmp_path / "missing.csv", tmp_path / "none.png", DetectTask())
 
 
-@pytest.mark.parametrize("classes", [2, 45])
+@pytest.mark.parametrize("classes", [slow_case(2), 45])
 def test_curves_and_confusion(tmp_path: Path, classes: int) -> None:
     metrics = metrics_of(tmp_path, classes)
     plots.plot_curves(metrics, tmp_path / "out")
@@ -125,15 +123,6 @@ def test_threads_may_plot(tmp_path: Path) -> None:
         list(pool.map(lambda i: plots.plot_confusion(metrics, tmp_path / f"{i}.png"), range(4)))
     first = written(tmp_path / "0.png")
     assert all(np.array_equal(first, written(tmp_path / f"{i}.png")) for i in range(1, 4))
-
-
-@pytest.mark.long
-def test_pyplot_stays_out() -> None:
-    """It holds every figure for good and belongs to whoever plots interactively; a process that nothing else has filled."""
-    program = (
-        "import sys, yolov9k.tasks.detect.plots, yolov9k.engine.train.trainer; sys.exit('matplotlib.pyplot' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_batch_mosaic_shows_each_box(tmp_path: Path) -> None:
