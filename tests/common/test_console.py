@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.data_cases import write_yolo
+from tests.tiers import slow_case
 from yolov9k.common.console import PlainConsole, literal
 from yolov9k.common.errors import LONGEST_LINE, note, warn
 from yolov9k.common.progress import progress_bar
@@ -84,7 +85,7 @@ def test_messages_are_single_lines(capsys: pytest.CaptureFixture[str]) -> None:
         ("ascii", {}),
         ("ascii", {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}),
         ("gbk", {}),
-        ("latin-1", {}),
+        slow_case("latin-1", {}),
     ],
 )
 def test_data_check_on_any_terminal(tmp_path: Path, encoding: str, locale: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +133,22 @@ def test_the_variant_is_told_by_the_tensors(peer: str, variant: str, capsys: pyt
 PREFIXES = {"bare": "", "DistributedDataParallel": "module.", "compiled": "_orig_mod.", "both": "module._orig_mod."}
 
 
-@pytest.mark.twin
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_plain_tables_of_any_of_them_are_read(prefix: str, suffix: str, tmp_path: Path) -> None:
-    wanted = create_model("gelan-t", 3).state_dict()
+TWINS = {("bare", ".safetensors"), ("DistributedDataParallel", ".pt"), ("compiled", ".pt"), ("both", ".safetensors")}
+
+
+@pytest.fixture(scope="module")
+def wanted() -> dict[str, Tensor]:
+    return create_model("gelan-t", 3).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "suffix"),
+    [
+        pytest.param(*case, marks=pytest.mark.twin) if case in TWINS else case
+        for case in itertools.product(PREFIXES, (".pt", ".safetensors"))
+    ],
+)
+def test_plain_tables_of_any_of_them_are_read(wanted: dict[str, Tensor], prefix: str, suffix: str, tmp_path: Path) -> None:
     state = {PREFIXES[prefix] + key: value for key, value in wanted.items()}
     found = yolov9k.load(saved(tmp_path, state, suffix)).state_dict()
     assert list(found) == list(wanted)
@@ -144,9 +156,8 @@ def test_plain_tables_of_any_of_them_are_read(prefix: str, suffix: str, tmp_path
 
 
 @pytest.mark.twin
-def test_half_precision_and_the_average_are_taken(tmp_path: Path) -> None:
-    model = create_model("gelan-t", 3)
-    average = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
+def test_half_precision_and_the_average_are_taken(wanted: dict[str, Tensor], tmp_path: Path) -> None:
+    average = {key: value.half() if value.is_floating_point() else value for key, value in wanted.items()}
     worse = {key: torch.zeros_like(value) for key, value in average.items()}
     found = yolov9k.load(saved(tmp_path, {"model": worse, "ema": average, "epoch": 3})).state_dict()
     assert all(torch.equal(value, average[key].to(value.dtype)) for key, value in found.items())

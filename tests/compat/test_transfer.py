@@ -9,6 +9,7 @@ import torch
 
 import yolov9k
 from tests.compat.models import decoded, randomized
+from tests.tiers import slow_case
 from tests.tolerances import LEAN
 from yolov9k.common.errors import UserError
 from yolov9k.compat import load_weights
@@ -18,7 +19,7 @@ from yolov9k.models.heads.detect import head_name
 from yolov9k.models.spec import load_spec
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("plain", [False, slow_case(True)])
 @pytest.mark.parametrize("size", ["t", pytest.param("c", marks=pytest.mark.big), pytest.param("e", marks=pytest.mark.big)])
 def test_lean_and_dual_forms_keep_the_trained_head(
     size: str, plain: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]

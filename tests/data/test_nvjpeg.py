@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tests.data_cases import make_records
 from tests.support import shared
+from tests.tiers import slow_case
 from tests.tolerances import ALIASED_LEVELS, RESIZE_LEVELS
 from yolov9k.data.cache import nvjpeg
 from yolov9k.data.cache.image_cache import ImageCache, Reader, make_source
@@ -47,9 +48,10 @@ def test_images_are_resized_as_opencv_does(height: int, width: int, rows: int, c
 
 @pytest.mark.parametrize("decode", [by_opencv, pytest.param(nvjpeg.on_gpu, marks=GPU)])
 @pytest.mark.parametrize("size", [SIZE, 128])
-def test_images_are_those_that_are_read_one_by_one(decode: nvjpeg.Decode, size: int) -> None:
+@pytest.mark.parametrize("every", [5, slow_case(1)])
+def test_images_are_those_that_are_read_one_by_one(decode: nvjpeg.Decode, size: int, every: int) -> None:
     """At 128 the one reader decodes at reduced scale and the other averages."""
-    records = real_records()
+    records = real_records()[::every]
     reader, other = NvjpegReader(records, size, decode), Reader(records, size, fast=True)
     found = reader.many(range(len(records)))
     assert found.keys() == set(range(len(records)))

@@ -90,6 +90,7 @@ def test_voc_broken_xml_missing_image_and_label(tmp_path: Path) -> None:
     assert [record.path.stem for record in split.records] == ["b", "c"]
 
 
+@pytest.mark.long
 def test_bccd() -> None:
     root = shared("data/bccd")
     splits = [load_split(root, name) for name in ("train", "val", "test")]

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from tests.data_cases import BOX, train_options, write_yolo
+from tests.tiers import slow_case
 from yolov9k.common.errors import UserError
 from yolov9k.engine.train.run_dir import Results
 from yolov9k.engine.train.trainer import Trainer
@@ -34,7 +35,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-@pytest.mark.parametrize("changes", [{}, {"name": "a/b"}, {"exist_ok": True}])
+@pytest.mark.parametrize("changes", [{}, {"name": "a/b"}, slow_case({"exist_ok": True})])
 def test_a_run_without_room_for_its_checkpoints_is_refused_before_it_begins(
     tmp_path: Path, small_disk: Path, changes: dict[str, object]
 ) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests.models.yaml_cases import BACKBONE, NECK, Row, Write
+from tests.tiers import slow_case
 from tests.tolerances import FUSED, LEAN
 from yolov9k import create_model
 from yolov9k.config.recipe import TrainRecipe
@@ -153,8 +154,16 @@ def test_lean_drops_what_the_main_branch_does_not_read_and_nothing_else(write: W
     assert lean.to_lean().spec == lean.spec
 
 
-@pytest.mark.parametrize("activation", [None, "nn.LeakyReLU(0.1)"])
-@pytest.mark.parametrize("case", UNUSUAL)
+LEAKY = "nn.LeakyReLU(0.1)"
+
+
+@pytest.mark.parametrize(
+    ("case", "activation"),
+    [
+        *((case, None) for case in UNUSUAL),
+        *(slow_case(case, LEAKY) if case != "woven in" else (case, LEAKY) for case in UNUSUAL),
+    ],
+)
 def test_fused_equals_unfused(write: Write, case: str, activation: str | None) -> None:
     torch.manual_seed(2)
     backbone, head, _ = UNUSUAL[case]

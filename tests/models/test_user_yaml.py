@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tests.models.yaml_cases import BACKBONE, NECK, S_BACKBONE, S_HEADS, Write
+from tests.tiers import slow_case
 from yolov9k import create_model
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.setup import make_criterion
@@ -105,7 +106,7 @@ def test_every_variant_can_be_written_as_a_file(write: Write, name: str) -> None
     assert (found.layers, found.activation, found.num_classes) == (spec.layers, "SiLU", 80)
 
 
-@pytest.mark.parametrize(("name", "branches"), [("yolov9-s", 2), ("gelan-s", 1)])
+@pytest.mark.parametrize(("name", "branches"), [("yolov9-s", 2), slow_case("gelan-s", 1)])
 def test_a_file_with_the_layers_of_s_gives_its_tensors(write: Write, name: str, branches: int) -> None:
     """Widths twice those of s, halved by the multiple; an ELAN's inner widths are not scaled."""
     path = write(backbone=S_BACKBONE, head=S_HEADS[name], width_multiple=0.5, nc=80)

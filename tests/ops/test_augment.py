@@ -17,7 +17,7 @@ from torch._subclasses import FakeTensorMode
 
 from tests.augment_cases import KINDS, AugmentCase, augment_case, table
 from tests.backend_checks import BackendChecks
-from tests.tiers import BY_DAY, examples
+from tests.tiers import BY_DAY, examples, slow_case
 from tests.tolerances import HSV_LEVELS
 from yolov9k.ops import augment, available
 from yolov9k.ops.reference import augment as reference
@@ -124,8 +124,9 @@ def test_colors_are_opencvs_within_a_level() -> None:
         assert np.abs(one(image, hsv_gains=tuple(hsv_gains)).astype(int) - wanted).max() <= HSV_LEVELS
 
 
-def test_colors_become_opencvs_hsv_to_the_bit() -> None:
-    blue, green, red = np.meshgrid(np.arange(256), np.arange(256), np.arange(0, 256, 3), indexing="ij")
+@pytest.mark.parametrize("every", [17, slow_case(3)])
+def test_colors_become_opencvs_hsv_to_the_bit(every: int) -> None:
+    blue, green, red = np.meshgrid(np.arange(256), np.arange(256), np.arange(0, 256, every), indexing="ij")
     image = np.stack([blue, green, red], -1).reshape(-1, 1, 3).astype(np.uint8)
     found = torch.stack(reference.to_hsv(torch.from_numpy(image.astype(np.int64))), -1)
     assert np.array_equal(found.numpy(), cv2.cvtColor(image, cv2.COLOR_BGR2HSV))

@@ -183,7 +183,17 @@ def test_no_test_with_gpu_parts_is_forgotten(gpu_check: ModuleType) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+def test_without_a_gpu_it_says_so(
+    gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--out", str(tmp_path)])
+    assert gpu_check.main() == 2
+    assert "torch sees no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_the_scripts_exit_status_says_it(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "--out", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 2
     assert "torch sees no CUDA device" in done.stderr
