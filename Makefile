@@ -5,7 +5,7 @@ PYTEST_FLAGS ?= -q
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-all test-slow nightly lint bench native gpu-check baselines roofline readme docs wheel kernel-package clean
+.PHONY: help demo test test-quick test-all test-slow nightly lint bench native gpu-check baselines roofline readme docs wheel kernel-package clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -16,9 +16,14 @@ demo: $(STAMP)  ## draw a small data set, train on it, evaluate, predict: minute
 	$(BIN)/yolov9k demo
 
 # A file of tests a process and a thread each: torch's threads spin at their barriers, and two such processes stall each other.
-RUN := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# Without MAKEFLAGS, which would have a make that a test starts ask for the jobs of this one.
+RUN := MAKEFLAGS= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-test: lint  ## lint, types and the quick tests, one of every proof among them: minutes
+# Side by side: lint keeps one core busy for a minute.
+test: $(STAMP)  ## lint, types and the quick tests, one of every proof among them: minutes
+	@$(MAKE) --no-print-directory -j2 lint test-quick
+
+test-quick: $(STAMP)  ## the quick tests alone
 	$(RUN) tests --tier quick $(PYTEST_FLAGS)
 
 test-all: test  ## the quick tests, then every benchmark once and the slow tests: half an hour on two cores
