@@ -14,9 +14,9 @@ from tests.command_line import run
 from tests.synthetic_samples import write_painted as write
 from tests.tolerances import JPEG_LEVELS
 from yolov9k.common.errors import UserError
+from yolov9k.common.window import why_no_window
 from yolov9k.config import PredictOptions
 from yolov9k.data.draw import crop
-from yolov9k.engine.predict import viewer
 from yolov9k.engine.predict.predictor import Predictor
 from yolov9k.engine.predict.sources import open_source, video_frames
 from yolov9k.engine.predict.writers import folder_name, predict_to_folder
@@ -118,20 +118,10 @@ def test_without_a_display_one_line_says_so(
     assert capsys.readouterr().err == "warning: --view-img: there is no display; look at the images in the run directory\n"
 
 
-def test_an_opencv_without_windows_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The probe is a real process; a display that nobody serves is no window either."""
-    monkeypatch.setenv("DISPLAY", ":77")
-    monkeypatch.setenv("QT_QPA_PLATFORM", "xcb")
-    assert viewer.open_viewer() is None
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "this OpenCV has no windows; install opencv-python" in told or "no window can be opened" in told
-
-
 @pytest.mark.skipif(not os.environ.get("DISPLAY"), reason="needs a display, and an OpenCV that has windows")
 def test_a_window_shows_images(colors: Predictor, tmp_path: Path) -> None:
-    if viewer._why_none():
-        pytest.skip(viewer._why_none())
+    if reason := why_no_window():
+        pytest.skip(reason)
     write(tmp_path / "a.png", [RED])
     predict_to_folder(colors, tmp_path / "a.png", tmp_path / "out", view=True, save_image=False, progress=False)
     assert list((tmp_path / "out").iterdir()) == []

@@ -17,11 +17,11 @@ from yolov9k.common.files import user_path, write_bytes, write_json, write_text
 from yolov9k.common.progress import progress_bar
 from yolov9k.common.result_names import folder_name, output_names
 from yolov9k.common.timing import Speed
+from yolov9k.common.window import Viewer, open_viewer
 from yolov9k.config import PredictOptions
 from yolov9k.engine.predict.predictor import Predictor
 from yolov9k.engine.predict.sources import Source, is_video, open_source
 from yolov9k.engine.predict.video_file import USUAL_RATE, VideoFile
-from yolov9k.engine.predict.viewer import Viewer, open_viewer
 from yolov9k.tasks import Result
 
 THICKEST = 100  # pixels of a box's line
