@@ -1,4 +1,4 @@
-"""Every command of the pages on command lines, run as it stands but for sizes, devices and where weights come from."""
+"""Every command of the pages on command lines and weights, as it stands but for sizes, devices and where weights come from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import yaml
 
 from tests.command_line import run
 from tests.http_cases import Site, serving
+from yolov9k.compat import convert, load
 from yolov9k.data.synthetic import generate
+from yolov9k.models import create_model
+from yolov9k.models.checkpoints import save
 
 pytestmark = pytest.mark.tools
 
@@ -45,10 +48,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", ["coming_from.md", "command_line.md"])
+# Files that the page on weights names, smaller as its commands are: the network in each, and whose file it is, "" our own.
+WRITTEN_BY = {
+    "yolov9-t-converted.pt": ("gelan-t", "published"), "LibreYOLO9t.pt": ("yolov9-t", "libreyolo"),
+    "yolov9t.pt": ("gelan-t", "ultralytics"), "yolov9-t.pt": ("yolov9-t", "published"), "best.pt": ("yolov9-t", ""),
+}  # fmt: skip
+
+
+def write_weights(folder: Path) -> None:
+    names = list(yaml.safe_load((folder / "data.yaml").read_text())["names"].values())
+    for file, (network, peer) in WRITTEN_BY.items():
+        model = create_model(network, len(names))
+        model.names = names
+        convert(model, folder / file, peer) if peer else save(folder / file, model)
+
+
+@pytest.mark.parametrize("page", ["coming_from.md", "command_line.md", "weights.md"])
 def test_commands_of_the_page(page: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = commands(page)
     assert len(found) >= 4
+    if page == "weights.md":
+        write_weights(folder)
     with serving(Site(b"PK\x03\x04weights")) as address:
         for line in found:
             words = shlex.split(line)[1:]
@@ -59,10 +79,14 @@ def test_commands_of_the_page(page: str, folder: Path, capsys: pytest.CaptureFix
                     line = re.sub(pattern, smaller, line)
                 words = shlex.split(line)[1:]
                 words += ["workers=0", "device=cpu"] if words[0] in ("train", "val", "detect") else []
+                words += ["--img", "64"] if words[0] in ("val", "predict") and "img" not in line else []
             assert run(*words) == 0, f"{line}\n{capsys.readouterr().err}"
     if page == "coming_from.md":
         for name in ("yolov9-t", "ours", "v9-t", "libre"):
             assert (folder / "runs" / "train" / name / "weights" / "best.pt").exists()
         assert len(list((folder / "runs" / "predict").iterdir())) == 4
+    elif page == "weights.md":
+        assert load(folder / "yolov9-t-lean.pt").spec.name == load(folder / "ultralytics.pt").spec.name == "gelan-t"
+        assert len(list((folder / "runs" / "predict" / "exp").glob("*.*"))) == 2
     else:
         assert (folder / "weights" / "yolov9-c.pt").exists()
