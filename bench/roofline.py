@@ -221,7 +221,7 @@ class Launches:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.kernels, name)
-        return method if name == "statistics_rows" else functools.partial(self._call, name, method)
+        return functools.partial(self._call, name, method) if callable(method) else method
 
     def _call(self, name: str, method: Callable[..., Any], *arguments: Any) -> Any:
         result, counted = method(*arguments), CountingKernels()

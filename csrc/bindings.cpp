@@ -4,14 +4,17 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "augment.h"
 #include "augment_boxes.h"
 #include "batched_nms.h"
+#include "conv3x3.h"
 #include "conv_bn_silu.h"
 #include "detection_loss.h"
 #include "sgd_ema.h"
@@ -198,39 +201,136 @@ py::tuple clip_outlines(const py::kwargs& a) {
         in, {address<float>(a, "left"), address<std::int64_t>(a, "left_lengths"), address<float>(a, "boxes")}));
 }
 
-yk::BnMap bn_map(const py::dict& a) {
-    return {address<const void>(a, "z"), static_cast<yk::Dtype>(get<int>(a, "dtype")), get<std::int64_t>(a, "rows"),
-            get<std::int64_t>(a, "channels")};
+yk::BnShape bn_shape(const py::dict& a) {
+    return {static_cast<yk::Dtype>(get<int>(a, "dtype")), get<std::int64_t>(a, "rows"), get<std::int64_t>(a, "channels")};
 }
 
-yk::BnVectors bn_vectors(const py::dict& a) {
-    return {address<const float>(a, "gamma"), address<const float>(a, "beta"), address<const double>(a, "mean"),
-            address<const double>(a, "invstd")};
+// A slice is a pair of its address and its pitch.
+using Pair = std::pair<std::uintptr_t, std::int64_t>;
+
+yk::BnRows bn_rows(const Pair& pair) { return {reinterpret_cast<void*>(pair.first), pair.second}; }
+
+yk::BnRows bn_rows(const py::dict& a, const char* name) { return bn_rows(get<Pair>(a, name)); }
+
+std::vector<yk::BnRows> all_bn_rows(const py::dict& a, const char* name) {
+    std::vector<yk::BnRows> result;
+    for (const Pair& pair : get<std::vector<Pair>>(a, name)) result.push_back(bn_rows(pair));
+    return result;
+}
+
+// z: slices; vectors: addresses of gamma, beta, mean, invstd for each.
+std::vector<yk::BnMap> bn_maps(const py::dict& a) {
+    std::vector<yk::BnMap> maps;
+    const auto vectors = get<std::vector<std::array<std::uintptr_t, 4>>>(a, "vectors");
+    for (const yk::BnRows& z : all_bn_rows(a, "z")) {
+        const std::array<std::uintptr_t, 4>& v = vectors.at(maps.size());
+        maps.push_back({z,
+                        {reinterpret_cast<const float*>(v[0]), reinterpret_cast<const float*>(v[1]),
+                         reinterpret_cast<const double*>(v[2]), reinterpret_cast<const double*>(v[3])}});
+    }
+    return maps;
+}
+
+yk::BnTable bn_table(const py::dict& a) {
+    const auto rows = get<std::array<std::uintptr_t, 4>>(a, "table");
+    double* at[4];
+    for (int i = 0; i < 4; ++i) at[i] = reinterpret_cast<double*>(rows[i]);
+    return {at[0], at[1], at[2], at[3]};
 }
 
 py::tuple bn_statistics(const py::kwargs& a) {
-    const yk::BnMap z = bn_map(a);
-    const double eps = get<double>(a, "eps");
-    double *mean = address<double>(a, "mean"), *invstd = address<double>(a, "invstd");
-    return without_lock(a, [&](int threads) { return yk::bn_statistics_cpu(z, eps, mean, invstd, threads); });
+    const yk::BnShape shape = bn_shape(a);
+    const yk::BnRows z = bn_rows(a, "z");
+    double *mean = address<double>(a, "mean"), *spread = address<double>(a, "spread");
+    return without_lock(a, [&](int threads) { return yk::bn_statistics_cpu(shape, z, mean, spread, threads); });
+}
+
+py::tuple bn_settle(const py::kwargs& a) {
+    const yk::BnRunning running{address<float>(a, "running_mean"), address<float>(a, "running_var"),
+                                address<std::int64_t>(a, "batches"), get<double>(a, "momentum")};
+    return report(yk::bn_settle_cpu(bn_shape(a), address<const double>(a, "mean"), address<const double>(a, "spread"),
+                                    get<double>(a, "eps"), address<double>(a, "found"), running,
+                                    address<const float>(a, "gamma"), address<const float>(a, "beta"), get<bool>(a, "active"),
+                                    bn_table(a)));
 }
 
 py::tuple bn_silu(const py::kwargs& a) {
-    const yk::BnMap z = bn_map(a);
-    const yk::BnVectors vectors = bn_vectors(a);
+    const yk::BnShape shape = bn_shape(a);
+    const std::vector<yk::BnMap> maps = bn_maps(a);
+    const yk::BnRows residual = bn_rows(a, "residual"), y = bn_rows(a, "y");
     const bool activation = get<bool>(a, "activation");
-    void* y = address<void>(a, "y");
-    return without_lock(a, [&](int threads) { return yk::bn_silu_cpu(z, vectors, activation, y, threads); });
+    return without_lock(a, [&](int threads) {
+        return yk::bn_silu_cpu(shape, maps.data(), static_cast<int>(maps.size()), activation, residual, y, threads);
+    });
 }
 
-py::tuple bn_silu_backward(const py::kwargs& a) {
-    const yk::BnMap z = bn_map(a);
-    const yk::BnVectors vectors = bn_vectors(a);
-    const yk::BnGradients out{address<void>(a, "grad_z"), address<float>(a, "grad_gamma"), address<float>(a, "grad_beta")};
-    const void* grad = address<const void>(a, "grad");
-    const bool activation = get<bool>(a, "activation"), training = get<bool>(a, "training");
-    return without_lock(
-        a, [&](int threads) { return yk::bn_silu_backward_cpu(z, grad, vectors, activation, training, out, threads); });
+py::tuple bn_apply_table(const py::kwargs& a) {
+    const yk::BnShape shape = bn_shape(a);
+    const yk::BnRows z = bn_rows(a, "z"), y = bn_rows(a, "y");
+    const yk::BnTable table = bn_table(a);
+    return without_lock(a, [&](int threads) { return yk::bn_apply_table_cpu(shape, z, table, y, threads); });
+}
+
+py::tuple bn_silu_backward_reduce(const py::kwargs& a) {
+    const yk::BnShape shape = bn_shape(a);
+    const std::vector<yk::BnRows> grads = all_bn_rows(a, "grads");
+    const std::vector<yk::BnMap> maps = bn_maps(a);
+    const yk::BnRows out = bn_rows(a, "out");
+    double* sums = address<double>(a, "sums");
+    const bool activation = get<bool>(a, "activation");
+    return without_lock(a, [&](int threads) {
+        return yk::bn_silu_backward_reduce_cpu(shape, grads.data(), static_cast<int>(grads.size()), maps.data(),
+                                               static_cast<int>(maps.size()), activation, out, sums, threads);
+    });
+}
+
+py::tuple bn_silu_backward_apply(const py::kwargs& a) {
+    const yk::BnShape shape = bn_shape(a);
+    const yk::BnRows grad = bn_rows(a, "grad");
+    const std::vector<yk::BnMap> maps = bn_maps(a);
+    const std::vector<yk::BnRows> out = all_bn_rows(a, "out");
+    if (out.size() < maps.size()) return report(yk::bad_argument("there are fewer results than maps"));
+    const double *sums = address<const double>(a, "sums"), total = get<double>(a, "total");
+    return without_lock(a, [&](int threads) {
+        return yk::bn_silu_backward_apply_cpu(shape, grad, maps.data(), static_cast<int>(maps.size()), sums, total, out.data(),
+                                              threads);
+    });
+}
+
+yk::ConvShape conv_shape(const py::dict& a) {
+    const auto s = get<std::array<std::int64_t, 6>>(a, "shape");
+    return {s[0], s[1], s[2], s[3], s[4], s[5]};
+}
+
+yk::ConvMap conv_map(const py::dict& a, const char* name) {
+    const Pair pair = get<Pair>(a, name);
+    return {reinterpret_cast<float*>(pair.first), pair.second};
+}
+
+yk::ConvWeight conv_weight(const py::dict& a) {
+    const auto strides = get<std::array<std::int64_t, 3>>(a, "strides");
+    return {address<float>(a, "weight"), strides[0], strides[1], strides[2]};
+}
+
+py::tuple conv3x3(const py::kwargs& a) {
+    const yk::ConvShape shape = conv_shape(a);
+    const yk::ConvMap x = conv_map(a, "x"), y = conv_map(a, "y");
+    const yk::ConvWeight weight = conv_weight(a);
+    return without_lock(a, [&](int threads) { return yk::conv3x3_cpu(shape, x, weight, y, threads); });
+}
+
+py::tuple conv3x3_input_gradient(const py::kwargs& a) {
+    const yk::ConvShape shape = conv_shape(a);
+    const yk::ConvMap grad = conv_map(a, "grad"), grad_x = conv_map(a, "grad_x");
+    const yk::ConvWeight weight = conv_weight(a);
+    return without_lock(a, [&](int threads) { return yk::conv3x3_input_gradient_cpu(shape, grad, weight, grad_x, threads); });
+}
+
+py::tuple conv3x3_weight_gradient(const py::kwargs& a) {
+    const yk::ConvShape shape = conv_shape(a);
+    const yk::ConvMap grad = conv_map(a, "grad"), x = conv_map(a, "x");
+    const yk::ConvWeight weight = conv_weight(a);
+    return without_lock(a, [&](int threads) { return yk::conv3x3_weight_gradient_cpu(shape, grad, x, weight, threads); });
 }
 
 yk::LossMaps loss_maps(const py::dict& a) {
@@ -327,11 +427,18 @@ PYBIND11_MODULE(_native, module) {
     module.def("augment", &augment, "Augmented images on the host; arguments as in csrc/augment.h, and `threads`.");
     module.def("augment_boxes", &augment_boxes,
                "Boxes of augmented images on the host; arguments as in csrc/augment_boxes.h, and `threads`.");
-    module.def("bn_statistics", &bn_statistics,
-               "A map's mean and deviation by channel on the host; arguments as in csrc/conv_bn_silu.h, and `threads`.");
-    module.def("bn_silu", &bn_silu, "BatchNorm and SiLU on the host; arguments as in csrc/conv_bn_silu.h, and `threads`.");
-    module.def("bn_silu_backward", &bn_silu_backward,
-               "Their gradients on the host; arguments as in csrc/conv_bn_silu.h, and `threads`.");
+    const char* conv = "3x3 convolutions over channels-last maps on the host; arguments as in csrc/conv3x3.h.";
+    module.def("conv3x3_serves", &yk::conv3x3_serves, "Whether this processor is one for which they are written.");
+    module.def("conv3x3", &conv3x3, conv);
+    module.def("conv3x3_input_gradient", &conv3x3_input_gradient, conv);
+    module.def("conv3x3_weight_gradient", &conv3x3_weight_gradient, conv);
+    const char* bn = "BatchNorm and SiLU over slices of maps on the host; arguments as in csrc/conv_bn_silu.h.";
+    module.def("bn_statistics", &bn_statistics, bn);
+    module.def("bn_settle", &bn_settle, bn);
+    module.def("bn_silu", &bn_silu, bn);
+    module.def("bn_apply_table", &bn_apply_table, bn);
+    module.def("bn_silu_backward_reduce", &bn_silu_backward_reduce, bn);
+    module.def("bn_silu_backward_apply", &bn_silu_backward_apply, bn);
     module.def("loss_predictions", &loss_predictions,
                "Boxes and logits of raw maps on the host; arguments as in csrc/detection_loss.h, and `threads`.");
     module.def("detection_loss", &detection_loss,

@@ -1,20 +1,29 @@
-// The host backend of conv_bn_silu: a pass over the map for its statistics, one for its values; backward, one back through SiLU
-// and for the sums, one for the gradient.
+// The host backend of conv_bn_silu: passes over tiles of rows that stay in the first cache from a tile's first loop to its
+// last.
 #include "conv_bn_silu.h"
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <initializer_list>
 #include <vector>
 
 #include "clones.h"
 #include "elements.h"
 #include "threads.h"
 
+#if defined(__GNUC__) && !defined(__clang__)
+#define YK_IVDEP _Pragma("GCC ivdep")  // a result may lie over an operand, element over element
+#else
+#define YK_IVDEP
+#endif
+
 namespace yk {
 
 namespace {
 
-constexpr std::int64_t kStrip = 256;  // elements of a loop, about: whole pixels, so that channels repeat
+constexpr std::int64_t kStrip = 256;  // elements of a loop, about: whole rows, so that channels repeat
+constexpr std::int64_t kStrips = 4;   // of a tile: what they add to a sum is added up first
 constexpr std::int64_t kBlock = 1 << 16;  // elements of a task, about: their partial sums are merged in order
 
 YK_INLINE float sigmoid(float u) { return 1.0f / (1.0f + exponential(-u)); }
@@ -22,246 +31,522 @@ YK_INLINE float sigmoid(float u) { return 1.0f / (1.0f + exponential(-u)); }
 // u, but no lower than where its sigmoid stays: their product is 0 beyond.
 YK_INLINE float bounded(float u) { return u < -64.0f ? -64.0f : u; }
 
-// The vectors of all channels, repeated along a strip: loops are long where channels are few.
-struct Strip {
-    std::int64_t channels, length;
+// How a map is cut: rows of a strip, of a tile, of a task.
+struct Cut {
+    std::int64_t rows, channels, strip, tile, block;
 
-    explicit Strip(std::int64_t channels)
-        : channels(channels), length(channels * std::max<std::int64_t>(1, kStrip / channels)) {}
-
-    std::vector<float> repeat(const float* vector) const {
-        std::vector<float> result(length);
-        for (std::int64_t i = 0; i < length; ++i) result[i] = vector[i % channels];
-        return result;
+    explicit Cut(const BnShape& shape) : rows(shape.rows), channels(shape.channels) {
+        strip = std::max<std::int64_t>(1, kStrip / channels);
+        tile = strip * kStrips;
+        block = tile * std::max<std::int64_t>(1, kBlock / (tile * channels));
     }
 
-    std::int64_t block() const { return length * std::max<std::int64_t>(1, kBlock / length); }
+    std::int64_t length() const { return strip * channels; }  // elements of a strip
+    std::int64_t blocks() const { return (rows + block - 1) / block; }
+
+    // A vector of all channels, repeated along a strip.
+    std::vector<float> repeat(const std::vector<float>& vector) const {
+        std::vector<float> result(static_cast<std::size_t>(length()));
+        for (std::int64_t i = 0; i < length(); i += channels) std::copy(vector.begin(), vector.end(), result.begin() + i);
+        return result;
+    }
 };
 
 // u = (z - mean) * scale + beta, in which beta makes up for what of the mean a float32 does not hold.
 struct Repeated {
     std::vector<float> mean, scale, beta;
 
-    Repeated(const Strip& strip, const BnVectors& v) : mean(strip.length), scale(strip.length), beta(strip.length) {
-        for (std::int64_t i = 0; i < strip.length; ++i) {
-            const std::int64_t c = i % strip.channels;
-            mean[i] = static_cast<float>(v.mean[c]);
-            scale[i] = static_cast<float>(v.gamma[c] * v.invstd[c]);
-            beta[i] = static_cast<float>(v.beta[c] - rest(v, c) * v.gamma[c] * v.invstd[c]);
+    Repeated(const Cut& cut, const double* center, const double* factor, const double* offset) {
+        std::vector<float> vectors[3];
+        for (std::vector<float>& vector : vectors) vector.resize(static_cast<std::size_t>(cut.channels));
+        for (std::int64_t c = 0; c < cut.channels; ++c) {
+            vectors[0][c] = static_cast<float>(center[c]);
+            vectors[1][c] = static_cast<float>(factor[c]);
+            vectors[2][c] = static_cast<float>(offset[c] - rest(center[c]) * factor[c]);
         }
+        mean = cut.repeat(vectors[0]);
+        scale = cut.repeat(vectors[1]);
+        beta = cut.repeat(vectors[2]);
     }
 
-    static double rest(const BnVectors& v, std::int64_t c) { return v.mean[c] - static_cast<float>(v.mean[c]); }
+    static Repeated of(const Cut& cut, const BnVectors& v) {
+        std::vector<double> factor(static_cast<std::size_t>(cut.channels)), offset(factor.size());
+        for (std::int64_t c = 0; c < cut.channels; ++c) {
+            factor[c] = v.gamma[c] * v.invstd[c];
+            offset[c] = v.beta[c];
+        }
+        return Repeated(cut, v.mean, factor.data(), offset.data());
+    }
+
+    static double rest(double center) { return center - static_cast<float>(center); }
+};
+
+// The rows of a map one after another: as they lie, or copied where other channels lie between them.
+template <typename T>
+class Reader {
+  public:
+    Reader(const Cut& cut, const BnRows& rows)
+        : data_(static_cast<const T*>(rows.data)),
+          pitch_(rows.pitch),
+          channels_(cut.channels),
+          copy_(rows.data && rows.pitch != cut.channels ? static_cast<std::size_t>(cut.tile * cut.channels) : 0) {}
+
+    const T* at(std::int64_t row, std::int64_t count) {
+        if (copy_.empty()) return data_ + row * pitch_;
+        for (std::int64_t r = 0; r < count; ++r)
+            std::memcpy(copy_.data() + r * channels_, data_ + (row + r) * pitch_, sizeof(T) * channels_);
+        return copy_.data();
+    }
+
+  private:
+    const T* data_;
+    std::int64_t pitch_, channels_;
+    std::vector<T> copy_;
+};
+
+// Where rows are written: `at` gives the place, `done` puts it where it belongs.
+template <typename T>
+class Writer {
+  public:
+    Writer(const Cut& cut, const BnRows& rows)
+        : data_(static_cast<T*>(rows.data)),
+          pitch_(rows.pitch),
+          channels_(cut.channels),
+          copy_(rows.pitch != cut.channels ? static_cast<std::size_t>(cut.tile * cut.channels) : 0) {}
+
+    T* at(std::int64_t row) { return copy_.empty() ? data_ + row * pitch_ : copy_.data(); }
+
+    void done(std::int64_t row, std::int64_t count) const {
+        if (copy_.empty()) return;
+        for (std::int64_t r = 0; r < count; ++r)
+            std::memcpy(data_ + (row + r) * pitch_, copy_.data() + r * channels_, sizeof(T) * channels_);
+    }
+
+  private:
+    T* data_;
+    std::int64_t pitch_, channels_;
+    std::vector<T> copy_;
 };
 
 template <typename T>
 YK_INLINE void sum_squares(const T* z, std::int64_t count, const float* shift, std::int64_t length, double* sum,
                            double* squares) {
-    for (std::int64_t begin = 0; begin < count; begin += length) {
+    const auto deviation = [&](std::int64_t strip, std::int64_t i) {
+        return static_cast<double>(load(z[strip * length + i])) - static_cast<double>(shift[i]);
+    };
+    if (count == kStrips * length) {
+        YK_IVDEP for (std::int64_t i = 0; i < length; ++i) {
+            const double a = deviation(0, i), b = deviation(1, i), c = deviation(2, i), d = deviation(3, i);
+            sum[i] += (a + b) + (c + d);
+            squares[i] += (a * a + b * b) + (c * c + d * d);
+        }
+        return;
+    }
+    for (std::int64_t begin = 0; begin < count; begin += length, z += length) {
         const std::int64_t n = std::min(length, count - begin);
-        for (std::int64_t i = 0; i < n; ++i) {
-            const double d = static_cast<double>(load(z[begin + i])) - static_cast<double>(shift[i]);
+        YK_IVDEP for (std::int64_t i = 0; i < n; ++i) {
+            const double d = deviation(0, i);
             sum[i] += d;
             squares[i] += d * d;
         }
     }
 }
 
-template <bool Activation, typename T>
-YK_INLINE void normalize(const T* z, std::int64_t count, const Repeated& v, T* y) {
-    const float *mean = v.mean.data(), *scale = v.scale.data(), *beta = v.beta.data();
-    const std::int64_t length = static_cast<std::int64_t>(v.mean.size());
-    for (std::int64_t begin = 0; begin < count; begin += length) {
-        const std::int64_t n = std::min(length, count - begin);
-        for (std::int64_t i = 0; i < n; ++i) {
-            const float u = (load(z[begin + i]) - mean[i]) * scale[i] + beta[i];
-            store(y[begin + i], Activation ? bounded(u) * sigmoid(u) : u);
-        }
-    }
-}
-
-// The gradient of u, BatchNorm's result.
-template <bool Activation>
-YK_INLINE float through_silu(float grad, float u) {
-    if (!Activation) return grad;
-    const float s = sigmoid(u);
-    return grad * (s * (1.0f + bounded(u) * (1.0f - s)));
-}
-
-// out: the gradient of u, for `propagate`.
-template <bool Activation, typename T>
-YK_INLINE void sum_gradients(const T* z, const T* grad, std::int64_t count, const Repeated& v, T* out, double* sum,
-                             double* product) {
-    const float *mean = v.mean.data(), *scale = v.scale.data(), *beta = v.beta.data();
-    const std::int64_t length = static_cast<std::int64_t>(v.mean.size());
-    for (std::int64_t begin = 0; begin < count; begin += length) {
-        const std::int64_t n = std::min(length, count - begin);
-        for (std::int64_t i = 0; i < n; ++i) {
-            const float centered = load(z[begin + i]) - mean[i];
-            const float g = through_silu<Activation>(load(grad[begin + i]), centered * scale[i] + beta[i]);
-            store(out[begin + i], g);
-            sum[i] += static_cast<double>(g);
-            product[i] += static_cast<double>(g) * static_cast<double>(centered);
-        }
-    }
-}
-
-// From the gradient of u to that of z, in place. shift, slope: what the batch's own mean and variance take from it, zeros in
-// inference.
+// sum += g; product += g * (z - mean).
 template <typename T>
-YK_INLINE void propagate(const T* z, std::int64_t count, const Repeated& v, const float* shift, const float* slope, T* out) {
+YK_INLINE void sum_products(const float* g, const T* z, std::int64_t count, const float* mean, std::int64_t length,
+                            double* product) {
+    const auto term = [&](std::int64_t strip, std::int64_t i) {
+        return static_cast<double>(g[strip * length + i]) * static_cast<double>(load(z[strip * length + i]) - mean[i]);
+    };
+    if (count == kStrips * length) {
+        YK_IVDEP for (std::int64_t i = 0; i < length; ++i) product[i] += (term(0, i) + term(1, i)) + (term(2, i) + term(3, i));
+        return;
+    }
+    for (std::int64_t begin = 0; begin < count; begin += length, z += length, g += length) {
+        const std::int64_t n = std::min(length, count - begin);
+        YK_IVDEP for (std::int64_t i = 0; i < n; ++i) product[i] += term(0, i);
+    }
+}
+
+YK_INLINE void sum_gradients(const float* g, std::int64_t count, std::int64_t length, double* sum) {
+    for (std::int64_t begin = 0; begin < count; begin += length, g += length) {
+        const std::int64_t n = std::min(length, count - begin);
+        YK_IVDEP for (std::int64_t i = 0; i < n; ++i) sum[i] += static_cast<double>(g[i]);
+    }
+}
+
+// u = (or, where there is another map before, +=) the normalized values.
+template <bool Add, typename T>
+YK_INLINE void normalize(const T* z, std::int64_t count, const Repeated& v, float* u) {
+    const float *mean = v.mean.data(), *scale = v.scale.data(), *beta = v.beta.data();
+    const std::int64_t length = static_cast<std::int64_t>(v.mean.size());
+    for (std::int64_t begin = 0; begin < count; begin += length, z += length, u += length) {
+        const std::int64_t n = std::min(length, count - begin);
+        YK_IVDEP for (std::int64_t i = 0; i < n; ++i) u[i] = (load(z[i]) - mean[i]) * scale[i] + beta[i] + (Add ? u[i] : 0.0f);
+    }
+}
+
+template <bool Activation, bool Residual, typename T>
+YK_INLINE void activate(const float* u, const T* residual, std::int64_t count, T* y) {
+    YK_IVDEP for (std::int64_t i = 0; i < count; ++i) {
+        const float value = Activation ? bounded(u[i]) * sigmoid(u[i]) : u[i];
+        store(y[i], Residual ? value + load(residual[i]) : value);
+    }
+}
+
+template <typename T>
+YK_INLINE void activate_where(const float* u, const float* active, std::int64_t length, std::int64_t count, T* y) {
+    for (std::int64_t begin = 0; begin < count; begin += length, u += length, y += length) {
+        const std::int64_t n = std::min(length, count - begin);
+        YK_IVDEP for (std::int64_t i = 0; i < n; ++i) store(y[i], active[i] != 0.0f ? bounded(u[i]) * sigmoid(u[i]) : u[i]);
+    }
+}
+
+template <bool Add, typename T>
+YK_INLINE void collect(const T* grad, std::int64_t count, float* g) {
+    YK_IVDEP for (std::int64_t i = 0; i < count; ++i) g[i] = load(grad[i]) + (Add ? g[i] : 0.0f);
+}
+
+// The gradient of u from that of SiLU(u), in place; and where it is kept.
+template <bool Activation, typename T>
+YK_INLINE void back_through_silu(const float* u, std::int64_t count, float* g, T* out) {
+    YK_IVDEP for (std::int64_t i = 0; i < count; ++i) {
+        if (Activation) {
+            const float s = sigmoid(u[i]);
+            g[i] *= s * (1.0f + bounded(u[i]) * (1.0f - s));
+        }
+        store(out[i], g[i]);
+    }
+}
+
+// From the gradient of u to that of z. shift, slope: what the batch's own mean and variance take from it.
+template <typename T>
+YK_INLINE void propagate(const float* g, const T* z, std::int64_t count, const Repeated& v, const float* shift,
+                         const float* slope, T* out) {
     const float *mean = v.mean.data(), *scale = v.scale.data();
     const std::int64_t length = static_cast<std::int64_t>(v.mean.size());
-    for (std::int64_t begin = 0; begin < count; begin += length) {
+    for (std::int64_t begin = 0; begin < count; begin += length, g += length, z += length, out += length) {
         const std::int64_t n = std::min(length, count - begin);
-        for (std::int64_t i = 0; i < n; ++i) {
-            const float centered = load(z[begin + i]) - mean[i];
-            store(out[begin + i], (load(out[begin + i]) - shift[i] - centered * slope[i]) * scale[i]);
-        }
+        YK_IVDEP for (std::int64_t i = 0; i < n; ++i)
+            store(out[i], (g[i] - shift[i] - (load(z[i]) - mean[i]) * slope[i]) * scale[i]);
     }
 }
 
 // A clone is made of a plain function only, one for each dtype.
-#define YK_PASSES(T)                                                                                                       \
-    YK_CLONES void run_sums(const T* z, std::int64_t count, const float* shift, std::int64_t length, double* sum,          \
-                            double* squares) {                                                                             \
-        sum_squares(z, count, shift, length, sum, squares);                                                                \
-    }                                                                                                                      \
-    YK_CLONES void run_forward(const T* z, std::int64_t count, const Repeated& v, bool activation, T* y) {                 \
-        activation ? normalize<true>(z, count, v, y) : normalize<false>(z, count, v, y);                                   \
-    }                                                                                                                      \
-    YK_CLONES void run_backward_sums(const T* z, const T* grad, std::int64_t count, const Repeated& v, bool activation,    \
-                                     T* out, double* sum, double* product) {                                               \
-        activation ? sum_gradients<true>(z, grad, count, v, out, sum, product)                                             \
-                   : sum_gradients<false>(z, grad, count, v, out, sum, product);                                           \
-    }                                                                                                                      \
-    YK_CLONES void run_backward(const T* z, std::int64_t count, const Repeated& v, const float* shift, const float* slope, \
-                                T* out) {                                                                                  \
-        propagate(z, count, v, shift, slope, out);                                                                         \
+#define YK_PASSES(T)                                                                                                        \
+    YK_CLONES void run_squares(const T* z, std::int64_t count, const float* shift, std::int64_t length, double* sum,        \
+                               double* squares) {                                                                           \
+        sum_squares(z, count, shift, length, sum, squares);                                                                 \
+    }                                                                                                                       \
+    YK_CLONES void run_products(const float* g, const T* z, std::int64_t count, const float* mean, std::int64_t length,     \
+                                double* product) {                                                                          \
+        sum_products(g, z, count, mean, length, product);                                                                   \
+    }                                                                                                                       \
+    YK_CLONES void run_normalize(const T* z, std::int64_t count, const Repeated& v, bool add, float* u) {                   \
+        add ? normalize<true>(z, count, v, u) : normalize<false>(z, count, v, u);                                           \
+    }                                                                                                                       \
+    YK_CLONES void run_activate(const float* u, const T* residual, std::int64_t count, bool activation, T* y) {             \
+        if (activation) {                                                                                                   \
+            residual ? activate<true, true>(u, residual, count, y) : activate<true, false>(u, residual, count, y);          \
+        } else {                                                                                                            \
+            residual ? activate<false, true>(u, residual, count, y) : activate<false, false>(u, residual, count, y);        \
+        }                                                                                                                   \
+    }                                                                                                                       \
+    YK_CLONES void run_activate_where(const float* u, const float* active, std::int64_t length, std::int64_t count, T* y) { \
+        activate_where(u, active, length, count, y);                                                                        \
+    }                                                                                                                       \
+    YK_CLONES void run_collect(const T* grad, std::int64_t count, bool add, float* g) {                                     \
+        add ? collect<true>(grad, count, g) : collect<false>(grad, count, g);                                               \
+    }                                                                                                                       \
+    YK_CLONES void run_back(const float* u, std::int64_t count, bool activation, float* g, T* out) {                        \
+        activation ? back_through_silu<true>(u, count, g, out) : back_through_silu<false>(u, count, g, out);                \
+    }                                                                                                                       \
+    YK_CLONES void run_propagate(const float* g, const T* z, std::int64_t count, const Repeated& v, const float* shift,     \
+                                 const float* slope, T* out) {                                                              \
+        propagate(g, z, count, v, shift, slope, out);                                                                       \
     }
 YK_PASSES(float)
 YK_PASSES(BFloat16)
 #undef YK_PASSES
+YK_CLONES void run_sum(const float* g, std::int64_t count, std::int64_t length, double* sum) {
+    sum_gradients(g, count, length, sum);
+}
 
-// Two sums a channel over the whole map: work(first element, count, sums along a strip) a block, merged in the blocks' order.
-template <typename Work>
-Status reduce(const BnMap& z, const Strip& strip, int threads, std::vector<double>& total, const Work& work) {
-    const std::int64_t count = z.rows * z.channels, block = strip.block(), blocks = (count + block - 1) / block;
-    std::vector<double> partial(2 * z.channels * blocks);
-    const Status status = parallel_for(blocks, threads, [&](std::int64_t b) {
-        std::vector<double> sums(2 * strip.length);
-        work(b * block, std::min(block, count - b * block), sums.data(), sums.data() + strip.length);
-        double* into = partial.data() + 2 * z.channels * b;
-        for (std::int64_t i = 0; i < strip.length; ++i) {
-            into[i % z.channels] += sums[i];
-            into[z.channels + i % z.channels] += sums[strip.length + i];
-        }
+// work(first row, rows) for the tiles of every task; begin() makes a task's own `work`.
+template <typename Begin>
+Status over_tiles(const Cut& cut, int threads, const Begin& begin) {
+    return parallel_for(cut.blocks(), threads, [&](std::int64_t b) {
+        auto work = begin();
+        const std::int64_t end = std::min(cut.rows, (b + 1) * cut.block);
+        for (std::int64_t row = b * cut.block; row < end; row += cut.tile) work(row, std::min(cut.tile, end - row));
     });
-    total.assign(2 * z.channels, 0.0);
+}
+
+// Sums by channel over the whole map, `kinds` of them: begin(sums of a task, kind after kind along a strip) makes its `work`,
+// as above; tasks are merged in their order.
+template <typename Begin>
+Status reduce(const Cut& cut, int kinds, int threads, std::vector<double>& total, const Begin& begin) {
+    const std::int64_t length = cut.length(), width = kinds * cut.channels;
+    std::vector<double> partial(static_cast<std::size_t>(width * cut.blocks()));
+    const Status status = parallel_for(cut.blocks(), threads, [&](std::int64_t b) {
+        std::vector<double> sums(static_cast<std::size_t>(kinds * length));
+        auto work = begin(sums.data());
+        const std::int64_t end = std::min(cut.rows, (b + 1) * cut.block);
+        for (std::int64_t row = b * cut.block; row < end; row += cut.tile) work(row, std::min(cut.tile, end - row));
+        double* into = partial.data() + width * b;
+        for (int kind = 0; kind < kinds; ++kind)
+            for (std::int64_t i = 0; i < length; ++i) into[kind * cut.channels + i % cut.channels] += sums[kind * length + i];
+    });
+    total.assign(static_cast<std::size_t>(width), 0.0);
     for (std::size_t i = 0; i < partial.size(); ++i) total[i % total.size()] += partial[i];
     return status;
 }
 
-// work(first element, count) a block.
-template <typename Work>
-Status over_blocks(const BnMap& z, const Strip& strip, int threads, const Work& work) {
-    const std::int64_t count = z.rows * z.channels, block = strip.block();
-    return parallel_for((count + block - 1) / block, threads,
-                        [&](std::int64_t b) { work(b * block, std::min(block, count - b * block)); });
-}
-
-Status check(const BnMap& z, bool addresses) {
-    if (z.rows < 1 || z.channels < 1) return bad_argument("the map is empty");
-    if (!z.data || !addresses) return bad_argument("an address is null");
-    if (z.dtype != Dtype::kFloat32 && z.dtype != Dtype::kBFloat16) return bad_argument("the map is not float32 or bfloat16");
+Status check(const BnShape& shape, std::initializer_list<const void*> addresses, std::initializer_list<BnRows> rows) {
+    if (shape.rows < 1 || shape.channels < 1) return bad_argument("the map is empty");
+    if (shape.dtype != Dtype::kFloat32 && shape.dtype != Dtype::kBFloat16)
+        return bad_argument("the map is not float32 or bfloat16");
+    for (const void* address : addresses)
+        if (!address) return bad_argument("an address is null");
+    for (const BnRows& each : rows) {
+        if (!each.data) return bad_argument("an address is null");
+        if (each.pitch < shape.channels) return bad_argument("rows lie over each other");
+    }
     return ok();
 }
 
-bool complete(const BnVectors& v) { return v.gamma && v.beta && v.mean && v.invstd; }
+Status check_maps(const BnShape& shape, const BnMap* maps, int count) {
+    if (count < 1 || count > kBnMaps) return bad_argument("one or two maps are added");
+    for (int m = 0; m < count; ++m) {
+        const BnVectors& v = maps[m].vectors;
+        const Status status = check(shape, {v.gamma, v.beta, v.mean, v.invstd}, {maps[m].z});
+        if (status.code != kOk) return status;
+    }
+    return ok();
+}
 
 template <typename T>
-Status statistics(const BnMap& z, double eps, double* mean, double* invstd, int threads) {
-    const T* data = static_cast<const T*>(z.data);
-    const Strip strip(z.channels);
-    std::vector<float> first(z.channels);  // deviations from it are small where the spread is, whatever the mean
-    for (std::int64_t c = 0; c < z.channels; ++c) first[c] = load(data[c]);
-    const std::vector<float> shift = strip.repeat(first.data());
+Status statistics(const BnShape& shape, const BnRows& z, double* mean, double* spread, int threads) {
+    const Cut cut(shape);
+    std::vector<float> first(static_cast<std::size_t>(cut.channels));  // deviations from it are small where the spread is
+    for (std::int64_t c = 0; c < cut.channels; ++c) first[c] = load(static_cast<const T*>(z.data)[c]);
+    const std::vector<float> shift = cut.repeat(first);
     std::vector<double> total;
-    const Status status =
-        reduce(z, strip, threads, total, [&](std::int64_t begin, std::int64_t count, double* sum, double* sq) {
-            run_sums(data + begin, count, shift.data(), strip.length, sum, sq);
-        });
-    const double rows = static_cast<double>(z.rows);
-    for (std::int64_t c = 0; c < z.channels; ++c) {
+    const Status status = reduce(cut, 2, threads, total, [&](double* sums) {
+        return [&, sums, reader = Reader<T>(cut, z)](std::int64_t row, std::int64_t rows) mutable {
+            run_squares(reader.at(row, rows), rows * cut.channels, shift.data(), cut.length(), sums, sums + cut.length());
+        };
+    });
+    const double rows = static_cast<double>(cut.rows);
+    for (std::int64_t c = 0; c < cut.channels; ++c) {
         const double offset = total[c] / rows;
-        const double variance = std::max(0.0, total[z.channels + c] / rows - offset * offset);
+        const double squares = std::max(0.0, total[cut.channels + c] - offset * total[c]);
         mean[c] = first[c] + offset;
-        invstd[c] = 1.0 / std::sqrt((offset == offset ? variance : offset) + eps);
+        spread[c] = offset == offset ? squares : offset;
+    }
+    return status;
+}
+
+// What a pass needs of its maps: constants, and for each task readers of their rows.
+template <typename T>
+struct Maps {
+    const Cut& cut;
+    const BnMap* maps;
+    std::vector<Repeated> repeated;
+
+    Maps(const Cut& cut, const BnMap* maps, int count) : cut(cut), maps(maps) {
+        for (int m = 0; m < count; ++m) repeated.push_back(Repeated::of(cut, maps[m].vectors));
+    }
+
+    int count() const { return static_cast<int>(repeated.size()); }
+
+    std::vector<Reader<T>> readers() const {
+        std::vector<Reader<T>> result;
+        for (int m = 0; m < count(); ++m) result.emplace_back(cut, maps[m].z);
+        return result;
+    }
+
+    std::vector<float> buffer() const { return std::vector<float>(static_cast<std::size_t>(cut.tile * cut.channels)); }
+};
+
+template <typename T>
+Status forward(const BnShape& shape, const BnMap* maps, int count, bool activation, const BnRows& residual, const BnRows& y,
+               int threads) {
+    const Cut cut(shape);
+    const Maps<T> in(cut, maps, count);
+    return over_tiles(cut, threads, [&] {
+        return [&, readers = in.readers(), added = Reader<T>(cut, residual), out = Writer<T>(cut, y), u = in.buffer()](
+                   std::int64_t row, std::int64_t rows) mutable {
+            const std::int64_t elements = rows * cut.channels;
+            for (int m = 0; m < in.count(); ++m)
+                run_normalize(readers[m].at(row, rows), elements, in.repeated[m], m > 0, u.data());
+            run_activate(u.data(), residual.data ? added.at(row, rows) : nullptr, elements, activation, out.at(row));
+            out.done(row, rows);
+        };
+    });
+}
+
+template <typename T>
+Status apply_table(const BnShape& shape, const BnRows& z, const BnTable& table, const BnRows& y, int threads) {
+    const Cut cut(shape);
+    const Repeated repeated(cut, table.center, table.scale, table.shift);
+    const std::vector<float> active = cut.repeat(std::vector<float>(table.active, table.active + cut.channels));
+    return over_tiles(cut, threads, [&] {
+        return [&, in = Reader<T>(cut, z), out = Writer<T>(cut, y),
+                u = std::vector<float>(static_cast<std::size_t>(cut.tile * cut.channels))](std::int64_t row,
+                                                                                           std::int64_t rows) mutable {
+            const std::int64_t elements = rows * cut.channels;
+            run_normalize(in.at(row, rows), elements, repeated, false, u.data());
+            run_activate_where(u.data(), active.data(), cut.length(), elements, out.at(row));
+            out.done(row, rows);
+        };
+    });
+}
+
+template <typename T>
+Status backward_reduce(const BnShape& shape, const BnRows* grads, int grad_count, const BnMap* maps, int count, bool activation,
+                       const BnRows& result, double* sums, int threads) {
+    const Cut cut(shape);
+    const Maps<T> in(cut, maps, count);
+    std::vector<double> total;
+    const Status status = reduce(cut, 1 + count, threads, total, [&](double* into) {
+        std::vector<Reader<T>> sources;
+        for (int s = 0; s < grad_count; ++s) sources.emplace_back(cut, grads[s]);
+        return [&, into, sources, readers = in.readers(), out = Writer<T>(cut, result), u = in.buffer(), g = in.buffer()](
+                   std::int64_t row, std::int64_t rows) mutable {
+            const std::int64_t elements = rows * cut.channels, length = cut.length();
+            for (std::size_t s = 0; s < sources.size(); ++s) run_collect(sources[s].at(row, rows), elements, s > 0, g.data());
+            const T* z[kBnMaps] = {};
+            for (int m = 0; m < in.count(); ++m) {
+                z[m] = readers[m].at(row, rows);
+                if (activation) run_normalize(z[m], elements, in.repeated[m], m > 0, u.data());
+            }
+            run_back(u.data(), elements, activation, g.data(), out.at(row));
+            out.done(row, rows);
+            run_sum(g.data(), elements, length, into);
+            for (int m = 0; m < in.count(); ++m)
+                run_products(g.data(), z[m], elements, in.repeated[m].mean.data(), length, into + (1 + m) * length);
+        };
+    });
+    for (std::int64_t c = 0; c < cut.channels; ++c) {
+        sums[c] = total[c];
+        for (int m = 0; m < count; ++m) {
+            const BnVectors& v = maps[m].vectors;
+            const std::int64_t at = (1 + m) * cut.channels + c;
+            sums[at] = (total[at] - Repeated::rest(v.mean[c]) * total[c]) * v.invstd[c];
+        }
     }
     return status;
 }
 
 template <typename T>
-Status forward(const BnMap& z, const BnVectors& vectors, bool activation, void* y, int threads) {
-    const T* data = static_cast<const T*>(z.data);
-    const Strip strip(z.channels);
-    const Repeated repeated(strip, vectors);
-    return over_blocks(z, strip, threads, [&](std::int64_t begin, std::int64_t count) {
-        run_forward(data + begin, count, repeated, activation, static_cast<T*>(y) + begin);
-    });
-}
-
-template <typename T>
-Status backward(const BnMap& z, const void* grad, const BnVectors& vectors, bool activation, bool training,
-                const BnGradients& out, int threads) {
-    const T *data = static_cast<const T*>(z.data), *from = static_cast<const T*>(grad);
-    T* into = static_cast<T*>(out.z);
-    const Strip strip(z.channels);
-    const Repeated repeated(strip, vectors);
-    std::vector<double> total;
-    const Status status = reduce(z, strip, threads, total, [&](std::int64_t begin, std::int64_t count, double* a, double* b) {
-        run_backward_sums(data + begin, from + begin, count, repeated, activation, into + begin, a, b);
-    });
-    if (status.code != kOk) return status;
-    std::vector<float> shift(z.channels), slope(z.channels);
-    const double rows = static_cast<double>(z.rows);
-    for (std::int64_t c = 0; c < z.channels; ++c) {
-        const double invstd = vectors.invstd[c], rest = Repeated::rest(vectors, c);
-        const double sum = total[c], product = total[z.channels + c] - rest * sum;
-        const double pull = training ? product / rows * invstd * invstd : 0.0;
-        out.beta[c] = static_cast<float>(sum);
-        out.gamma[c] = static_cast<float>(product * invstd);
-        slope[c] = static_cast<float>(pull);
-        shift[c] = static_cast<float>(training ? sum / rows - rest * pull : 0.0);
+Status backward_apply(const BnShape& shape, const BnRows& grad, const BnMap* maps, int count, const double* sums, double total,
+                      const BnRows* results, int threads) {
+    const Cut cut(shape);
+    const Maps<T> in(cut, maps, count);
+    std::vector<std::vector<float>> shifts, slopes;
+    for (int m = 0; m < count; ++m) {
+        std::vector<float> shift(static_cast<std::size_t>(cut.channels)), slope(shift.size());
+        for (std::int64_t c = 0; sums && c < cut.channels; ++c) {
+            const BnVectors& v = maps[m].vectors;
+            const double pull = sums[(1 + m) * cut.channels + c] / total * v.invstd[c];
+            slope[c] = static_cast<float>(pull);
+            shift[c] = static_cast<float>(sums[c] / total - Repeated::rest(v.mean[c]) * pull);
+        }
+        shifts.push_back(cut.repeat(shift));
+        slopes.push_back(cut.repeat(slope));
     }
-    const std::vector<float> shifts = strip.repeat(shift.data()), slopes = strip.repeat(slope.data());
-    return over_blocks(z, strip, threads, [&](std::int64_t begin, std::int64_t count) {
-        run_backward(data + begin, count, repeated, shifts.data(), slopes.data(), into + begin);
+    return over_tiles(cut, threads, [&] {
+        std::vector<Writer<T>> outs;
+        for (int m = 0; m < count; ++m) outs.emplace_back(cut, results[m]);
+        return [&, outs, readers = in.readers(), source = Reader<T>(cut, grad), g = in.buffer()](std::int64_t row,
+                                                                                                 std::int64_t rows) mutable {
+            const std::int64_t elements = rows * cut.channels;
+            run_collect(source.at(row, rows), elements, false, g.data());
+            for (int m = 0; m < in.count(); ++m) {
+                run_propagate(g.data(), readers[m].at(row, rows), elements, in.repeated[m], shifts[m].data(), slopes[m].data(),
+                              outs[m].at(row));
+                outs[m].done(row, rows);
+            }
+        };
     });
 }
 
 }  // namespace
 
-Status bn_statistics_cpu(const BnMap& z, double eps, double* mean, double* invstd, int threads) {
-    const Status status = check(z, mean && invstd);
+Status bn_statistics_cpu(const BnShape& shape, const BnRows& z, double* mean, double* spread, int threads) {
+    const Status status = check(shape, {mean, spread}, {z});
     if (status.code != kOk) return status;
-    const bool exact = z.dtype == Dtype::kFloat32;
-    return exact ? statistics<float>(z, eps, mean, invstd, threads) : statistics<BFloat16>(z, eps, mean, invstd, threads);
+    return (shape.dtype == Dtype::kFloat32 ? statistics<float> : statistics<BFloat16>)(shape, z, mean, spread, threads);
 }
 
-Status bn_silu_cpu(const BnMap& z, const BnVectors& vectors, bool activation, void* y, int threads) {
-    const Status status = check(z, complete(vectors) && y);
+Status bn_settle_cpu(const BnShape& shape, const double* mean, const double* spread, double eps, double* found,
+                     const BnRunning& running, const float* gamma, const float* beta, bool active, const BnTable& table) {
+    const Status status = check(shape, {mean, spread, found}, {});
     if (status.code != kOk) return status;
-    const bool exact = z.dtype == Dtype::kFloat32;
-    return exact ? forward<float>(z, vectors, activation, y, threads) : forward<BFloat16>(z, vectors, activation, y, threads);
+    const bool deferred = gamma != nullptr, moves = running.mean != nullptr;
+    if (deferred && !(beta && table.center && table.scale && table.shift && table.active))
+        return bad_argument("an address is null");
+    if (moves && !(running.var && running.batches)) return bad_argument("an address is null");
+    const double rows = static_cast<double>(shape.rows);
+    for (std::int64_t c = 0; c < shape.channels; ++c) {
+        const double invstd = 1.0 / std::sqrt(spread[c] / rows + eps);
+        found[c] = mean[c];
+        found[shape.channels + c] = invstd;
+        if (moves) {
+            running.mean[c] = static_cast<float>(running.mean[c] + running.momentum * (mean[c] - running.mean[c]));
+            const double unbiased = spread[c] / (rows - 1.0);
+            running.var[c] = static_cast<float>(running.var[c] + running.momentum * (unbiased - running.var[c]));
+        }
+        if (deferred) {
+            table.center[c] = mean[c];
+            table.scale[c] = invstd * gamma[c];
+            table.shift[c] = beta[c];
+            table.active[c] = active ? 1.0 : 0.0;
+        }
+    }
+    if (moves) ++*running.batches;
+    return status;
 }
 
-Status bn_silu_backward_cpu(const BnMap& z, const void* grad, const BnVectors& vectors, bool activation, bool training,
-                            const BnGradients& out, int threads) {
-    const Status status = check(z, complete(vectors) && grad && out.z && out.gamma && out.beta);
+Status bn_silu_cpu(const BnShape& shape, const BnMap* maps, int count, bool activation, const BnRows& residual, const BnRows& y,
+                   int threads) {
+    Status status = check(shape, {}, {y});
+    if (status.code == kOk) status = check_maps(shape, maps, count);
+    if (status.code == kOk && residual.data) status = check(shape, {}, {residual});
     if (status.code != kOk) return status;
-    const auto run = z.dtype == Dtype::kFloat32 ? backward<float> : backward<BFloat16>;
-    return run(z, grad, vectors, activation, training, out, threads);
+    const auto run = shape.dtype == Dtype::kFloat32 ? forward<float> : forward<BFloat16>;
+    return run(shape, maps, count, activation, residual, y, threads);
+}
+
+Status bn_apply_table_cpu(const BnShape& shape, const BnRows& z, const BnTable& table, const BnRows& y, int threads) {
+    const Status status = check(shape, {table.center, table.scale, table.shift, table.active}, {z, y});
+    if (status.code != kOk) return status;
+    return (shape.dtype == Dtype::kFloat32 ? apply_table<float> : apply_table<BFloat16>)(shape, z, table, y, threads);
+}
+
+Status bn_silu_backward_reduce_cpu(const BnShape& shape, const BnRows* grads, int grad_count, const BnMap* maps, int count,
+                                   bool activation, const BnRows& out, double* sums, int threads) {
+    Status status = check(shape, {sums}, {out});
+    if (status.code == kOk) status = check_maps(shape, maps, count);
+    if (status.code == kOk && (grad_count < 1 || grad_count > kBnGrads))
+        status = bad_argument("one, two or three gradients are added");
+    for (int s = 0; status.code == kOk && s < grad_count; ++s) status = check(shape, {}, {grads[s]});
+    if (status.code != kOk) return status;
+    const auto run = shape.dtype == Dtype::kFloat32 ? backward_reduce<float> : backward_reduce<BFloat16>;
+    return run(shape, grads, grad_count, maps, count, activation, out, sums, threads);
+}
+
+Status bn_silu_backward_apply_cpu(const BnShape& shape, const BnRows& grad, const BnMap* maps, int count, const double* sums,
+                                  double total, const BnRows* out, int threads) {
+    Status status = check(shape, {}, {grad});
+    if (status.code == kOk) status = check_maps(shape, maps, count);
+    for (int m = 0; status.code == kOk && m < count; ++m) status = check(shape, {}, {out[m]});
+    if (status.code == kOk && sums && !(total >= 1.0)) status = bad_argument("the sums are of no rows");
+    if (status.code != kOk) return status;
+    const auto run = shape.dtype == Dtype::kFloat32 ? backward_apply<float> : backward_apply<BFloat16>;
+    return run(shape, grad, maps, count, sums, total, out, threads);
 }
 
 }  // namespace yk

@@ -20,8 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._aot import AotVariant, typed
-from ._operands import Affine, Epilogue
-from .conv_bn_silu import as_matrix
+from ._operands import Affine, Epilogue, as_matrix
 
 MOST_ADDENDS = 2
 

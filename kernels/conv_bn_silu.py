@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._aot import AotVariant, typed
-from ._operands import Deferred, Norm, Running
+from ._operands import Deferred, Norm, Running, as_matrix
 
 CHUNK = 1024  # rows that one program reduces
 ROWS, COLUMNS = 32, 64  # of a tile
@@ -215,19 +215,6 @@ def _bn_silu_backward_apply(
     if DUAL:
         product = sums + 2 * channels
         _applied(g, normal2, out2, pitch_o2, row, column, inside, real, count, gamma2, invstd2, sums, product, TRAINING)
-
-
-def as_matrix(x: Tensor) -> Tensor:
-    """A map [B, C, H, W] with neighboring channels as a matrix [B * H * W, C]; other layouts are copied."""
-    batch, channels, height, width = x.shape
-    long = [(size, stride) for size, stride in ((width, x.stride(3)), (height, x.stride(2)), (batch, x.stride(0))) if size > 1]
-    pitch, reach = long[0][1] if long else channels, 1
-    dense = pitch >= channels and (channels == 1 or x.stride(1) == 1)
-    for size, stride in long:  # the stride of a lone row, column or image says nothing
-        dense, reach = dense and stride == reach * pitch, reach * size
-    if not dense:
-        return x.permute(0, 2, 3, 1).reshape(-1, channels).contiguous()
-    return x.as_strided((batch * height * width, channels), (pitch, 1))
 
 
 def partial_statistics(z: Tensor) -> Tensor:

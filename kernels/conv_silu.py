@@ -13,8 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ._aot import AotVariant, typed
+from ._operands import as_matrix
 from .conv1x1 import Config, _dot
-from .conv_bn_silu import as_matrix
 
 CONFIGS = (
     Config(128, 128, 64, 8, 3),

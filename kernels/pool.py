@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._aot import AotVariant, typed
-from .conv_bn_silu import as_matrix
+from ._operands import as_matrix
 
 PIXELS, CHANNELS = 16, 64
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from tests.augment_cases import augment_case, boxes_case
 from tests.support import assign_case, nms_prediction
 from yolov9k import native, ops
+from yolov9k.kernels._operands import Deferred, Running
 from yolov9k.ops.sgd_ema import SETTINGS, STATE
 
 Arguments = dict[str, Any]
@@ -36,11 +37,27 @@ def sound() -> dict[str, tuple[Callable[..., Any], Arguments]]:
     )  # fmt: skip
     outlines = {"points": np.ones((8, 2), np.float32), "lengths": np.array([3, 5]), "width": 32, "height": 32}
     z = torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last)
-    norm = {"z": z, **{name: torch.rand(6) + 0.5 for name in ("gamma", "beta", "mean", "invstd")}, "activation": True}
+    norm = [torch.rand(6, dtype=dtype) + 0.5 for dtype in (*[torch.float32] * 2, *[torch.float64] * 2)]
+    maps = {"z": [z, z + 1], "norms": [norm, norm]}
+    grads = [torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last) for _ in range(3)]
+    wide = {"x": torch.randn(2, 16, 5, 7).contiguous(memory_format=torch.channels_last), "weight": torch.randn(16, 8, 3, 3)}
+    given = torch.randn(2, 16, 5, 7).contiguous(memory_format=torch.channels_last)
     return {
-        "bn_statistics": (native.bn_statistics, {"z": z, "eps": 1e-3}),
-        "bn_silu": (native.bn_silu, norm),
-        "bn_silu_backward": (native.bn_silu_backward, {"grad": torch.randn(2, 6, 5, 7), **norm, "training": True}),
+        "bn_statistics": (native.bn_statistics, {"z": z}),
+        "bn_settle": (settle, {"mean": torch.rand(6).double(), "spread": torch.rand(6).double(), **vectors(6)}),
+        "bn_silu": (native.bn_silu, {**maps, "activation": True, "y": torch.empty_like(z), "residual": z.clone()}),
+        "bn_apply_table": (native.bn_apply_table, {"z": z, "table": [*torch.rand(4, 6).double()], "y": torch.empty_like(z)}),
+        "bn_silu_backward_reduce": (
+            native.bn_silu_backward_reduce,
+            {"grads": grads, **maps, "activation": True, "out": torch.empty_like(z)},
+        ),
+        "bn_silu_backward_apply": (
+            native.bn_silu_backward_apply,
+            {"grad": grads[0], **maps, "sums": torch.rand(3, 6).double(), "total": 70, "out": grads[1:]},
+        ),
+        "conv3x3": (native.conv3x3, {**wide, "groups": 2}),
+        "conv3x3_input_gradient": (native.conv3x3_input_gradient, {"grad": given, "weight": wide["weight"], "groups": 2}),
+        "conv3x3_weight_gradient": (native.conv3x3_weight_gradient, {"grad": given, **wide, "groups": 2}),
         "task_aligned_assign": (native.task_aligned_assign, {**assign, **scalars}),
         "batched_nms": (native.batched_nms, {**nms, **thresholds, "max_detections": 20}),
         "augment": (native.augment, {**images, **size, "dtype": torch.uint8, "channels_last": False}),
@@ -50,6 +67,25 @@ def sound() -> dict[str, tuple[Callable[..., Any], Arguments]]:
         "sgd_ema": (native.sgd_ema, optimizer_step()),
         "clip_outlines": (native.clip_outlines, outlines),
     }
+
+
+def vectors(width: int) -> Arguments:
+    """What a batch's statistics move, and what they are written to."""
+    names = ("running_mean", "running_var", "gamma", "beta")
+    return {
+        **{name: torch.rand(width) for name in names},
+        "found": torch.empty(2, width, dtype=torch.float64),
+        "table": torch.empty(4, width, dtype=torch.float64),
+    }
+
+
+def settle(
+    mean: Tensor, spread: Tensor, running_mean: Tensor, running_var: Tensor, gamma: Tensor, beta: Tensor, found: Tensor,
+    table: Tensor,
+) -> None:  # fmt: skip
+    """`native.bn_settle` with tensors alone."""
+    running = Running(running_mean, running_var, torch.zeros((), dtype=torch.int64), 0.03)
+    native.bn_settle(mean, spread, 70, 1e-3, found, running, Deferred(gamma, beta, table, True))
 
 
 def raw_maps() -> Arguments:

@@ -39,14 +39,13 @@ def bn_silu_backward_gradient(grads: Sequence[Tensor], z: Sequence[Tensor], norm
 class PlainKernels(Kernels):
     """One tile a map."""
 
+    statistics_dtype = torch.float64
+
     def __init__(self) -> None:
         pass
 
-    def statistics_rows(self) -> int:
-        return 1 << 40
-
-    def statistics(self, z: Tensor) -> Tensor:
-        return self._parts(z, z[0, :, 0, 0])
+    def statistics(self, z: Tensor) -> tuple[Tensor, int, Tensor | None]:
+        return self._parts(z, z[0, :, 0, 0]), 1 << 40, z[0, :, 0, 0]
 
     def _parts(self, z: Tensor, first: Tensor | int) -> Tensor:
         rows = z.permute(0, 2, 3, 1).flatten(0, 2) - first
@@ -89,9 +88,12 @@ class PlainKernels(Kernels):
         u = sum(normal(a, n) * column(n.gamma) + column(n.beta) for a, n in zip(z, norms, strict=True))
         y.copy_((F.silu(torch.as_tensor(u)) if activation else u) + (0 if residual is None else residual))
 
-    def bn_silu_backward_reduce(self, grads: Any, z: Any, norms: Any, activation: bool) -> Tensor:
+    def bn_silu_backward_reduce(
+        self, grads: Any, z: Any, norms: Any, activation: bool, out: Tensor | None = None
+    ) -> tuple[Tensor, Any, bool]:
         g = bn_silu_backward_gradient(grads, z, norms, activation)
-        return torch.stack([t.sum((0, 2, 3)) for t in (g, *(g * normal(a, n) for a, n in zip(z, norms, strict=True)))])
+        parts = (g, *(g * normal(a, n) for a, n in zip(z, norms, strict=True)))
+        return torch.stack([t.sum((0, 2, 3)) for t in parts]), grads, activation
 
     def bn_silu_backward_apply(self, grads: Any, z: Any, norms: Any, activation: bool, sums: Any, out: Any, count: int) -> None:
         g = bn_silu_backward_gradient(grads, z, norms, activation)

@@ -17,7 +17,6 @@ def use_plain_kernels(patch: pytest.MonkeyPatch) -> None:
     """Plans run with plain torch's kernels, whatever the dtype."""
     patch.setattr(operator, "_kernels", PlainKernels())
     patch.setattr("yolov9k.models.block.choose", lambda _, backend, *__: backend)
-    patch.setattr("yolov9k.ops.plan.forward.STATISTICS", torch.float64)
 
 
 def as_triton(block: Block) -> Block:

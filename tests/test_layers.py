@@ -25,6 +25,7 @@ ROWS = (
     ("yolov9k.data", "yolov9k.losses", "yolov9k.models"),
     ("yolov9k.ops",),
     ("yolov9k.native", "yolov9k.kernels", "yolov9k.ops.reference"),
+    ("yolov9k.kernels._operands",),
     ("yolov9k._native",),
     ("yolov9k.config",),
     ("yolov9k.common",),

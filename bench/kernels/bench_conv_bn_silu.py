@@ -225,11 +225,46 @@ def bench_bn_silu_on_cpu(measure: Measure, backend: str, part: str, shape: tuple
         y = F.silu(bn(z))
         return torch.autograd.grad(y, wanted, grad) if part != "forward" else y
 
+    y, grad_z = torch.empty_like(z), torch.empty_like(z)
+    found = torch.empty((2, channels), dtype=torch.float64)
+
+    @torch.no_grad()
     def by_kernel() -> object:
-        with torch.no_grad():
-            vectors = (bn.weight, bn.bias, *native.bn_statistics(z, bn.eps))
-            y = native.bn_silu(z, *vectors, activation=True)
-            return native.bn_silu_backward(grad, z, *vectors, True, True) if part != "forward" else y
+        mean, spread = native.bn_statistics(z)
+        native.bn_settle(mean, spread, z.numel() // channels, bn.eps, found)
+        norms = [(bn.weight, bn.bias, *found)]
+        native.bn_silu([z], norms, True, y)
+        if part != "forward":
+            sums = native.bn_silu_backward_reduce([grad], [z], norms, True, grad_z)
+            native.bn_silu_backward_apply(grad_z, [z], norms, sums, z.numel() // channels, [grad_z])
+        return y
 
     passes = 3 + 5 * (part != "forward")
     measure(by_torch if backend == "torch" else by_kernel, "cpu", passes * z.numel() * z.element_size())
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("part", ["forward", "input gradient", "weight gradient"])
+@pytest.mark.parametrize("shape", [(16, 40, 1), (24, 20, 1), (64, 40, 1), (64, 40, 4), (32, 10, 1)], ids=str)
+def bench_conv3x3_on_cpu(measure: Measure, backend: str, part: str, shape: tuple[int, int, int]) -> None:
+    """3x3 convolutions of yolov9-t, 320 px, batch 4: channels, side, groups; the direct ones, and torch's."""
+    if backend == "cpu" and not native.conv3x3_serves():
+        pytest.skip("compiled for processors with AVX2 and FMA, without AVX-512")
+    channels, side, groups = shape
+    x, grad = (torch.randn(4, channels, side, side).contiguous(memory_format=torch.channels_last) for _ in range(2))
+    weight = torch.randn(channels, channels // groups, 3, 3).contiguous(memory_format=torch.channels_last)
+    form = ([1, 1], [1, 1], [1, 1], False, [0, 0], groups)
+    ours: dict[str, Callable[[], object]] = {
+        "forward": lambda: native.conv3x3(x, weight, groups),
+        "input gradient": lambda: native.conv3x3_input_gradient(grad, weight, groups),
+        "weight gradient": lambda: native.conv3x3_weight_gradient(grad, x, weight, groups),
+    }
+
+    def by_torch() -> object:
+        if part == "forward":
+            return torch.ops.aten.convolution(x, weight, None, *form)
+        wanted = [part == "input gradient", part == "weight gradient", False]
+        return torch.ops.aten.convolution_backward(grad, x, weight, None, *form, wanted)
+
+    flops = 2 * x.numel() * weight[0].numel()
+    measure(ours[part] if backend == "cpu" else by_torch, "cpu", 2 * x.numel() * 4, flops=flops)

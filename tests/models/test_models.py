@@ -131,7 +131,7 @@ def test_conv_bn_silu_has_the_references_gradient() -> None:
     for activation in (True, False):
 
         def run(*tensors: torch.Tensor, on: bool = activation) -> torch.Tensor:
-            return torch.ops.yolov9k.conv_bn_silu(*tensors, None, None, 2, 1, 2, 1e-3, on, False)[0]
+            return torch.ops.yolov9k.conv_bn_silu(*tensors, None, None, 2, 1, 2, 1e-3, on)[0]
 
         assert torch.autograd.gradcheck(run, inputs)
 

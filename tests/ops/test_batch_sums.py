@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.support import wide_tiles
-from tests.tolerances import FUSED_RELATIVE, LOW_PRECISION
+from tests.tolerances import FUSED_RELATIVE, LOW_PRECISION, MEAN_ROUNDING
 from yolov9k.ops import conv_bn_silu
 
 CHANNELS = 4
@@ -103,11 +103,13 @@ def test_sums_over_a_large_map_are_as_good_as_torchs_contiguous_ones(
 @pytest.mark.skipif(not INTERPRETED, reason="TRITON_INTERPRET=1 alone: a GPU has tests of its own")
 @pytest.mark.parametrize("kind", ["mean 3", "mean 1000", "skewed"])
 def test_tritons_sums_over_a_large_map_are_as_good(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels keep a mean in float32, as torch does on a GPU: what it loses of a large one is a part of the spread."""
     wide_tiles(monkeypatch)
     exact, own = measures(kind)
     found = errors(ours(kind, "triton", torch.channels_last), exact)
+    lost = MEAN_ROUNDING * float(exact[NAMES.index("mean")].abs().max()) / float(exact[-1].min().sqrt())
     for name, error, measure in zip(NAMES, found, own, strict=True):
-        assert error <= LOW_PRECISION * measure + FUSED_RELATIVE, f"{name}: {error:.1e}, torch {measure:.1e}"
+        assert error <= LOW_PRECISION * measure + FUSED_RELATIVE + lost, f"{name}: {error:.1e}, torch {measure:.1e}"
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:

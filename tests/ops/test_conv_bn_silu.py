@@ -99,7 +99,7 @@ def test_reference_and_inference_have_the_numeric_gradient(training: bool, activ
         return reference(*tensors, mean, var, 2, 1, 2, 1e-3, activation)
 
     def through_operator(*tensors: Tensor) -> Tensor:
-        return torch.ops.yolov9k.conv_bn_silu(*tensors, mean, var, 2, 1, 2, 1e-3, activation, False)[0]  # type: ignore[no-any-return]
+        return torch.ops.yolov9k.conv_bn_silu(*tensors, mean, var, 2, 1, 2, 1e-3, activation)[0]  # type: ignore[no-any-return]
 
     assert torch.autograd.gradcheck(through_reference, inputs)
     assert training or torch.autograd.gradcheck(through_operator, inputs)
@@ -283,13 +283,12 @@ def test_wrong_arguments_are_named(changes: dict[str, Any], error: type[Exceptio
         conv_bn_silu(**{"x": torch.ones(2, 4, 5, 5), "conv": CONV, "bn": BN, **changes})
 
 
-@pytest.mark.parametrize("kernel", [True, False])
 @pytest.mark.parametrize("training", [True, False])
-def test_the_registration_is_sound(training: bool, kernel: bool) -> None:
+def test_the_registration_is_sound(training: bool) -> None:
     conv, bn = modules(4, 6, 3, 2, 2, dtype=torch.float32)
     statistics = (None, None) if training else (bn.running_mean, bn.running_var)
     x = random_input(2, 4, 5, 6, dtype=torch.float32)
-    options = (*statistics, 2, 1, 2, 1e-3, True, kernel)
+    options = (*statistics, 2, 1, 2, 1e-3, True)
     forward = (x.clone().requires_grad_(), conv.weight, bn.weight, bn.bias, *options)
     torch.library.opcheck(torch.ops.yolov9k.conv_bn_silu.default, forward)
     with torch.no_grad():

@@ -26,8 +26,14 @@ FREE = {
     "clip_outlines": ["points", "lengths"],
     "loss_predictions": ["maps"],
     "bn_statistics": ["z"],
+    "bn_settle": [],
     "bn_silu": [],
-    "bn_silu_backward": [],
+    "bn_apply_table": [],
+    "bn_silu_backward_reduce": [],
+    "bn_silu_backward_apply": [],
+    "conv3x3": ["x"],
+    "conv3x3_input_gradient": ["grad"],
+    "conv3x3_weight_gradient": [],
 }
 needs_native = pytest.mark.skipif(not native.available(), reason=native.why_missing() or "built")
 
@@ -74,8 +80,9 @@ def test_operators_refuse_another_shape_or_device_by_name(name: str) -> None:
 @needs_native
 @pytest.mark.parametrize(
     ("name", "argument", "dtype"),
-    [("bn_statistics", "z", torch.float16), ("bn_silu", "z", torch.float64), ("bn_silu_backward", "z", torch.int64),
-     ("bn_silu_backward", "grad", torch.bfloat16), ("detection_loss", "gt_index", torch.int32),
+    [("bn_statistics", "z", torch.float16), ("bn_apply_table", "z", torch.float64),
+     ("bn_apply_table", "y", torch.bfloat16), ("bn_silu_backward_apply", "grad", torch.int64),
+     ("conv3x3", "x", torch.bfloat16), ("conv3x3", "weight", torch.float64), ("detection_loss", "gt_index", torch.int32),
      ("detection_loss", "weight", torch.float64), ("detection_loss", "labels", torch.int32),
      ("detection_loss", "gt_boxes", torch.float64), ("detection_loss", "factors", torch.float16),
      ("sgd_ema", "values", torch.float64), ("sgd_ema", "low", torch.float16), ("sgd_ema", "state", torch.float64),

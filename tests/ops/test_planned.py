@@ -136,15 +136,15 @@ def test_the_registration_is_sound() -> None:
         patch.setattr("yolov9k.models.block.planned", lambda *a: (calls.append(a), real(*a))[1])
         y = block(x)
     assert y.requires_grad
-    (x, parameters, running, name, training, group) = calls[0]
+    (x, parameters, running, name, training, group) = calls[0][:6]
     forward = getattr(torch.ops.yolov9k, f"planned_{name.rpartition('_')[2]}").default
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(forward, (x, parameters, running, name, training, group), test_utils=tests)
+    torch.library.opcheck(forward, (x, parameters, running, name, training, group, "triton"), test_utils=tests)
     with torch.no_grad():
-        y, *saved = forward(x, parameters, running, name, training, group)
+        y, *saved = forward(x, parameters, running, name, training, group, "triton")
     for needs_x in (True, False):
         operands = (torch.randn_like(y), x.detach(), [p.detach() for p in parameters], saved)
-        call = (*operands, name, training, group, needs_x)
+        call = (*operands, name, training, group, "triton", needs_x)
         backward = torch.ops.yolov9k.planned_backward.default
         torch.library.opcheck(backward, call, test_utils=tests[:2])  # the third refuses gradients that are rows of one tensor
         with FakeTensorMode() as mode:

@@ -35,14 +35,15 @@ class PlanBuilder(Planner):
 class Block(nn.Module):
     """A part of the network that is defined by `forward_reference`, in plain modules, and by `build_plan` as steps of a plan.
 
-    backend: "auto" runs the plan where Triton's kernels serve the device, "reference" never, "triton" always.
+    backend: "auto" runs the plan where kernels serve the device, "reference" never, "triton" or "cpu" always by these.
     """
 
     backend = "auto"
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to [B, C', H', W'], by the plan where it serves and by `forward_reference` elsewhere."""
-        return self._run(x) if self._serves(x) else self.forward_reference(x)
+        backend = self.kernels_for(x)
+        return self.forward_reference(x) if backend == "reference" else self._run(x, backend)
 
     def forward_reference(self, x: Tensor) -> Tensor:
         """The definition."""
@@ -75,7 +76,8 @@ class Block(nn.Module):
                 p = PlanBuilder(self, width, forms.pop())
                 plan = p.finish(self.build_plan(p, Slice(0, 0, width)))
                 name, convs = register_plan(plan), p.modules
-            self.__dict__["_prepared"] = (plan, name, convs)
+            parts = [module for module in self.modules() if module is not self]
+            self.__dict__["_prepared"] = (plan, name, convs, parts)
         return self.__dict__["_prepared"][0]  # type: ignore[no-any-return]
 
     def _forms(self) -> Iterator[bool]:
@@ -83,20 +85,38 @@ class Block(nn.Module):
         forms = (module.is_fused() for module in self.modules() if isinstance(module, Block))
         return (form for form in forms if form is not None)
 
-    def _serves(self, x: Tensor) -> bool:
-        if self.backend == "triton" and x.is_meta:  # shapes alone: to be counted
-            return self.prepare(x.shape[1]) is not None
-        exact = x.dtype == torch.float64
-        if choose("conv_bn_silu", self.backend, x.device, exact) != "triton" or x.numel() == 0:
-            return False
+    def kernels_for(self, x: Tensor) -> str:
+        """The kernels that run the plan, "reference" where `forward_reference` is to run; makes the plan."""
+        if x.is_meta:  # shapes alone: to be counted
+            backend = self.backend if self.backend == "triton" else "reference"
+        else:
+            amp = torch.is_autocast_enabled(x.device.type)
+            dtype = torch.get_autocast_dtype(x.device.type) if amp else x.dtype
+            backend = choose("conv_bn_silu", self.backend, x.device, x.dtype == torch.float64)
+            backend = "reference" if x.numel() == 0 or (backend == "cpu" and dtype == torch.float16) else backend
+        if backend == "reference":
+            return backend
         plan = self.prepare(x.shape[1])
         if plan is not None and plan.fused != next(self._forms()):  # fused since
             del self.__dict__["_prepared"]
             plan = self.prepare(x.shape[1])
-        return plan is not None
+        # A fused block on a CPU: torch's convolution with a bias in one call was measured to be as fast as the plan.
+        if plan is None or (plan.fused and backend == "cpu") or not self._runs_whole():
+            return "reference"
+        return backend
 
-    def _run(self, x: Tensor) -> Tensor:
-        plan, name, convs = self.__dict__["_prepared"]
+    def _runs_whole(self) -> bool:
+        """Whether nobody watches a part, and all BatchNorms train or none does: a plan has one mode and calls no module."""
+        if torch.compiler.is_compiling():
+            return True
+        plan, _, convs, parts = self.__dict__["_prepared"]
+        hooked = any(
+            part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks for part in parts
+        )
+        return not hooked and (plan.fused or len({conv.bn.training for conv in convs}) == 1)
+
+    def _run(self, x: Tensor, backend: str) -> Tensor:
+        plan, name, convs, _ = self.__dict__["_prepared"]
         if not torch.compiler.is_compiling():
             register_plan(plan)  # the module may come from another process
         first = convs[0].conv.weight
@@ -105,11 +125,11 @@ class Block(nn.Module):
         elif x.dtype != first.dtype:
             raise TypeError(f"conv_bn_silu: x must be {first.dtype} as conv.weight, got {x.dtype}")
         if plan.fused:
-            return planned_fused(x, [t for conv in convs for t in (conv.conv.weight, conv.conv.bias)], name)
+            return planned_fused(x, [t for conv in convs for t in (conv.conv.weight, conv.conv.bias)], name, backend)
         parameters = [t for conv in convs for t in (conv.conv.weight, conv.bn.weight, conv.bn.bias)]
         running = [t for conv in convs for t in (conv.bn.running_mean, conv.bn.running_var, conv.bn.num_batches_tracked)]
         bn = convs[0].bn
-        return planned(x, parameters, running, name, bn.training, _group(bn))
+        return planned(x, parameters, running, name, bn.training, _group(bn), backend)
 
 
 def _group(bn: nn.Module) -> str:

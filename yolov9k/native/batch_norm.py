@@ -1,73 +1,176 @@
-"""BatchNorm and SiLU of csrc/ on the CPU, forward and backward."""
+"""BatchNorm and SiLU of csrc/ on the CPU, over maps and slices of maps, forward and backward.
+
+A map is [B, C, H, W] in channels-last memory, float32 or bfloat16, or a slice of such a map's channels. Norms are gamma, beta
+[C] of any floating dtype, mean and 1 / deviation, float64 [C]. Everything here raises ValueError or TypeError that names the
+argument. Sums are kept in double and do not depend on the number of threads.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from yolov9k.common.checks import expect
+from yolov9k.kernels._operands import pitch_of
 from yolov9k.native.module import DTYPES, call, check
 
+_CPU = torch.device("cpu")
+_NONE = (0, 0)  # no map
+MOST_MAPS = 2  # that are added
+_NORM = (("gamma", torch.float32), ("beta", torch.float32), ("mean", torch.float64), ("invstd", torch.float64))
+_SETTLED = ("mean", "spread", "found", "running_mean", "running_var", "batches", "gamma", "beta")
 
-def bn_statistics(z: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / sqrt(biased variance + eps) by channel, float64 [C], of z [B, C, H, W] on the CPU.
 
-    z: float32 or bfloat16, channels-last. Sums are kept in double and do not depend on the number of threads. Raises
-    ValueError or TypeError naming the argument.
+def bn_statistics(z: Tensor) -> Tensor:
+    """Mean and sum of squared deviations from it by channel, float64 [2, C], of a map."""
+    op = "bn_statistics"
+    shape = _shape(op, z)
+    found = torch.empty((2, z.shape[1]), dtype=torch.float64)
+    mean = found.data_ptr()
+    call(op, _CPU, {**shape, "z": _rows(op, "z", z, z), "mean": mean, "spread": mean + 8 * z.shape[1]})
+    return found
+
+
+def bn_settle(
+    mean: Tensor, spread: Tensor, rows: int, eps: float, found: Tensor, running: Any = None, deferred: Any = None
+) -> None:
+    """From `bn_statistics` of `rows` pixels, float64 [C] each, to what normalizes: found, float64 [2, C].
+
+    running: mean, var [C], int64 batches and momentum, moved by the batch; the variance enters unbiased. deferred: gamma, beta,
+    table and activation; the table, float64 [4, C], is then written for `bn_apply_table`.
     """
-    arguments = _bn_map("bn_statistics", z)
-    mean, invstd = (torch.empty(z.shape[1], dtype=torch.float64) for _ in range(2))
-    outputs = {"mean": mean.data_ptr(), "invstd": invstd.data_ptr()}
-    call("bn_statistics", z.device, {**arguments, "eps": eps, **outputs})
-    return mean, invstd
+    op, width = "bn_settle", mean.numel()
+    expect(rows > 1, op, "rows", "more than one", rows)
+    fits = found.shape == (2, width) and found.is_contiguous() and found.dtype == torch.float64
+    expect(fits, op, "found", f"contiguous, float64 [2, {width}]", f"{found.dtype} {list(found.shape)}")
+    addresses = {"mean": _vector(op, "mean", mean, width, torch.float64), "found": found}
+    addresses |= {"spread": _vector(op, "spread", spread, width, torch.float64)}
+    if running is not None:
+        addresses["running_mean"] = _vector(op, "running.mean", running.mean, width, torch.float32)
+        addresses["running_var"] = _vector(op, "running.var", running.var, width, torch.float32)
+        addresses["batches"] = running.batches
+    if deferred is not None:
+        addresses["gamma"] = _vector(op, "gamma", deferred.gamma, width, torch.float32)
+        addresses["beta"] = _vector(op, "beta", deferred.beta, width, torch.float32)
+    form = {"dtype": 0, "rows": rows, "channels": width, "eps": eps, "momentum": running.momentum if running else 0.0}
+    table = (0,) * 4 if deferred is None else _table(op, width, deferred.table)
+    form |= {"active": deferred is not None and deferred.activation, "table": table}
+    call(op, _CPU, {**dict.fromkeys(_SETTLED, 0), **{name: t.data_ptr() for name, t in addresses.items()}, **form})
+    if running is not None and running.mean.dtype != torch.float32:  # what was moved are copies
+        running.mean.copy_(addresses["running_mean"])
+        running.var.copy_(addresses["running_var"])
 
 
-def bn_silu(z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor, activation: bool) -> Tensor:
-    """SiLU((z - mean) * invstd * gamma + beta), or that without SiLU, as z [B, C, H, W], on the CPU.
+def bn_silu(z: Sequence[Tensor], norms: Sequence[Any], activation: bool, y: Tensor, residual: Tensor | None = None) -> None:
+    """y = SiLU(sum over one or two maps of (z - mean) * invstd * gamma + beta), or without SiLU, + residual. All as z[0]."""
+    op, like = "bn_silu", z[0]
+    vectors, held = _norms(op, z, norms)
+    arguments = {**_shape(op, like), "z": _all_rows(op, "z", z, like), "vectors": vectors, "activation": activation}
+    added = _NONE if residual is None else _rows(op, "residual", residual, like)
+    call(op, _CPU, {**arguments, "residual": added, "y": _rows(op, "y", y, like)})
+    del held  # copies in another dtype, if any, lived until here
 
-    z: float32 or bfloat16, channels-last. The vectors [C]: any floating dtype, mean and invstd are read in float64. Raises
-    ValueError or TypeError naming the argument.
+
+def bn_apply_table(z: Tensor, table: Sequence[Tensor], y: Tensor) -> None:
+    """y: the map z as its readers see it, normalized by the rows of a table of `bn_settle`, float64 [C] each."""
+    op = "bn_apply_table"
+    form = {**_shape(op, z), "table": _table(op, z.shape[1], table)}
+    call(op, _CPU, {**form, "z": _rows(op, "z", z, z), "y": _rows(op, "y", y, z)})
+
+
+def bn_silu_backward_reduce(
+    grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Any], activation: bool, out: Tensor
+) -> Tensor:
+    """Back through SiLU: out, the gradient of the sum of normalized maps, from the sum of one to three gradients.
+
+    out may be one of them. Returns sums by channel, float64 [1 + maps, C]: of out, and of out * (z - mean) * invstd.
     """
-    arguments = _bn_map("bn_silu", z)
-    held = _bn_vectors("bn_silu", z, gamma=gamma, beta=beta, mean=mean, invstd=invstd)
-    y = torch.empty_like(z)
-    vectors = {name: vector.data_ptr() for name, vector in held.items()}
-    call("bn_silu", z.device, {**arguments, **vectors, "activation": activation, "y": y.data_ptr()})
-    return y
+    op, like = "bn_silu_backward_reduce", z[0]
+    vectors, held = _norms(op, z, norms)
+    sums = torch.empty((1 + len(z), like.shape[1]), dtype=torch.float64)
+    arguments = {**_shape(op, like), "z": _all_rows(op, "z", z, like), "vectors": vectors, "activation": activation}
+    rows = {"grads": _all_rows(op, "grads", grads, like), "out": _rows(op, "out", out, like)}
+    call(op, _CPU, {**arguments, **rows, "sums": sums.data_ptr()})
+    del held
+    return sums
 
 
-def bn_silu_backward(
-    grad: Tensor, z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor, activation: bool, training: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of z (as z), gamma and beta (float32 [C]) from that of `bn_silu`'s result; arguments as there.
+def bn_silu_backward_apply(
+    grad: Tensor, z: Sequence[Tensor], norms: Sequence[Any], sums: Tensor | None, total: int, out: Sequence[Tensor]
+) -> None:
+    """Back through BatchNorm: out, every map's gradient, from the gradient of their normalized sum, which may be one of `out`.
 
-    grad: as z, in any layout. training: whether mean and invstd are z's own, through which the gradient goes too.
+    sums: `bn_silu_backward_reduce`'s, over `total` pixels; None where mean and invstd are not the maps' own (inference).
     """
-    op = "bn_silu_backward"
-    arguments = _bn_map(op, z)
-    held = _bn_vectors(op, z, gamma=gamma, beta=beta, mean=mean, invstd=invstd)
-    check(op, z, {"grad": (grad, z.shape)}, grad=(z.dtype,))
-    grad = grad.contiguous(memory_format=torch.channels_last)
-    grad_z = torch.empty_like(z)
-    grad_gamma, grad_beta = (torch.empty(z.shape[1], dtype=torch.float32) for _ in range(2))
-    outputs = {"grad_z": grad_z.data_ptr(), "grad_gamma": grad_gamma.data_ptr(), "grad_beta": grad_beta.data_ptr()}
-    form = {"activation": activation, "training": training, "grad": grad.data_ptr()}
-    vectors = {name: vector.data_ptr() for name, vector in held.items()}
-    call(op, z.device, {**arguments, **vectors, **form, **outputs})
-    return grad_z, grad_gamma, grad_beta
+    op, like = "bn_silu_backward_apply", z[0]
+    vectors, held = _norms(op, z, norms)
+    expect(len(out) == len(z), op, "out", f"{len(z)} maps", len(out))
+    if sums is not None:
+        wanted = sums.shape == (1 + len(z), like.shape[1]) and sums.is_contiguous() and sums.dtype == torch.float64
+        wanted = wanted and sums.is_cpu
+        expect(wanted, op, "sums", f"contiguous, float64 [{1 + len(z)}, {like.shape[1]}]", f"{sums.dtype} {list(sums.shape)}")
+    arguments = {**_shape(op, like), "vectors": vectors, "total": float(total)}
+    arguments |= {
+        "z": _all_rows(op, "z", z, like),
+        "out": _all_rows(op, "out", out, like),
+        "grad": _rows(op, "grad", grad, like),
+    }
+    call(op, _CPU, {**arguments, "sums": 0 if sums is None else sums.data_ptr()})
+    del held
 
 
-def _bn_map(operator: str, z: Tensor) -> dict[str, object]:
-    """What the compiled functions are told of a map. Raises ValueError or TypeError for one that they cannot read."""
-    check(operator, torch.empty(0), {"z": (z, (None,) * 4)}, z=(torch.float32, torch.bfloat16))
-    expect(z.is_contiguous(memory_format=torch.channels_last), operator, "z", "channels-last", f"strides {z.stride()}")
+def _shape(operator: str, z: Tensor) -> dict[str, object]:
+    """What the compiled functions are told of all maps of a call, from the first."""
+    if z.dim() != 4 or z.dtype not in (torch.float32, torch.bfloat16) or not z.is_cpu:
+        check(operator, torch.empty(0), {"z": (z, (None,) * 4)}, z=(torch.float32, torch.bfloat16))
     batch, channels, height, width = z.shape
-    expect(z.numel() > 0, operator, "z", "not empty", list(z.shape))
-    return {"z": z.data_ptr(), "dtype": DTYPES[z.dtype], "rows": batch * height * width, "channels": channels}
+    rows = batch * height * width
+    expect(rows * channels > 0, operator, "z", "not empty", list(z.shape))
+    return {"dtype": DTYPES[z.dtype], "rows": rows, "channels": channels}
 
 
-def _bn_vectors(operator: str, z: Tensor, **vectors: Tensor) -> dict[str, Tensor]:
-    """gamma and beta in float32, mean and invstd in float64. Raises ValueError for another length or device."""
-    check(operator, z, {name: (vector, (z.shape[1],)) for name, vector in vectors.items()})
-    dtypes = (torch.float32, torch.float32, torch.float64, torch.float64)
-    return {name: vector.detach().to(dtype).contiguous() for (name, vector), dtype in zip(vectors.items(), dtypes, strict=True)}
+def _rows(operator: str, name: str, tensor: Tensor, like: Tensor) -> tuple[int, int]:
+    """Address and pitch of a slice that is as `like`. Raises ValueError where a pixel's channels do not lie side by side."""
+    if tensor.shape != like.shape or tensor.dtype != like.dtype or tensor.device != _CPU:
+        check(operator, torch.empty(0), {name: (tensor, tuple(like.shape))}, **{name: (like.dtype,)})
+    pitch = pitch_of(tensor)
+    if not pitch:
+        raise ValueError(f"{operator}: {name} must be channels-last, or a slice of such a map, got strides {tensor.stride()}")
+    return tensor.data_ptr(), pitch
+
+
+def _all_rows(operator: str, name: str, tensors: Sequence[Tensor], like: Tensor) -> list[tuple[int, int]]:
+    return [_rows(operator, name, tensor, like) for tensor in tensors]
+
+
+def _vector(operator: str, name: str, tensor: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """A vector of `width` channels in the dtype that the compiled functions read: itself, or a copy."""
+    if tensor.shape != (width,) or tensor.device != _CPU:
+        check(operator, torch.empty(0), {name: (tensor, (width,))})
+    if tensor.dtype == dtype and (width == 1 or tensor.stride(0) == 1):
+        return tensor
+    return tensor.detach().to(dtype).contiguous()
+
+
+def _norms(operator: str, z: Sequence[Tensor], norms: Sequence[Any]) -> tuple[list[tuple[int, ...]], list[Tensor]]:
+    """Addresses of every map's norm's vectors, and what keeps them alive."""
+    expect(1 <= len(z) <= MOST_MAPS and len(norms) == len(z), operator, "norms", "those of one or two maps", len(norms))
+    addresses, held, width = [], list[Tensor](), z[0].shape[1] if z[0].dim() == 4 else 0
+    for norm in norms:
+        vectors = [_vector(operator, name, vector, width, dtype) for (name, dtype), vector in zip(_NORM, norm[:4], strict=True)]
+        addresses.append(tuple(vector.data_ptr() for vector in vectors))
+        held += vectors
+    return addresses, held
+
+
+def _table(operator: str, width: int, table: Sequence[Tensor]) -> tuple[int, ...]:
+    """Addresses of a table's rows."""
+    rows = table if not isinstance(table, Tensor) or table.dim() == 2 else ()
+    expect(len(rows) == 4, operator, "table", "four rows", len(rows))
+    for row in table:
+        fits = row.shape == (width,) and row.dtype == torch.float64 and row.is_cpu and (width == 1 or row.stride(0) == 1)
+        expect(fits, operator, "table", f"four rows, float64 [{width}]", f"{row.dtype} {list(row.shape)}")
+    return tuple(row.data_ptr() for row in table)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolov9k import native
 from yolov9k.common.checks import expect, expect_float, expect_shape
 from yolov9k.common.device import is_cpu
 from yolov9k.ops.backends import choose
@@ -41,16 +40,18 @@ def conv_bn_silu(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, activation: boo
         raise TypeError(f"conv_bn_silu: x must be {weight.dtype} as conv.weight, got {x.dtype}")
     training = bn.training
     stride, padding = int(conv.stride[0]), int(conv.padding[0])
-    if backend == "triton" and x.numel():
+    if backend != "reference" and x.numel():
         layer = ConvLayer("conv", conv.out_channels, bn.eps, bn.momentum or 0.0)
         spec = ConvSpec(layer, int(conv.kernel_size[0]), stride, padding, conv.groups, activation)
         running: Any = [bn.running_mean, bn.running_var, bn.num_batches_tracked]
-        return planned(x, [weight, bn.weight, bn.bias], running, _plan(conv.in_channels, spec), training)
+        name, half = _plan(conv.in_channels, spec), x.dtype == torch.float16 and backend == "cpu"
+        if half:  # rare on a CPU, and nothing compiled reads it
+            x, weight = x.float(), weight.float()
+        y = planned(x, [weight, bn.weight, bn.bias], running, name, training, backend=backend)
+        return y.half() if half else y
     mean, var = (None, None) if training else (bn.running_mean, bn.running_var)
-    if backend == "cpu":
-        x = x.contiguous(memory_format=torch.channels_last)
     y, z, batch_mean, invstd = torch.ops.yolov9k.conv_bn_silu(
-        x, weight, bn.weight, bn.bias, mean, var, stride, padding, conv.groups, bn.eps, activation, backend == "cpu"
+        x, weight, bn.weight, bn.bias, mean, var, stride, padding, conv.groups, bn.eps, activation
     )
     if training:
         _update_running(bn, batch_mean.detach(), invstd.detach(), z.numel() // z.shape[1])
@@ -90,36 +91,16 @@ def _update_running(bn: nn.BatchNorm2d, mean: Tensor, invstd: Tensor, count: int
 
 def _forward(
     x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None,
-    stride: int, padding: int, groups: int, eps: float, activation: bool, kernel: bool,
+    stride: int, padding: int, groups: int, eps: float, activation: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     z = _convolve(x, weight, stride, padding, groups)
     if mean is None and z.numel() <= z.shape[1]:
         raise ValueError(f"conv_bn_silu: training needs more than one value per channel, got {list(z.shape)}")
-    if kernel and z.numel():
-        return _normalize_on_cpu(z, gamma, beta, mean, var, eps, activation)
     u, batch_mean, invstd = torch.ops.aten.native_batch_norm(_summable(z), gamma, beta, mean, var, mean is None, 0.0, eps)
     if mean is not None and var is not None:  # torch leaves these empty, or not, in inference, by device
         batch_mean, invstd = mean.clone(), (var + eps).rsqrt()
     y = torch.ops.aten.silu(u) if activation else u
     return torch.empty_like(z).copy_(y) if y.stride() != z.stride() else y, z, batch_mean, invstd
-
-
-def _normalize_on_cpu(
-    z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None, eps: float, activation: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    z = z.contiguous(memory_format=torch.channels_last)
-    exact = _native_dtype(z)
-    if mean is None or var is None:
-        batch_mean, invstd = native.bn_statistics(exact, eps)
-    else:
-        batch_mean, invstd = mean.to(torch.float64, copy=True), (var.double() + eps).rsqrt()
-    y = native.bn_silu(exact, gamma, beta, batch_mean, invstd, activation)
-    return y.to(z.dtype), z, batch_mean, invstd
-
-
-def _native_dtype(z: Tensor) -> Tensor:
-    """z in a dtype that the compiled kernels read: float16 is rare on a CPU."""
-    return z.float() if z.dtype == torch.float16 else z
 
 
 def _summable(z: Tensor) -> Tensor:
@@ -137,27 +118,17 @@ def _convolve(x: Tensor, weight: Tensor, stride: int, padding: int, groups: int)
 def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor,
     running_mean: Tensor | None, running_var: Tensor | None, stride: int, padding: int, groups: int, eps: float,
-    activation: bool, kernel: bool, needs_grad_x: bool,
+    activation: bool, needs_grad_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     if z.numel() == 0:  # torch's own kernel divides by the number of values, and the process ends
         grad_x = torch.zeros_like(x) if needs_grad_x else x.new_empty(0)
         return grad_x, torch.zeros_like(weight), torch.zeros_like(gamma), torch.zeros_like(beta)
     form = (running_mean, running_var, eps, activation)
-    back = _back_on_cpu if kernel else _back_through_torch
-    grad_z, grad_gamma, grad_beta = back(grad, z, gamma, beta, mean, invstd, *form)
+    grad_z, grad_gamma, grad_beta = _back_through_torch(grad, z, gamma, beta, mean, invstd, *form)
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad_z, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], groups, [needs_grad_x, True, False]
     )
     return grad_x if needs_grad_x else x.new_empty(0), grad_weight, grad_gamma, grad_beta
-
-
-def _back_on_cpu(
-    grad: Tensor, z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, invstd: Tensor, running_mean: Tensor | None,
-    running_var: Tensor | None, eps: float, activation: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    exact, training = _native_dtype(z), running_mean is None
-    found = native.bn_silu_backward(grad.to(exact.dtype), exact, gamma, beta, mean, invstd, activation, training)
-    return found[0].to(z.dtype), found[1].to(gamma.dtype), found[2].to(beta.dtype)
 
 
 def _back_through_torch(
@@ -175,12 +146,10 @@ def _back_through_torch(
 
 def _fake_forward(
     x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor | None, var: Tensor | None,
-    stride: int, padding: int, groups: int, eps: float, activation: bool, kernel: bool,
+    stride: int, padding: int, groups: int, eps: float, activation: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     z = _convolve(x, weight, stride, padding, groups)
-    dtype = torch.float64 if kernel else gamma.dtype
-    z = z.contiguous(memory_format=torch.channels_last) if kernel else z
-    return torch.empty_like(z), z, torch.empty_like(gamma, dtype=dtype), torch.empty_like(gamma, dtype=dtype)
+    return torch.empty_like(z), z, torch.empty_like(gamma), torch.empty_like(gamma)
 
 
 def _fake_backward(
@@ -200,26 +169,26 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 12
+        return (None,) * 11
     if torch.is_grad_enabled():  # autograd would go on through part of what the backward does, and be wrong
         raise RuntimeError("conv_bn_silu: has no second derivative; use the reference for create_graph=True")
     x, weight, z, gamma, beta, mean, invstd, running_mean, running_var = ctx.saved_tensors
     grads = torch.ops.yolov9k.conv_bn_silu_backward(
         grad, x, weight, z, gamma, beta, mean, invstd, running_mean, running_var, *ctx.options, ctx.needs_input_grad[0]
     )
-    return (grads[0] if ctx.needs_input_grad[0] else None, *grads[1:], *(None,) * 8)
+    return (grads[0] if ctx.needs_input_grad[0] else None, *grads[1:], *(None,) * 7)
 
 
 define(
     "conv_bn_silu(Tensor x, Tensor weight, Tensor gamma, Tensor beta, Tensor? mean, Tensor? var, int stride, int padding, "
-    "int groups, float eps, bool activation, bool kernel) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)",
+    "int groups, float eps, bool activation) -> (Tensor y, Tensor z, Tensor mean, Tensor invstd)",
     _forward,
     _fake_forward,
 )
 define(
     "conv_bn_silu_backward(Tensor grad, Tensor x, Tensor weight, Tensor z, Tensor gamma, Tensor beta, Tensor mean, "
     "Tensor invstd, Tensor? running_mean, Tensor? running_var, int stride, int padding, int groups, float eps, "
-    "bool activation, bool kernel, bool needs_grad_x) -> (Tensor, Tensor, Tensor, Tensor)",
+    "bool activation, bool needs_grad_x) -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _fake_backward,
 )
@@ -229,7 +198,7 @@ register(
         "conv_bn_silu",
         conv_bn_silu,
         "convolution, BatchNorm, SiLU of training; whole blocks as plans",
-        {"triton": "forward and backward", "cpu": "BatchNorm and SiLU, forward and backward"},
+        {"triton": "forward and backward", "cpu": "forward and backward"},
         kernels=("conv_bn_silu", "conv1x1", "pool"),
     )
 )

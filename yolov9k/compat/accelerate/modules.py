@@ -59,7 +59,7 @@ class AcceleratedModule(Swapped):
             return None
         if view.is_fused and (torch.is_grad_enabled() or is_cpu(x.device)):
             return None  # folded weights have no gradient by our kernels; on a CPU torch's own convolution is all there is
-        return block if isinstance(block, (Conv, Bins)) or (_one_mode(block) and block._serves(x)) else None
+        return block if isinstance(block, (Conv, Bins)) or (_one_mode(block) and block.kernels_for(x) != "reference") else None
 
 
 def view_of(module: Any) -> View:

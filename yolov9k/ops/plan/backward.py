@@ -60,9 +60,8 @@ class Backward(Run):
 
     def segments(self, part: Slice) -> list[Slice]:
         """The slice, cut wherever one of its readers begins or ends."""
-        reads = [read for step in self.plan.steps for read in step.reads()]
-        edges = {part.start, part.stop}
-        for whole in (*reads, *(given for given, _ in self.given), *self.reduced):
+        edges = set(self.plan.edges(part))
+        for whole in (*(given for given, _ in self.given), *self.reduced):
             if whole.meets(part):
                 edges |= {edge for edge in (whole.start, whole.stop) if part.start < edge < part.stop}
         ordered = sorted(edges)
@@ -95,12 +94,13 @@ class Backward(Run):
             z = [self.view(raw.part(start, stop)) for _, raw in pairs]
             norms = [self.norm(layer, start, stop) for layer, _ in pairs]
             out = [self._raw(raw.part(start, stop)) for _, raw in pairs]
+            grads: Sequence[Tensor]
             if part in self.reduced:
                 grad, found = self.reduced.pop(part)
-                grads, before = [grad], False
+                grads, before = (grad,), False
             else:
-                grads, before = self._at_most(self.sources(part), MOST_SOURCES), activation
-                found = self.k.bn_silu_backward_reduce(grads, z, norms, before)
+                meeting = self._at_most(self.sources(part), MOST_SOURCES)
+                found, grads, before = self.k.bn_silu_backward_reduce(meeting, z, norms, activation, out[0])
             sums.append(found)
             total, count = self._of_everyone(found, z[0])
             self.k.bn_silu_backward_apply(grads, z, norms, before, total if self.training else None, out, count)

@@ -13,7 +13,6 @@ from yolov9k.kernels._operands import Affine, Deferred, Norm, Running
 from yolov9k.ops.plan.ir import Plan, Slice, Step
 from yolov9k.ops.plan.launches import Kernels, new_map
 
-STATISTICS = torch.float32  # what statistics and their tables are kept in
 PER_LAYER = 3  # weight, gamma, beta; running mean, running variance, number of batches
 
 
@@ -23,7 +22,7 @@ class Maps:
     def __init__(self, plan: Plan, kernels: Kernels, x: Tensor) -> None:
         self.plan, self.k = plan, kernels
         self.maps: dict[int, Tensor] = {0: x}
-        self.sizes = _sizes(plan, (x.shape[2], x.shape[3]))
+        self.sizes = plan.sizes((x.shape[2], x.shape[3]))
 
     def view(self, part: Slice) -> Tensor:
         """The tensor of a slice."""
@@ -92,12 +91,12 @@ class Forward(Run):
             z = self.maps[step.target.map] = self.k.convolve(self.k.dense(x), weight, step.stride, step.padding, step.groups)
             parts, tile, first = None, 0, None
             if self.training and z.numel() > z.shape[1]:
-                parts, tile, first = self.k.statistics(z), self.k.statistics_rows(), z[0, :, 0, 0]
+                parts, tile, first = self.k.statistics(z)
         rows = z.shape[0] * z.shape[2] * z.shape[3]
         if self.training and rows == 1:
             raise ValueError(f"conv_bn_silu: training needs more than one value per channel, got {list(z.shape)}")
         if pending and step.target.map not in self.tables:
-            self.tables[step.target.map] = _table(self.plan.widths[step.target.map], x)
+            self.tables[step.target.map] = self._table(self.plan.widths[step.target.map])
         start = 0
         for layer in step.layers:
             part = step.target.part(start, start + self.plan.layers[layer].width)
@@ -113,7 +112,7 @@ class Forward(Run):
         gamma, beta = self.parameters[PER_LAYER * layer + 1 : PER_LAYER * layer + 3]
         table = None if later is None else self.tables[part.map][:, part.start : part.stop]
         deferred = None if table is None else Deferred(gamma, beta, table, bool(later))
-        self.statistics[layer] = found = torch.empty((2, spec.width), dtype=STATISTICS, device=gamma.device)
+        self.statistics[layer] = found = gamma.new_empty((2, spec.width), dtype=self.k.statistics_dtype)
         alone = self.world() is None
         if parts is not None:
             running = Running(mean, var, batches, spec.momentum) if alone else None
@@ -126,6 +125,12 @@ class Forward(Run):
         if deferred is not None:
             deferred.table[0], deferred.table[1], deferred.table[2] = found[0], found[1] * gamma, beta
             deferred.table[3] = float(deferred.activation)
+
+    def _table(self, width: int) -> Tensor:
+        """The table of a map none of whose channels is pending: y = (x - 0) * 1 + 0, as it is."""
+        table = self.maps[0].new_zeros((4, width), dtype=self.k.statistics_dtype)
+        table[1] = 1
+        return table
 
     def _norm(self, step: Step) -> None:
         residual = None if step.residual is None else self.view(step.residual)
@@ -169,24 +174,6 @@ def share_statistics(found: Tensor, rows: int, world: Any, running: Any, eps: fl
     running.mean.lerp_(mean.to(running.mean.dtype), running.momentum)
     running.var.lerp_((spread / (total - 1)).to(running.var.dtype), running.momentum)
     running.batches.add_(1)
-
-
-def _sizes(plan: Plan, size: tuple[int, int]) -> dict[int, tuple[int, int]]:
-    """Rows and columns of each map."""
-    sizes = {0: size}
-    for step in plan.steps:
-        rows, columns = sizes[step.source.map]
-        if step.kind not in ("norm", "dual"):
-            rows, columns = ((n + 2 * step.padding - step.kernel) // step.stride + 1 for n in (rows, columns))
-        sizes.setdefault(step.target.map, (rows, columns))
-    return sizes
-
-
-def _table(width: int, like: Tensor) -> Tensor:
-    """The table of a map none of whose channels is pending: y = (x - 0) * 1 + 0, as it is."""
-    table = torch.zeros((4, width), dtype=STATISTICS, device=like.device)
-    table[1] = 1
-    return table
 
 
 def saved_maps(plan: Plan) -> list[int]:

@@ -7,8 +7,11 @@ everything that reads it is a 1x1 convolution, which normalizes and activates on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+_Found = TypeVar("_Found")
 
 
 class Slice(NamedTuple):
@@ -73,23 +76,59 @@ class Step(NamedTuple):
         return [part for part in (self.source, self.second, self.residual) if part is not None]
 
 
-class Plan(NamedTuple):
-    """Steps in order; `fused`: convolutions have a bias and BatchNorm is gone. result: where the block's output is."""
-
+class _Plan(NamedTuple):
     layers: tuple[ConvLayer, ...]
     widths: tuple[int, ...]  # of each map
     steps: tuple[Step, ...]
     result: int
     fused: bool
 
+
+def _kept(find: Callable[..., _Found]) -> Callable[..., _Found]:
+    """A method of a plan that looks something up once: a plan does not change, and is run thousands of times."""
+
+    @functools.wraps(find)
+    def look(self: Plan, *arguments: Any) -> _Found:
+        known: dict[Any, Any] = self.__dict__
+        key = (find.__name__, arguments)
+        if key not in known:
+            known[key] = find(self, *arguments)
+        return known[key]  # type: ignore[no-any-return]
+
+    return look
+
+
+class Plan(_Plan):
+    """Steps in order; `fused`: convolutions have a bias and BatchNorm is gone. result: where the block's output is."""
+
+    @_kept
     def producer(self, part: Slice) -> Step:
         """The convolution that writes `part`."""
         return next(step for step in self.steps if step.kind == "conv" and step.target.covers(part))
 
+    @_kept
     def first_reader(self, part: Slice) -> Step | None:
         """The first step that reads any channel of `part`: the last one to add to its gradient."""
         return next((step for step in self.steps if any(read.meets(part) for read in step.reads())), None)
 
+    @_kept
+    def edges(self, part: Slice) -> frozenset[int]:
+        """Where a reader of any channel of `part` begins or ends within it, and both ends of it."""
+        read = [read for step in self.steps for read in step.reads() if read.meets(part)]
+        inside = {edge for whole in read for edge in (whole.start, whole.stop) if part.start < edge < part.stop}
+        return frozenset({part.start, part.stop, *inside})
+
+    def sizes(self, size: tuple[int, int]) -> dict[int, tuple[int, int]]:
+        """Rows and columns of each map where the input has `size`."""
+        sizes = {0: size}
+        for step in self.steps:
+            rows, columns = sizes[step.source.map]
+            if step.kind not in ("norm", "dual"):
+                rows, columns = ((n + 2 * step.padding - step.kernel) // step.stride + 1 for n in (rows, columns))
+            sizes.setdefault(step.target.map, (rows, columns))
+        return sizes
+
+    @_kept
     def pending(self, step: Step) -> list[tuple[int, Slice]]:
         """Layers of a convolution that no step normalizes, and where each one's raw values lie."""
         parts, start = [], 0

@@ -25,6 +25,9 @@ def new_map(like: Tensor, width: int, height: int, columns: int) -> Tensor:
 class Kernels:
     """Calls the Triton kernels, and torch's convolution where the vendor's is the fastest. Arguments as there."""
 
+    statistics_dtype = torch.float32  # what statistics, their tables and sums are kept in
+    places_dtype = torch.uint8  # what says where max_pool found the maxima
+
     def __init__(self) -> None:
         self._tiles: dict[Any, int] = {}  # what `tuning` said, found in a microsecond
 
@@ -128,12 +131,9 @@ class Kernels:
         options = (stride, padding, groups, activation, residual, out, backend)
         torch.ops.yolov9k.conv_silu_out(x, weight, bias, *options)
 
-    def statistics_rows(self) -> int:
-        """Rows a tile of `statistics`."""
-        return int(self.norm.CHUNK)
-
-    def statistics(self, z: Tensor) -> Tensor:
-        return self.norm.partial_statistics(z)  # type: ignore[no-any-return]
+    def statistics(self, z: Tensor) -> tuple[Tensor, int, Tensor | None]:
+        """Partial statistics of tiles, rows a tile, and what was taken off each channel before."""
+        return self.norm.partial_statistics(z), int(self.norm.CHUNK), z[0, :, 0, 0]
 
     def merge(
         self, parts: Tensor, rows: int, tile: int, eps: float, first: Tensor | None, running: Running | None, out: Tensor,
@@ -147,9 +147,10 @@ class Kernels:
         self.norm.normalize(z, norms, activation, y, residual)
 
     def bn_silu_backward_reduce(
-        self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool
-    ) -> Tensor:
-        return self.norm.bn_silu_backward_reduce(grads, z, norms, activation)  # type: ignore[no-any-return]
+        self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, out: Tensor
+    ) -> tuple[Tensor, Sequence[Tensor], bool]:
+        """Sums, and what `bn_silu_backward_apply` is given for grads and activation; out may be used in between."""
+        return self.norm.bn_silu_backward_reduce(grads, z, norms, activation), grads, activation
 
     def bn_silu_backward_apply(
         self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Sequence[Norm], activation: bool, sums: Tensor | None,
@@ -182,9 +183,12 @@ class CountingKernels(Kernels):
 
     TILE = 128  # rows a tile; what the partial results' own few bytes are counted by
 
-    def __init__(self) -> None:
+    def __init__(self, like: Kernels | None = None) -> None:
+        """like: the kernels whose results' dtypes these have; the Triton ones' without."""
         self.launches: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
+        if like is not None:
+            self.statistics_dtype, self.places_dtype = like.statistics_dtype, like.places_dtype
 
     def count(self, name: str, reads: Sequence[Tensor], writes: Sequence[Tensor], launches: int = 1) -> None:
         """Note `launches` that read and write these tensors once."""
@@ -193,7 +197,7 @@ class CountingKernels(Kernels):
 
     def _parts(self, like: Tensor, kinds: int, width: int) -> Tensor:
         rows = like.shape[0] * like.shape[2] * like.shape[3]
-        return like.new_empty((kinds, -(-rows // self.TILE), width), dtype=torch.float32)
+        return like.new_empty((kinds, -(-rows // self.TILE), width), dtype=self.statistics_dtype)
 
     def conv1x1(self, x: Tensor, weight: Tensor, out: Tensor, prologue: Any, statistics: bool) -> tuple[Tensor | None, int]:
         self.count("conv1x1", [x, weight], [out])
@@ -216,13 +220,10 @@ class CountingKernels(Kernels):
     ) -> None:  # fmt: skip
         self.count("convolution, bias, SiLU", [x, weight, *([] if residual is None else [residual])], [out])
 
-    def statistics_rows(self) -> int:
-        return self.TILE
-
-    def statistics(self, z: Tensor) -> Tensor:
+    def statistics(self, z: Tensor) -> tuple[Tensor, int, Tensor | None]:
         parts = self._parts(z, 2, z.shape[1])
         self.count("statistics", [z], [parts])
-        return parts
+        return parts, self.TILE, z[0, :, 0, 0]
 
     def merge(
         self, parts: Tensor, rows: int, tile: int, eps: float, first: Any, running: Any, out: Tensor, deferred: Any
@@ -232,9 +233,11 @@ class CountingKernels(Kernels):
     def normalize(self, z: Sequence[Tensor], norms: Any, activation: bool, y: Tensor, residual: Tensor | None) -> None:
         self.count("normalize", [*z, *([] if residual is None else [residual])], [y])
 
-    def bn_silu_backward_reduce(self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Any, activation: bool) -> Tensor:
+    def bn_silu_backward_reduce(
+        self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Any, activation: bool, out: Tensor
+    ) -> tuple[Tensor, Sequence[Tensor], bool]:
         self.count("bn_silu backward, reduce", [*grads, *z], [], 2)
-        return z[0].new_empty((1 + len(z), z[0].shape[1]), dtype=torch.float32)
+        return z[0].new_empty((1 + len(z), z[0].shape[1]), dtype=self.statistics_dtype), grads, activation
 
     def bn_silu_backward_apply(
         self, grads: Sequence[Tensor], z: Sequence[Tensor], norms: Any, activation: bool, sums: Tensor | None,
@@ -253,7 +256,7 @@ class CountingKernels(Kernels):
         self.count("avg_pool gradient", [grad], [out])
 
     def max_pool(self, x: Tensor, kernel: int, stride: int, padding: int, out: Tensor) -> Tensor:
-        places = torch.empty_like(out, dtype=torch.uint8)
+        places = torch.empty_like(out, dtype=self.places_dtype)
         self.count("max_pool", [x], [out, places])
         return places
 
