@@ -99,7 +99,8 @@ Status check_assign(const AssignInput& in, const AssignOutput& out) {
     const bool anchors = in.images && in.count, boxes = in.images && in.gt_count;
     if (anchors && (!in.scores || !in.boxes || !in.anchors || !out.gt_index || !out.weight))
         return bad_argument("the address of an anchor's input or output is null");
-    if (boxes && (!in.labels || !in.gt_boxes || !in.regions || !in.gt_mask)) return bad_argument("the address of the boxes is null");
+    if (boxes && (!in.labels || !in.gt_boxes || !in.regions || !in.gt_mask))
+        return bad_argument("the address of the boxes is null");
     return ok();
 }
 
