@@ -33,7 +33,7 @@ test-slow: $(STAMP)  ## what test-all has beyond test
 	$(RUN) bench --benchmark-disable $(PYTEST_FLAGS)
 	$(RUN) tests --tier slow $(PYTEST_FLAGS)
 
-nightly: $(STAMP)  ## hours: all tests with many random examples, every architecture; leaves bench/results/nightly, to be committed
+nightly: $(STAMP)  ## hours: properties and fuzz with many examples, every architecture; leaves bench/results/nightly, to be committed
 	$(BIN)/python -m bench.nightly
 
 lint: $(STAMP)  ## ruff, mypy and spelling

@@ -1,4 +1,4 @@
-"""What takes hours: every test with twenty times the random examples, kernels compiled for every architecture.
+"""What takes hours: properties and fuzz with twenty times the examples, kernels compiled for every architecture.
 
 `make nightly` runs it and writes bench/results/nightly/record.json, which is committed. A step that fails does not keep the
 next from running; the exit status says whether all passed. `python -m bench.nightly "nvcc" "tests of the night"` runs these
@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "bench" / "results" / "nightly" / "record.json"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
 STEPS: dict[str, list[str]] = {
-    "tests, many examples": [*PYTEST, "tests", "--tier", "all"],
+    "properties": [*PYTEST, "tests", "--tier", "all", "-m", "hypothesis"],
+    "fuzz": [*PYTEST, "tests", "--tier", "all", "-k", "fuzz"],
     "tests of the night": [*PYTEST, "tests", "--tier", "nightly"],
     "Triton ahead of time": [sys.executable, "bench/triton_aot.py"],
     "Triton ahead of time, sizes of one": [sys.executable, "bench/triton_aot.py", "--ones"],

@@ -43,6 +43,7 @@ def drawn(few: int, many: int, *strategies: SearchStrategy[Any]) -> Callable[[Ca
     cases = [pytest.param(few, marks=pytest.mark.twin, id="few"), slow_case(examples(many), id="many")]
 
     def decorate(holds: Callable[..., None]) -> Callable[..., None]:
+        @pytest.mark.hypothesis  # as pytest knows those that `given` decorates itself
         @pytest.mark.parametrize("number", cases)
         def test(number: int) -> None:
             settings(deadline=None, max_examples=number, derandomize=BY_DAY)(given(*strategies)(holds))()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,3 +32,12 @@ def test_steps_named_alone_leave_the_record_of_the_others(tmp_path: Path, monkey
 def test_a_step_that_does_not_exist_is_named() -> None:
     with pytest.raises(SystemExit, match=r"no step is called nvc; there are .*nvcc"):
         nightly.main(["nvc"])
+
+
+def test_the_steps_draw_what_has_more_examples_by_night() -> None:
+    """Those of hypothesis by its mark, fuzz tests by their files' names; the others are by night what they are by day."""
+    for step, wanted in (("properties", "tests/ops/test_conv3x3.py"), ("fuzz", "tests/data/test_text_fuzz.py")):
+        command = [part for part in nightly.STEPS[step] if part not in ("-n", "auto", "--dist", "loadfile")]
+        command = [*command[: command.index("tests")], wanted, *command[command.index("tests") + 1 :], "--collect-only"]
+        done = subprocess.run(command, cwd=nightly.ROOT, capture_output=True, text=True, check=True)
+        assert f"{wanted}::" in done.stdout
