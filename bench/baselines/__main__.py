@@ -1,8 +1,9 @@
-"""python -m bench.baselines train|val|latency|bccd|dropin: ours beside the published code, Ultralytics and LibreYOLO."""
+"""python -m bench.baselines train|val|latency|bccd|dropin|cpu: ours beside the published code, Ultralytics and LibreYOLO."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,16 +12,16 @@ from pathlib import Path
 import torch
 import yaml
 
-from bench.baselines import bccd, dropin, report
+from bench.baselines import bccd, cpu, dropin, report
 from bench.baselines.measure import CLASSES, Row, Task
 from bench.baselines.subjects import BASELINES, ROOT, SUBJECTS, Runner, Subject, largest
 from bench.baselines.trainings import TrainingRun, command, weights_of
 from yolov9k.data.synthetic import NAMES, generate
 
 WHAT = {"train": "train step", "val": "validation", "latency": "latency"}
-BATCHES = {"train": ["16", "max"], "val": ["32"], "latency": ["1"], "bccd": ["16"], "dropin": ["4"]}
-MODELS = {"bccd": ["yolov9-t", "gelan-s"], "dropin": ["yolov9-t", "yolov9-c", "gelan-t"]}
-EPOCHS = {"bccd": 100, "val": 20, "latency": 20}  # of val and latency: until the weights find something
+BATCHES = {"train": ["16", "max"], "val": ["32"], "latency": ["1"], "bccd": ["16"], "dropin": ["4"], "cpu": ["4"]}
+MODELS = {"bccd": ["yolov9-t", "gelan-s"], "dropin": ["yolov9-t", "yolov9-c", "gelan-t"], "cpu": ["yolov9-t", "yolov9-s"]}
+EPOCHS = {"bccd": 100, "val": 20, "latency": 20, "cpu": 1}  # of val and latency: until the weights find something
 FIRST = 16  # where the search for the largest batch begins
 
 
@@ -40,6 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     work.mkdir(parents=True, exist_ok=True)
     folders = {baseline: getattr(options, baseline) and getattr(options, baseline).absolute() for baseline in BASELINES}
     runner = Runner(folders, 60 * options.limit, options.minutes, options.device)
+    if options.command == "cpu":
+        data = _data(work, options)
+        weights = functools.partial(_weights, runner, data=data, work=work, options=options)
+        print(f"report: {cpu.compare(options, runner, work, data, weights)}")
+        return 0
     whole: dict[str, Callable[..., Path]] = {"bccd": bccd.compare, "dropin": dropin.compare}
     compare = whole.get(options.command, _compare)
     print(f"report: {compare(options, _chosen(options), runner, work)}")
@@ -105,10 +111,16 @@ def _weights(runner: Runner, subject: Subject, model: str, data: Path, work: Pat
         code, output = runner.run(given, subject.baseline, folder.parent)
         if weights_of(folder) is None:
             return {"error": f"its training left no weights, exit {code}: {output[-1500:].strip()}"}
-    return {"weights": str(weights_of(folder)), "images": options.images, "classes": len(NAMES)}
+    return {
+        "weights": str(weights_of(folder)),
+        "images": options.images,
+        "classes": CLASSES if options.command == "cpu" else len(NAMES),
+    }
 
 
 def _chosen(options: argparse.Namespace) -> list[Subject]:
+    if options.command == "cpu":
+        return [subject for _, subject in cpu.subjects(options.variants)]
     every = SUBJECTS[options.command]
     return [s for s in every if not options.variants or any(part.lower() in s.variant.lower() for part in options.variants)]
 
@@ -118,7 +130,7 @@ def _data(work: Path, options: argparse.Namespace) -> Path:
     size = min(options.img, 640)
     drawn = generate(work / "data", train=options.drawn, val=options.images, size=size)
     names = [*NAMES]
-    if options.command == "train":
+    if options.command in ("train", "cpu"):
         names += [f"class {number}" for number in range(len(NAMES), CLASSES)]
     path = work / f"data-{options.command}.yaml"
     content = {**yaml.safe_load(drawn.read_text()), "path": str(drawn.parent), "nc": len(names), "names": names}
@@ -128,7 +140,7 @@ def _data(work: Path, options: argparse.Namespace) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.baselines", description=__doc__)
-    parser.add_argument("command", choices=SUBJECTS)
+    parser.add_argument("command", choices=[*SUBJECTS, "cpu"])
     for baseline in BASELINES:
         parser.add_argument(f"--{baseline}", type=Path, help="its checkout, or a folder made by pip install --target")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "baselines")
@@ -151,6 +163,10 @@ def _parser() -> argparse.ArgumentParser:
         help="of bccd: a YAML of hyper-parameters for ours and the published code; each its own default unless given",
     )
     parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of cpu")
+    parser.add_argument("--rounds", type=int, default=2, help="of cpu: how often each subject has its turn")
+    parser.add_argument("--busy", action="store_true", help="of cpu: measure beside other work, and say so in the record")
+    parser.add_argument("--tiny", action="store_true", help="of cpu: one image of 64 pixels, to try it out")
     parser.add_argument("--note", default="", help="of dropin: a line for the record, such as that the machine was shared")
     parser.add_argument("--limit", type=float, help="minutes that one process may take: 10, of bccd 60")
     parser.add_argument("--minutes", type=float, help="that the whole command may take; what is left then is skipped")
@@ -181,8 +197,12 @@ def _error(options: argparse.Namespace) -> str | None:
     if options.repeats < 1:
         return f"--repeats {options.repeats}: expected at least 1"
     if not _chosen(options):
-        return f"--variants {' '.join(options.variants)}: none of {', '.join(s.variant for s in SUBJECTS[options.command])}"
+        return f"--variants {' '.join(options.variants)}: none of {', '.join(s.variant for s in _every(options.command))}"
     return None
+
+
+def _every(what: str) -> list[Subject]:
+    return SUBJECTS[what] if what in SUBJECTS else [subject for _, subject in cpu.subjects([])]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import sys
 import time
@@ -46,6 +47,7 @@ class Task:
     folder: str
     workers: int = 8
     options: dict[str, Any] = field(default_factory=dict)
+    threads: int | None = None  # torch's, whatever a subject sets itself; None leaves it alone
 
     @property
     def number(self) -> str:
@@ -107,6 +109,7 @@ class RepeatedBatch:
     def __iter__(self) -> Iterator[Any]:
         task = self._task
         self._first()
+        use_threads(task)
         for _ in range(WARM_UP["cuda" if task.cuda else "cpu"]):
             yield self._batch
         meter = Meter(task)
@@ -122,21 +125,28 @@ class RepeatedBatch:
         os._exit(0)  # trainers have no door for leaving early
 
 
+def use_threads(task: Task) -> None:
+    """Some implementations choose a number of their own on a CPU."""
+    if task.threads:
+        torch.set_num_threads(task.threads)
+
+
 class Meter:
     """`with meter:` times what is inside, to the end of the device's work; the peak of memory counts from its making."""
 
     def __init__(self, task: Task) -> None:
-        self.task, self.times = task, list[float]()
+        self.task, self.times, self.cpu_times = task, list[float](), list[float]()
         if task.cuda:
             torch.cuda.reset_peak_memory_stats()
 
     def __enter__(self) -> None:
         wait(self.task)
-        self._start = time.perf_counter()
+        self._start, self._cpu_start = time.perf_counter(), time.process_time()
 
     def __exit__(self, *_: object) -> None:
         wait(self.task)
         self.times.append(time.perf_counter() - self._start)
+        self.cpu_times.append(time.process_time() - self._cpu_start)
 
     @property
     def peak_gib(self) -> float | None:
@@ -148,9 +158,10 @@ class Meter:
         return round((torch.cuda.max_memory_allocated() + graphs) / 2**30, 3)
 
     def row(self, images: int) -> Row:
-        """Median and rate of runs over `images` images each."""
+        """Median and rate of runs over `images` images each; on a CPU all threads' time, and the process's peak memory."""
         median = statistics.median(self.times)
-        return {
+        host = {} if self.task.cuda else {"cpu_ms": round(1000 * statistics.median(self.cpu_times), 3), "peak_mib": peak_mib()}
+        return host | {
             "images_per_s": round(images / median, 2),
             "median_ms": round(1000 * median, 3),
             "fastest_ms": round(1000 * min(self.times), 3),
@@ -159,8 +170,15 @@ class Meter:
         }
 
 
+def peak_mib() -> int:
+    """Most memory that this process has held, MiB."""
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(held) // (2**20 if sys.platform == "darwin" else 2**10)
+
+
 def repeat(task: Task, run: Callable[[], object], images: int, **extra: Any) -> None:
     """Time a whole call, such as a validation or a prediction, and say the row."""
+    use_threads(task)
     for _ in range(WARM_UP["cuda" if task.cuda else "cpu"] if images == 1 else 1):
         run()
     meter = Meter(task)

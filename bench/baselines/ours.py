@@ -22,14 +22,16 @@ from yolov9k.engine.train.trainer import make_criterion
 
 
 def train(task: Task) -> None:
-    """options: mode, of TrainStep, or "reference compiled"."""
+    """options: mode, of TrainStep, or "reference eager", "reference compiled"; one_branch: the lean form with a dense head."""
     mode, device = task.options["mode"], torch.device(task.device)
     torch.manual_seed(0)
     step: Callable[..., Tensor]
-    if mode == "reference compiled":
-        step = reference(task.model, task.device, True)
+    if mode.startswith("reference"):
+        step = reference(task.model, task.device, mode.endswith("compiled"))
     else:
-        model = yolov9k.create_model(task.model, CLASSES).to(device).train()
+        lean = task.options.get("one_branch")
+        name = task.model.replace("yolov9", "gelan") if lean else task.model
+        model = yolov9k.create_model(name, CLASSES, flavor="ultralytics" if lean else "published").to(device).train()
         amp = "bf16" if task.cuda else "off"
         step = TrainStep(model, make_criterion(model, TrainRecipe()), TrainRecipe(), mode, batch=task.batch, amp=amp)
     loader = RepeatedBatch(

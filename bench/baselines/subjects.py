@@ -57,11 +57,14 @@ SUBJECTS = {
         Subject("ours captured", "ours", {"mode": "captured"}, gpu=True),
         Subject("ours eager", "ours", {"mode": "eager"}),
         Subject("ours compiled", "ours", {"mode": "compiled"}),
+        Subject("ours, one branch, dense head", "ours", {"mode": "eager", "one_branch": True}, models=("yolov9",)),
+        Subject("reference eager", "ours", {"mode": "reference eager"}),
         Subject("reference compiled", "ours", {"mode": "reference compiled"}),
         Subject("published as shipped", "published", {"deterministic": True}, "published"),
         Subject("published not deterministic", "published", {"deterministic": False}, "published"),
         _ultralytics("compiled, not deterministic", compile=True, deterministic=False),
         _ultralytics("as shipped"),
+        _ultralytics("channels-last", channels_last=True),
         _libreyolo("cuda_graph", gpu=True, cuda_graph=True, amp_dtype="bfloat16"),
         _libreyolo("cuda_graph and compile", gpu=True, cuda_graph=True, compile=True, amp_dtype="bfloat16"),
         _libreyolo("eager", amp_dtype="bfloat16"),
@@ -80,6 +83,7 @@ SUBJECTS = {
         Subject("ours eager", "ours", {"fused": False, "graph": False}),
         Subject("published fused", "published", {}, "published"),
         _ultralytics("fused"),
+        _ultralytics("fused, channels-last", channels_last=True),
         _ultralytics("fused, compiled", compile=True),
         _libreyolo("cuda_graph", gpu=True, cuda_graph=True),
         _libreyolo("eager", cuda_graph=False),
@@ -121,7 +125,7 @@ class Runner:
             return "the minutes of --minutes were used up before its turn"
         return None
 
-    def _environment(self, baseline: str | None, folder: Path) -> dict[str, str]:
+    def _environment(self, baseline: str | None, folder: Path, threads: int | None = None) -> dict[str, str]:
         """The subject's own path; a folder for its settings, with the letters it would fetch."""
         directory = self.folders.get(baseline) if baseline else None
         path = [str(ROOT), *([str(directory)] if directory else []), os.environ.get("PYTHONPATH", "")]
@@ -130,6 +134,7 @@ class Runner:
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(font, folder / name)
         settings = {"YOLO_CONFIG_DIR": str(folder), "YOLOV5_CONFIG_DIR": str(folder)}
+        settings |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
         return {**QUIET, **os.environ, **settings, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
     def measure(self, subject: Subject, task: Task) -> Row:
@@ -137,7 +142,7 @@ class Runner:
         with tempfile.TemporaryDirectory(dir=task.folder) as scratch:
             given = json.dumps(asdict(task) | {"folder": scratch, "options": subject.options | task.options})
             command = [sys.executable, "-W", "ignore", "-m", f"bench.baselines.{subject.driver}", given]
-            code, output = self.run(command, subject.baseline, Path(scratch))
+            code, output = self.run(command, subject.baseline, Path(scratch), threads=task.threads)
         row = _last_row(output)
         if row is None or (code and "error" not in row):
             return {"error": f"exit {code}: {output[-TAIL:].strip()}"}
@@ -150,12 +155,13 @@ class Runner:
         folder: Path,
         poll: Callable[[], object] = lambda: None,
         limit: float = 0,
+        threads: int | None = None,
     ) -> tuple[int, str]:
         """Exit status and output of a command with a baseline on its path; one that is late is ended with all it started.
 
         limit: seconds, those of every subject unless given. poll: called every half second.
         """
-        environment = self._environment(baseline, folder)
+        environment = self._environment(baseline, folder, threads)
         end = min(time.monotonic() + (limit or self.limit), self._until)
         target, late = folder / "output.txt", ""
         with target.open("w", encoding="utf-8") as file:

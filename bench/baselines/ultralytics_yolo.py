@@ -17,9 +17,12 @@ def config(model: str) -> str:
 
 
 def train(task: Task) -> None:
-    """options: those of its configuration."""
+    """options: those of its configuration, and channels_last, which it has not."""
     import ultralytics
     from ultralytics.models.yolo.detect import DetectionTrainer
+
+    given = dict(task.options)
+    last = given.pop("channels_last", False)
 
     class FedTrainer(DetectionTrainer):  # type: ignore[misc]
         fed = False
@@ -31,7 +34,11 @@ def train(task: Task) -> None:
             if self.fed:  # it tries again with half the batch
                 raise MemoryError("its trainer ran out of memory")
             self.fed = True
-            return RepeatedBatch(task, _batch(task), loader, extra=self._told)
+            return RepeatedBatch(task, _batch(task, last), loader, self._laid_out, extra=self._told)
+
+        def _laid_out(self) -> None:
+            if last:
+                self.model.to(memory_format=torch.channels_last)
 
         def _told(self) -> dict[str, Any]:
             compiled = hasattr(self.model, "_orig_mod")
@@ -41,13 +48,14 @@ def train(task: Task) -> None:
         "model": config(task.model), "data": task.data, "imgsz": task.img, "batch": task.batch, "nbs": task.batch,
         "epochs": 1, "device": task.number, "workers": 0, "val": False, "plots": False, "save": False,
         "project": task.folder, "name": "run", "exist_ok": True, "pretrained": False, "optimizer": "SGD", "lr0": 0.01,
-        "amp": "bf16" if task.cuda else False, **task.options,
+        "amp": "bf16" if task.cuda else False, **given,
     })  # fmt: skip
     trainer.train()
 
 
-def _batch(task: Task) -> dict[str, Any]:
+def _batch(task: Task, last: bool) -> dict[str, Any]:
     images, boxes, _ = drawn_batch(task)
+    images = images.contiguous(memory_format=torch.channels_last) if last else images
     rows = boxes.flatten(0, 1)
     index = torch.arange(len(boxes)).repeat_interleave(boxes.shape[1]).float()
     sizes = [(task.img, task.img)] * task.batch
@@ -61,7 +69,9 @@ def _loaded(task: Task) -> tuple[Any, dict[str, Any]]:
     """Its model, and what both uses of it are given: half precision on a GPU, its own options."""
     from ultralytics import YOLO
 
-    options = {key: value for key, value in task.options.items() if key not in ("weights", "images")}
+    options = {
+        key: value for key, value in task.options.items() if key not in ("weights", "images", "classes", "channels_last")
+    }
     common = {"imgsz": task.img, "device": task.number, "iou": IOU, "verbose": False, "save": False}
     precision = {"quantize": 16} if task.cuda else {}
     return YOLO(task.options["weights"]), common | precision | options
@@ -95,6 +105,10 @@ def latency(task: Task) -> None:
 
     model, common = _loaded(task)
     x = torch.rand(1, 3, task.img, task.img, device=task.device)
+    if task.options.get("channels_last"):
+        model.predict(x, **common)  # its predictor, and the fused model in it, are made at the first call
+        model.predictor.model.to(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
     repeat(
         task,
         lambda: [found.cpu() for found in model.predict(x, conf=0.25, **common)],

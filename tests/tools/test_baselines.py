@@ -16,13 +16,14 @@ import pytest
 import torch
 
 from bench.baselines import __main__ as command
-from bench.baselines import curves, measure, subjects, trainings
+from bench.baselines import cpu, curves, measure, subjects, trainings
 from tests.support import shared
 from tests.tolerances import LABEL_DIGITS, RECORDED_AP, RECORDED_RATE
 from yolov9k.data.config import load_split
 from yolov9k.data.synthetic import generate
 
 pytestmark = pytest.mark.tools
+BUSY_SHARE = cpu.busy_share
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--device", "cpu", "--models", "yolov9-t", "--img", "64", "--repeats", "2", "--drawn", "4", "--images", "2",
@@ -103,6 +104,37 @@ def test_two_trainings_become_curves(tmp_path: Path) -> None:
     assert all(float(point["seconds"]) > 0 for point in points)
     assert cv2.imread(str(tmp_path / "bccd.png")).std() > 1
     assert "least to most" in (tmp_path / "bccd.md").read_text()
+
+
+def test_everybody_takes_turns_on_a_cpu(tmp_path: Path) -> None:
+    variants = ["--variants", "ours eager", "reference eager", "ours lean", "published fused"]
+    record = baselines(
+        tmp_path, "cpu", "--models", "yolov9-t", "--tiny", "--busy", "--threads", "1", "--rounds", "2", *variants
+    )
+    rows = {(row["what"], row["variant"]): row for row in record["rows"]}
+    step, prediction = "training step", "prediction"
+    assert [*rows] == [(step, "ours eager"), (step, "ours, one branch, dense head"), (step, "reference eager"),
+                       (prediction, "ours lean, fused")]  # fmt: skip
+    for row in rows.values():
+        assert len(row["rounds"]) == 2
+        assert row["busy"]
+        assert min(row["median_ms"], row["cpu_ms"], row["peak_mib"]) > 0
+        assert row["threads"] == 1
+    assert record["skipped"] == [
+        {"what": prediction, "model": "yolov9-t", "threads": 1, "variant": "published fused",
+         "why": "no folder of it was given: --published DIR"}
+    ]  # fmt: skip
+    table = (tmp_path / "cpu.md").read_text()
+    assert f"## {step}, yolov9-t, threads: 1" in table
+    assert cv2.imread(str(tmp_path / "cpu.png")).std() > 1
+
+
+def test_a_busy_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "busy_share", lambda: 0.4)
+    record = baselines(tmp_path, "cpu", "--tiny", "--threads", "1", "--rounds", "1", "--variants", "ours eager")
+    assert record["rows"] == []
+    assert all("40% of its processors' time is taken; --busy" in entry["why"] for entry in record["skipped"])
+    assert 0 <= BUSY_SHARE(0.2) <= 1
 
 
 def test_figures_of_every_subjects_file(tmp_path: Path) -> None:
