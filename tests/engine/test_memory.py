@@ -79,7 +79,8 @@ def test_what_is_counted_on_shapes_is_what_real_tensors_take(small: tuple[Detect
 
     image = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        maps = [level for branch in model.train()(image) for level in branch]
+        maps = [level for branch in model.use("reference").train()(image) for level in branch]
+    model.use("auto")
     storages.pop(image.untyped_storage().data_ptr())
     outputs = sum(level.untyped_storage().nbytes() for level in maps)
     # Counted beside: mean and reciprocal deviation of each BatchNorm, BatchNorm's own copies, never a whole map.

@@ -16,7 +16,7 @@ from yolov9k.ops.registry import BACKENDS_OF, OPERATORS, Operator, kernel_module
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = {"conv1x1", "pool"}  # building blocks of several operators' launches
 NATIVE_SHARED = {"clones", "bindings", "conv3x3", "dtype", "elements", "augment_layers", "box", "simt", "sort", "status"}
-NATIVE_SHARED |= {"threads"}
+NATIVE_SHARED |= {"conv_bn_silu_tiles", "threads"}
 everyone = pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
 
 

@@ -51,6 +51,8 @@ def bn_settle(
     if running is not None:
         addresses["running_mean"] = _vector(op, "running.mean", running.mean, width, torch.float32)
         addresses["running_var"] = _vector(op, "running.var", running.var, width, torch.float32)
+        counts = running.batches.dtype == torch.int64 and running.batches.is_cpu and running.batches.numel() == 1
+        expect(counts, op, "running.batches", "one int64 number on the CPU", f"{running.batches.dtype}")
         addresses["batches"] = running.batches
     if deferred is not None:
         addresses["gamma"] = _vector(op, "gamma", deferred.gamma, width, torch.float32)
