@@ -90,12 +90,13 @@ def training(path: Path, name: str) -> Iterator[Row]:
         epochs = list(csv.DictReader(lines))
     aps = [(float(epoch["metrics/mAP_0.5"]), float(epoch["metrics/mAP_0.5:0.95"])) for epoch in epochs]
     ap50, ap = max(aps, key=lambda both: 0.1 * both[0] + 0.9 * both[1])  # as the best weights are chosen
-    minutes = sum(float(epoch["time"]) for epoch in epochs) / 60
-    shared = "" if about["idle"] else ", on a shared machine"
+    minutes = f" in {sum(float(epoch['time']) for epoch in epochs) / 60:.1f} minutes"
+    shared = minutes if about["idle"] else f"{minutes}, on a shared machine"
+    shared = shared if about.get("timed", True) else ", not timed"  # it was stopped and went on meanwhile
     yield Row(
         f"{about['what']}: {about['model']} from scratch, {about['train']} {about['images']}, {about['img']} px, "
         f"{about['cores']} CPU cores",
-        f"AP50 {ap50:.3f}, AP {ap:.3f}; {len(epochs)} epochs in {minutes:.1f} minutes{shared}",
+        f"AP50 {ap50:.3f}, AP {ap:.3f}; {len(epochs)} epochs{shared}",
         f"`{name.removesuffix('/record.json')}`: {about['processor']}, torch {about['versions']['torch']}",
     )
 
