@@ -14,14 +14,17 @@ namespace yk {
 
 namespace {
 
-// work(first row, rows) for the tiles of every task; begin() makes a task's own `work`.
+// work(first row, rows) for the tiles of a task.
+template <typename Work>
+void each_tile(const Cut& cut, std::int64_t task, Work work) {
+    const std::int64_t end = std::min(cut.rows, (task + 1) * cut.block);
+    for (std::int64_t row = task * cut.block; row < end; row += cut.tile) work(row, std::min(cut.tile, end - row));
+}
+
+// The tiles of every task; begin() makes a task's own `work`.
 template <typename Begin>
 Status over_tiles(const Cut& cut, int threads, const Begin& begin) {
-    return parallel_for(cut.blocks(), threads, [&](std::int64_t b) {
-        auto work = begin();
-        const std::int64_t end = std::min(cut.rows, (b + 1) * cut.block);
-        for (std::int64_t row = b * cut.block; row < end; row += cut.tile) work(row, std::min(cut.tile, end - row));
-    });
+    return parallel_for(cut.blocks(), threads, [&](std::int64_t b) { each_tile(cut, b, begin()); });
 }
 
 // Sums by channel over the whole map, `kinds` of them: begin(sums of a task, kind after kind along a strip) makes its `work`,
@@ -32,9 +35,7 @@ Status reduce(const Cut& cut, int kinds, int threads, std::vector<double>& total
     std::vector<double> partial(static_cast<std::size_t>(width * cut.blocks()));
     const Status status = parallel_for(cut.blocks(), threads, [&](std::int64_t b) {
         std::vector<double> sums(static_cast<std::size_t>(kinds * length));
-        auto work = begin(sums.data());
-        const std::int64_t end = std::min(cut.rows, (b + 1) * cut.block);
-        for (std::int64_t row = b * cut.block; row < end; row += cut.tile) work(row, std::min(cut.tile, end - row));
+        each_tile(cut, b, begin(sums.data()));
         double* into = partial.data() + width * b;
         for (int kind = 0; kind < kinds; ++kind)
             for (std::int64_t i = 0; i < length; ++i) into[kind * cut.channels + i % cut.channels] += sums[kind * length + i];

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from yolov9k.common.checks import expect
-from yolov9k.kernels._operands import pitch_of
-from yolov9k.native.module import DTYPES, call, check
+from yolov9k.native.module import DTYPES, call, check, place
 
 _CPU = torch.device("cpu")
 _NONE = (0, 0)  # no map
@@ -138,10 +137,7 @@ def _rows(operator: str, name: str, tensor: Tensor, like: Tensor) -> tuple[int, 
     """Address and pitch of a slice that is as `like`. Raises ValueError where a pixel's channels do not lie side by side."""
     if tensor.shape != like.shape or tensor.dtype != like.dtype or tensor.device != _CPU:
         check(operator, torch.empty(0), {name: (tensor, tuple(like.shape))}, **{name: (like.dtype,)})
-    pitch = pitch_of(tensor)
-    if not pitch:
-        raise ValueError(f"{operator}: {name} must be channels-last, or a slice of such a map, got strides {tensor.stride()}")
-    return tensor.data_ptr(), pitch
+    return place(operator, name, tensor)
 
 
 def _all_rows(operator: str, name: str, tensors: Sequence[Tensor], like: Tensor) -> list[tuple[int, int]]:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from yolov9k.common.checks import expect
-from yolov9k.kernels._operands import pitch_of
-from yolov9k.native.module import Shapes, available, call, check, loaded
+from yolov9k.native.module import Shapes, available, call, check, loaded, place
 
 _CPU = torch.device("cpu")
 LANES = 8  # channels of a group come in this many
@@ -30,7 +29,7 @@ def conv3x3(x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
     """The convolution of x [B, I, H, W], a new channels-last map [B, O, H, W]."""
     _check("conv3x3", {"x": x, "weight": weight})
     y = _map_like(x, weight.shape[0])
-    maps = {"x": _place("conv3x3", "x", x), "y": _place("conv3x3", "y", y)}
+    maps = {"x": place("conv3x3", "x", x), "y": place("conv3x3", "y", y)}
     call("conv3x3", _CPU, {**_form("conv3x3", x, y, weight, groups), **maps})
     return y
 
@@ -40,7 +39,7 @@ def conv3x3_input_gradient(grad: Tensor, weight: Tensor, groups: int = 1) -> Ten
     op = "conv3x3_input_gradient"
     _check(op, {"grad": grad, "weight": weight})
     grad_x = _map_like(grad, weight.shape[1] * groups)
-    maps = {"grad": _place(op, "grad", grad), "grad_x": _place(op, "grad_x", grad_x)}
+    maps = {"grad": place(op, "grad", grad), "grad_x": place(op, "grad_x", grad_x)}
     call(op, _CPU, {**_form(op, grad_x, grad, weight, groups), **maps})
     return grad_x
 
@@ -50,7 +49,7 @@ def conv3x3_weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, groups: int
     op = "conv3x3_weight_gradient"
     _check(op, {"grad": grad, "x": x, "weight": weight})
     grad_weight = torch.empty_like(weight)
-    maps = {"grad": _place(op, "grad", grad), "x": _place(op, "x", x)}
+    maps = {"grad": place(op, "grad", grad), "x": place(op, "x", x)}
     call(op, _CPU, {**_form(op, x, grad, grad_weight, groups), **maps})
     return grad_weight
 
@@ -65,14 +64,6 @@ def _check(operator: str, tensors: dict[str, Tensor]) -> None:
     if not all(t.dim() == 4 and t.is_cpu and t.dtype == torch.float32 for t in tensors.values()):
         shapes: Shapes = {name: (tensor, (None,) * 4) for name, tensor in tensors.items()}
         check(operator, torch.empty(0), shapes, **dict.fromkeys(tensors, (torch.float32,)))
-
-
-def _place(operator: str, name: str, tensor: Tensor) -> tuple[int, int]:
-    """Address and pitch of a map."""
-    pitch = pitch_of(tensor)
-    if not pitch:
-        raise ValueError(f"{operator}: {name} must be channels-last, or a slice of such a map, got strides {tensor.stride()}")
-    return tensor.data_ptr(), pitch
 
 
 def _form(operator: str, x: Tensor, y: Tensor, weight: Tensor, groups: int) -> dict[str, object]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from yolov9k.common.checks import expect_device, expect_dtype, expect_shape
+from yolov9k.kernels._operands import pitch_of
 
 _Constant = TypeVar("_Constant")
 _ERRORS = {1: ValueError, 2: RuntimeError, 3: MemoryError}  # csrc/status.h
@@ -80,6 +81,14 @@ def check(operator: str, like: Tensor, shapes: Shapes, **dtypes: tuple[torch.dty
         expect_device(tensor, like, operator, name)
         if wanted := dtypes.get(name.partition("[")[0]):
             expect_dtype(tensor, wanted, operator, name)
+
+
+def place(operator: str, name: str, tensor: Tensor) -> tuple[int, int]:
+    """Address and pitch of a slice of a map. Raises ValueError where a pixel's channels do not lie side by side."""
+    pitch = pitch_of(tensor)
+    if not pitch:
+        raise ValueError(f"{operator}: {name} must be channels-last, or a slice of such a map, got strides {tensor.stride()}")
+    return tensor.data_ptr(), pitch
 
 
 def call(operator: str, device: torch.device, arguments: dict[str, object]) -> None:
