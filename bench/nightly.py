@@ -1,4 +1,4 @@
-"""What takes hours: properties and fuzz with twenty times the examples, kernels compiled for every architecture.
+"""What takes hours: properties and fuzz with ten times the examples, kernels compiled for every architecture.
 
 `make nightly` runs it and writes bench/results/nightly/record.json, which is committed. A step that fails does not keep the
 next from running; the exit status says whether all passed. `python -m bench.nightly "nvcc" "tests of the night"` runs these

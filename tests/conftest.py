@@ -24,7 +24,7 @@ torch.backends.cudnn.deterministic = True
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.mkdtemp(prefix="yolov9k-inductor-"))
 
 hypothesis.settings.register_profile("quick", deadline=None)
-hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # Files that take longest: a file is one process's, and one that begins last is waited for alone.

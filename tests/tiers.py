@@ -17,7 +17,7 @@ from hypothesis.strategies import SearchStrategy
 
 SLOW = ("toolchain", "compile", "interpret", "e2e", "big", "tools", "gpu", "peers", "long")
 TIERS = ("quick", "slow", "nightly")
-NIGHTLY_FACTOR = 20  # as many examples of a property as otherwise
+NIGHTLY_FACTOR = 10  # as many examples of a property as otherwise
 
 
 def tier(marks: Iterable[str]) -> str:
