@@ -1,4 +1,4 @@
-"""The compiled module (csrc/bindings.cpp), called from yolov9k/native/ alone.
+"""The compiled module (csrc/bindings*.cpp), called from yolov9k/native/ alone.
 
 A status is (code, message); code 0 means done. Functions that end in `_cuda` are there in a build with CUDA alone.
 """

@@ -279,10 +279,10 @@ runpy.run_path("setup.py", None, "__main__")
 
 @pytest.mark.twin
 def test_cuda_sources_know_neither_cub_nor_thrust_nor_pybind11() -> None:
-    sources = [path for path in (ROOT / "csrc").iterdir() if path.suffix in (".cu", ".cuh", ".h")]
+    sources = [path for path in (ROOT / "csrc").iterdir() if path.suffix in (".cu", ".cuh", ".h") and path.stem != "bindings"]
     assert {".cu", ".cuh"} <= {path.suffix for path in sources}
     for path in sources:
-        assert not [word for word in ("cub/", "thrust/", "pybind11") if word in path.read_text()], path.name
+        assert not [word for word in ("cub/", "thrust/", "pybind11", "bindings.h") if word in path.read_text()], path.name
 
 
 # ---- which nvcc, and which requirements

@@ -15,8 +15,8 @@ from yolov9k.ops.registry import BACKENDS_OF, OPERATORS, Operator, kernel_module
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = {"conv1x1", "pool"}  # building blocks of several operators' launches
-NATIVE_SHARED = {"clones", "bindings", "conv3x3", "dtype", "elements", "augment_layers", "box", "simt", "sort", "status"}
-NATIVE_SHARED |= {"conv_bn_silu_tiles", "threads"}
+NATIVE_SHARED = {"augment_layers", "bindings", "bindings_training", "box", "clones", "conv3x3", "conv_bn_silu_tiles", "dtype"}
+NATIVE_SHARED |= {"elements", "simt", "sort", "status", "threads"}
 everyone = pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
 
 
