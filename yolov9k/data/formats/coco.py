@@ -262,7 +262,7 @@ def _read_annotation(entry: Json, labels: Mapping[Key, int], text: str) -> Annot
     return Annotation(
         label=labels[category],
         box=(x, y, x + w, y + h),
-        text=f"{text}: bbox {_brief(bbox)}",
+        text=f"{text}: bbox [{x:.10g}, {y:.10g}, {w:.10g}, {h:.10g}]",
         polygon=read_polygon(entry.get("segmentation")),
         crowd=is_set(entry.get("iscrowd")),
         difficult=is_set(entry.get("ignore")) or is_set(entry.get("difficult")),  # as converters from VOC write them
