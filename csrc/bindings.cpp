@@ -35,6 +35,7 @@ yk::AssignInput assign_input(const py::dict& a) {
     in.gt_boxes = address<const float>(a, "gt_boxes");
     in.regions = address<const float>(a, "regions");
     in.gt_mask = address<const std::uint8_t>(a, "gt_mask");
+    in.limits = address<const float>(a, "limits");
     in.images = get<std::int64_t>(a, "images");
     in.count = get<std::int64_t>(a, "count");
     in.gt_count = get<std::int64_t>(a, "gt_count");
@@ -49,7 +50,8 @@ yk::AssignInput assign_input(const py::dict& a) {
 yk::AssignOutput assign_output(const py::dict& a) {
     return {address<std::int64_t>(a, "gt_index"),     address<float>(a, "weight"),
             address<float>(a, "weight_sum"),          address<std::uint64_t>(a, "claims"),
-            address<std::uint32_t>(a, "best_metric"), address<std::uint32_t>(a, "best_overlap")};
+            address<std::uint32_t>(a, "best_metric"), address<std::uint32_t>(a, "best_overlap"),
+            address<std::uint64_t>(a, "least")};
 }
 
 yk::NmsInput nms_input(const py::dict& a) {

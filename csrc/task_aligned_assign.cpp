@@ -25,46 +25,53 @@ std::vector<Box> tile_bounds(const AssignInput& in) {
 
 bool apart(const Box& a, const Box& b) { return a.x2 < b.x1 || b.x2 < a.x1 || a.y2 < b.y1 || b.y2 < a.y1; }
 
-// Adds the claims of one box; `keys` is scratch.
+// Adds the claims of one box and returns the last one's key; `keys` is scratch.
 template <typename T>
-void claim(const AssignInput& in, std::int64_t image, std::int64_t g, const std::vector<Box>& tiles,
-           std::vector<std::uint64_t>& keys, std::vector<std::uint64_t>& claims) {
-    const std::int64_t gt = image * in.gt_count + g, label = label_at(in, gt);
-    const Box gt_box = box_at(in.gt_boxes, gt), region = box_at(in.regions, gt);
+std::uint64_t claim(const AssignInput& in, std::int64_t image, std::int64_t g, const std::vector<Box>& tiles,
+                    std::vector<std::uint64_t>& keys, std::vector<std::uint64_t>& claims) {
+    const std::int64_t gt = image * in.gt_count + g;
+    const Box region = box_at(in.regions, gt);
     keys.clear();
     for (std::size_t tile = 0; tile < tiles.size(); ++tile) {
         if (apart(region, tiles[tile])) continue;
         const std::int64_t first = static_cast<std::int64_t>(tile) * kTile, last = std::min(first + kTile, in.count);
         for (std::int64_t a = first; a < last; ++a) {
             if (!reaches(in, gt, a)) continue;
-            const float overlap = ciou(gt_box, box_at(in.boxes, image * in.count + a));
-            const float metric = alignment(in, probability<T>(in, image, a, label), overlap);
-            if (metric > 0.0f) keys.push_back(make_key(metric, static_cast<std::uint32_t>(a)));
+            if (const std::uint64_t key = claim_key<T>(in, image, gt, a)) keys.push_back(key);
         }
+    }
+    if (in.limits && keys.empty()) {
+        std::uint64_t best = 0;
+        for (std::int64_t a = 0; a < in.count; ++a) best = std::max(best, claim_key<T>(in, image, gt, a));
+        if (best) keys.push_back(best);
     }
     const std::size_t taken = std::min<std::size_t>(keys.size(), in.topk);
     std::nth_element(keys.begin(), keys.begin() + taken, keys.end(), std::greater<>());
     for (std::size_t i = 0; i < taken; ++i) claims[index_of(keys[i])] += (1ull << 32) | static_cast<std::uint64_t>(g);
+    return taken ? *std::min_element(keys.begin(), keys.begin() + taken) : 0;
 }
 
-std::int64_t owner_of(const AssignInput& in, std::int64_t image, std::int64_t anchor, std::uint64_t claims) {
+template <typename T>
+std::int64_t owner_of(const AssignInput& in, const std::uint64_t* least, std::int64_t image, std::int64_t anchor,
+                      std::uint64_t claims) {
     if (claims >> 32 <= 1) return claims >> 32 ? static_cast<std::int64_t>(claims & 0xffffffffu) : -1;
     const Box predicted = box_at(in.boxes, image * in.count + anchor);
     std::uint64_t best = 0;
-    for (std::int64_t g = 0; g < in.gt_count; ++g) best = std::max(best, contest_key(in, image, anchor, predicted, g));
+    for (std::int64_t g = 0; g < in.gt_count; ++g)
+        best = std::max(best, contest_key<T>(in, least, image, anchor, predicted, g));
     return index_of(best);
 }
 
 template <typename T>
 void assign_image(const AssignInput& in, const AssignOutput& out, std::int64_t image, const std::vector<Box>& tiles) {
-    std::vector<std::uint64_t> claims(in.count), keys;
+    std::vector<std::uint64_t> claims(in.count), least(in.gt_count), keys;
     for (std::int64_t g = 0; g < in.gt_count; ++g)
-        if (is_real(in, image * in.gt_count + g)) claim<T>(in, image, g, tiles, keys, claims);
+        if (is_real(in, image * in.gt_count + g)) least[g] = claim<T>(in, image, g, tiles, keys, claims);
     std::vector<float> best_metric(in.gt_count), best_overlap(in.gt_count);
     std::int64_t* gt_index = out.gt_index + image * in.count;
     float* weight = out.weight + image * in.count;
     for (std::int64_t a = 0; a < in.count; ++a) {
-        const std::int64_t owner = gt_index[a] = owner_of(in, image, a, claims[a]);
+        const std::int64_t owner = gt_index[a] = owner_of<T>(in, least.data(), image, a, claims[a]);
         weight[a] = 0.0f;
         if (owner < 0) continue;
         const std::int64_t gt = image * in.gt_count + owner;

@@ -33,9 +33,18 @@ YK_HD bool contains(const Box& box, float x, float y) {
     return x - box.x1 > eps && y - box.y1 > eps && box.x2 - x > eps && box.y2 - y > eps;
 }
 
-// Whether a box may claim an anchor.
+// Inside or on an edge, and no side farther than `limit`; false for NaN.
+YK_HD bool contains_within(const Box& box, float x, float y, float limit) {
+    const float left = x - box.x1, top = y - box.y1, right = box.x2 - x, bottom = box.y2 - y;
+    return left >= 0.0f && top >= 0.0f && right >= 0.0f && bottom >= 0.0f && left <= limit && top <= limit && right <= limit &&
+           bottom <= limit;
+}
+
+// Whether an anchor is one that a box looks at.
 YK_HD bool reaches(const AssignInput& in, std::int64_t gt, std::int64_t anchor) {
-    return contains(box_at(in.regions, gt), in.anchors[2 * anchor], in.anchors[2 * anchor + 1]);
+    const float x = in.anchors[2 * anchor], y = in.anchors[2 * anchor + 1];
+    const Box region = box_at(in.regions, gt);
+    return in.limits ? contains_within(region, x, y, in.limits[anchor]) : contains(region, x, y);
 }
 
 // Rounded once, from double, as the reference does; the paper's exponents without the general power.
@@ -57,13 +66,34 @@ YK_HD float alignment(const AssignInput& in, float p, float overlap) {
 // Whether a row of the ground truth is a box: neither padding nor what is not finite.
 YK_HD bool is_real(const AssignInput& in, std::int64_t gt) { return in.gt_mask[gt] && is_finite(box_at(in.gt_boxes, gt)); }
 
-// A contested anchor's claim on it by one box: higher overlap first, ties to the lowest box.
-YK_HD std::uint64_t contest_key(const AssignInput& in, std::int64_t image, std::int64_t anchor, const Box& predicted,
-                                std::int64_t g) {
+// A box's wish for an anchor: higher metric first, ties to the lowest anchor; 0 where it is none.
+template <typename T>
+YK_HD std::uint64_t claim_key(const AssignInput& in, std::int64_t image, std::int64_t gt, std::int64_t anchor) {
+    const float overlap = ciou(box_at(in.gt_boxes, gt), box_at(in.boxes, image * in.count + anchor));
+    const float metric = alignment(in, probability<T>(in, image, anchor, label_at(in, gt)), overlap);
+    return metric > 0.0f ? make_key(metric, static_cast<std::uint32_t>(anchor)) : 0;
+}
+
+// Whether a box whose last claim is `least` claims an anchor. A box that looks at none claims the best of all by that key
+// alone.
+template <typename T>
+YK_HD bool claimed(const AssignInput& in, std::int64_t image, std::int64_t gt, std::int64_t anchor, std::uint64_t least) {
+    if (least == 0) return false;
+    const std::uint64_t key = claim_key<T>(in, image, gt, anchor);
+    return key == least || (key > least && reaches(in, gt, anchor));
+}
+
+// A contested anchor's claim on it by one box: higher overlap first, ties to the lowest box. least: of the image's boxes.
+template <typename T>
+YK_HD std::uint64_t contest_key(const AssignInput& in, const std::uint64_t* least, std::int64_t image, std::int64_t anchor,
+                                const Box& predicted, std::int64_t g) {
     const std::int64_t gt = image * in.gt_count + g;
     if (!is_real(in, gt)) return 0;
     const Box gt_box = box_at(in.gt_boxes, gt);
-    if (in.mask_conflicts && !reaches(in, gt, anchor)) return 0;
+    const bool competes = in.limits           ? claimed<T>(in, image, gt, anchor, least[g])
+                          : in.mask_conflicts ? reaches(in, gt, anchor)
+                                              : true;
+    if (!competes) return 0;
     // Boxes apart have an IoU of 0 less a penalty: no need to reckon it, and most are apart.
     const float overlap = intersection(gt_box, predicted) > 0.0f ? clamped(ciou(gt_box, predicted)) : 0.0f;
     return make_key(overlap, static_cast<std::uint32_t>(g));
@@ -89,14 +119,29 @@ __device__ inline unsigned trim(std::uint64_t* keys, unsigned n, unsigned topk) 
     return n < topk ? n : topk;
 }
 
+// The best key of all anchors in keys[0], and whether there is one. All threads take part.
+template <typename T>
+__device__ unsigned best_of_all(const AssignInput& in, std::int64_t image, std::int64_t gt, std::uint64_t* keys) {
+    std::uint64_t best = 0;
+    for (std::int64_t a = threadIdx.x; a < in.count; a += blockDim.x) {
+        const std::uint64_t key = claim_key<T>(in, image, gt, a);
+        if (key > best) best = key;
+    }
+    keys[threadIdx.x] = best;
+    for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half && keys[threadIdx.x + half] > keys[threadIdx.x]) keys[threadIdx.x] = keys[threadIdx.x + half];
+    }
+    __syncthreads();
+    return keys[0] ? 1 : 0;
+}
+
 template <typename T>
 __global__ void claim_anchors(AssignInput in, AssignOutput out) {
     __shared__ std::uint64_t keys[kBuffer];
     __shared__ unsigned appended;
     const std::int64_t gt = blockIdx.x, image = gt / in.gt_count, g = gt % in.gt_count;
     if (!is_real(in, gt)) return;
-    const Box gt_box = box_at(in.gt_boxes, gt);
-    const std::int64_t label = label_at(in, gt);
     const unsigned topk = static_cast<unsigned>(in.topk);
     unsigned held = 0;          // keys in the buffer, known to every thread
     std::uint64_t threshold = 0;  // a key at or below this one can't be among the best any more
@@ -106,9 +151,7 @@ __global__ void claim_anchors(AssignInput in, AssignOutput out) {
         const bool within = a < in.count && reaches(in, gt, a);
         if (!__syncthreads_or(within)) continue;
         if (within) {
-            const float overlap = ciou(gt_box, box_at(in.boxes, image * in.count + a));
-            const float metric = alignment(in, probability<T>(in, image, a, label), overlap);
-            const std::uint64_t key = metric > 0.0f ? make_key(metric, static_cast<std::uint32_t>(a)) : 0;
+            const std::uint64_t key = claim_key<T>(in, image, gt, a);
             if (key > threshold) keys[atomicAdd(&appended, 1u)] = key;
         }
         __syncthreads();
@@ -120,18 +163,24 @@ __global__ void claim_anchors(AssignInput in, AssignOutput out) {
         }
     }
     if (held > topk) held = trim(keys, held, topk);
+    if (in.limits && held == 0) held = best_of_all<T>(in, image, gt, keys);
+    if (in.limits && held && threadIdx.x == 0) {
+        out.least[gt] = keys[0];
+        for (unsigned i = 1; i < held; ++i) out.least[gt] = keys[i] < out.least[gt] ? keys[i] : out.least[gt];
+    }
     for (unsigned i = threadIdx.x; i < held; i += blockDim.x)
         atomicAdd(reinterpret_cast<unsigned long long*>(&out.claims[image * in.count + index_of(keys[i])]),
                   (1ull << 32) | static_cast<unsigned long long>(g));
 }
 
 // The owner of a contested anchor, found by a whole warp.
-__device__ inline std::int64_t contest(const AssignInput& in, std::int64_t image, std::int64_t anchor) {
+template <typename T>
+__device__ std::int64_t contest(const AssignInput& in, const AssignOutput& out, std::int64_t image, std::int64_t anchor) {
     const unsigned lane = threadIdx.x % 32;
     const Box predicted = box_at(in.boxes, image * in.count + anchor);
     unsigned long long best = 0;
     for (std::int64_t g = lane; g < in.gt_count; g += 32) {
-        const unsigned long long key = contest_key(in, image, anchor, predicted, g);
+        const unsigned long long key = contest_key<T>(in, out.least + image * in.gt_count, image, anchor, predicted, g);
         if (key > best) best = key;
     }
     for (int distance = 16; distance > 0; distance /= 2) {
@@ -151,7 +200,7 @@ __global__ void resolve_claims(AssignInput in, AssignOutput out) {
         std::int64_t owner = claims >> 32 ? static_cast<std::int64_t>(claims & 0xffffffffu) : -1;
         for (unsigned contested = __ballot_sync(0xffffffffu, claims >> 32 > 1); contested; contested &= contested - 1) {
             const unsigned lane = __ffs(static_cast<int>(contested)) - 1;
-            const std::int64_t winner = contest(in, image, a - threadIdx.x % 32 + lane);
+            const std::int64_t winner = contest<T>(in, out, image, a - threadIdx.x % 32 + lane);
             if (threadIdx.x % 32 == lane) owner = winner;
         }
         if (!real) continue;

@@ -20,6 +20,7 @@ struct AssignInput {
     const float* gt_boxes;      // [B, G, 4] corners, pixels
     const float* regions;       // [B, G, 4] where a box looks for anchors: gt_boxes, or those with small sides grown
     const std::uint8_t* gt_mask;  // [B, G], 0: padding
+    const float* limits;        // [A] pixels that an anchor reaches to each side, as the MIT rewrite matches; or null
     std::int64_t images, count, gt_count, classes;
     int topk;
     double alpha, beta;
@@ -34,6 +35,7 @@ struct AssignOutput {
     std::uint64_t* claims;         // [B, A]
     std::uint32_t* best_metric;    // [B, G]
     std::uint32_t* best_overlap;   // [B, G]
+    std::uint64_t* least;          // [B, G] the last key that a box claims by, where there are limits
 };
 
 constexpr int kMaxTopk = 1024;

@@ -27,7 +27,9 @@ html_copy_source = False
 templates_path: list[str] = []
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
-myst_fence_as_directive = ["mermaid"]  # GitHub draws the same fences
+myst_fence_as_directive = ["mermaid"]  # GitHub draws the same fences; without a network a reader sees their text
+mermaid_height = "auto"
+mermaid_fullscreen = False  # its button covers the last box
 myst_heading_anchors = 3
 
 # A reference to something of ours that does not exist is a warning, and a warning is an error. Types of other projects in

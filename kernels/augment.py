@@ -110,7 +110,7 @@ def _wrapped(hue):
 @triton.jit
 def _faded(value, product, hue):
     """A channel: value, less value * saturation / 255 times the distance of its hue from the channel's own."""
-    away = tl.minimum(tl.maximum(tl.minimum(hue, 4 * SECTOR - hue), 0), SECTOR)
+    away = tl.minimum(tl.maximum(tl.minimum(hue, -hue + 4 * SECTOR), 0), SECTOR)
     return value - (product * away + 255 * SECTOR // 2) // (255 * SECTOR)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.augment_cases import augment_case, boxes_case
-from tests.support import assign_case, nms_prediction
+from tests.support import assign_case, grid_strides, nms_prediction
 from yolov9k import native, ops
 from yolov9k.kernels._operands import Deferred, Running
 from yolov9k.ops.sgd_ema import SETTINGS, STATE
@@ -22,7 +22,7 @@ Arguments = dict[str, Any]
 def sound() -> dict[str, tuple[Callable[..., Any], Arguments]]:
     """Each public function and arguments that it takes."""
     names = ("scores", "boxes", "anchors", "gt_labels", "gt_boxes", "gt_mask")
-    assign = dict(zip(names, assign_case(1, 3, 9, 64, 2), strict=True))
+    assign = dict(zip(names, assign_case(1, 3, 9, 64, 2), strict=True), limits=grid_strides(64) * 2)
     scalars = {"topk": 10, "alpha": 0.5, "beta": 6.0, "logits": False, "mask_conflicts": False}
     nms = {"prediction": nms_prediction(1, 3, 2, 40), "lengths": torch.tensor([40, 3, 0])}
     thresholds = {"conf_threshold": 0.1, "iou_threshold": 0.5, "classes": None, "class_agnostic": False, "multi_label": True}

@@ -35,22 +35,28 @@ LIBREYOLO_LOSS = {"box": "box_weight", "cls": "cls_weight", "dfl": "dfl_weight",
 LIBREYOLO_LOSS |= {"tal_beta": "iou_factor", "tal_alpha": "cls_factor"}
 
 
-def assign_case() -> dict[str, Any]:
-    """Boxes of every width and height of SIDES, an image each, every anchor predicting the box; scores tell anchors apart."""
+def grid(size: int) -> dict[str, torch.Tensor]:
+    """anchors [A, 2] of a square image and strides [A]."""
     grids = [
-        torch.stack(torch.meshgrid(*[torch.arange(128 // s) + 0.5] * 2, indexing="xy"), -1).view(-1, 2) * s for s in STRIDES
+        torch.stack(torch.meshgrid(*[torch.arange(size // s) + 0.5] * 2, indexing="xy"), -1).view(-1, 2) * s for s in STRIDES
     ]
-    anchors = torch.cat(grids)
+    strides = [torch.full((len(points),), float(s)) for points, s in zip(grids, STRIDES, strict=True)]
+    return {"anchors": torch.cat(grids), "strides": torch.cat(strides)}
+
+
+def assign_case() -> dict[str, torch.Tensor]:
+    """Boxes of every width and height of SIDES, an image each, every anchor predicting the box; scores tell anchors apart."""
+    anchors = grid(128)["anchors"]
     sides = torch.tensor([(w, h) for w in SIDES for h in (w, 24)], dtype=torch.float32)
     boxes = torch.cat((61.3 - sides / 2, 61.3 + sides / 2), 1)[:, None]
     scores = (torch.arange(len(anchors)) * 0.618 % 1 * 0.6 + 0.3)[None, :, None].expand(len(boxes), -1, NC)
-    return {"scores": scores, "predicted": boxes.expand(-1, len(anchors), -1), "boxes": boxes, "anchors": anchors}
+    return {"scores": scores, "predicted": boxes.expand(-1, len(anchors), -1), "boxes": boxes, **grid(128)}
 
 
-def crowd_case() -> dict[str, Any]:
+def crowd_case() -> dict[str, torch.Tensor]:
     """Eight images of six overlapping boxes each, predictions near one of them, so that boxes contend for anchors."""
     generator = torch.Generator().manual_seed(0)
-    anchors = assign_case()["anchors"]
+    anchors = grid(128)["anchors"]
     center, half = 40 + 48 * torch.rand(8, 6, 2, generator=generator), 3 + 25 * torch.rand(8, 6, 2, generator=generator)
     boxes = torch.cat((center - half, center + half), -1)
     near = torch.randint(6, (8, len(anchors)), generator=generator)
@@ -59,8 +65,23 @@ def crowd_case() -> dict[str, Any]:
         "scores": torch.rand(8, len(anchors), NC, generator=generator),
         "predicted": predicted,
         "boxes": boxes,
-        "anchors": anchors,
+        **grid(128),
     }
+
+
+def reach_case() -> dict[str, torch.Tensor]:
+    """Four images of five boxes from 2 to 500 pixels, their edges on anchors' centers: some reached by few anchors or none."""
+    generator = torch.Generator().manual_seed(1)
+    anchors, sides = grid(640)["anchors"], torch.tensor([2, 116, 240, 300, 500])
+    corner = 4 + 8 * torch.randint(0, 16, (4, 5, 2), generator=generator)
+    boxes = torch.cat((corner, corner + sides[:, None]), -1).float()
+    near = torch.randint(5, (4, len(anchors)), generator=generator)
+    predicted = boxes.gather(1, near[..., None].expand(-1, -1, 4)) + 4 * torch.randn(4, len(anchors), 4, generator=generator)
+    scores = torch.rand(4, len(anchors), NC, generator=generator) * 0.9 + 0.05
+    return {"scores": scores, "predicted": predicted, "boxes": boxes, **grid(640)}
+
+
+CASES = {"assigned": assign_case, "contended": crowd_case, "reached": reach_case}
 
 
 def laid(image: Any, fill: int = 114) -> dict[str, int]:
@@ -92,8 +113,7 @@ def ultralytics() -> dict[str, Any]:
         "bias": biases(head.cv2, head.cv3),
         "box_groups": head.cv2[0][1].conv.groups,
         "letterbox": laid(fitted),
-        "assigned": _assigned(assigner, assign_case()),
-        "contended": _assigned(assigner, crowd_case()),
+        **{key: _assigned(assigner, case()) for key, case in CASES.items()},
     }
 
 
@@ -108,6 +128,17 @@ def _assigned(assigner: Any, case: dict[str, Any]) -> list[list[list[int]]]:
     return [[rows.tolist(), boxes[rows].tolist()] for rows, boxes in zip(taken, found[4], strict=True)]
 
 
+def _matched(matcher: Any, case: dict[str, torch.Tensor]) -> list[list[list[int]]]:
+    """As `_assigned`, of the MIT rewrite's matcher and LibreYOLO's."""
+    targets = torch.cat((torch.zeros(*case["boxes"].shape[:2], 1), case["boxes"]), -1)
+    aligned, valid = matcher(targets, (case["scores"].logit(), case["predicted"]))[:2]
+    found = []
+    for given, boxes, mask in zip(aligned[..., -4:], case["boxes"], valid, strict=True):
+        rows = mask.nonzero().flatten()
+        found.append([rows.tolist(), (given[rows, None] == boxes).all(-1).int().argmax(1).tolist()])
+    return found
+
+
 def libreyolo() -> dict[str, Any]:
     package = importlib.import_module("libreyolo")
     config = importlib.import_module("libreyolo.training.config").YOLO9Config()
@@ -115,6 +146,7 @@ def libreyolo() -> dict[str, Any]:
     loss = inspect.signature(importlib.import_module("libreyolo.models.yolo9.loss").YOLO9Loss.__init__).parameters
     prepared = importlib.import_module("libreyolo.models.yolo9.utils").preprocess_numpy(np.zeros((*SIZE, 3), np.uint8), INTO[0])
     image = (np.asarray(prepared[0]) * 255).round()
+    matcher = importlib.import_module("libreyolo.models.yolo9.loss").BoxMatcher
     return {
         "version": package.__version__,
         "recipe": {ours: float(getattr(config, theirs)) for ours, theirs in LIBREYOLO.items()}
@@ -123,6 +155,10 @@ def libreyolo() -> dict[str, Any]:
         "bias": biases(head.cv2, head.cv3),
         "box_groups": head.cv2[0][1].conv.groups,
         "letterbox": laid(image),
+        **{
+            key: _matched(matcher(NC, case()["anchors"], case()["strides"], head.reg_max), case())
+            for key, case in CASES.items()
+        },
     }
 
 
@@ -151,6 +187,10 @@ def mit(folder: str) -> dict[str, Any]:
     image = importlib.import_module("PIL.Image").new("RGB", SIZE[::-1])
     task = importlib.import_module("yaml").safe_load((Path(folder) / "yolo/config/task/train.yaml").read_text(encoding="utf-8"))
     loss, augment = task["loss"], task["data"]["data_augment"]
+    matcher, found = importlib.import_module("yolo.utils.bounding_box_utils").BoxMatcher, {}
+    for key, case in CASES.items():
+        levels = types.SimpleNamespace(anchor_grid=case()["anchors"], scaler=case()["strides"])
+        found[key] = _matched(matcher(loss["matcher"], NC, levels, 16), case())
     return {
         "recipe": {
             "box": loss["objective"]["BoxLoss"],
@@ -168,6 +208,7 @@ def mit(folder: str) -> dict[str, Any]:
         "bias": biases([head.anchor_conv], [head.class_conv]),
         "box_groups": head.anchor_conv[1].conv.groups,
         "letterbox": laid(pad(image, torch.zeros(0, 5))[0]),
+        **found,
     }
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.ops.simt.cases import AssignCase, NmsCase
-from tests.support import assign_case, nms_prediction
+from tests.support import assign_case, grid_strides, nms_prediction
 from yolov9k.ops.reference.batched_nms import batched_nms
 from yolov9k.ops.reference.task_aligned_assign import task_aligned_assign
 
@@ -23,6 +23,9 @@ def assign_cases() -> list[AssignCase]:
     cases += [
         AssignCase(*case, mask_conflicts=True, small_side=20.0, grown_side=26.0) for case in [assign_case(6, 2, 30, 96, 2)]
     ]
+    for reach in (0.5, 2.0, 14.99):  # boxes that no anchor reaches; many contests
+        limits = grid_strides(96) * reach
+        cases.append(AssignCase(*assign_case(14, 2, 40, 96, 2), topk=3 if reach == 2 else 10, limits=limits))
     one = assign_case(8, 1, 1, 512, 1, spread=600.0)  # 5376 anchors, nearly all inside: the buffer is trimmed on the way
     cases += [AssignCase(*one[:4], torch.tensor([[[0.0, 0, 512, 512]]]), one[5]), AssignCase(*one[:6], topk=1024)]
     tied = assign_case(9, 2, 6, 64, 1)
@@ -72,4 +75,4 @@ def expected(case: AssignCase | NmsCase) -> tuple[Tensor, ...]:
     """What the reference makes of a case."""
     if isinstance(case, NmsCase):
         return batched_nms(*case)
-    return task_aligned_assign(*case[:6], case.options, case.logits)
+    return task_aligned_assign(*case[:6], case.options, case.logits, case.limits)

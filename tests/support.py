@@ -82,6 +82,11 @@ def grid_anchors(size: int) -> Tensor:
     return torch.cat(levels)
 
 
+def grid_strides(size: int) -> Tensor:
+    """The stride in pixels of each of `grid_anchors`, [A]."""
+    return torch.cat([torch.full(((size // stride) ** 2,), float(stride)) for stride in (8, 16, 32)])
+
+
 def assign_case(
     seed: int, images: int, boxes: int, size: int, classes: int, dtype: torch.dtype = torch.float32, spread: float = 8.0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

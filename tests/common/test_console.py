@@ -19,6 +19,7 @@ from tests.tiers import slow_case
 from yolov9k.common.console import PlainConsole, literal
 from yolov9k.common.errors import LONGEST_LINE, note, warn
 from yolov9k.common.progress import progress_bar
+from yolov9k.common.result_names import folder_name
 
 LIKE_MARKUP = ["[/x]a", "car [front]", "[bold]x[/bold]", "[red]n", ":car:", "x[/b]y", "[link=file:///]z", "\\[x]", "[[", "$a$"]
 
@@ -96,3 +97,16 @@ def test_data_check_on_any_terminal(tmp_path: Path, encoding: str, locale: dict[
     assert done.returncode == 0, done.stderr
     assert ("猫" if encoding == "gbk" else r"\u732b").encode(encoding) in done.stdout
     assert b"1 errors" in done.stdout
+
+
+def test_crops_of_a_class_whose_name_the_file_system_lacks(tmp_path: Path) -> None:
+    """Under an ASCII locale paths are ASCII too; the folder then bears the character's number."""
+    script = (
+        "import sys; from pathlib import Path; from yolov9k.common.files import write_bytes; "
+        "from yolov9k.common.result_names import folder_name; write_bytes(Path(sys.argv[1]) / folder_name('猫 a') / 'a', b'x')"
+    )
+    locale = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    escaped = script.encode("ascii", "backslashreplace").decode()
+    subprocess.run([sys.executable, "-c", escaped, str(tmp_path)], env={**os.environ, **locale}, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["u732b a"]
+    assert folder_name("猫 a") == "猫 a"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.data_cases import train_options, write_yolo
-from tests.record_flavors import INTO, NC, SIZE, assign_case, crowd_case
+from tests.record_flavors import CASES, INTO, NC, SIZE
 from yolov9k.common.errors import UserError
 from yolov9k.config import TrainRecipe, load_recipe
 from yolov9k.config.flavors import FLAVORS, Flavor
@@ -48,18 +48,17 @@ def test_the_recipe_has_their_values(name: str) -> None:
     assert {key: ours[key] for key in theirs["recipe"]} == theirs["recipe"]
 
 
-@pytest.mark.parametrize("key", ["assigned", "contended"])
-def test_anchors_go_to_boxes_as_ultralytics_assigner_has_it(key: str) -> None:
-    model = create_model("gelan-t", NC, flavor="ultralytics")
-    options = task_of(model).criterion(model, load_recipe(flavor="ultralytics")).options.assign  # type: ignore[attr-defined]
-    case = assign_case() if key == "assigned" else crowd_case()
+@pytest.mark.parametrize("key", CASES)
+@pytest.mark.parametrize("name", ["ultralytics", "libreyolo", "mit"])
+def test_anchors_go_to_boxes_as_their_assigner_has_it(name: str, key: str) -> None:
+    model = create_model("gelan-t", NC, flavor=name)
+    options = task_of(model).criterion(model, load_recipe(flavor=name)).options.assign  # type: ignore[attr-defined]
+    case = CASES[key]()
     shape = case["boxes"].shape[:2]
     for backend in ("reference", "auto"):
         operands = (case["scores"], case["predicted"], case["anchors"], torch.zeros(shape), case["boxes"], torch.ones(shape))
-        found = task_aligned_assign(*operands, options=options, backend=backend).gt_index
-        assert [[(row >= 0).nonzero().flatten().tolist(), row[row >= 0].tolist()] for row in found] == RECORDED["ultralytics"][
-            key
-        ]
+        found = task_aligned_assign(*operands, options=options, backend=backend, strides=case["strides"]).gt_index
+        assert [[(row >= 0).nonzero().flatten().tolist(), row[row >= 0].tolist()] for row in found] == RECORDED[name][key]
 
 
 def test_the_published_flavor_is_none() -> None:

@@ -115,6 +115,11 @@ def test_images_of_other_formats_are_counted(tmp_path: Path, capfd: pytest.Captu
     assert len(load_split(path, "train").records) == 1
     told = capfd.readouterr().err
     assert f"{tmp_path / 'images'}: 3 files of other formats left out (.heic 2, .jxl 1)" in told
+    path.write_text("train: images/*\nval: images/*.jpg\nnames: [x]\n")
+    assert len(load_split(path, "train").records) == 1
+    assert "images/*: 3 files of other formats left out (.heic 2, .jxl 1)" in capfd.readouterr().err
+    assert len(load_split(path, "val").records) == 1
+    assert capfd.readouterr().err == ""
 
 
 # --- sizes

@@ -90,18 +90,32 @@ def test_numbers_of_names_that_are_no_row(tmp_path: Path, names: str, words: str
 
 
 @pytest.mark.parametrize(
-    ("rows", "points"),
+    ("rows", "shape"),
     [
-        (f"{BOX} 0.5 0.5 2 0.45 0.4 1\n{BOX} 0 0 0 0.6 0.6 2", 2),  # as many numbers as an outline of five corners
-        (f"{BOX} 0.5 0.5 2", 1),  # no outline has an even number of columns
-        (f"{BOX} 0.5 0.5 2\n{BOX}", 0),
-        (f"{BOX} 0.5 0.5 0.5", 0),
-        ("0 0.0 0.0 0.5 0.0 0.5 1.0 0.0 1.0 0.0 0.0", 0),  # an outline along the edges
-        (f"{BOX} 0.1 0.1 1 0.9 0.9 1", 0),  # far from what would be the box
+        (f"{BOX} 0.5 0.5 2 0.45 0.4 1\n{BOX} 0 0 0 0.6 0.6 2", [2, 3]),  # as many numbers as an outline of five corners
+        (f"{BOX} 0.5 0.5 2", [1, 3]),  # no outline has an even number of columns
+        (f"{BOX} 0.45 0.4 0.5 0.6 0.55 0.5 0.45 0.65", [4, 2]),
+        (f"{BOX} 0.5 0.5 2\n{BOX}", None),
+        (f"{BOX} 0.5 0.5 0.5", None),
+        ("0 0.0 0.0 0.5 0.0 0.5 1.0 0.0 1.0 0.0 0.0", None),  # an outline along the edges
+        (f"{BOX} 0.1 0.1 1 0.9 0.9 1", None),  # far from what would be the box
+        (f"{BOX} 0.45 0.4 0.5 0.6 0.55 0.5 0.45 0.75", None),  # a corner outside of it
+        ("0 0.2 0.3 0.4 0.3 0.4 0.6 0.2 0.6 0.1 0.5", None),
     ],
 )
-def test_rows_that_look_like_key_points_without_a_key_are_told_once(rows: str, points: int, tmp_path: Path) -> None:
+def test_rows_that_look_like_key_points_without_a_key_are_told_once(rows: str, shape: list[int] | None, tmp_path: Path) -> None:
     path = write_yolo(tmp_path, {"a": rows, "b": rows})
     told = [str(issue) for issue in load_split(path, "train").issues if "key points" in issue.message]
-    words = f"a.txt: rows look like boxes with {points} key points each, those of 1 more label files too; add kpt_shape: ["
-    assert [words in text for text in told] == [True] * bool(points)
+    words = (
+        "a.txt: rows look like boxes with {} key points each, those of 1 more label files too; add kpt_shape: {} to data.yaml"
+    )
+    assert [words.format(shape[0], shape) in text for text in told if shape] == [True] * bool(shape)
+    assert len(told) == bool(shape)
+
+
+@pytest.mark.parametrize("number", [3, 5])
+def test_several_boxes_on_one_line_are_no_outline(tmp_path: Path, number: int) -> None:
+    """Of two and of four the row has a number of columns that no outline has."""
+    path = write_yolo(tmp_path, {"a": " ".join([BOX] * number), "b": "0 0 0 0.5 0 0 0.5 0.2 1 1 0 0.3 0.3 0.1 0.1"})
+    (issue,) = load_split(path, "train").fatal_issues
+    assert f"{number} boxes on one line; write each on a line of its own" in issue.message

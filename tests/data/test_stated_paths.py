@@ -16,6 +16,7 @@ from tests.data_cases import BOX, train_options, write_image
 from yolov9k.common.paths import PathFinder
 from yolov9k.data.config import find_splits, load_split
 from yolov9k.data.formats.image_finder import split_in
+from yolov9k.engine.predict.sources import open_source
 from yolov9k.engine.train.trainer import Trainer
 
 WORD = "été한글"
@@ -81,6 +82,16 @@ def test_names_in_another_normal_form_are_found(tmp_path: Path, stated: str, the
     write_image(tmp_path / "coco" / "images" / other / f"{other}.jpg")
     complete(coco(tmp_path / "coco", [f"{name}/{name}.jpg"]))
     complete(voc(tmp_path / "voc", other, name))
+
+
+@pytest.mark.parametrize(("stated", "there"), FORMS)
+def test_names_on_the_command_line_are_found_in_another_normal_form(tmp_path: Path, stated: str, there: str) -> None:
+    name, other = form(stated), form(there)
+    put(tmp_path / other, other)
+    yolo(tmp_path / other, "images")
+    complete(tmp_path / name / "data.yaml")
+    (path,) = open_source(tmp_path / name / "images" / f"{name}.jpg").paths
+    assert path.samefile(tmp_path / other / "images" / f"{other}.jpg")
 
 
 def test_two_names_that_look_alike_are_two(tmp_path: Path) -> None:
@@ -195,6 +206,8 @@ def test_a_folder_that_is_not_there_is_told_once(tmp_path: Path, capsys: pytest.
         ("valley_defects.json", None),
         ("contest.json", None),
         ("trained.json", None),
+        ("TrainSet.json", "train"),
+        ("valSet.json", "val"),
         ("latest.json", None),
     ],
 )

@@ -99,6 +99,16 @@ def test_yolo_label_without_image_is_told_and_lists_of_names_are_not_labels(tmp_
     assert "without an image" in issue.message
 
 
+def test_labels_of_listed_images_are_theirs_whatever_their_suffix(tmp_path: Path) -> None:
+    path = write_yolo(tmp_path, {"a": BOX, "b": BOX})
+    (tmp_path / "images" / "b.jpg").rename(tmp_path / "images" / "b.HEIC")
+    (tmp_path / "list.txt").write_text("images/a.jpg\nimages/b.HEIC\n")
+    path.write_text("train: list.txt\nval: list.txt\nnames: [x]\n")
+    split = load_split(path, "train")
+    assert [record.objects for record in split.records] == [1, 1]
+    assert split.issues == []
+
+
 def test_yolo_label_beside_the_image(tmp_path: Path) -> None:
     write_image(tmp_path / "train" / "a.png")
     (tmp_path / "train" / "a.txt").write_text(BOX)

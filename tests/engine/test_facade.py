@@ -56,6 +56,20 @@ def test_a_name_a_file_or_a_network(folder: Path) -> None:
     assert isinstance(filed.model, yolov9k.DetectionModel)
 
 
+def test_a_name_alone_is_said_to_have_fresh_weights_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = YOLOv9("gelan-t")
+    named.predict(IMAGE, **LOW)
+    fetch = "('yolov9k download gelan-t' fetches published ones)"
+    said = f"gelan-t has fresh weights, which find nothing: train it, or give a file of weights {fetch}"
+    assert said in capsys.readouterr().err
+    named.predict(IMAGE, **LOW)
+    YOLOv9(folder / "tiny.pt").predict(IMAGE, **LOW)
+    YOLOv9(named.model).predict(IMAGE, **LOW)
+    assert "fresh weights" not in capsys.readouterr().err
+    YOLOv9(folder / "tiny.yaml").predict(IMAGE, **LOW)
+    assert "train it, or give a file of weights\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [

@@ -216,10 +216,13 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
     [{"spec": 3}, {"spec": {}}, {"names": None, "num_classes": "x"}, {"num_classes": 0}, {"class_widths": ["a", "b"]},
      {"spec": {"name": "x", "layers": [[[0], "Conv", [8], 1]], "activation": "SiLU"}},
      {"spec": {"name": "x", "layers": [[[-1], "Conv", [8], 1]], "activation": "SiLU"}},
+     {"spec": {"name": "x", "layers": [[[-1], "#", [8], 1], [[0], "DDetect", ["nc"], 1]], "activation": "SiLU"}},
      {"spec": {"name": "x", "layers": [], "activation": "SiLU"}}, {"model": 5}],
 )  # fmt: skip
 def test_a_nonsensical_plan_is_one_line(built: DetectionModel, tmp_path: Path, change: dict[str, Any]) -> None:
     message = fault(altered(tmp_path / "odd.pt", built, **change))
+    with pytest.raises(UserError):  # nor where the plan is looked at alone, as training does that starts from such weights
+        load_weights(built, tmp_path / "odd.pt")
     assert "layer table is damaged" in message or "missing in the file" in message
 
 

@@ -52,6 +52,7 @@ def table(tmp_path: Path, head: str = "HalfDetect", block: str = "Patchify") -> 
 
 @pytest.mark.usefixtures("throwaway")
 def test_a_block_and_a_head_of_ones_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)  # BatchNorm's fold rounds coordinates of some weights by more than the last place
     model = create_model(table(tmp_path))
     assert model.spec.strides()[:5] == [2, 4, 8, 16, 32]
     assert model.head.task == "detect"

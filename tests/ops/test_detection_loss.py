@@ -151,8 +151,8 @@ def test_reference_has_the_numeric_gradient(monkeypatch: pytest.MonkeyPatch) -> 
     options = LossOptions(BINS, AssignOptions(3, 0.5, 1.0), 0.1, 1.5)
     held: list[Any] = []
 
-    def assign(*arguments: Any) -> Any:
-        held[:] = held or [reference_assign.task_aligned_assign(*arguments)]
+    def assign(*arguments: Any, **limits: Any) -> Any:
+        held[:] = held or [reference_assign.task_aligned_assign(*arguments, **limits)]
         return held[0]
 
     def run(*levels: Tensor) -> Tensor:

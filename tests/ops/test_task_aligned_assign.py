@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from tests.backend_checks import BackendChecks
-from tests.support import assign_case, grid_anchors
+from tests.support import assign_case, grid_anchors, grid_strides
 from tests.tiers import BY_DAY, examples
 from tests.tolerances import FLOAT64_LOOPS
 from yolov9k.ops import AssignOptions, available, task_aligned_assign
@@ -46,18 +46,30 @@ def grown(box: list[float], small: float, side: float) -> list[float]:
 
 
 def loops(
-    case: Case, topk: int, alpha: float, beta: float, mask_conflicts: bool, small: float, side: float
+    case: Case,
+    topk: int,
+    alpha: float,
+    beta: float,
+    mask_conflicts: bool,
+    small: float,
+    side: float,
+    limits: list[float] | None = None,
 ) -> tuple[list[list[int]], list[list[float]]]:
     """The definition (TOOD, arXiv 2108.07755, section 3.2), as loops over single numbers."""
     scores, boxes, anchors, labels, gt_boxes, mask = (tensor.tolist() for tensor in case)
     index, weights = [], []
     for p, predicted, classes, gts, real in zip(scores, boxes, labels, gt_boxes, mask, strict=True):
         rows = [g for g in range(len(gts)) if real[g]]
-        reach = {g: grown(gts[g], small, side) for g in rows}
-        inside = {
-            g: [min(x - reach[g][0], y - reach[g][1], reach[g][2] - x, reach[g][3] - y) > 1e-9 for x, y in anchors]
-            for g in rows
+        region = {g: grown(gts[g], small, side) for g in rows}
+        apart = {
+            g: [(x - region[g][0], y - region[g][1], region[g][2] - x, region[g][3] - y) for x, y in anchors] for g in rows
         }
+        inside = {g: [min(sides) > 1e-9 for sides in apart[g]] for g in rows}
+        if limits:
+            inside = {
+                g: [min(sides) >= 0 and max(sides) <= limit for sides, limit in zip(apart[g], limits, strict=True)]
+                for g in rows
+            }
         overlap = {g: [max(ciou(gts[g], box), 0.0) for box in predicted] for g in rows}
         metric = {g: [s[classes[g]] ** alpha * u**beta for s, u in zip(p, overlap[g], strict=True)] for g in rows}
         claims: list[list[int]] = [[] for _ in anchors]
@@ -65,20 +77,22 @@ def loops(
             ranked = sorted(
                 (a for a in range(len(anchors)) if inside[g][a] and metric[g][a] > 0), key=lambda a: (-metric[g][a], a)
             )
-            for a in ranked[:topk]:
+            best = max(range(len(anchors)), key=lambda a: (metric[g][a], -a))
+            alone = [best] if limits and not ranked and metric[g][best] > 0 else []
+            for a in [*ranked[:topk], *alone]:
                 claims[a].append(g)
         owners = [-1] * len(anchors)
         for a, claimants in enumerate(claims):
-            rivals = [g for g in rows if inside[g][a]] if mask_conflicts else rows
+            rivals = claimants if limits else [g for g in rows if inside[g][a]] if mask_conflicts else rows
             if claimants:
                 owners[a] = claimants[0] if len(claimants) == 1 else max(rivals, key=lambda g: (overlap[g][a], -g))
         mine = {g: [a for a, owner in enumerate(owners) if owner == g] for g in rows}
-        best = {
+        highest = {
             g: (max((metric[g][a] for a in own), default=0), max((overlap[g][a] for a in own), default=0))
             for g, own in mine.items()
         }
         index.append(owners)
-        weights.append([metric[g][a] * best[g][1] / (best[g][0] + 1e-9) if g >= 0 else 0.0 for a, g in enumerate(owners)])
+        weights.append([metric[g][a] * highest[g][1] / (highest[g][0] + 1e-9) if g >= 0 else 0.0 for a, g in enumerate(owners)])
     return index, weights
 
 
@@ -86,16 +100,17 @@ def loops(
 @given(
     st.integers(0, 2**31), st.integers(1, 2), st.integers(0, 9), st.integers(1, 3), st.sampled_from([1, 3, 10]),
     st.sampled_from([(0.5, 6.0), (1.0, 2.0), (0.0, 1.5)]), st.booleans(),
-    st.sampled_from([(0.0, 0.0), (8.0, 16.0), (20.0, 4.0)]),
+    st.sampled_from([(0.0, 0.0), (8.0, 16.0), (20.0, 4.0)]), st.sampled_from([0.0, 0.5, 2.0, 14.99]),
 )  # fmt: skip
 def test_reference_is_the_definition(
     seed: int, images: int, boxes: int, classes: int, topk: int, powers: tuple[float, float], mask_conflicts: bool,
-    small: tuple[float, float],
+    small: tuple[float, float], reach: float,
 ) -> None:  # fmt: skip
     case: Any = assign_case(seed, images, boxes, 64, classes, torch.float64)
-    options = AssignOptions(topk, *powers, mask_conflicts, *small)
-    found = task_aligned_assign(*case, backend="reference", options=options)
-    index, weights = loops(case, topk, *powers, mask_conflicts, *small)
+    options = AssignOptions(topk, *powers, mask_conflicts, *small, reach)
+    found = task_aligned_assign(*case, backend="reference", options=options, strides=grid_strides(64))
+    limits = (grid_strides(64) * reach).tolist() if reach else None
+    index, weights = loops(case, topk, *powers, mask_conflicts, *small, limits)
     assert found.gt_index.tolist() == index
     torch.testing.assert_close(found.weight, torch.tensor(weights, dtype=torch.float64).view_as(found.weight), **FLOAT64_LOOPS)
 
@@ -105,7 +120,12 @@ def assert_same(case: Case, **options: Any) -> None:
     wanted = task_aligned_assign(*case, **options, backend="reference")
     for backend in BACKENDS:
         found = task_aligned_assign(
-            *(part.to("cuda" if backend == "cuda" else "cpu") for part in case), **options, backend=backend
+            *(part.to("cuda" if backend == "cuda" else "cpu") for part in case),
+            **{
+                key: value.to("cuda") if backend == "cuda" and isinstance(value, Tensor) else value
+                for key, value in options.items()
+            },
+            backend=backend,
         )
         assert torch.equal(found.gt_index.cpu(), wanted.gt_index)
         torch.testing.assert_close(found.weight.cpu(), wanted.weight, rtol=0, atol=0)
@@ -115,14 +135,15 @@ def assert_same(case: Case, **options: Any) -> None:
 @given(
     st.integers(0, 2**31), st.integers(0, 3), st.sampled_from([0, 1, 2, 63, 64, 65]), st.sampled_from([32, 64, 96]),
     st.sampled_from([1, 2, 80]), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), st.sampled_from([1, 10, 700]),
-    st.booleans(), st.booleans(), st.sampled_from([(0.0, 0.0), (12.0, 16.0)]),
+    st.booleans(), st.booleans(), st.sampled_from([(0.0, 0.0), (12.0, 16.0)]), st.sampled_from([0.0, 0.5, 2.0, 14.99]),
 )  # fmt: skip
 def test_backends_equal_the_reference(
     seed: int, images: int, boxes: int, size: int, classes: int, dtype: torch.dtype, topk: int, logits: bool, mask: bool,
-    small: tuple[float, float],
+    small: tuple[float, float], reach: float,
 ) -> None:  # fmt: skip
-    options = AssignOptions(topk, mask_conflicts=mask, small_side=small[0], grown_side=small[1])
-    assert_same(assign_case(seed, images, boxes, size, classes, dtype), logits=logits, options=options)
+    options = AssignOptions(topk, mask_conflicts=mask, small_side=small[0], grown_side=small[1], reach=reach)
+    case = assign_case(seed, images, boxes, size, classes, dtype)
+    assert_same(case, logits=logits, options=options, strides=grid_strides(size))
 
 
 @pytest.mark.parametrize(
@@ -233,6 +254,27 @@ def test_weights_are_float32_for_every_dtype_of_the_scores(dtype: torch.dtype, b
     assert torch.equal(found.weight, weight)
 
 
+def test_a_box_that_no_anchor_reaches_takes_its_best_anchor_and_edges_count() -> None:
+    anchors = grid_anchors(64)
+    gt_boxes = torch.tensor([[[4.0, 4.0, 12.0, 12.0], [21.0, 21.0, 23.0, 23.0]]])  # corners on anchors; between anchors
+    case = (torch.ones(1, len(anchors), 1), gt_boxes[:, :1].repeat(1, len(anchors), 1), anchors, torch.zeros(1, 2), gt_boxes)
+    case[1][0, 20] = gt_boxes[0, 1]
+    options = AssignOptions(reach=14.99)
+    found = task_aligned_assign(*case, torch.ones(1, 2), options=options, strides=grid_strides(64)).gt_index[0]
+    inside = ((anchors >= 4) & (anchors <= 12)).all(-1)
+    assert found[inside].tolist() == [0] * 5
+    assert (found == 1).nonzero().flatten().tolist() == [20]
+    short = task_aligned_assign(*case, torch.ones(1, 2), options=AssignOptions(reach=0.99), strides=grid_strides(64)).gt_index[
+        0
+    ]
+    assert (short == 0).nonzero().flatten().tolist() == [len(anchors) - 20]  # of stride 16, in the box's middle
+    assert_same((*case, torch.ones(1, 2)), options=options, strides=grid_strides(64))
+    with pytest.raises(ValueError, match=r"task_aligned_assign: strides must be given where options\.reach is"):
+        task_aligned_assign(*case, torch.ones(1, 2), options=options)
+    with pytest.raises(ValueError, match=r"task_aligned_assign: strides must have shape \[84\], got \[3\]"):
+        task_aligned_assign(*case, torch.ones(1, 2), options=options, strides=torch.ones(3))
+
+
 def test_options_in_one_object_are_those_given_one_by_one() -> None:
     case = assign_case(13, 2, 9, 64, 2)
     wanted = task_aligned_assign(*case, 3, 1.0, 2.0, mask_conflicts=True)
@@ -307,6 +349,11 @@ def test_wrong_tensors_are_named(position: int, change: Any, error: type[Excepti
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         task_aligned_assign(*assign_case(11, 1, 2, 64, 2), **options)
+
+
+def test_a_reach_below_zero_is_named() -> None:
+    with pytest.raises(ValueError, match=r"reach must be at least 0, got -1\.0"):
+        AssignOptions(reach=-1.0)
 
 
 class TestBackends(BackendChecks):

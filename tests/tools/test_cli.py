@@ -210,7 +210,7 @@ def test_an_unreadable_image_is_named(weights: Path, tmp_path: Path, capsys: pyt
     assert run("predict", "--weights", weights, "--source", tmp_path, "--img", 64, "--project", tmp_path / "runs") == 0
     captured = capsys.readouterr()
     assert "bad.jpg" in captured.err
-    assert "1 unreadable files are left out" in captured.out
+    assert "unreadable files, left out: 1" in captured.out
 
 
 @pytest.mark.twin

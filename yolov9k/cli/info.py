@@ -54,7 +54,7 @@ def _print_machine() -> None:
         console.print(f"native code, {part}: {_native_state(part)}")
     console.print(f"cuDNN's fused convolutions: {cudnn.describe()}")
     console.print(f"Triton: {why_missing('triton') or 'ready'}")
-    for operator in ops.operators():
+    for operator in sorted(ops.operators()):
         console.print(f"{operator}: {', '.join(ops.available(operator))}")
 
 

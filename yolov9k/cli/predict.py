@@ -29,7 +29,7 @@ def run(options: PredictOptions) -> None:
             predictor, source, directory, max_frames=options.max_frames, **writing(options)
         )  # fmt: skip
     found = ", ".join(f"{count} {name}" for name, count in summary.counts.items()) or "nothing"
-    media = f"{summary.images} images, {summary.videos} videos ({summary.frames} frames)"
-    skipped = f"; {len(summary.skipped)} unreadable files are left out" if summary.skipped else ""
+    media = f"images: {summary.images}, videos: {summary.videos} (frames: {summary.frames})"
+    skipped = f"; unreadable files, left out: {len(summary.skipped)}" if summary.skipped else ""
     console.print(f"{media}: {found}; {summary.speed}{skipped}")
     console.print(f"run: {directory}")

@@ -126,10 +126,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    except OSError as error:
-        with contextlib.suppress(OSError):
+    except (OSError, UnicodeError) as error:  # a UnicodeError: a name that the file system's encoding has not
+        with contextlib.suppress(OSError, UnicodeError):
             path.unlink(missing_ok=True)  # not half of it
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise UserError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
 
 
 def cache_folder(variable: str = "") -> Path:

@@ -30,6 +30,14 @@ def spellings(path: str) -> list[str]:
     return list(dict.fromkeys((path, path.replace("\\", "/"))))
 
 
+def given_path(path: str | Path) -> Path:
+    """`user_path`; where nothing stands under that name, the file or folder whose name is the same in another normal form."""
+    found = user_path(path)
+    if str(found).isascii() or os.path.lexists(found):
+        return found
+    return PathFinder().in_other_form(found) or found
+
+
 class FolderNames:
     """The names in a folder, none where there is no such folder."""
 
@@ -57,11 +65,11 @@ class PathFinder:
             for spelling in spellings(path):
                 if wanted(place := base / spelling):
                     return place
-                if not spelling.isascii() and (other := self._in_other_form(place)) and wanted(other):
+                if not spelling.isascii() and (other := self.in_other_form(place)) and wanted(other):
                     return other
         return None
 
-    def _in_other_form(self, path: Path) -> Path | None:
+    def in_other_form(self, path: Path) -> Path | None:
         """`path` with each name as its folder has it."""
         found = Path(path.anchor)
         for part in path.parts[1:] if path.anchor else path.parts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -54,6 +55,8 @@ def _below_common_folder(paths: Sequence[Path]) -> list[Path]:
 
 
 def folder_name(name: str) -> str:
-    """A class's name as the name of a folder on any system."""
+    """A class's name as the name of a folder on any system; what the file system's encoding lacks is written as its number."""
     plain = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name)
+    encoding = sys.getfilesystemencoding()
+    plain = plain if plain.isascii() else plain.encode(encoding, "backslashreplace").decode(encoding).replace("\\", "")
     return plain.encode("utf-8", "replace")[:200].decode("utf-8", "ignore").strip(" .") or "_"

@@ -44,6 +44,8 @@ def convert(model: DetectionModel, out: str | Path, to: str, source: str | Path 
     target, path, rows = TARGETS[to], user_path(out), forecast(model, to)
     if wrong := next((row for row in rows if not row.fits), None):
         raise UserError(f"{source}: cannot be written as {to}; {wrong.part} {wrong.given}: {wrong.written}")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}; make it, or choose another")
     if target.suffix and path.suffix.lower() != target.suffix:
         raise UserError(f"{path}: --to {to} writes a {target.suffix} file; call it {path.with_suffix(target.suffix).name}")
     target.write(model.to_lean() if target.is_lean(model) else model, path)

@@ -28,11 +28,12 @@ class Flavor:
 
 
 _PLAIN = {"mixup": 0.0, "copy_paste": 0.0}
+_REACH = {"tal_reach": 14.99}  # 16 bins less the last one and a hundredth
 FLAVORS = {
     "published": Flavor(),
     "ultralytics": Flavor({**_PLAIN, "scale": 0.5, "tal_small_side": 16.0, "tal_grown_side": 16.0}, box_groups=1, box_bias=2.0),
-    "mit": Flavor({**_PLAIN, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "fliplr": 0.0}, class_bias=-10.0),
-    "libreyolo": Flavor({**_PLAIN, "scale": 0.5}, class_bias=-10.0, letterbox="topleft"),
+    "mit": Flavor({**_PLAIN, **_REACH, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "fliplr": 0.0}, class_bias=-10.0),
+    "libreyolo": Flavor({**_PLAIN, **_REACH, "scale": 0.5}, class_bias=-10.0, letterbox="topleft"),
 }
 
 

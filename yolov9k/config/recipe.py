@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from yolov9k.common.errors import UserError, one_line, shown, warn
-from yolov9k.common.files import user_path
+from yolov9k.common.paths import given_path
 from yolov9k.config.base import read_mapping
 from yolov9k.config.flavors import find_flavor
 from yolov9k.config.option import Option, option_fields, read_number
@@ -59,6 +59,9 @@ class TrainRecipe:
         float, _from_zero("a box's side below it looks for anchors as one of tal_grown_side does; 0: none", unit="pixels")
     ] = 0.0  # fmt: skip
     tal_grown_side: Annotated[float, _from_zero("what small sides count as where anchors are looked for", unit="pixels")] = 0.0
+    tal_reach: Annotated[
+        float, _from_zero("farthest side of a box that an anchor reaches, matched as the MIT rewrite; 0: all", unit="strides")
+    ] = 0.0  # fmt: skip
     hsv_h: Annotated[float, _from_zero("largest change of the hue, as a share", 1)] = 0.015
     hsv_s: Annotated[float, _from_zero("largest change of the saturation, as a share", 1)] = 0.7
     hsv_v: Annotated[float, _from_zero("largest change of the brightness, as a share", 1)] = 0.4
@@ -120,7 +123,7 @@ def load_recipe(source: str | Path | None = None, flavor: str = "published") -> 
         return base
     path = PRESETS / f"{source}.yaml"
     if not path.exists():
-        path = user_path(source)
+        path = given_path(source)
     if not path.is_file():
         presets = ", ".join(sorted(["default", *(p.stem for p in PRESETS.glob("*.yaml"))]))
         raise UserError(f"--hyp {source}: no such file or preset; presets are {presets}")

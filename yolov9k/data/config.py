@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from yolov9k.common.errors import DATA, UserError, failing_as, warn
-from yolov9k.common.files import user_path
+from yolov9k.common.paths import given_path
 from yolov9k.data.formats.base import Format, Listing, UnclearDataset, join_listings, registered_formats
 from yolov9k.data.formats.checks import build_records
 from yolov9k.data.formats.layout import DatasetLayout
@@ -108,7 +108,7 @@ def merge_classes(split: Split) -> Split:
 @failing_as(DATA)
 def open_dataset(path: Path) -> DatasetLayout:
     """What `path` is and which splits it has. Raises UserError when it is no dataset."""
-    path = user_path(path).absolute()
+    path = given_path(path).absolute()
     wanted = ", ".join(format.dataset for format in registered_formats() if format.dataset)
     if not os.path.exists(path):
         raise UserError(f"{path}: not found; {how_to_get(path.name) or f'give {wanted}'}")

@@ -36,11 +36,14 @@ def how_to_get(name: str) -> str:
     stem, dot, suffix = name.lower().rpartition(".")
     if not dot or suffix not in ("yaml", "yml"):
         return ""
-    then = "nothing is downloaded here: unpack it and give its folder or a data.yaml"
+    begin, end = (
+        "it is Ultralytics' built-in data set, which is not downloaded here: fetch",
+        "unpack it, give its folder or a data.yaml",
+    )
     if stem in _ARCHIVES.split():
-        return f"Ultralytics' built-in data set; download {_ASSETS}/{_SPELLED.get(stem, stem)}.zip, {then}"
+        return f"{begin} {_ASSETS}/{_SPELLED.get(stem, stem)}.zip, {end}"
     if stem in _PAGES:
-        return f"Ultralytics' built-in data set; download {_PAGES[stem]}, {then}"
+        return f"{begin} {_PAGES[stem]}, {end}"
     if stem in _OTHERS.split():
         return "a built-in data set of Ultralytics for another task than detection; give one with boxes"
     return ""

@@ -69,9 +69,15 @@ def list_images(folder: Path) -> list[Path]:
         seen.add(real)
         folders[:] = [name for name in folders if not is_hidden(name)]
         found.extend(path for name in files if is_image(path := Path(root, name)))
-        others.update(suffix for name in files if (suffix := Path(name).suffix.lower()) in _OTHER_IMAGES and name[0] != ".")
+        others.update(other_images(files))
     warn_of_others(folder, others)
     return sorted(found)
+
+
+def other_images(names: Iterable[str]) -> Counter[str]:
+    """How many files of which suffix are images that OpenCV does not read, hidden ones left out."""
+    suffixes = (Path(name).suffix.lower() for name in names if not is_hidden(name))
+    return Counter(suffix for suffix in suffixes if suffix in _OTHER_IMAGES)
 
 
 def find_matches(pattern: str, base: Path) -> list[Path]:

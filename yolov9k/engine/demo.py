@@ -21,10 +21,10 @@ from yolov9k.engine.train.trainer import Trainer
 
 SIZE = 128  # pixels: small enough for minutes on two cores
 NEXT = """what to type next, for your own data:
-  yolov9k data check path/to/data.yaml --plot grid.png
-  yolov9k train --cfg yolov9-t --data path/to/data.yaml --img 640      (a few hundred images: add --hyp small)
-  yolov9k val --weights {weights} --data path/to/data.yaml
-  yolov9k predict --weights {weights} --source path/to/images"""
+  yolov9k data check path/to/data.yaml --plot runs/grid.png
+  yolov9k train --cfg yolov9-t --data path/to/data.yaml --img 640 --name mine      (a few hundred images: add --hyp small)
+  yolov9k val --weights runs/train/mine/weights/best.pt --data path/to/data.yaml
+  yolov9k predict --weights runs/train/mine/weights/best.pt --source path/to/images"""
 
 
 def run_demo(demo: DemoOptions, console: Console) -> float:
@@ -44,7 +44,7 @@ def run_demo(demo: DemoOptions, console: Console) -> float:
     ap50, ap = values["metrics/mAP_0.5"], values["metrics/mAP_0.5:0.95"]
     console.print(f"AP50 {ap50:.3f}, AP {ap:.3f} on samples that were not trained on")
     console.print(literal(f"predictions (right) beside the ground truth (left): {image}"))
-    console.print(literal(NEXT.format(weights=weights)))
+    console.print(literal(NEXT))
     return ap50
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from yolov9k.common.errors import MODEL, UserError, failing_as, one_line
-from yolov9k.common.files import user_path
+from yolov9k.common.paths import given_path
 from yolov9k.models.file_kinds import HEAD, is_safetensors, what_it_is
 from yolov9k.models.stand_ins import Damaged, Refused, StandIn
 from yolov9k.models.tables import likely_name
@@ -36,7 +36,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     if not str(path).strip():
         raise UserError("--weights: empty; give a checkpoint")
-    path = user_path(path)
+    path = given_path(path)
     if os.path.isdir(path):
         raise UserError(f"{path}: is a folder, give a checkpoint in it")
     if not os.path.isfile(path):

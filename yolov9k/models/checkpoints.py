@@ -21,6 +21,7 @@ from yolov9k.models.build import said
 from yolov9k.models.checkpoint_file import checksum, read
 from yolov9k.models.fitting import refuse_unfitting, refuse_unusable
 from yolov9k.models.heads.detect import HEAD_NAMES
+from yolov9k.models.registry import is_head, is_known
 from yolov9k.models.spec import ModelSpec, load_spec
 from yolov9k.models.stand_ins import StandIn, state_dict_of
 from yolov9k.models.tables import MAX_LAYERS, NAMES, checked_layer
@@ -155,6 +156,11 @@ def _plan_of(content: Mapping[str, Any]) -> _Plan:
     layers = tuple(checked_layer(i, *row) for i, row in enumerate(table["layers"]))
     if len(layers) > MAX_LAYERS:
         raise ValueError(f"{len(layers):,} layers, expected at most {MAX_LAYERS:,}")
+    for i, layer in enumerate(layers):
+        if not is_known(layer.module):
+            raise ValueError(f"layer {i} is a {shown(layer.module)}, which is unknown")
+    if not layers or not is_head(layers[-1].module):
+        raise ValueError(f"the last layer is {shown(layers[-1].module) if layers else 'missing'}, expected a head")
     if type(classes) is not int or not 1 <= classes <= MAX_CLASSES:
         raise ValueError(f"num_classes is {shown(classes)}")
     if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):

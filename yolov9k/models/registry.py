@@ -142,6 +142,11 @@ def find(name: str) -> BlockKind:
     return _KINDS[name]
 
 
+def is_known(name: str) -> bool:
+    """Whether a name is a block's or a head's."""
+    return name in _KINDS
+
+
 def find_head(name: str) -> HeadKind:
     """The head of a name. Raises ValueError where it is none."""
     kind = find(name)

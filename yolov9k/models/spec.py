@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from yolov9k.common.errors import MODEL, UserError, failing_as
-from yolov9k.common.files import user_path
+from yolov9k.common.paths import given_path
 from yolov9k.models.registry import find, find_head
 from yolov9k.models.tables import DUAL, GELAN_E, IMAGE, NAMES, LayerSpec, absolute, likely_name
 from yolov9k.models.yaml_spec import read_model_file
@@ -125,7 +125,7 @@ def _pace(layer: LayerSpec) -> float:
 @failing_as(MODEL)
 def load_spec(source: str | Path) -> ModelSpec:
     """The plan of a published variant ("yolov9-c", "gelan-t") or of a YAML file. Raises UserError."""
-    path, is_file = user_path(source), Path(source).suffix in (".yaml", ".yml")
+    path, is_file = given_path(source), Path(source).suffix in (".yaml", ".yml")
     name = path.stem if is_file else str(source)
     near = likely_name(str(source))
     if is_file and not path.exists() and near and name not in NAMES:

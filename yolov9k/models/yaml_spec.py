@@ -80,12 +80,11 @@ def _yaml_layer(path: str | Path, i: int, row: Any, depth: float, width: float) 
     if len(module) > 60 or not module.isprintable():
         raise UserError(f"{path}: layer {i} is a {shown(module)}, expected a module's name")
     if not listed or any(type(s) is not int or not IMAGE <= (i + s if s < 0 else s) < i for s in listed):
-        given = sources if isinstance(sources, str) else shown(sources)
-        raise UserError(f"{path}: layer {i} {module} reads {given[:60]}, expected layers before it")
+        raise UserError(f"{path}: layer {i} {module} reads {shown(sources)}, expected layers before it")
     if type(repeats) is not int or not 1 <= repeats <= MAX_REPEATS:
         raise UserError(f"{path}: layer {i} {module} has the number {shown(repeats)}, expected 1 to {MAX_REPEATS}")
     values = [_literal(arg) for arg in args]
-    if huge := [v for v in values if isinstance(v, int) and abs(v) > _LARGEST]:
+    if huge := [v for v in values if isinstance(v, (int, float)) and not abs(v) <= _LARGEST]:
         raise UserError(f"{path}: layer {i} {module} has the argument {shown(huge[0])}, expected at most {_LARGEST:,}")
     if width != 1 and values and type(values[0]) is int and _is_scaled(module):
         values[0] = values[0] * width  # the output's width alone is scaled; the builder rounds it

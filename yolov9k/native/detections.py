@@ -14,12 +14,14 @@ from yolov9k.native.module import DTYPES, Shapes, call, check, loaded
 def task_aligned_assign(
     scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
     topk: int, alpha: float, beta: float, logits: bool, mask_conflicts: bool, regions: Tensor | None = None,
+    limits: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Assignment of anchors to boxes; arguments and results as in `yolov9k.ops.task_aligned_assign`.
 
     scores: float32, bfloat16 or float16, any strides. regions [B, G, 4]: where a box looks for anchors, gt_boxes unless given.
-    Returns gt_index int64 [B, A], weight float32 [B, A] and the sum of weights [B]. Raises ValueError or TypeError naming the
-    argument, ValueError for a length beyond the kernels' limits, RuntimeError when a launch failed.
+    limits [A]: pixels that an anchor reaches to each side, where boxes match as the MIT rewrite has it. Returns gt_index int64
+    [B, A], weight float32 [B, A] and the sum of weights [B]. Raises ValueError or TypeError naming the argument, ValueError for
+    a length beyond the kernels' limits, RuntimeError when a launch failed.
     """
     op = "task_aligned_assign"
     expect_shape(scores, (None, None, None), op, "scores")
@@ -27,13 +29,15 @@ def task_aligned_assign(
     (images, count, classes), gt_count = scores.shape, gt_boxes.shape[1]
     rows = (images, gt_count)
     regions = gt_boxes if regions is None else regions
+    given = {} if limits is None else {"limits": (limits, (count,))}
     check(op, scores, {
         "scores": (scores, scores.shape), "boxes": (boxes, (images, count, 4)), "anchors": (anchors, (count, 2)),
         "gt_labels": (gt_labels, rows), "gt_boxes": (gt_boxes, gt_boxes.shape), "gt_mask": (gt_mask, rows),
-        "regions": (regions, gt_boxes.shape),
+        "regions": (regions, gt_boxes.shape), **given,
     }, scores=tuple(DTYPES))  # fmt: skip
     floats = (boxes, anchors, gt_boxes, regions)
     boxes, anchors, gt_boxes, regions = (tensor.detach().float().contiguous() for tensor in floats)
+    limits = None if limits is None else limits.detach().float().contiguous()
     labels, mask = gt_labels.long().contiguous(), (gt_mask != 0).contiguous()
     gt_index = scores.new_empty((images, count), dtype=torch.int64)
     weight = scores.new_empty((images, count), dtype=torch.float32)
@@ -43,6 +47,7 @@ def task_aligned_assign(
         **dict(zip(("stride_image", "stride_anchor", "stride_class"), scores.stride(), strict=True)),
         "boxes": boxes.data_ptr(), "anchors": anchors.data_ptr(), "labels": labels.data_ptr(),
         "gt_boxes": gt_boxes.data_ptr(), "regions": regions.data_ptr(), "gt_mask": mask.data_ptr(),
+        "limits": 0 if limits is None else limits.data_ptr(),
         "images": images, "count": count, "gt_count": gt_count, "classes": classes,
         "topk": min(topk, max(count, 1)), "alpha": alpha, "beta": beta, "mask_conflicts": mask_conflicts,
         "gt_index": gt_index.data_ptr(), "weight": weight.data_ptr(), "weight_sum": weight_sum.data_ptr(),
@@ -50,7 +55,9 @@ def task_aligned_assign(
     on_device = scores.is_cuda
     claims = scores.new_zeros((images, count) if on_device else 0, dtype=torch.int64)
     best = scores.new_zeros((2, images, gt_count) if on_device else (2, 0), dtype=torch.int32)
+    least = scores.new_zeros((images, gt_count) if on_device and limits is not None else 0, dtype=torch.int64)
     pointers = {"claims": claims.data_ptr(), "best_metric": best[0].data_ptr(), "best_overlap": best[1].data_ptr()}
+    pointers["least"] = least.data_ptr()
     call("task_aligned_assign", scores.device, arguments | pointers)
     return gt_index, weight, weight_sum
 

@@ -17,7 +17,7 @@ from yolov9k.ops.library import define, differentiate, label
 from yolov9k.ops.reference import detection_loss as reference
 from yolov9k.ops.reference.detection_loss import LossOptions
 from yolov9k.ops.reference.dfl_decode import make_anchors
-from yolov9k.ops.reference.task_aligned_assign import AssignOptions
+from yolov9k.ops.reference.task_aligned_assign import AssignOptions, reach_limits
 from yolov9k.ops.registry import Operator, register
 from yolov9k.ops.task_aligned_assign import assign, one_of
 
@@ -119,7 +119,7 @@ def _checked(
 # torch.library's schemas hold plain numbers: here an object becomes these, and below becomes an object again.
 _SCALARS = (
     "int reg_max, int topk, float alpha, float beta, bool mask_conflicts, float small_side, float grown_side, "
-    "float label_smoothing, float pos_weight"
+    "float reach, float label_smoothing, float pos_weight"
 )
 
 
@@ -127,7 +127,7 @@ def _scalars(options: LossOptions) -> tuple[Any, ...]:
     assign = options.assign
     return (
         options.reg_max, assign.topk, assign.alpha, assign.beta, assign.mask_conflicts, assign.small_side, assign.grown_side,
-        options.label_smoothing, options.pos_weight,
+        assign.reach, options.label_smoothing, options.pos_weight,
     )  # fmt: skip
 
 
@@ -141,10 +141,10 @@ def _assigner(backend: str, logits: bool = False) -> reference.Assign:
 
     def run(
         scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
-        options: AssignOptions,
+        options: AssignOptions, limits: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         with label("step/assignment"):
-            return assign(scores, boxes, anchors, gt_labels, gt_boxes, gt_mask, options, backend, logits)
+            return assign(scores, boxes, anchors, gt_labels, gt_boxes, gt_mask, options, backend, logits, limits)
 
     return run
 
@@ -170,7 +170,8 @@ def _assigned(
     points, scales = make_anchors([level.float() for level in _shapes(maps)], strides)
     mask = torch.arange(gt_boxes.shape[1], device=counts.device) < counts[:, None]
     run = _assigner("auto", logits=True)
-    return run(logits, boxes, points * scales, gt_labels, gt_boxes, mask, options.assign)
+    limits = reach_limits(scales[:, 0], options.assign)
+    return run(logits, boxes, points * scales, gt_labels, gt_boxes, mask, options.assign, limits=limits)
 
 
 def _shapes(maps: list[Tensor]) -> list[Tensor]:

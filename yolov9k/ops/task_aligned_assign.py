@@ -39,6 +39,7 @@ def task_aligned_assign(
     logits: bool = False,
     mask_conflicts: bool = False,
     options: AssignOptions | None = None,
+    strides: Tensor | None = None,
 ) -> Assignment:
     """Assign each anchor to a ground-truth box or to the background.
 
@@ -50,6 +51,7 @@ def task_aligned_assign(
     (float64 where one of the floating-point inputs is). No gradient.
     logits: scores are logits. mask_conflicts: for a contested anchor only the boxes that contain it compete, as other
     implementations have it. options: topk, alpha, beta, mask_conflicts and more in one object, in place of them.
+    strides [A]: pixels of each anchor's stride, which `options.reach` counts in.
     Raises ValueError or TypeError naming the argument.
     """
     op = "task_aligned_assign"
@@ -69,20 +71,26 @@ def task_aligned_assign(
     for name, tensor in (("scores", scores), ("boxes", boxes), ("anchors", anchors), ("gt_boxes", gt_boxes)):
         expect_float(tensor, op, name)
     expect(classes > 0, op, "scores", "at least one class wide", list(scores.shape))
-    gt_index, weight, _ = assign(scores, boxes, anchors, gt_labels, gt_boxes, gt_mask, options, backend, logits)
+    if strides is not None:
+        expect_shape(strides, (count,), op, "strides")
+        expect_device(strides, scores, op, "strides")
+    expect(options.reach == 0 or strides is not None, op, "strides", "given where options.reach is", None)
+    limits = reference.reach_limits(strides, options)
+    gt_index, weight, _ = assign(scores, boxes, anchors, gt_labels, gt_boxes, gt_mask, options, backend, logits, limits)
     return Assignment(gt_index, weight)
 
 
 def assign(
     scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
-    options: AssignOptions, backend: str, logits: bool = False,
+    options: AssignOptions, backend: str, logits: bool = False, limits: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """`task_aligned_assign` of checked arguments, with the weights' sum [B]."""
+    """`task_aligned_assign` of checked arguments, `reach_limits` for its strides, with the weights' sum [B]."""
     exact = compute_dtype(scores, boxes, anchors, gt_boxes) == torch.float64
     backend = choose("task_aligned_assign", backend, scores.device, exact)
     exponents, sides = (options.alpha, options.beta), (options.small_side, options.grown_side)
     scalars = (options.topk, *exponents, logits, options.mask_conflicts, *sides)
-    return torch.ops.yolov9k.task_aligned_assign(scores, boxes, anchors, gt_labels, gt_boxes, gt_mask, *scalars, backend)  # type: ignore[no-any-return]
+    tensors = (scores, boxes, anchors, gt_labels, gt_boxes, gt_mask)
+    return torch.ops.yolov9k.task_aligned_assign(*tensors, *scalars, backend, limits)  # type: ignore[no-any-return]
 
 
 def one_of(options: Options | None, given: Options, op: str) -> Options:
@@ -96,14 +104,14 @@ def one_of(options: Options | None, given: Options, op: str) -> Options:
 def _run(
     scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
     topk: int, alpha: float, beta: float, logits: bool, mask_conflicts: bool, small_side: float, grown_side: float,
-    backend: str,
+    backend: str, limits: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     tensors = (scores, boxes, anchors, gt_labels, gt_boxes, gt_mask)
     options = AssignOptions(topk, alpha, beta, mask_conflicts, small_side, grown_side)
     if backend == "reference":
-        return reference.task_aligned_assign(*tensors, options, logits)
+        return reference.task_aligned_assign(*tensors, options, logits, limits)
     regions = reference.regions(gt_boxes.float(), options)
-    return run_native(*tensors, topk, alpha, beta, logits, mask_conflicts, regions)
+    return run_native(*tensors, topk, alpha, beta, logits, mask_conflicts, regions, limits)
 
 
 def _fake(
@@ -115,12 +123,13 @@ def _fake(
 
 
 def _no_gradient(ctx: Any, *grads: object) -> tuple[None, ...]:
-    return (None,) * 14
+    return (None,) * 15
 
 
 define(
     "task_aligned_assign(Tensor scores, Tensor boxes, Tensor anchors, Tensor gt_labels, Tensor gt_boxes, Tensor gt_mask, "
-    "int topk, float alpha, float beta, bool logits, bool mask_conflicts, float small_side, float grown_side, str backend) -> "
+    "int topk, float alpha, float beta, bool logits, bool mask_conflicts, float small_side, float grown_side, str backend, "
+    "Tensor? limits=None) -> "
     "(Tensor gt_index, Tensor weight, Tensor weight_sum)",
     _run,
     _fake,

@@ -46,6 +46,7 @@ class AssignCase(NamedTuple):
     mask_conflicts: bool = False
     small_side: float = 0.0
     grown_side: float = 0.0
+    limits: Tensor | None = None
 
     @property
     def options(self) -> AssignOptions:
@@ -55,12 +56,14 @@ class AssignCase(NamedTuple):
         """The bytes that task_aligned_assign.cpp reads."""
         (images, count, classes), gt_count = self.scores.shape, self.gt_boxes.shape[1]
         topk = min(self.topk, max(count, 1))
-        sizes = [0, images, count, gt_count, classes, topk, DTYPES[self.scores.dtype], self.logits, self.mask_conflicts]
+        switches = [self.logits, self.mask_conflicts, self.limits is not None]
+        sizes = [0, images, count, gt_count, classes, topk, DTYPES[self.scores.dtype], *switches]
         floats = (self.boxes, self.anchors)
         return b"".join((
             np.array(sizes, np.int64).tobytes(), np.array([self.alpha, self.beta], np.float64).tobytes(), raw(self.scores),
             *(raw(tensor.float()) for tensor in floats), raw(self.gt_labels.long()), raw(self.gt_boxes.float()),
             raw(regions(self.gt_boxes.float(), self.options)), raw(self.gt_mask.bool()),
+            *([] if self.limits is None else [raw(self.limits)]),
         ))  # fmt: skip
 
     def unpack(self, stream: memoryview) -> tuple[tuple[Tensor, ...], memoryview]:

@@ -17,7 +17,8 @@ _SPLIT_WORD = re.compile(
 
 def split_in(text: str) -> str | None:
     """The split that a file's name tells: the last whole word of one, so that ``valves_train.json`` is train."""
-    found = [match.lastgroup for match in _SPLIT_WORD.finditer(text.lower())]
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text)  # TrainSet
+    found = [match.lastgroup for match in _SPLIT_WORD.finditer(words.lower())]
     return found[-1] if found else None
 
 

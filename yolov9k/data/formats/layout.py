@@ -10,7 +10,7 @@ from pathlib import Path
 
 from yolov9k.common.errors import UserError, shown, warn
 from yolov9k.common.paths import PathFinder, spellings
-from yolov9k.data.probe import find_matches, is_image
+from yolov9k.data.probe import find_matches, is_image, other_images, warn_of_others
 
 
 @dataclass
@@ -75,4 +75,6 @@ def _find_in(base: Path, entry: str, finder: PathFinder) -> list[Path]:
 def _expand(pattern: str, base: Path) -> list[Path]:
     """Folders, images and, where the pattern asks for the suffix by name, other files that match `pattern`."""
     found = find_matches(pattern, base)
+    if others := other_images(path.name for path in found if path.suffix != Path(pattern).suffix):
+        warn_of_others(pattern, others)
     return [path for path in found if path.is_dir() or is_image(path) or path.suffix == Path(pattern).suffix != ""]

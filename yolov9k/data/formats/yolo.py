@@ -19,7 +19,7 @@ from yolov9k.common.paths import FolderNames, PathFinder, normal
 from yolov9k.common.text import decode, normalize_newlines, read_text
 from yolov9k.data.formats.base import AnnotatedImage, Annotation, Format, Listing
 from yolov9k.data.formats.checks import ROUNDING
-from yolov9k.data.formats.key_points import count_points, warn_of_points
+from yolov9k.data.formats.key_points import KeyPoints, find_points, warn_of_points
 from yolov9k.data.formats.layout import DatasetLayout, without_data
 from yolov9k.data.ids import Id
 from yolov9k.data.probe import WORKERS, is_image, list_images, siblings
@@ -98,7 +98,7 @@ def read_yolo(images: Sequence[ListedImage], names: list[str], keypoints: int = 
     """
     found = _find_labels([image for image, _, _ in images])
     listing = Listing(names, category_ids(names), [])
-    points: list[tuple[Path, int]] = []
+    points: list[tuple[Path, KeyPoints]] = []
     with ThreadPoolExecutor(WORKERS) as pool:
         read = pool.map(lambda label: None if label is None else read_labels(label, len(names), keypoints), found)
         for (image, source, line), label, content in zip(images, found, read, strict=True):
@@ -163,11 +163,14 @@ def _find_labels(images: Sequence[Path]) -> list[Path | None]:
 def _find_orphans(images: Sequence[Path]) -> list[DataIssue]:
     """Label files that no image belongs to, in the folders where the labels of `images` are."""
     folders: dict[Path, set[Path]] = {}
-    for parent in {image.parent for image in images}:
+    listed: dict[Path, set[str]] = {}  # a list may name files that a folder's images are not, such as .heic
+    for image in images:
+        listed.setdefault(image.parent, set()).add(image.stem)
+    for parent in listed:
         folders.setdefault(label_path(parent / "x").parent, set()).add(parent)
     issues = []
     for folder, parents in sorted(folders.items()):
-        stems = set(map(normal, siblings({*parents, folder})))
+        stems = set(map(normal, siblings({*parents, folder}).union(*(listed[parent] for parent in parents))))
         for name in sorted(FolderNames(folder).names):
             path = folder / name
             if path.suffix.lower() != ".txt" or (path.suffix == ".txt" and normal(path.stem) in stems):
@@ -190,11 +193,11 @@ def _looks_like_labels(path: Path) -> bool:
 
 
 class LabelFile(NamedTuple):
-    """Objects of one label file; `points`: key points that follow the box in each of its rows, unsaid in data.yaml."""
+    """Objects of one label file; `points`: the kpt_shape of points behind the box in each of its rows, unsaid in data.yaml."""
 
     annotations: list[Annotation]
     issues: list[DataIssue]
-    points: int = 0
+    points: KeyPoints | None = None
 
 
 def read_labels(path: Path, num_classes: int, keypoints: int = 0) -> LabelFile:
@@ -213,7 +216,7 @@ def read_labels(path: Path, num_classes: int, keypoints: int = 0) -> LabelFile:
             annotations.append(parse_row(row, num_classes, number, keypoints))
         except RowError as error:
             issues.append(DataIssue(path, number, f"row {shown(row.strip())}: {error}", fatal=True))
-    return LabelFile(annotations, issues, 0 if keypoints else count_points(text))
+    return LabelFile(annotations, issues, None if keypoints else find_points(text))
 
 
 def parse_row(row: str, num_classes: int, line: int | None = None, keypoints: int = 0) -> Annotation:
@@ -236,6 +239,8 @@ def parse_row(row: str, num_classes: int, line: int | None = None, keypoints: in
     outside = next((value for value in values if not -ROUNDING <= value <= 1 + ROUNDING), None)
     if outside is not None:
         raise RowError(f"coordinate {outside:g} is outside 0..1; divide pixels by the width and height of the image")
+    if len(values) > 4 and (boxes := _boxes_on_line(row)):
+        raise RowError(f"{boxes} boxes on one line; write each on a line of its own")
     text = f"row {shown(row.strip())}"
     if len(values) == 4:
         x, y, w, h = values
@@ -243,6 +248,15 @@ def parse_row(row: str, num_classes: int, line: int | None = None, keypoints: in
     polygon = np.array(values, np.float32).reshape(-1, 2)
     box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
     return Annotation(int(label), box, text, line, polygon)
+
+
+def _boxes_on_line(row: str) -> int:
+    """How many boxes a row seems to hold: whole numbers, and only those, where each one's class would be; 0 for an outline."""
+    numbers = row.split()
+    if len(numbers) % 5 or not all(number.isdecimal() for number in numbers[::5]):
+        return 0
+    others = (number for place, number in enumerate(numbers) if place % 5)
+    return 0 if any(number.isdecimal() for number in others) else len(numbers) // 5
 
 
 def _first_non_number(row: str) -> str:

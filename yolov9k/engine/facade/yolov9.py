@@ -12,7 +12,7 @@ import torch
 
 from yolov9k.common.console import PlainConsole, literal
 from yolov9k.common.device import model_device, pick_device
-from yolov9k.common.errors import UserError
+from yolov9k.common.errors import UserError, warn
 from yolov9k.compat import load, load_weights
 from yolov9k.config import PredictOptions, TrainOptions, ValOptions
 from yolov9k.config.keys import options_from
@@ -31,6 +31,7 @@ from yolov9k.models import DetectionModel, create_model
 from yolov9k.models.analysis import summary
 from yolov9k.models.checkpoints import save
 from yolov9k.models.spec import load_spec
+from yolov9k.models.tables import NAMES
 from yolov9k.tasks import Result
 from yolov9k.tasks.detect.boxes import Names
 
@@ -63,6 +64,7 @@ class YOLOv9:
         self._data: str | None = None
         self._device: torch.device | None = None
         self._network: DetectionModel | None = None
+        self._warned = False  # that its weights are fresh
         self._lent = False  # whether the network has left our hands, and may be another one than its name or file says
         self._predictor: tuple[Any, Predictor] | None = None
         if isinstance(model, DetectionModel):
@@ -86,6 +88,14 @@ class YOLOv9:
         if self._network is None:
             self._network = create_model(cast(str, self._name)).eval()
         return self._network
+
+    def _judged(self) -> DetectionModel:
+        """The network for prediction or validation. Says once where nobody has trained it."""
+        if self._name and not self._lent and not self._warned:
+            self._warned = True
+            fetch = f" ('yolov9k download {self._name}' fetches published ones)" if self._name in NAMES else ""
+            warn(f"{self._name} has fresh weights, which find nothing: train it, or give a file of weights{fetch}")
+        return self._held()
 
     @property
     def model(self) -> DetectionModel:
@@ -212,7 +222,7 @@ class YOLOv9:
             raise UserError("val: give data, a data.yaml or a folder")
         values = {**self._placed(options), "data": chosen, "weights": self._called()}
         made = cast(ValOptions, options_from("val", values))
-        result, directory = run_validation(made, self._console(), self._held(), self.callbacks)
+        result, directory = run_validation(made, self._console(), self._judged(), self.callbacks)
         self.metrics = Validation(result, directory, self.names)
         return self.metrics
 
@@ -256,7 +266,7 @@ class YOLOv9:
 
     def _predictor_of(self, options: PredictOptions) -> Predictor:
         """A predictor of the network as it is now: the one before, unless options or weights are others."""
-        network = self._held()
+        network = self._judged()
         settings: dict[str, Any] = {
             "img_size": options.img, "conf": options.conf, "iou": options.iou, "classes": options.classes or None,
             "agnostic": options.agnostic_nms, "max_det": options.max_det, "device": options.device, "amp": options.amp,

@@ -15,8 +15,8 @@ import numpy as np
 
 from yolov9k.common.arrays import Image
 from yolov9k.common.errors import DATA, UserError, failing_as, shown, warn
-from yolov9k.common.files import open_regular, user_path
-from yolov9k.common.paths import PathFinder
+from yolov9k.common.files import open_regular
+from yolov9k.common.paths import PathFinder, given_path
 from yolov9k.common.text import read_text
 from yolov9k.data.headers import pixel_limit
 from yolov9k.data.images import read_image
@@ -96,7 +96,7 @@ def open_source(source: str | Path, max_frames: int | None = None, stride: int =
     text = str(source)
     if not text.strip():
         raise UserError("--source: empty; give a file, a folder, a pattern or a .txt list")
-    path = user_path(source)
+    path = given_path(source)
     if os.path.isdir(path):
         inside = [path / name for name in sorted(os.listdir(path))]
         return Source(_chosen(inside, path, "the folder has no image or video in it"), max_frames, stride)

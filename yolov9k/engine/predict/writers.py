@@ -189,9 +189,9 @@ def _names_of(source: Source) -> dict[Path, list[str]]:
     unlike = ""
     for path, name in zip(source.paths, output_names(source.paths, is_video), strict=True):
         names.setdefault(path, []).append(name)
-        unlike = unlike or (name if name != path.stem else "")
+        unlike = unlike or (f"{name} for {path}" if name != path.stem else "")
     if unlike:
-        note(f"sources share their names: results have their folders' names too, such as {unlike}")
+        note(f"sources share their names: results of some have longer ones, such as {unlike}")
     return names
 
 

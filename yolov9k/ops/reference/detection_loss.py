@@ -15,9 +15,9 @@ from torch import Tensor
 
 from yolov9k.ops.reference.boxes import box_ciou
 from yolov9k.ops.reference.dfl_decode import expected_distances, flatten_levels, make_anchors
-from yolov9k.ops.reference.task_aligned_assign import AssignOptions, task_aligned_assign
+from yolov9k.ops.reference.task_aligned_assign import AssignOptions, reach_limits, task_aligned_assign
 
-Assign = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, AssignOptions], tuple[Tensor, Tensor, Tensor]]
+Assign = Callable[..., tuple[Tensor, Tensor, Tensor]]  # arguments as `task_aligned_assign` of the reference
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def detection_loss(
     boxes = torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)
     mask = torch.arange(gt_boxes.shape[1], device=counts.device) < counts[:, None]
     scores, predicted = logits.detach().sigmoid(), boxes.detach() * scales
-    gt_index, weight, _ = assign(scores, predicted, points * scales, gt_labels, gt_boxes, mask, options.assign)
+    limits = reach_limits(scales[:, 0], options.assign)
+    gt_index, weight, _ = assign(scores, predicted, points * scales, gt_labels, gt_boxes, mask, options.assign, limits=limits)
     if gt_boxes.shape[1] == 0:
         cls = class_loss(logits, torch.full_like(logits, 0.5 * smoothing), options.pos_weight)
         return torch.stack((bins.sum() * 0, cls, bins.sum() * 0))

@@ -22,7 +22,10 @@ class AssignOptions:
     alignment metric, at least 0. mask_conflicts: only boxes that contain a contested anchor compete for it, as other
     implementations have it; otherwise all do. small_side, grown_side: a box's side below the former, in pixels, is taken to be
     as long as the latter, about the box's center, where anchors inside the box are looked for, as some implementations have
-    it; 0: every box as it is. Raises ValueError naming the argument.
+    it; 0: every box as it is. reach: strides from an anchor to the farthest side of a box that it can predict; above 0 boxes
+    match as in the MIT rewrite and LibreYOLO: a box looks at anchors inside it or on its edges that reach all of its sides, or
+    else claims the best of all anchors, and only boxes that claim an anchor compete for it. Raises ValueError naming the
+    argument.
     """
 
     topk: int = 10
@@ -31,11 +34,12 @@ class AssignOptions:
     mask_conflicts: bool = False
     small_side: float = 0.0
     grown_side: float = 0.0
+    reach: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.topk <= MAX_TOPK:
             raise ValueError(f"task_aligned_assign: topk must be from 1 to {MAX_TOPK}, got {self.topk}")
-        for name in ("alpha", "beta", "small_side", "grown_side"):
+        for name in ("alpha", "beta", "small_side", "grown_side", "reach"):
             value = getattr(self, name)
             if not value >= 0:
                 raise ValueError(f"task_aligned_assign: {name} must be at least 0, got {value}")
@@ -58,11 +62,13 @@ def alignment(
     return (confidence * closeness).nan_to_num(0.0, 0.0, 0.0).clamp_(min=0).masked_fill_(unknown, 0.0), overlap
 
 
-def inside(anchors: Tensor, gt_boxes: Tensor) -> Tensor:
-    """Whether anchor [A, 2] lies strictly inside box [B, G, 4]: [B, G, A]."""
+def inside(anchors: Tensor, gt_boxes: Tensor, limits: Tensor | None = None) -> Tensor:
+    """Whether anchor [A, 2] lies strictly inside box [B, G, 4], with limits [A] in it, no side of it farther: [B, G, A]."""
     low = anchors - gt_boxes[:, :, None, :2]
     high = gt_boxes[:, :, None, 2:] - anchors
-    return torch.minimum(low, high).amin(-1) > EPS
+    if limits is None:
+        return torch.minimum(low, high).amin(-1) > EPS
+    return (torch.minimum(low, high).amin(-1) >= 0) & (torch.maximum(low, high).amax(-1) <= limits)
 
 
 def regions(gt_boxes: Tensor, options: AssignOptions) -> Tensor:
@@ -73,6 +79,11 @@ def regions(gt_boxes: Tensor, options: AssignOptions) -> Tensor:
     center, half = (gt_boxes[..., :2] + gt_boxes[..., 2:]) / 2, options.grown_side / 2
     grown = torch.cat((center - half, center + half), -1)
     return torch.where((sides < options.small_side).repeat(1, 1, 2), grown, gt_boxes)
+
+
+def reach_limits(strides: Tensor | None, options: AssignOptions) -> Tensor | None:
+    """Pixels that each anchor of stride [A] reaches to a side, float32 [A]; None where the options set no reach."""
+    return None if strides is None or options.reach == 0 else strides.detach().float() * options.reach
 
 
 def select_candidates(metric: Tensor, inside_box: Tensor, topk: int) -> Tensor:
@@ -86,6 +97,14 @@ def select_candidates(metric: Tensor, inside_box: Tensor, topk: int) -> Tensor:
     return torch.zeros_like(inside_box).scatter_(-1, order, True) & (ranked > 0)
 
 
+def add_best(claimed: Tensor, metric: Tensor) -> Tensor:
+    """Claims [B, G, A] with the anchor of highest metric, the lowest of equals, of each box that has none; bool [B, G, A]."""
+    best = metric.amax(-1, keepdim=True)
+    first = metric.eq(best).int().argmax(-1, keepdim=True)
+    lonely = ~claimed.any(-1, keepdim=True) & (best > 0)
+    return claimed | torch.zeros_like(claimed).scatter_(-1, first, True) & lonely
+
+
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
     """float64 where one of the tensors is, otherwise float32: 16 bits cannot hold areas or EPS."""
     return torch.float64 if torch.float64 in [tensor.dtype for tensor in tensors] else torch.float32
@@ -93,11 +112,12 @@ def compute_dtype(*tensors: Tensor) -> torch.dtype:
 
 def task_aligned_assign(
     scores: Tensor, boxes: Tensor, anchors: Tensor, gt_labels: Tensor, gt_boxes: Tensor, gt_mask: Tensor,
-    options: AssignOptions, logits: bool = False,
+    options: AssignOptions, logits: bool = False, limits: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Assign to each anchor a box or the background; shapes and results as in `yolov9k.ops.task_aligned_assign`.
 
-    The third result, weight_sum [B] of the weights' dtype, is each image's sum of weights.
+    limits: `reach_limits`, which stand for options.reach. The third result, weight_sum [B] of the weights' dtype, is each
+    image's sum of weights.
     """
     batch, count, _ = scores.shape
     dtype = compute_dtype(scores, boxes, anchors, gt_boxes)
@@ -109,9 +129,11 @@ def task_aligned_assign(
         scores = widened(scores).sigmoid().to(dtype)
     valid = gt_mask.bool()[..., None] & gt_boxes.isfinite().all(-1, keepdim=True)
     metric, overlap = alignment(scores, boxes, gt_labels, gt_boxes, options.alpha, options.beta)
-    candidate = inside(anchors, regions(gt_boxes, options)) & valid
+    candidate = inside(anchors, regions(gt_boxes, options), limits) & valid
     claimed = select_candidates(metric, candidate, options.topk)
-    gt_index = resolve_claims(claimed, overlap, candidate if options.mask_conflicts else valid)
+    claimed = claimed if limits is None else add_best(claimed, metric * valid)
+    competes = claimed if limits is not None else candidate if options.mask_conflicts else valid
+    gt_index = resolve_claims(claimed, overlap, competes)
     mine = gt_index[:, None] == torch.arange(gt_boxes.shape[1], device=scores.device)[:, None]
     best_metric = (metric * mine).amax(2, keepdim=True)
     best_overlap = (overlap * mine).amax(2, keepdim=True)

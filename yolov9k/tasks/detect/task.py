@@ -40,7 +40,7 @@ class DetectTask(Task):
     def criterion(self, model: DetectionModel, recipe: TrainRecipe) -> Criterion:
         assign = AssignOptions(
             recipe.tal_topk, recipe.tal_alpha, recipe.tal_beta, small_side=recipe.tal_small_side,
-            grown_side=recipe.tal_grown_side,
+            grown_side=recipe.tal_grown_side, reach=recipe.tal_reach,
         )  # fmt: skip
         return DetectionLoss(
             model.num_classes, model.head.strides, box=recipe.box, cls=recipe.cls, dfl=recipe.dfl, auxiliary=recipe.auxiliary,
