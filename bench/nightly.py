@@ -32,6 +32,7 @@ STEPS: dict[str, list[str]] = {
     "Triton ahead of time, sizes of one": [sys.executable, "bench/triton_aot.py", "--ones"],
     "nvcc": [sys.executable, "bench/ptxas.py"],
 }
+MOST_LINES = 60  # of what failed and why
 NO_TESTS = 5  # pytest's exit status where a tier is empty
 
 
@@ -43,7 +44,7 @@ def run(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
     lines = (done.stdout or done.stderr).strip().splitlines() or [""]
     passed = done.returncode == 0 or (done.returncode == NO_TESTS and "pytest" in command)
     print(lines[-1], flush=True)
-    failures = re.findall(r"^FAILED .*", done.stdout, re.MULTILINE)
+    failures = re.findall(r"^(?:FAILED|E  ) .*", done.stdout, re.MULTILINE)[-MOST_LINES:]
     ended = {"passed": passed, "seconds": round(time.monotonic() - began), "last_line": lines[-1], "failures": failures}
     return {**ended, "commit": commit_info(), "machine": machine()}
 
