@@ -243,3 +243,47 @@ class TheirTrainer:
 class TheirValidator:
     def postprocess(self, prediction: Tensor) -> list[Tensor]:
         return non_max_suppression(prediction, 0.1, 0.5)
+
+
+class TheirMatcher:
+    """As LibreYOLO's; the MIT rewrite keeps grid and factors elsewhere (`TheirOtherMatcher`)."""
+
+    topk, cls_factor, iou_factor, reg_max, num_classes = 10, 0.5, 6.0, 16, 3
+
+    def __init__(self, anchor_grid: Tensor, scaler: Tensor) -> None:
+        self.anchor_grid, self.scaler = anchor_grid, scaler
+
+    def __call__(self, target: Tensor, predict: tuple[Tensor, Tensor], return_indices: bool = False) -> Any:
+        labels, boxes = target[..., 0].long().clamp(min=0), target[..., 1:]
+        options = AssignOptions(self.topk, self.cls_factor, self.iou_factor)
+        mask = torch.ones_like(labels)
+        limits = self.scaler * (self.reg_max - 1.01)
+        scores = predict[0].sigmoid()
+        index, weight, _ = task_aligned_assign(
+            scores, predict[1], self.anchor_grid, labels, boxes, mask, options, limits=limits
+        )
+        owner = index.clamp(min=0)
+        classes = F.one_hot(labels.gather(1, owner), self.num_classes) * weight[..., None]
+        found = torch.cat((classes, boxes.gather(1, owner[..., None].expand(-1, -1, 4))), -1)
+        return (found, index >= 0, owner) if return_indices else (found, index >= 0)
+
+
+class TheirOtherMatcher(TheirMatcher):
+    """As the MIT rewrite's."""
+
+    def __init__(self, anchor_grid: Tensor, scaler: Tensor) -> None:
+        super().__init__(anchor_grid, scaler)
+        self.vec2box = SimpleNamespace(anchor_grid=anchor_grid, scaler=scaler)
+        self.factor, self.class_num = {"iou": 6.0, "cls": 0.5}, self.num_classes
+
+
+class TheirMatchingLoss:
+    """Makes a matcher for each size of images, as LibreYOLO's loss does."""
+
+    def __init__(self) -> None:
+        self.matcher: TheirMatcher | None = None
+
+    def _init_vec2box(self, image_size: list[int]) -> None:
+        levels = [torch.cartesian_prod(*[(torch.arange(side // s) + 0.5) * s for side in image_size]) for s in (8, 16, 32)]
+        scaler = [torch.full((len(level),), float(s)) for level, s in zip(levels, (8, 16, 32), strict=True)]
+        self.matcher = TheirMatcher(torch.cat(levels), torch.cat(scaler))

@@ -105,3 +105,57 @@ def test_the_loss_and_suppression_of_ultralytics_are_replaced(name: str, tmp_pat
     assert found["replaced"] == ["assigner", "loss", "suppression"]
     assert found["options"] == [10, True, 16.0, 16.0]
     assert found["after"] == pytest.approx(found["before"], rel=PEER_LOSS)
+
+
+MATCHING = """
+import json, sys, torch, yolov9k
+MAKE
+generator = torch.Generator().manual_seed(1)
+def matched():
+    grid = getattr(loss.matcher, "vec2box", loss.matcher)
+    anchors = len(grid.anchor_grid)
+    corner = torch.rand(2, 9, 2, generator=generator) * 200
+    boxes = torch.cat((corner, corner + torch.rand(2, 9, 2, generator=generator) * 150 + 1), -1)
+    near = torch.randint(9, (2, anchors, 1), generator=generator).expand(-1, -1, 4)
+    predicted = boxes.gather(1, near) + torch.randn(2, anchors, 4, generator=generator) * 6
+    labels = torch.randint(0, 3, (2, 9, 1), generator=generator)
+    return loss.matcher(torch.cat((labels, boxes), -1), (torch.randn(2, anchors, 3, generator=generator), predicted))
+before = matched()
+found = yolov9k.accelerate_training(root)
+generator.manual_seed(1)
+after = matched()
+apart = float((before[0] - after[0])[before[1]].abs().max())
+print(json.dumps({"replaced": sorted(k for k, v in found.replaced.items() if v == "assigner"), "apart": apart,
+                  "same": torch.equal(before[1], after[1])}))
+"""
+MATCHERS = {
+    "libreyolo": """
+from libreyolo.models.yolo9.nn import LibreYOLO9Model
+root = LibreYOLO9Model("t", nb_classes=3)
+loss = root.head._get_loss_fn(torch.device("cpu"))
+loss.update_anchors([320, 320])
+""",
+    "mit": """
+import types, yaml
+package = sys.modules["yolo"] = types.ModuleType("yolo")
+package.__path__ = [sys.argv[1] + "/yolo"]
+from yolo.utils.bounding_box_utils import BoxMatcher
+from libreyolo.models.yolo9.loss import Vec2Box
+with open(sys.argv[1] + "/yolo/config/task/train.yaml") as file: settings = yaml.safe_load(file)["loss"]["matcher"]
+grid = Vec2Box(strides=[8, 16, 32], image_size=[320, 320], reg_max=16, num_classes=3, device="cpu")
+root = loss = types.SimpleNamespace(matcher=BoxMatcher(settings, 3, grid, 16))
+""",
+}
+
+
+@pytest.mark.parametrize("peer", MATCHERS)
+def test_the_matchers_of_libreyolo_and_the_mit_rewrite_are_replaced(peer: str, tmp_path: Path) -> None:
+    code = MATCHING.replace("MAKE", MATCHERS[peer])
+    found = peers.answer(code, tmp_path, *([peers.checkout(peer)] if peer in peers.CHECKOUTS else []))
+    names = {
+        "libreyolo": ["head._loss_fn.matcher", "libreyolo.models.yolo9.loss.BoxMatcher"],
+        "mit": ["SimpleNamespace.matcher"],
+    }
+    assert found["replaced"] == names[peer]
+    assert found["same"]
+    assert found["apart"] <= PEER_LOSS

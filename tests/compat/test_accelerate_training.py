@@ -108,3 +108,50 @@ def test_a_trainer_is_looked_through_when_it_starts() -> None:
 def test_what_holds_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="accelerate_training: found nothing to accelerate in object"):
         accelerate_training(object())
+
+
+def matching(loss: lookalikes.TheirMatchingLoss) -> tuple[torch.Tensor, ...]:
+    assert loss.matcher is not None
+    generator = torch.Generator().manual_seed(4)
+    anchors = len(loss.matcher.anchor_grid)
+    corner = torch.rand(2, 7, 2, generator=generator) * 100
+    boxes = torch.cat((corner, corner + torch.rand(2, 7, 2, generator=generator) * 120 + 1), -1)
+    near = torch.randint(7, (2, anchors, 1), generator=generator).expand(-1, -1, 4)
+    predicted = boxes.gather(1, near) + torch.randn(2, anchors, 4, generator=generator) * 4
+    target = torch.cat((torch.randint(0, 3, (2, 7, 1), generator=generator), boxes), -1)
+    return loss.matcher(target, (torch.randn(2, anchors, 3, generator=generator), predicted), return_indices=True)
+
+
+def test_the_matchers_that_a_loss_makes_are_ours() -> None:
+    loss = lookalikes.TheirMatchingLoss()
+    loss._init_vec2box([160, 160])
+    wanted = matching(loss)
+    with accelerate_training(loss) as found:
+        assert sorted(found.replaced) == ["TheirMatchingLoss.matcher", "tests.compat.lookalikes.TheirMatcher"]
+        for ours, theirs in zip(matching(loss), wanted, strict=True):
+            torch.testing.assert_close(ours, theirs)
+        loss._init_vec2box([96, 128])  # another size of images
+        assert isinstance(loss.matcher, lookalikes.TheirMatcher)
+        assert isinstance(vars(type(loss.matcher))["original"], type)
+    loss._init_vec2box([160, 160])
+    assert type(loss.matcher).__mro__[1] is object
+    fresh = lookalikes.TheirMatchingLoss()  # that has not seen an image yet
+    with accelerate_training(fresh) as found:
+        assert list(found.replaced) == ["tests.compat.lookalikes.TheirMatcher"]
+        assert fresh.matcher is None
+
+
+def test_a_matcher_that_keeps_its_grid_elsewhere_and_one_of_another_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = lookalikes.TheirMatchingLoss()
+    loss._init_vec2box([160, 160])
+    assert loss.matcher is not None
+    wanted = matching(loss)
+    loss.matcher = lookalikes.TheirOtherMatcher(loss.matcher.anchor_grid, loss.matcher.scaler)
+    with accelerate_training(loss):
+        assert torch.equal(matching(loss)[1], wanted[1])
+    monkeypatch.setattr(lookalikes.TheirMatcher, "reg_max", 5)  # the same rule within a shorter reach: found out as well
+    with accelerate_training(loss):
+        pass
+    monkeypatch.setattr(lookalikes.TheirMatcher, "__call__", lambda self, target, predict: (target, target))
+    with pytest.raises(UserError, match="found nothing to accelerate in TheirMatchingLoss"):
+        accelerate_training(loss)

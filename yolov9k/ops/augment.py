@@ -67,7 +67,7 @@ def augment(
     expect_shape(ranges, (None, 2, 2), op, "ranges")
     batch = len(ranges)
     sources = [pixels] if isinstance(pixels, Tensor) else list(pixels)
-    expect(bool(sources), op, "pixels", "a tensor or several", "none")
+    expect(len(sources) > 0, op, "pixels", "a tensor or several", "none")
     shapes: dict[str, tuple[Tensor, tuple[int | None, ...], torch.dtype]] = {
         "layers": (layers, (None, LAYER), torch.int64),
         "ranges": (ranges, (batch, 2, 2), torch.int64),

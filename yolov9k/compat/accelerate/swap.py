@@ -49,10 +49,14 @@ def swap(target: Any, mixin: type[Swapped], methods: dict[str, Callable[..., Any
 
     facts: attributes of the new class. An instance's own `forward`, bound to a method by name, is bound anew.
     """
-    original = type(target)
-    body = {"__module__": original.__module__, "__qualname__": original.__qualname__, "__doc__": original.__doc__}
-    _set_class(target, type(original.__name__, (mixin, original), {**body, **methods, **facts, "original": original}))
+    _set_class(target, swapped(type(target), mixin, methods, **facts))
     _rebind(target)
+
+
+def swapped(original: type, mixin: type[Swapped], methods: dict[str, Callable[..., Any]], **facts: Any) -> type:
+    """The class of `swap`: `mixin`, `methods` and `facts` over the original's own."""
+    body = {"__module__": original.__module__, "__qualname__": original.__qualname__, "__doc__": original.__doc__}
+    return type(original.__name__, (mixin, original), {**body, **methods, **facts, "original": original})
 
 
 def unswap(target: Any) -> None:

@@ -13,13 +13,15 @@ from yolov9k.common.errors import UserError
 from yolov9k.compat.accelerate import nms
 from yolov9k.compat.accelerate.assigner import AcceleratedAssigner, options_of
 from yolov9k.compat.accelerate.criterion import AcceleratedLoss, loss_options
+from yolov9k.compat.accelerate.matcher import AcceleratedMatcher, factory, matcher_of
+from yolov9k.compat.accelerate.matcher import agrees as matches
 from yolov9k.compat.accelerate.model import Acceleration, accelerate_module
 from yolov9k.compat.accelerate.swap import Swapped
 
 # Where objects keep what they train with; a lazy `criterion` is made by the model itself.
 _PARTS = (
     "model", "module", "net", "network", "ema", "criterion", "compute_loss", "loss_fn", "loss", "assigner", "assigner2",
-    "matcher", "one2many", "one2one", "validator", "predictor", "trainer",
+    "one2many", "one2one", "validator", "predictor", "trainer", "head", "_loss_fn",
 )  # fmt: skip
 _READY = ("on_train_start", "on_val_start", "on_predict_start")  # when a trainer, a validator, a predictor has its parts
 
@@ -67,6 +69,8 @@ def _accelerate_parts(root: Any, found: Acceleration, backend: str) -> None:
             _accelerate_assigner(name, part, found)
         elif all(hasattr(part, setting) for setting in ("assigner", "hyp", "reg_max", "nc")):
             _accelerate_loss(name, part, found)
+        elif hasattr(part, "matcher"):
+            _accelerate_matcher(name, part, found)
         elif isinstance(part, nn.Module):
             accelerate_module(part, found, backend, f"{path}." if path else "")
         if isinstance(part, ModuleType) or hasattr(part, "postprocess"):
@@ -80,6 +84,21 @@ def _accelerate_assigner(name: str, part: Any, found: Acceleration) -> None:
         return
     methods: dict[str, Callable[..., Any]] = {}
     found.swap(name, "assigner", part, AcceleratedAssigner, methods, options=options[0], results=options[1])
+
+
+def _accelerate_matcher(name: str, loss: Any, found: Acceleration) -> None:
+    """The matcher of a loss, and those that it makes later on: it has one for each size of images."""
+    theirs = matcher_of(loss)
+    if isinstance(theirs, Swapped):
+        return
+    if not matches(theirs):
+        found.left[f"{name}.matcher"] = f"{type(theirs).__name__}: matches otherwise than ours"
+        return
+    if place := factory(loss, theirs):
+        owner, attribute, ours = place
+        found.patch(f"{owner.__name__}.{attribute}", "assigner", owner, attribute, ours)
+    if getattr(loss, "matcher", None) is not None:
+        found.swap(f"{name}.matcher", "assigner", theirs, AcceleratedMatcher, {})
 
 
 def _accelerate_loss(name: str, part: Any, found: Acceleration) -> None:
@@ -123,3 +142,6 @@ def _make_criterion(part: Any) -> None:
     make = getattr(part, "init_criterion", None)
     if callable(make) and getattr(part, "criterion", None) is None:
         part.criterion = make()
+    make = getattr(part, "_get_loss_fn", None)
+    if callable(make) and getattr(part, "_loss_fn", None) is None and isinstance(part, nn.Module):
+        make(next(part.parameters()).device)

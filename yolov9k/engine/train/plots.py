@@ -25,7 +25,7 @@ def read_results(path: str | Path) -> dict[str, NDArray[np.float64]]:
     try:
         with Path(path).open(newline="") as stream:
             rows = list(csv.DictReader(stream, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:  # a csv.Error: a zero byte, before Python 3.11
         raise UserError(f"{path}: cannot read the results ({error})") from None
     if not rows:
         raise UserError(f"{path}: no finished epoch in it, nothing to plot")
