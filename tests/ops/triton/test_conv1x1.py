@@ -117,8 +117,7 @@ def test_weight_gradient(shape: tuple[int, ...], before: bool, wide: bool, dtype
     exact = None if prologue is None else double(prologue)
     wanted = PLAIN.conv1x1_weight_gradient(grad.double(), x.double(), exact)
     # An activation that is recomputed is rounded to the maps' dtype first, as a stored one would be.
-    rounded = RECOMPUTED if dtype == torch.bfloat16 else PRODUCT[dtype]
-    torch.testing.assert_close(found.double(), wanted, **(rounded if before else PRODUCT[torch.float32]))
+    torch.testing.assert_close(found.double(), wanted, **(RECOMPUTED[dtype] if before else PRODUCT[torch.float32]))
     assert torch.equal(found, conv1x1.weight_gradient(grad, x, prologue))
 
 
