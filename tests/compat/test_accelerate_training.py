@@ -133,6 +133,7 @@ def test_the_matchers_that_a_loss_makes_are_ours() -> None:
         loss._init_vec2box([96, 128])  # another size of images
         assert isinstance(loss.matcher, lookalikes.TheirMatcher)
         assert isinstance(vars(type(loss.matcher))["original"], type)
+    assert type(loss.matcher).__mro__[1] is object
     loss._init_vec2box([160, 160])
     assert type(loss.matcher).__mro__[1] is object
     fresh = lookalikes.TheirMatchingLoss()  # that has not seen an image yet

@@ -16,12 +16,13 @@ from yolov9k.compat.accelerate.criterion import AcceleratedLoss, loss_options
 from yolov9k.compat.accelerate.matcher import AcceleratedMatcher, factory, matcher_of
 from yolov9k.compat.accelerate.matcher import agrees as matches
 from yolov9k.compat.accelerate.model import Acceleration, accelerate_module
-from yolov9k.compat.accelerate.swap import Swapped
+from yolov9k.compat.accelerate.swap import Swapped, unswap
 
 # Where objects keep what they train with; a lazy `criterion` is made by the model itself.
 _PARTS = (
     "model", "module", "net", "network", "ema", "criterion", "compute_loss", "loss_fn", "loss", "assigner", "assigner2",
-    "one2many", "one2one", "validator", "predictor", "trainer", "head", "_loss_fn",
+    "matcher", "one2many", "one2one", "validator", "predictor", "trainer", "head",
+    "_loss_fn",
 )  # fmt: skip
 _READY = ("on_train_start", "on_val_start", "on_predict_start")  # when a trainer, a validator, a predictor has its parts
 
@@ -69,10 +70,10 @@ def _accelerate_parts(root: Any, found: Acceleration, backend: str) -> None:
             _accelerate_assigner(name, part, found)
         elif all(hasattr(part, setting) for setting in ("assigner", "hyp", "reg_max", "nc")):
             _accelerate_loss(name, part, found)
-        elif hasattr(part, "matcher"):
-            _accelerate_matcher(name, part, found)
         elif isinstance(part, nn.Module):
             accelerate_module(part, found, backend, f"{path}." if path else "")
+        if not isinstance(part, nn.Module) and hasattr(part, "matcher"):
+            _accelerate_matcher(name, part, found)
         if isinstance(part, ModuleType) or hasattr(part, "postprocess"):
             _accelerate_suppression(name, part, found)
 
@@ -97,6 +98,7 @@ def _accelerate_matcher(name: str, loss: Any, found: Acceleration) -> None:
     if place := factory(loss, theirs):
         owner, attribute, ours = place
         found.patch(f"{owner.__name__}.{attribute}", "assigner", owner, attribute, ours)
+        found.on_restore(lambda: unswap(getattr(loss, "matcher", None)))  # the last that was made meanwhile
     if getattr(loss, "matcher", None) is not None:
         found.swap(f"{name}.matcher", "assigner", theirs, AcceleratedMatcher, {})
 
