@@ -137,6 +137,8 @@ NORM_AT_SIZE = 1e-6
 ACCELERATED = 1e-4
 # Two float32 losses, each a sum over anchors and classes in an order of its own.
 PEER_LOSS = 1e-4
+# Two epochs of float32 steps from equal weights, whose losses differ by rounding alone.
+PEER_TRAINING = 1e-2
 # csrc/conv3x3.cpp against float64, as a part of the sum of the terms' magnitudes: sums of up to thousands of float32 terms.
 DIRECT_CONVOLUTION = 1e-6
 # A block's plan on a CPU against its definition in float64, as a part of each result's largest value: a dozen layers deep.

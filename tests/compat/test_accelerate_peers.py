@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import peers
-from tests.tolerances import PEER_LOSS
+from tests.tolerances import PEER_LOSS, PEER_TRAINING
 
 pytestmark = pytest.mark.peers
 
@@ -159,3 +159,30 @@ def test_the_matchers_of_libreyolo_and_the_mit_rewrite_are_replaced(peer: str, t
     assert found["replaced"] == names[peer]
     assert found["same"]
     assert found["apart"] <= PEER_LOSS
+
+
+WHOLE_TRAINING = """
+import csv, json, sys, yolov9k
+from yolov9k.data.synthetic import generate
+from ultralytics import YOLO
+data = generate("data", train=8, val=4, size=64)
+options = dict(data=str(data.absolute()), imgsz=64, epochs=2, batch=4, workers=0, device="cpu", plots=False, seed=1,
+               project="runs", deterministic=True, verbose=False, warmup_epochs=0)
+rows, replaced = [], []
+for accelerated in (False, True):
+    model = YOLO("yolov9t.yaml")
+    found = yolov9k.accelerate_training(model) if accelerated else None
+    model.train(name=str(accelerated), **options)
+    with open(f"{model.trainer.save_dir}/results.csv") as file:
+        rows.append([[float(row[k]) for k in row if k.startswith(("train/", "val/"))] for row in csv.DictReader(file)])
+print(json.dumps({"rows": rows, "replaced": sorted(set(found.replaced.values())), "left": found.left}))
+"""
+
+
+def test_a_whole_training_by_ultralytics_has_the_same_losses(tmp_path: Path) -> None:
+    found = peers.answer(WHOLE_TRAINING, tmp_path)
+    assert {"loss", "suppression"} <= set(found["replaced"]), found["left"]
+    plain, ours = found["rows"]
+    assert len(plain) == 2
+    for before, after in zip(plain, ours, strict=True):
+        assert after == pytest.approx(before, rel=PEER_TRAINING)
