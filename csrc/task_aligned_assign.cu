@@ -22,6 +22,7 @@ void launch(const AssignInput& in, const AssignOutput& out, cudaStream_t stream)
 Status assign_cuda(const AssignInput& in, const AssignOutput& out, void* stream) {
     const Status status = check_assign(in, out);
     if (status.code != kOk || in.images == 0 || in.count == 0) return status;
+    if (in.limits && in.gt_count && !out.least) return bad_argument("the address of the boxes' last claims is null");
     return by_dtype(in.dtype, [&](auto element) {
         launch<decltype(element)>(in, out, static_cast<cudaStream_t>(stream));
         const cudaError_t error = cudaGetLastError();

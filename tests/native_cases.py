@@ -120,6 +120,7 @@ def public() -> dict[str, tuple[Callable[..., Any], Arguments]]:
     }
     for name, size in (("augment", (19, 33)), ("augment_boxes", (48, 64))):
         native_ones[name]["size"] = size
+    native_ones["task_aligned_assign"]["strides"] = native_ones["task_aligned_assign"].pop("limits")
     native_ones["clip_outlines"] |= {"width": 32, "height": 32}
     calls = {name: getattr(ops, name) for name in native_ones if hasattr(ops, name)}
     return {name: (call, native_ones[name]) for name, call in calls.items()} | {

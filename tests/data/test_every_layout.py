@@ -110,8 +110,8 @@ def test_images_in_folders_of_jpegimages_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("coco8.yaml", "download https://github.com/ultralytics/assets/releases/download/v0.0.0/coco8.zip, nothing is"),
-        ("COCO.yaml", "download train2017.zip, val2017.zip and annotations_trainval2017.zip from https://cocodataset.org"),
+        ("coco8.yaml", "fetch https://github.com/ultralytics/assets/releases/download/v0.0.0/coco8.zip, unpack it"),
+        ("COCO.yaml", "fetch train2017.zip, val2017.zip and annotations_trainval2017.zip from https://cocodataset.org"),
         ("VOC.yaml", "the archives of 2007 and 2012"),
         ("dota8.yaml", "for another task than detection"),
         ("mine.yaml", "not found; give a data.yaml"),

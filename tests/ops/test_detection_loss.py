@@ -246,7 +246,7 @@ def test_one_branch_equals_the_published_single_loss(case: str) -> None:
 def test_the_registration_is_sound() -> None:
     maps = [level.requires_grad_() for level in branch(0, dtype=torch.float32)]
     labels, boxes, counts = operands(ROWS.float())
-    arguments = (maps, labels, boxes, counts, list(STRIDES), BINS, 10, 0.5, 6.0, False, 0.0, 0.0, 0.1, 1.5, "auto")
+    arguments = (maps, labels, boxes, counts, list(STRIDES), BINS, 10, 0.5, 6.0, False, 0.0, 0.0, 14.99, 0.1, 1.5, "auto")
     torch.library.opcheck(torch.ops.yolov9k.detection_loss.default, arguments)
 
 

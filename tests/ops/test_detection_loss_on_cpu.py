@@ -105,7 +105,7 @@ def test_both_branches_of_the_compiled_loss_equal_the_published_one(case: str) -
 def test_the_compiled_registration_is_sound() -> None:
     maps, *targets = sample(7, 2, 2, 3, 4, 3, True, torch.float32)
     leaves = [level.requires_grad_() for level in maps]
-    arguments = (leaves, *targets, LEVELS, 4, 10, 0.5, 6.0, False, 0.0, 0.0, 0.0, 1.0, "cpu")
+    arguments = (leaves, *targets, LEVELS, 4, 10, 0.5, 6.0, False, 0.0, 0.0, 14.99, 0.0, 1.0, "cpu")
     torch.library.opcheck(torch.ops.yolov9k.detection_loss_fused.default, arguments)
 
 

@@ -75,7 +75,7 @@ def _assign_arguments() -> dict[str, object]:
     lengths = {"images": 1, "count": 84, "gt_count": 2, "classes": 2, "topk": 10, "threads": 1, "dtype": 0}
     strides = {"stride_image": 168, "stride_anchor": 2, "stride_class": 1}
     options = {"alpha": 0.5, "beta": 6.0, "logits": False, "mask_conflicts": False}
-    return {**dict.fromkeys((*pointers, "best_metric", "best_overlap"), 0), **lengths, **strides, **options}
+    return {**dict.fromkeys((*pointers, "best_metric", "best_overlap", "least", "limits"), 0), **lengths, **strides, **options}
 
 
 @needs_native

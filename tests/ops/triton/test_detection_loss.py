@@ -96,7 +96,7 @@ def test_the_registration_is_sound() -> None:
     leaves = [level.requires_grad_() for level in maps]
     torch.library.opcheck(
         torch.ops.yolov9k.detection_loss_fused.default,
-        (leaves, *operands, STRIDES, 4, 10, 0.5, 6.0, False, 0.0, 0.0, 0.0, 1.0, "triton"),
+        (leaves, *operands, STRIDES, 4, 10, 0.5, 6.0, False, 0.0, 0.0, 0.0, 0.0, 1.0, "triton"),
     )
 
 
