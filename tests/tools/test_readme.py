@@ -95,7 +95,7 @@ def test_the_commands_run_one_after_another(tmp_path: Path) -> None:
     for command in commands():
         if command[0] == "yolov9k":
             run([*command, *SHORTER.get(command[1], [])], tmp_path)
-    assert (tmp_path / "grid.png").stat().st_size > 10_000
+    assert (tmp_path / "runs/grid.png").stat().st_size > 10_000
     assert (tmp_path / "runs/train/exp/weights/best.pt").is_file()
     assert (tmp_path / "runs/train/demo/predictions.png").is_file()
     (program,) = blocks("python")
