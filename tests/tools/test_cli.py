@@ -74,7 +74,7 @@ def test_train_and_val_and_predict(
     assert cv2.imread(str(folder / image.name)) is not None
     assert (folder / "labels" / f"{image.stem}.txt").read_text()
     assert (folder / "predictions.json").exists()
-    assert "1 images, 0 videos" in capsys.readouterr().out
+    assert "images: 1, videos: 0" in capsys.readouterr().out
     assert run("train", "--resume", "--epochs", 2, "--img", 96, "--cfg", "gelan-s") == 0
     assert "--resume: the run keeps what it was begun with; without effect: --cfg, --img" in capsys.readouterr().err
 
