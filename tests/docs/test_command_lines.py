@@ -82,6 +82,7 @@ LEFT = {
 
 def test_no_page_with_commands_is_left_out() -> None:
     assert {page.name for page in DOCS.rglob("*.md") if commands(str(page.relative_to(DOCS)))} == LEFT.keys()
+    assert all(len(commands(page)) >= 4 for page in ("coming_from.md", "command_line.md", "weights.md"))
 
 
 @pytest.mark.parametrize("page", LEFT)
@@ -103,5 +104,8 @@ def test_commands_of_the_page(page: str, folder: Path, capsys: pytest.CaptureFix
             assert run(*words) == 0, f"{line}\n{capsys.readouterr().err}"
     for left in LEFT[page]:
         assert (folder / left).exists()
+    if page == "coming_from.md":
+        assert len(list((folder / "runs" / "predict").iterdir())) == 4
     if page == "weights.md":
+        assert len(list((folder / "runs" / "predict" / "exp").glob("*.*"))) == 2
         assert load(folder / "yolov9-t-lean.pt").spec.name == load(folder / "ultralytics.pt").spec.name == "gelan-t"
