@@ -120,8 +120,9 @@ def _multiply(
         value = tl.where(inside, rounded.to(tl.float32), 0.0)
         average = tl.sum(value, 0) / more
         away = tl.where(inside, value - average[None, :], 0.0)
-        tl.store(place, average, real)
-        tl.store(place + tiles * width, tl.sum(away * away, 0), real)
+        missed = tl.sum(away, 0) / more  # what the first sum lost, where the mean is far greater than the deviation
+        tl.store(place, average + missed, real)
+        tl.store(place + tiles * width, tl.sum(away * away, 0) - more * missed * missed, real)
 
 
 @triton.jit

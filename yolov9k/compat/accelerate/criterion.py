@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from yolov9k.compat.accelerate.assigner import options_of
+from yolov9k.compat.accelerate.head import maps_of
 from yolov9k.compat.accelerate.probe import close
 from yolov9k.compat.accelerate.swap import Swapped
 from yolov9k.losses import DetectionLoss
@@ -56,14 +57,8 @@ def loss_options(loss: Any) -> LossOptions | None:
 
 
 def _maps(predictions: Any) -> list[Tensor] | None:
-    """Levels [B, 4 * bins + nc, h, w] of predictions by name, `feats` telling their sizes."""
-    predictions = predictions[1] if isinstance(predictions, tuple) and len(predictions) == 2 else predictions
-    if not isinstance(predictions, dict) or not {"boxes", "scores", "feats"} <= predictions.keys():
-        return None
-    whole = torch.cat((predictions["boxes"], predictions["scores"]), 1)
-    sizes = [tuple(level.shape[2:]) for level in predictions["feats"]]
-    parts = torch.split(whole, [height * width for height, width in sizes], 2)
-    return [torch.unflatten(part, 2, size) for part, size in zip(parts, sizes, strict=True)]
+    """Levels of predictions by name, alone or beside what was decoded."""
+    return maps_of(predictions[1] if isinstance(predictions, tuple) and len(predictions) == 2 else predictions)
 
 
 def _drawn(loss: Any) -> dict[str, Any]:

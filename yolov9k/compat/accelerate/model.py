@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from yolov9k.common.errors import UserError
+from yolov9k.compat.accelerate import head
 from yolov9k.compat.accelerate.modules import AcceleratedModule, methods_of, view_of
 from yolov9k.compat.accelerate.probe import agrees
 from yolov9k.compat.accelerate.swap import Swapped, swap, unswap
@@ -103,6 +104,8 @@ def accelerate_module(network: nn.Module, found: Acceleration, backend: str, pre
             facts = {"make_view": guess.make, "backend": backend}
             found.swap(prefix + name, guess.kind, module, AcceleratedModule, methods_of(type(module)), **facts)
             view_of(module)
+        elif (seen := head.facts_of(module)) is not None:
+            found.swap(prefix + name, "head decode", module, head.AcceleratedHead, head.METHODS, backend=backend, **seen)
     found.left |= {prefix + name: why for name, why in _left(network).items()}
 
 
@@ -154,10 +157,12 @@ def _left(network: nn.Module) -> dict[str, str]:
     for name, module in network.named_modules():
         if name.startswith(covered) and covered:
             continue
-        if isinstance(module, (Swapped, Block)):
+        if isinstance(module, (AcceleratedModule, Block)):
             covered += (f"{name}." if name else "",)
             if isinstance(module, Block):
                 left[name] = "ours already"
+        elif isinstance(module, Swapped):
+            continue  # a head: what is left of its towers is listed
         elif any(True for _ in module.parameters(recurse=False)) or not (_is_container(module) or _is_free(module)):
             left[name] = f"{type(module).__name__}: {_why(module)}"
     return left

@@ -22,10 +22,9 @@ def agrees(module: nn.Module, guess: Guess) -> bool:
     happens to be 0 or 1 hides a difference.
     """
     shape = (2, guess.width, 20) if guess.kind == "DFL" else (2, guess.width, *_SIZE)
-    x = torch.randn(shape, generator=_generator(), dtype=torch.float64)
+    x = drawn(*shape)
     try:
-        theirs = _bare_copy(module)
-        _redraw(theirs)
+        theirs = redraw(bare_copy(module))
         ours = copy.deepcopy(theirs)
         view = guess.make(ours)
         found = [(_run(theirs, theirs, x, mode), _run(view, ours, x, mode)) for mode in (False, True)]
@@ -34,8 +33,8 @@ def agrees(module: nn.Module, guess: Guess) -> bool:
     return all(close(*pair) for pair in found)
 
 
-def _bare_copy(module: nn.Module) -> nn.Module:
-    """A copy without hooks, which are not to be called for this."""
+def bare_copy(module: nn.Module) -> nn.Module:
+    """A copy on the CPU in float64, without hooks, which are not to be called for this."""
     twin = copy.deepcopy(module)
     for part in twin.modules():
         for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
@@ -47,16 +46,23 @@ def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def drawn(*shape: int) -> Tensor:
+    """Normal random numbers in float64, always the same."""
+    return torch.randn(shape, generator=_generator(), dtype=torch.float64)
+
+
 @torch.no_grad()
-def _redraw(module: nn.Module) -> None:
+def redraw(module: nn.Module) -> nn.Module:
+    """Give a module other weights and statistics, always the same."""
     generator = _generator()
     for name, tensor in module.state_dict(keep_vars=True).items():
         if not tensor.is_floating_point():
             continue
-        drawn = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+        values = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
         if name.endswith("running_var"):
-            drawn = drawn.square() + 0.5
-        tensor.copy_(drawn / max(drawn[0].numel(), 1) ** 0.5 if drawn.dim() > 1 else drawn)
+            values = values.square() + 0.5
+        tensor.copy_(values / max(values[0].numel(), 1) ** 0.5 if values.dim() > 1 else values)
+    return module
 
 
 def _run(run: nn.Module, owner: nn.Module, x: Tensor, training: bool) -> Any:
@@ -68,10 +74,10 @@ def _run(run: nn.Module, owner: nn.Module, x: Tensor, training: bool) -> Any:
         y = run(x)
         if not training:
             return y
-        weights = torch.randn(y.shape, generator=_generator(), dtype=y.dtype)
-        (y * weights).sum().backward()
+        outputs = y if isinstance(y, tuple) else (y,)
+        torch.autograd.backward([(part * drawn(*part.shape)).sum() for part in outputs])
     grads = {name: parameter.grad for name, parameter in owner.named_parameters()}
-    return {"y": y.detach(), "x": x.grad, **grads, **dict(owner.named_buffers())}
+    return {"y": outputs, "x": x.grad, **grads, **dict(owner.named_buffers())}
 
 
 def close(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:

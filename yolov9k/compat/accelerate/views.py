@@ -38,13 +38,22 @@ class NoView(ValueError):
 class Bins(Block):
     """The expectation of each side's distribution: [B, 4 * bins, A] logits to [B, 4, A] (arXiv 2006.04388, eq. 6)."""
 
-    conv: nn.Conv2d
+    conv: nn.Conv2d | nn.Conv3d
 
     def forward_reference(self, x: Tensor) -> Tensor:
         """Softmax over the bins, which lie side by side, and a weighted sum."""
         bins = self.conv.in_channels
-        probabilities = x.reshape(len(x), 4, bins, -1).softmax(2)
+        probabilities = torch.unflatten(x, 1, (4, bins)).softmax(2)
         return torch.einsum("bska,k->bsa", probabilities, self.conv.weight.view(-1).to(probabilities.dtype))
+
+
+class MapBins(Bins):
+    """The same over maps: [B, 4 * bins, h, w] logits to themselves as [B, bins, 4, h, w], and [B, 4, h, w]."""
+
+    def forward_reference(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """The logits as a view, and the expectations."""
+        y = super().forward_reference(x.flatten(2))
+        return torch.unflatten(x, 1, (4, -1)).transpose(1, 2), torch.unflatten(y, 2, x.shape[2:])
 
 
 def _assembled(block: type[Block], **parts: Any) -> Any:
@@ -91,15 +100,14 @@ def _is_whole(norm: Any) -> bool:
     return norm.affine and norm.track_running_stats and norm.momentum is not None
 
 
-def make_bins(module: nn.Module) -> Bins:
-    """One 1x1 convolution to one channel, without bias."""
-    parts = parts_of(module)
-    if len(parts) != 1 or type(parts[0]) is not nn.Conv2d:
+def make_bins(module: nn.Module, kind: type[Bins] = Bins) -> Bins:
+    """One 1x1 convolution to one channel, without bias; of 1x1x1 where it runs over maps."""
+    (conv,) = _exactly(module, 1)
+    if type(conv) is not (nn.Conv3d if kind is MapBins else nn.Conv2d):
         raise NoView
-    conv = parts[0]
-    if conv.out_channels != 1 or conv.kernel_size != (1, 1) or conv.bias is not None or conv.in_channels < 2:
+    if conv.out_channels != 1 or set(conv.kernel_size) != {1} or conv.bias is not None or conv.in_channels < 2:
         raise NoView
-    return _assembled(Bins, conv=conv)  # type: ignore[no-any-return]
+    return _assembled(kind, conv=conv)  # type: ignore[no-any-return]
 
 
 def make_rep_conv(module: nn.Module) -> RepConvN:
@@ -204,6 +212,7 @@ _TABLE: tuple[tuple[str, Make, Callable[[Any], int]], ...] = (
     ("Conv", functools.partial(make_conv, act=True), lambda view: int(view.conv.in_channels)),
     ("Conv", functools.partial(make_conv, act=False), lambda view: int(view.conv.in_channels)),
     ("DFL", make_bins, lambda view: 4 * int(view.conv.in_channels)),
+    ("DFL of maps", functools.partial(make_bins, kind=MapBins), lambda view: 4 * int(view.conv.in_channels)),
     ("RepConv", make_rep_conv, lambda view: int(view.conv1.conv.in_channels)),
     ("Bottleneck", functools.partial(make_bottleneck, add=True), lambda view: int(_entry(view.cv1).conv.in_channels)),
     ("Bottleneck", functools.partial(make_bottleneck, add=False), lambda view: int(_entry(view.cv1).conv.in_channels)),
