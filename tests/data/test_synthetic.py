@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import cv2
@@ -71,8 +72,11 @@ def test_the_same_generation_is_kept_and_another_replaces_it(tmp_path: Path) -> 
 
 
 def test_an_interrupted_generation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic.cv2, "imwrite", lambda *arguments: False)  # a full disk cannot be had in a test
-    with pytest.raises(UserError, match="could not be written"):
+    def full(path: Path, content: bytes) -> None:  # a full disk cannot be had in a test
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="cannot be written"):
         synthetic.generate(tmp_path / "shapes", train=1, val=1, size=64)
     assert not list(tmp_path.iterdir())
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import yolov9k
 from tests import synthetic_samples
 from yolov9k.common.errors import UserError
 from yolov9k.engine.predict import sources
@@ -91,3 +92,13 @@ def test_a_number_is_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     Path("7").mkdir()
     assert not is_endless("7")
+
+
+def test_predictions_lost_to_nan_are_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    model = yolov9k.create_model("gelan-t", num_classes=2)
+    with torch.no_grad():
+        model.head.cv3[0][-1].bias.fill_(float("nan"))
+    predictor = Predictor(model, img_size=64, device="cpu")
+    found = list(predictor([np.zeros((48, 64, 3), np.uint8)] * 3))
+    assert [len(result) for result in found] == [0, 0, 0]
+    assert capfd.readouterr().err.count("NaN or infinity") == 1

@@ -222,6 +222,14 @@ def test_nan_is_said(split: Split, capfd: pytest.CaptureFixture[str]) -> None:
     assert "NaN or infinity in 4 of 4 images" in capfd.readouterr().err
 
 
+def test_outputs_beyond_any_loss_are_said(split: Split, capfd: pytest.CaptureFixture[str]) -> None:
+    model = tiny(split)
+    with torch.no_grad():
+        model.head.cv3[0][-1].bias.fill_(3e38)  # a checkpoint of weights of 1e30 came to this
+    validate(model, loader_of(split), split=split, criterion=DetectionLoss(2), progress=False)
+    assert "the loss is not finite" in capfd.readouterr().err
+
+
 def test_classes_must_agree(split: Split) -> None:
     model = yolov9k.create_model("gelan-t", num_classes=5)
     with pytest.raises(UserError, match="2 classes in the data, 5 in the model"):

@@ -58,12 +58,31 @@ def user_path(path: str | Path) -> Path:
         raise UserError(f"{one_line(text)}: the home folder is not known; give the whole path") from None
 
 
+@contextlib.contextmanager
+def plain_path(path: Path) -> Iterator[str]:
+    """A name of the file for libraries that take UTF-8 alone: its own, or a link to it in a temporary folder.
+
+    The file need not be there: what is written under the link appears under its own name.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / f"link{path.suffix if path.suffix.isascii() else ''}"
+            link.symlink_to(path.absolute())
+            yield str(link)
+    else:
+        yield str(path)
+
+
 @failing_as(RUN)
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file so that a crash or a full disk leaves the previous one whole: temporary file, fsync, rename.
 
     Raises UserError naming the file and the cause.
     """
+    if "\0" in str(path):
+        raise UserError(f"{path}: cannot be saved, a zero byte is no part of a name".replace("\0", "\\0"))
     temporary: Path | None = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -12,7 +12,7 @@ from yolov9k.common.arrays import FILL, Image
 from yolov9k.common.errors import UserError
 from yolov9k.common.files import user_path
 from yolov9k.data.draw import draw_boxes, mosaic
-from yolov9k.data.images import read_image
+from yolov9k.data.images import read_image, write_image
 from yolov9k.data.records import Record, Split
 
 _CELL = 480  # pixels: four to a row still show boxes of a few pixels
@@ -31,17 +31,8 @@ def plot_grid(split: Split, path_png: str | Path, count: int = 16, seed: int = 0
     chosen = np.sort(np.random.default_rng(seed).choice(len(split.records), total, replace=False))
     cells = [_draw_cell(split.records[index], split.names) for index in chosen]
     canvas = mosaic(cells, math.ceil(math.sqrt(total)))
-    _write(path, canvas)
+    write_image(path, canvas)
     return path
-
-
-def _write(path: Path, image: Image) -> None:
-    encoded, data = cv2.imencode(".png", image)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes() if encoded else b"")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 
 
 def _draw_cell(record: Record, names: list[str]) -> Image:

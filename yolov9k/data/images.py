@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 
 from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError
-from yolov9k.common.files import read_bytes
+from yolov9k.common.files import read_bytes, write_bytes
 from yolov9k.data.headers import Header, ImageError, count_frames, opened, read_header
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
@@ -140,3 +140,18 @@ def _by_opencv(data: bytes, header: Header, reduce: int) -> Image | None:
     if image is None or any(abs(got * reduce - side) >= reduce for got, side in zip(image.shape, wanted, strict=False)):
         return None
     return turned(image, header.orientation) if ours else image  # type: ignore[return-value, arg-type]  # OpenCV's stubs
+
+
+def write_image(path: Path, image: Image) -> None:
+    """Write uint8 BGR [h, w, 3] in the format that the suffix names, the folder made where it is not there.
+
+    Unlike OpenCV's own writer this takes any file name on any system: OpenCV 5.0 dies of one that is no UTF-8. Raises
+    UserError.
+    """
+    try:
+        written, content = cv2.imencode(path.suffix, image)
+    except cv2.error:
+        written = False
+    if not written:
+        raise UserError(f"{path}: OpenCV cannot encode a {path.suffix} image; name a .jpg or .png")
+    write_bytes(path, content.tobytes())

@@ -19,6 +19,7 @@ import numpy as np
 from yolov9k.common.arrays import BoolArray, Float32Array, Image, Int64Array
 from yolov9k.common.errors import UserError
 from yolov9k.common.text import read_json
+from yolov9k.data.images import write_image
 
 NAMES = ("circle", "square", "triangle", "star")
 MANIFEST = "synthetic.json"  # written last, so a folder that holds it is complete
@@ -112,9 +113,7 @@ def _write_split(root: Path, split: str, seeds: list[tuple[int, int, int]], size
     labels.mkdir(parents=True)
     for index, seed in enumerate(seeds):
         sample = draw_sample(seed, size)
-        path = images / f"{index:05d}.jpg"
-        if not cv2.imwrite(str(path), sample.image, [cv2.IMWRITE_JPEG_QUALITY, 95]):
-            raise UserError(f"{path}: could not be written")
+        write_image(images / f"{index:05d}.jpg", sample.image)
         centers = (sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2 / size
         extents = (sample.boxes[:, 2:] - sample.boxes[:, :2]) / size
         rows = zip(sample.classes, np.concatenate((centers, extents), 1), strict=True)

@@ -13,7 +13,7 @@ from yolov9k.config.command_options import DemoOptions
 from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split
 from yolov9k.data.draw import draw_boxes, mosaic
-from yolov9k.data.images import read_image
+from yolov9k.data.images import read_image, write_image
 from yolov9k.data.records import Split
 from yolov9k.data.synthetic import generate
 from yolov9k.engine.predict.predictor import Predictor
@@ -57,5 +57,5 @@ def draw_beside_truth(predictor: Predictor, split: Split, path: Path, count: int
         size = np.array([image.shape[1], image.shape[0]] * 2)
         ground_truth = draw_boxes(image.copy(), record.boxes * size, record.classes, split.names)
         pairs.append(np.concatenate((ground_truth, found.draw()), 1))
-    cv2.imwrite(str(path), mosaic(pairs, columns=3))
+    write_image(path, mosaic(pairs, columns=3))
     return path

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from yolov9k.common.errors import MODEL, UserError, failing_as, one_line
+from yolov9k.common.files import plain_path
 from yolov9k.common.paths import given_path
 from yolov9k.models.file_kinds import HEAD, is_safetensors, what_it_is
 from yolov9k.models.stand_ins import Damaged, Refused, StandIn
@@ -96,7 +97,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     with path.open("rb") as raw:
         if int.from_bytes(raw.read(8), "little") > MAX_TABLE:
             raise Damaged("its table of tensors is larger than any checkpoint's")
-    with safe_open(path, "pt") as file:
+    with plain_path(path) as name, safe_open(name, "pt") as file:
         notes = file.metadata() or {}
         plain = json.loads(notes.get("yolov9k", "{}"))
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no dict

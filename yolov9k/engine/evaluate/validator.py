@@ -172,6 +172,10 @@ class _Run:
     def warn_of_nonfinite(self) -> None:
         if count := int(self._nonfinite):
             warn(f"the model gives NaN or infinity in {count} of {self.images} images; such predictions are left out")
+        elif self.criterion is not None and not bool(self._losses.isfinite().all()):
+            warn(
+                "the loss is not finite: the model's outputs are far beyond those of a trained one; its weights may be damaged"
+            )
 
 
 class _Collector:

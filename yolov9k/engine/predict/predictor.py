@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from yolov9k.common.device import autocast, pick_device
-from yolov9k.common.errors import UserError, check_range, one_line
+from yolov9k.common.errors import UserError, check_range, one_line, warn
 from yolov9k.common.numbers import is_whole
 from yolov9k.common.timing import Clock, Speed
 from yolov9k.compat import load
@@ -115,6 +115,8 @@ class Predictor:
         with self.clock.phase("postprocess"):
             decode = self.task.decode_views if self.augment else self.task.decode
             found, counts = decode(self.model, maps, self.options)
+            if not (self.augment or self.images) and bool(self.task.nonfinite(self.model, maps).any()):
+                warn("the model gives NaN or infinity; such predictions are left out")
             rows, (_, gain, pad) = found.cpu(), fitted[0]
             results = [
                 self.task.result(frame, mine[:n], gain, pad, self.names)

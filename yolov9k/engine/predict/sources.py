@@ -15,7 +15,7 @@ import numpy as np
 
 from yolov9k.common.arrays import Image
 from yolov9k.common.errors import DATA, UserError, failing_as, shown, warn
-from yolov9k.common.files import open_regular
+from yolov9k.common.files import open_regular, plain_path
 from yolov9k.common.paths import PathFinder, given_path
 from yolov9k.common.text import read_text
 from yolov9k.data.headers import pixel_limit
@@ -157,7 +157,8 @@ def _open_video(path: Path) -> cv2.VideoCapture:
         open_regular(path).close()  # OpenCV would wait for a pipe
     except OSError as error:
         raise UserError(f"{path}: cannot read the video ({error.strerror or error})") from None
-    capture = cv2.VideoCapture(str(path))
+    with plain_path(path) as name:
+        capture = cv2.VideoCapture(name)
     if not capture.isOpened():
         raise UserError(f"{path}: cannot open the video; it is damaged or its codec is unknown to OpenCV")
     if capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT) > pixel_limit():

@@ -10,6 +10,7 @@ import cv2
 
 from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError, note
+from yolov9k.common.files import plain_path
 
 USUAL_RATE = 25.0  # frames a second, where a video does not tell
 _MOST_TICKS = 65535  # MPEG-4 holds a rate as a fraction of 16 bits
@@ -37,7 +38,8 @@ class VideoFile:
         self._start: float | None = None
         self._last = image
         height, width = (side + side % 2 for side in self._shape)
-        self._writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, (width, height))
+        with plain_path(self._partial) as name:
+            self._writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), self.fps, (width, height))
         if not self._writer.isOpened():
             self._partial.unlink(missing_ok=True)
             what = f"{width} x {height} pixels at {self.fps:g} frames a second"
@@ -71,7 +73,8 @@ class VideoFile:
     def close(self) -> None:
         """Finish the file. Raises UserError where it cannot be read again."""
         self._writer.release()
-        capture = cv2.VideoCapture(str(self._partial))
+        with plain_path(self._partial) as name:
+            capture = cv2.VideoCapture(name)
         readable = capture.isOpened() and capture.read()[0]
         capture.release()
         if not readable:

@@ -9,16 +9,15 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from yolov9k.common.arrays import Image
 from yolov9k.common.errors import UserError, check_range, note, warn
-from yolov9k.common.files import user_path, write_bytes, write_json, write_text
+from yolov9k.common.files import user_path, write_json, write_text
 from yolov9k.common.progress import progress_bar
 from yolov9k.common.result_names import folder_name, output_names
 from yolov9k.common.timing import Speed
 from yolov9k.common.window import Viewer, open_viewer
 from yolov9k.config import PredictOptions
+from yolov9k.data.images import write_image
 from yolov9k.engine.predict.predictor import Predictor
 from yolov9k.engine.predict.sources import Source, is_video, open_source
 from yolov9k.engine.predict.video_file import USUAL_RATE, VideoFile
@@ -94,10 +93,7 @@ class _Writer:
             return
         suffix = result.path.suffix if result.path.suffix.lower() in _WRITABLE else ".png"
         path = self._media(result.path, suffix)
-        written, content = cv2.imencode(suffix, image)
-        if not written:
-            raise UserError(f"{path}: OpenCV cannot encode a {suffix} image")
-        write_bytes(path, content.tobytes())
+        write_image(path, image)
         self.summary.files.append(path)
 
     def _add_frame(self, result: Result) -> None:
@@ -166,7 +162,7 @@ class _Writer:
         for number, (found, image) in enumerate(result.crops() if self.crop else (), 1):
             if image.size:
                 path = self.out / "crops" / folder_name(found) / f"{name}_{number}.jpg"
-                write_bytes(path, cv2.imencode(".jpg", image)[1].tobytes())
+                write_image(path, image)
 
     def close(self) -> None:
         """Finish the last video, write the JSON and close the window."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import statistics
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -188,7 +190,9 @@ def _traced(step: TrainStep, cases: Iterable[Case], path: Path) -> Any:
         for case in cases:
             step(*case)
         synchronize(step.device)
-    profiler.export_chrome_trace(str(path))
+    with tempfile.TemporaryDirectory() as folder:  # torch knows no names but in UTF-8
+        profiler.export_chrome_trace(f"{folder}/{path.name}")
+        shutil.move(f"{folder}/{path.name}", path)
     return profiler.events()
 
 

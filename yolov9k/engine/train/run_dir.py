@@ -241,8 +241,9 @@ def _tensorboard(directory: Path, first: int) -> Any:
         return None
     try:
         return SummaryWriter(str(directory), purge_step=first or None)
-    except OSError as error:
-        warn(f"{directory}: TensorBoard's log cannot be written ({error.strerror}); the run has none")
+    except (OSError, UnicodeError) as error:  # a UnicodeError: a name that is no UTF-8
+        cause = getattr(error, "strerror", None) or error
+        warn(f"{directory}: TensorBoard's log cannot be written ({cause}); the run has none")
         return None
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yolov9k.common.arrays import Float64Array, Image
-from yolov9k.common.errors import UserError
 from yolov9k.common.figures import add_legend, readable, save_figure
 from yolov9k.data.draw import class_color, class_name, draw_boxes, mosaic
+from yolov9k.data.images import write_image
 from yolov9k.data.records import Split
 
 if TYPE_CHECKING:
@@ -176,7 +175,4 @@ def to_bgr(image: Tensor) -> Image:
 
 def _save_mosaic(tile: Callable[[int], Image], count: int, path: str | Path) -> None:
     image = mosaic([tile(index) for index in range(count)], columns=math.ceil(math.sqrt(count)))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), image):
-        raise UserError(f"{path}: cannot write the image; check the folder and its free space")
+    write_image(Path(path), image)

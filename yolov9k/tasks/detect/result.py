@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from yolov9k.common.errors import UserError, warn
 from yolov9k.common.files import user_path
 from yolov9k.common.result_names import folder_name
 from yolov9k.data.draw import class_name, crop, draw_boxes
+from yolov9k.data.images import write_image
 from yolov9k.tasks.detect.boxes import Boxes, Names
 
 
@@ -151,7 +151,8 @@ class Result:
     def _save(self, drawn: Image, filename: str | Path | None) -> str:
         path = user_path(filename if filename is not None else f"results_{self.path.name}")
         path = path if path.suffix else path.with_suffix(".jpg")
-        return _write(path, _encoded(drawn, path))
+        write_image(path, drawn)
+        return str(path)
 
     def save_txt(self, txt_file: str | Path, save_conf: bool = False) -> str:
         """Append a line of a YOLO label for each box, with scores if save_conf. Returns the path; raises UserError."""
@@ -167,7 +168,7 @@ class Result:
             if image.size:
                 file = Path(file_name).with_suffix(Path(file_name).suffix or ".jpg").name
                 paths.append(_free(user_path(save_dir) / folder_name(name) / file))
-                _write(paths[-1], _encoded(image, paths[-1]))
+                write_image(paths[-1], image)
         return paths
 
     def crops(self) -> list[tuple[str, Image]]:
@@ -234,16 +235,6 @@ class Result:
         counts = sorted(Counter(self.classes.tolist()).items())
         words = (f"{n} {class_name(self.names, int(index))}{'s' * (n > 1)}, " for index, n in counts)
         return "".join(words) or "(no detections), "
-
-
-def _encoded(image: Image, path: Path) -> bytes:
-    try:
-        written, content = cv2.imencode(path.suffix, image)
-    except cv2.error:
-        written = False
-    if not written:
-        raise UserError(f"{path}: OpenCV cannot encode a {path.suffix} image; name a .jpg or .png")
-    return bytes(content.tobytes())
 
 
 def _write(path: Path, content: bytes, append: bool = False) -> str:
