@@ -130,7 +130,7 @@ def test_built_in_names_of_ultralytics_say_what_to_download(name: str, words: st
         ({"obj.data": "names = obj.names\n"}, "obj.data: neither train nor valid is given"),
         ({"obj.data": "train = train.txt\nnames\n"}, "obj.data:2: 'names' is no 'key = value' line"),
         ({"obj.data": "train = train.txt\n"}, "obj.data: names is not given"),
-        ({"obj.data": "train = train.txt\nnames = gone.names\n"}, "names leads to 'gone.names', which is not beside it"),
+        ({"obj.data": "train = train.txt\nnames = gone.names\n"}, "names leads to 'gone.names', which is not there"),
         ({"obj.data": "train = train.txt\nnames = obj.names\nclasses = 3\n"}, "classes is '3' but obj.names has 2 names"),
         ({"obj.data": "train = gone.txt\nnames = obj.names\n"}, "obj.data: 'gone.txt' not found"),
         ({"obj.names": " \n"}, "obj.names: holds 0 names"),

@@ -20,6 +20,8 @@ _NAMES = {
     "width": "imagewidth imgwidth imgw width",
     "height": "imageheight imgheight imgh height",
     "bbox": "bbox boundingbox box",
+    "crowd": "isgroupof groupof iscrowd crowd",
+    "difficult": "difficult isdifficult",
 }
 _SIDES = ("w boxwidth bboxwidth bboxw width", "h boxheight bboxheight bboxh height")
 # Kinds of boxes, each with four columns: two corners, a corner and a size, a center and a size.
@@ -46,6 +48,9 @@ class Columns:
     width: int = -1
     height: int = -1
     header: bool = True
+    crowd: int = -1
+    difficult: int = -1
+    twice: str = ""  # a column among these that the header names twice
 
     def read_box(self, row: Sequence[str]) -> Box | None:
         """The corners; None where the cells are empty, as those of images without an object. Raises ValueError."""
@@ -71,7 +76,12 @@ def find_columns(row: Sequence[str]) -> Columns | None:
         return _without_header(row)
     label = at["class"] if at["class"] >= 0 else at["number"]
     width, height = (-1 if at[side] in kinds[kind] else at[side] for side in ("width", "height"))
-    return Columns(kind, kinds[kind], at["image"], label, at["split"], width, height)
+    used = (at["image"], label, at["split"], *kinds[kind], at["crowd"], at["difficult"])
+    twice = next((row[column] for column in used if column >= 0 and names.count(names[column]) > 1), "")
+    return Columns(
+        kind, kinds[kind], at["image"], label, at["split"], width, height, crowd=at["crowd"], difficult=at["difficult"],
+        twice=twice,
+    )  # fmt: skip
 
 
 def _first(names: Sequence[str], spellings: str) -> int:

@@ -13,11 +13,12 @@ from yolov9k.common.files import open_regular
 from yolov9k.common.numbers import is_whole
 from yolov9k.common.text import decode, normalize_newlines, read_text
 from yolov9k.config.flags import MAX_CLASSES
-from yolov9k.data.formats.base import AnnotatedImage, Annotation, Box, Format, Listing, join_listings, warn_of_names
+from yolov9k.data.formats.base import AnnotatedImage, Annotation, Box, Format, Listing, is_set, join_listings, warn_of_names
 from yolov9k.data.formats.csv_columns import WANTED, Columns, find_columns
 from yolov9k.data.formats.folders import accepted_paths
 from yolov9k.data.formats.image_finder import ImageFinder, split_in
 from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.probe import is_hidden
 from yolov9k.data.records import DataIssue
 
 _SUFFIXES = (".csv", ".tsv")
@@ -36,6 +37,8 @@ class Row:
     box: Box | None
     size: tuple[int, int] | None
     split: str | None
+    crowd: bool = False
+    difficult: bool = False
 
 
 class Csv(Format):
@@ -48,7 +51,8 @@ class Csv(Format):
         """A table, or a folder that has some, be it in the folders of the images as Roboflow exports them."""
         if path.is_dir():
             patterns = ("*.[ct]sv", "annotations/*.[ct]sv", "labels/*.[ct]sv", "*/_annotations.csv")
-            files = sorted({file for pattern in patterns for file in path.glob(pattern) if _columns_of(file)})
+            files = sorted({file for pattern in patterns for file in path.glob(pattern) if not is_hidden(file.name)})
+            files = [file for file in files if _columns_of(file)]
             return _by_split(path, files) if files else None
         return _by_split(path, [path]) if self.accepts(path) else None
 
@@ -115,6 +119,8 @@ def _rows(path: Path, issues: list[DataIssue]) -> Iterator[Row]:
                 columns = find_columns(cells)
                 if columns is None:
                     raise UserError(f"{path}:1: {shown(cells)} names no columns of images and boxes; it needs {WANTED}")
+                if columns.twice:
+                    raise UserError(f"{path}:1: column {shown(columns.twice)} stands twice; keep or rename one")
                 if columns.header:
                     continue
             if any(map(str.strip, cells)):
@@ -144,7 +150,8 @@ def _read_row(cells: Sequence[str], columns: Columns, line: int) -> Row:
     split = cells[columns.split] if 0 <= columns.split < len(cells) else ""
     sides = [cells[side].strip() if 0 <= side < len(cells) else "" for side in (columns.height, columns.width)]
     size = (int(sides[0]), int(sides[1])) if all(map(is_whole, sides)) else None
-    return Row(line, image, label, box, size, split_in(split))
+    crowd, difficult = (0 <= flag < len(cells) and is_set(cells[flag]) for flag in (columns.crowd, columns.difficult))
+    return Row(line, image, label, box, size, split_in(split), crowd, difficult)
 
 
 def _names_of(rows: Sequence[Row], source: Path) -> list[str]:
@@ -182,7 +189,8 @@ def _read_table(path: Path, rows: Sequence[Row], split: str, names: Sequence[str
             listing.issues.append(DataIssue(path, row.line, message, fatal=True))
         elif row.box and label is not None:
             text = f"{one_line(row.label, 60)} box {' '.join(f'{side:g}' for side in row.box)}"
-            images[row.image].annotations.append(Annotation(label, row.box, text, row.line))
+            annotation = Annotation(label, row.box, text, row.line, crowd=row.crowd, difficult=row.difficult)
+            images[row.image].annotations.append(annotation)
     listing.images = list(images.values())
     return listing
 

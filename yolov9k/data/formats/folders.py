@@ -10,7 +10,7 @@ from pathlib import Path
 from yolov9k.common.errors import UserError
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.formats.yolo import label_path
-from yolov9k.data.probe import is_image
+from yolov9k.data.probe import is_hidden, is_image
 
 _LOOKED_AT = 20  # images of a folder
 _SPLITS = ("train", "trainval", "val", "valid", "validation", "test")
@@ -30,7 +30,7 @@ def has_yolo_labels(folder: Path) -> bool:
 
 def labeled_beside(folder: Path, suffix: str) -> bool:
     """Whether annotation files, known by their suffix, lie beside their images."""
-    names = os.listdir(folder) if folder.is_dir() else []
+    names = [name for name in os.listdir(folder) if not is_hidden(name)] if folder.is_dir() else []
     stems = {Path(name).stem for name in names if name.lower().endswith(suffix)}
     return bool(stems) and any(is_image(name) and name.stem in stems for name in map(Path, names))
 

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from yolov9k.common.paths import PathFinder
+from yolov9k.common.paths import PathFinder, normal
 from yolov9k.data.probe import is_image
 
 _FOLDERS = ("train2017", "val2017", "test2017", "train2014", "val2014", "test2014", "train", "val", "valid", "test")
@@ -53,6 +53,6 @@ class ImageFinder:
     def _by_stem(self, folder: Path, stem: str) -> Path | None:
         if folder not in self._stems:
             names = sorted(os.listdir(folder))
-            self._stems[folder] = {Path(name).stem: name for name in reversed(names) if is_image(Path(name))}
-        name = self._stems[folder].get(stem)
+            self._stems[folder] = {normal(Path(name).stem): name for name in reversed(names) if is_image(Path(name))}
+        name = self._stems[folder].get(normal(stem))
         return None if name is None else folder / name

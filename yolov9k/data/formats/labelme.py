@@ -16,7 +16,7 @@ from yolov9k.common.arrays import Float32Array
 from yolov9k.common.errors import UserError, one_line, shown
 from yolov9k.common.files import open_regular
 from yolov9k.common.numbers import is_whole
-from yolov9k.common.paths import PathFinder
+from yolov9k.common.paths import PathFinder, normal
 from yolov9k.common.text import decode, read_json
 from yolov9k.data.formats.base import (
     AnnotatedImage,
@@ -27,6 +27,7 @@ from yolov9k.data.formats.base import (
     is_number,
     is_set,
     join_listings,
+    warn_of_fractions,
     warn_of_names,
 )
 from yolov9k.data.formats.folders import accepted_paths, has_yolo_labels, split_folders
@@ -123,13 +124,20 @@ def _read_folder(path: Path, documents: Documents, names: Sequence[str]) -> List
             listing.issues.append(document)
         else:
             listing.images.append(_read_image(file, document, labels, listing.issues))
-    known, stems = {image.path for image in listing.images}, {file.stem for file in documents}
+    known, stems = {image.path for image in listing.images}, {normal(file.stem): file for file in documents}
     for image in images:
-        if image not in known and image.stem not in stems:
+        if image in known:
+            continue
+        owner = stems.get(normal(image.stem))
+        if owner and isinstance(documents[owner], dict):
+            message = f"image shares its label file ({owner}), which names another; rename it and label it apart"
+            listing.issues.append(DataIssue(image, None, message, fatal=True))
+        elif not owner:
             message = f"image without a label file ({image.with_suffix('.json')}); it is used as background"
             kind = "images without a label file, used as background"
             listing.issues.append(DataIssue(image, None, message, fatal=False, kind=kind))
             listing.images.append(AnnotatedImage(image, image, [], pixels=True))
+    warn_of_fractions(listing, path)
     return listing
 
 
@@ -157,7 +165,7 @@ def _image_of(file: Path, document: Json) -> Path:
     if isinstance(stated, str) and stated:
         if found := PathFinder().find(stated, [file.parent], os.path.isfile):
             return Path(os.path.normpath(found))
-        if (beside := file.parent / stated.replace("\\", "/").rpartition("/")[2]).is_file():
+        if beside := PathFinder().find(stated.replace("\\", "/").rpartition("/")[2], [file.parent], os.path.isfile):
             return beside
     same = (path for path in sorted(file.parent.glob(f"{glob.escape(file.stem)}.*")) if is_image(path))
     return next(same, file.with_suffix(".jpg"))

@@ -50,6 +50,15 @@ class DatasetLayout:
         raise UserError(f"{self.path}: {shown(entry)} not found, looked in {looked}; correct the entry or 'path'")
 
 
+def agree_on_val(path: Path, splits: dict[str, list[str]]) -> None:
+    """Raise UserError where two spellings of one split lead to different files: another tool may read the other one."""
+    stated = {name: entries for name, entries in splits.items() if name in ("val", "valid", "validation")}
+    first = next(iter(stated), "")
+    for name, entries in stated.items():
+        if entries != stated[first]:
+            raise UserError(f"{path}: {first} and {name} are one split and state different files; keep one of them")
+
+
 def without_data(path: str) -> tuple[str, ...]:
     """A path as it stands and without a leading data/: Darknet and CVAT write it, though it is no folder of the archive."""
     shorter = re.sub(r"^(\./|\.\\)?data[/\\]", "", path)

@@ -31,7 +31,7 @@ from yolov9k.data.formats.base import (
 from yolov9k.data.formats.folders import accepted_paths, has_yolo_labels, labeled_beside, split_folders
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.formats.xml_node import BoundsError, Node, parse_xml
-from yolov9k.data.probe import SUFFIXES, WORKERS, is_image, list_images
+from yolov9k.data.probe import SUFFIXES, WORKERS, is_hidden, is_image, list_images
 from yolov9k.data.records import DataIssue
 
 _SHOWN_NAMES = 20  # in messages
@@ -100,6 +100,9 @@ def _find_splits(folder: Path) -> list[str]:
     """Names of the splits listed in ImageSets/Main; lists of single classes (``dog_train``) are no splits."""
     lists = (folder / "ImageSets" / "Main").glob("*.txt")
     return sorted(path.stem for path in lists if path.stem in ("train", "val", "valid", "test", "trainval"))
+
+
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 class ObjectError(ValueError):
@@ -187,7 +190,7 @@ def _parse_all(folder: Path) -> Documents:
             return DataIssue(path, None, f"cannot be read ({error.strerror}); check the file", fatal=True)
 
     place = folders.annotations if folders else folder
-    paths = sorted(path for path in place.iterdir() if path.suffix.lower() == ".xml")
+    paths = sorted(path for path in place.iterdir() if path.suffix.lower() == ".xml" and not is_hidden(path.name))
     with ThreadPoolExecutor(WORKERS) as pool:
         return {normal(path.stem): (path, document) for path, document in zip(paths, pool.map(parse, paths), strict=True)}
 
@@ -246,11 +249,14 @@ def _find_strays(path: Path, document: Node) -> Iterator[DataIssue]:
 
 
 def _read_object(node: Node, labels: dict[str, int]) -> Annotation:
+    box = node.find("bndbox")
+    if twice := node.repeated(("name", "bndbox", "difficult")) or (box.repeated(_SIDES) if box else ""):
+        raise ObjectError(f"<{twice}> stands twice in one object; keep one")
     name = node.value("name")
     if name not in labels:
         known = ", ".join([*list(labels)[:_SHOWN_NAMES], *(["..."] if len(labels) > _SHOWN_NAMES else [])])
         raise ObjectError(f"class {shown(name)} is not in names ({one_line(known)}); correct it or add it to names")
-    sides = [node.value(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+    sides = [node.value(f"bndbox/{key}") for key in _SIDES]
     try:
         x1, y1, x2, y2 = map(parse_number, sides)
     except ValueError:

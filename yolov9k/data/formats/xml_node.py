@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from xml.parsers import expat
@@ -26,6 +27,11 @@ class Node:
         for tag in path.split("/"):
             node = next((child for child in node.children if child.tag == tag), None) if node else None
         return node
+
+    def repeated(self, tags: Sequence[str]) -> str:
+        """The first of `tags` that several children have, empty if there is none."""
+        present = [child.tag for child in self.children]
+        return next((tag for tag in tags if present.count(tag) > 1), "")
 
     def value(self, path: str) -> str:
         """The text at `path` without blanks around it, empty if there is none."""
