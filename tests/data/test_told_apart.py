@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -156,3 +157,13 @@ def test_darknet_names_of_the_working_folder_are_named(
     put(tmp_path / "d" / "obj.names", "bird\n")
     assert load_split(path, "train").names == ["bird"]
     assert "working folder" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["pipe.json", "pipe.yaml", "pipe.csv", "pipe.data", "pipe.txt", "pipe"])
+def test_a_pipe_is_no_data_set(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name}: no regular file and no folder; give"):
+        load_split(tmp_path / name, "train")
+    (tmp_path / "data.yaml").write_text(f"train: {name}\nnames: [dog]\n")
+    with pytest.raises(UserError, match=name):
+        load_split(tmp_path / "data.yaml", "train")

@@ -112,6 +112,8 @@ def open_dataset(path: Path) -> DatasetLayout:
     wanted = ", ".join(format.dataset for format in registered_formats() if format.dataset)
     if not os.path.exists(path):
         raise UserError(f"{path}: not found; {how_to_get(path.name) or f'give {wanted}'}")
+    if not (os.path.isfile(path) or os.path.isdir(path)):  # a pipe or a device would be waited for
+        raise UserError(f"{path}: no regular file and no folder; give {wanted}")
     unclear: UnclearDataset | None = None
     for format in registered_formats():
         try:
@@ -158,8 +160,9 @@ def _paths_by_format(layout: DatasetLayout, split: str) -> dict[Format, list[Pat
 
 
 def _format_of(path: Path, layout: DatasetLayout) -> Format:
+    regular = os.path.isfile(path) or os.path.isdir(path)
     for format in registered_formats():
-        if format.accepts(path):
+        if regular and format.accepts(path):
             return format
     wanted = ", ".join(format.entry for format in reversed(registered_formats()) if format.entry)
     raise UserError(f"{path}: not {wanted}; correct the entry in {layout.path}")
