@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 import yolov9k
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONAL = {"torchvision"}  # decodes JPEG files on a GPU
 
 
 def python(program: str) -> str:
@@ -76,3 +84,28 @@ def test_another_name_is_no_attribute() -> None:
 def test_the_networks_earlier_name_goes_on_with_a_word(module: str) -> None:
     with pytest.warns(FutureWarning, match=rf"{module}\.YOLOv9 is called DetectionModel now; yolov9k\.YOLOv9 is the object"):
         assert importlib.import_module(module).YOLOv9 is yolov9k.DetectionModel
+
+
+def imported(tree: ast.AST, guarded: bool = False) -> Iterator[tuple[str, bool]]:
+    """Packages that a module imports anywhere, each with whether an ImportError is caught there."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], guarded) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.partition(".")[0], guarded
+        handlers = node.handlers if isinstance(node, ast.Try) else []
+        caught = any(handler.type and "ImportError" in ast.unparse(handler.type) for handler in handlers)
+        yield from imported(node, guarded or caught)
+
+
+def test_what_is_imported_is_declared() -> None:
+    """What the package can do without is imported where an import of it was tried before."""
+    project = pytest.importorskip("tomllib").loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [line for several in (project["dependencies"], *project["optional-dependencies"].values()) for line in several]
+    declared = {re.match(r"[\w-]+", line)[0].lower() for line in lines}
+    found = {one for path in (ROOT / "yolov9k").rglob("*.py") for one in imported(ast.parse(path.read_text()))}
+    tried = {name for name, guarded in found if guarded}
+    third = {name for name, guarded in found if not guarded} - sys.stdlib_module_names - {"yolov9k", *(tried & OPTIONAL)}
+    owners = metadata.packages_distributions()
+    assert {"torch", "numpy", "PIL", "cv2", "matplotlib", "yaml"} < third
+    assert [name for name in sorted(third) if not declared & {owner.lower() for owner in owners.get(name, [])}] == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -63,6 +64,17 @@ def test_what_the_terminal_lacks_is_escaped() -> None:
         assert content(file) == f"{shown}\n"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "gbk", "utf-8"])
+def test_plain_text_in_a_table_is_laid_out_as_it_is_written(encoding: str) -> None:
+    table = Table("name", "number")
+    table.add_row("Straße 猫", "1")
+    file = stream(encoding)
+    PlainConsole(file=file, width=40).print(table)
+    lines = content(file).splitlines()
+    assert len({cell_len(line) for line in lines}) == 1
+    assert len(lines) == 5
+
+
 def test_a_progress_bar_shows_names_as_they_stand() -> None:
     for text in LIKE_MARKUP:
         file = io.StringIO()
@@ -90,7 +102,7 @@ def test_messages_are_single_lines(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_data_check_on_any_terminal(tmp_path: Path, encoding: str, locale: dict[str, str]) -> None:
-    data = write_yolo(tmp_path, {"a": "0 .5 .5 .2 .4", "b": "7 .5 .5 .2 .4"}, "[猫, Straße]")
+    data = write_yolo(tmp_path / "犬", {"a": "0 .5 .5 .2 .4", "b": "7 .5 .5 .2 .4"}, "[猫, Straße]")
     environment = {**os.environ, "PYTHONIOENCODING": encoding, **locale}
     command = [sys.executable, "-m", "yolov9k", "data", "check", str(data)]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 from rich.cells import cell_len
+from rich.table import Table
 
-from yolov9k.common.console import PlainConsole
+from yolov9k.common.console import PlainConsole, add_columns
 from yolov9k.data.check import DataReport, SplitReport, Spread, print_report
 from yolov9k.tasks.detect.metrics import ClassMetrics, Metrics
 
@@ -57,3 +58,12 @@ def test_tables_of_classes_fit_80_columns(kind: str, encoding: str) -> None:
     assert len(lines) < 140  # a name of a page takes a few lines, its escapes some more
     wanted = ["14610229"] * len(NAMES) if kind == "metrics" else ["1,438,128"] * len(NAMES) * len(kind.split())
     assert all(text.count(number) >= wanted.count(number) for number in wanted)
+
+
+def test_numbers_are_whole_where_there_is_no_room() -> None:
+    table = Table()
+    add_columns(table, "class", "images", "objects")
+    table.add_row("wheel " * 5, "1,743,042", "14,610,229")
+    stream = io.StringIO()
+    PlainConsole(file=stream, width=34).print(table)
+    assert all(number in stream.getvalue() for number in ("1,743,042", "14,610,229"))

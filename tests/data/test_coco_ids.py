@@ -55,6 +55,9 @@ def test_results_call_images_as_the_file_does(tmp_path: Path, ids: list[Any]) ->
     for evaluator in (CocoEvaluator.from_json(path), CocoEvaluator(split.names, split.category_ids, split.records)):
         evaluator.add_results(results)
         assert evaluator.compute().ap == pytest.approx(1)
+        evaluator.save_json(tmp_path / "again.json")
+        again = [row["image_id"] for row in json.loads((tmp_path / "again.json").read_text())]
+        assert (again, list(map(type, again))) == (ids, list(map(type, ids)))
 
 
 @pytest.mark.parametrize(("images", "annotations"), [("1", 1), (1, "1"), (1, 1.0), (1.0, 1), (" 1", 1), ("a", " a ")])
@@ -103,6 +106,9 @@ def test_categories_are_called_as_the_file_calls_them(tmp_path: Path) -> None:
     evaluator = CocoEvaluator.from_json(path)
     evaluator.add_results(results)
     assert evaluator.compute().ap == pytest.approx(1)
+    evaluator.add_results([{**results[0], "category_id": called} for called in (10, " 10")])
+    evaluator.save_json(tmp_path / "results.json")
+    assert [row["category_id"] for row in json.loads((tmp_path / "results.json").read_text())] == ["cell", "10", "10"]
 
 
 @given(st.one_of(st.integers(), st.floats(), st.text(max_size=8), st.none(), st.booleans(), st.lists(st.integers())))

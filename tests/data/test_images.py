@@ -18,7 +18,7 @@ from tests.mutations import within_time
 from yolov9k.common.errors import UserError
 from yolov9k.data import images, probe
 from yolov9k.data.config import load_split
-from yolov9k.data.images import UnreadableImage, read_image
+from yolov9k.data.images import UnreadableImage, decode_image, read_image
 from yolov9k.data.probe import probe_image
 
 SCENE = np.zeros((48, 80, 3), np.uint8)  # RGB, one orange rectangle off the center
@@ -135,6 +135,15 @@ def test_a_header_is_read_before_the_memory_is_taken(tmp_path: Path, content: by
             read_image(path, truncated=truncated)
     assert probe_image(path).error
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
+
+
+def test_opencv_is_not_given_a_chunk_of_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = save(tmp_path / "a.png").read_bytes()
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("given to OpenCV"))
+    with pytest.raises(pytest.fail.Exception):
+        decode_image(data, "a.png")
+    vast = data[:-12] + struct.pack(">I", 2**31 - 1) + data[-8:]  # of the last one
+    np.testing.assert_array_equal(decode_image(vast, "a.png"), SCENE[..., ::-1])
 
 
 def test_probe_and_decoder_agree_on_a_damaged_orientation(tmp_path: Path) -> None:

@@ -14,9 +14,15 @@ from rich.console import Console
 
 from tests.data_cases import BOX, train_options, write_image, write_yolo
 from tests.format_cases import LAYOUTS
+from tests.support import little_model
+from tests.tiers import slow_case
+from yolov9k.config import ValOptions
 from yolov9k.data.check import check_data
 from yolov9k.data.config import load_split, open_dataset, warn_of_training_images
+from yolov9k.engine.facade.validation import run_validation
 from yolov9k.engine.train.setup import load_splits
+from yolov9k.models import create_model
+from yolov9k.models.checkpoints import save
 from yolov9k.tasks.detect.coco import CocoEvaluator
 
 OTHER = "1 0.5 0.5 0.4 0.4"
@@ -181,3 +187,16 @@ def test_validation_alone_tells_of_images_that_are_trained_on(
     layout.splits["train"] = ["gone"]  # a machine that only validates
     warn_of_training_images(layout, load_split(layout, "val"))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("split", ["val", slow_case("train")])
+def test_the_command_val_counts_an_image_once_and_tells_of_those_that_are_trained_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str
+) -> None:
+    other = "train" if split == "val" else "val"
+    data.write_text(f"{split}: list.txt\n{other}: images\nnames: [x, y]")
+    save(tmp_path / "m.pt", create_model(little_model(tmp_path), 2))
+    options = {"weights": str(tmp_path / "m.pt"), "img": 64, "workers": 0, "device": "cpu", "project": str(tmp_path)}
+    result, _ = run_validation(ValOptions(data=str(data), task=split, **options), Console(quiet=True))
+    assert result.metrics.images == 4
+    assert capsys.readouterr().err.count("4 of 4 images of val are in train too, such as ") == (split == "val")

@@ -113,6 +113,16 @@ def test_backslashes_divide_folders_where_no_name_has_them(tmp_path: Path) -> No
     complete(voc(tmp_path / "voc", "a", "a"))
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    put(tmp_path / "home" / "part", "a")
+    complete(yolo(tmp_path / "data", "~/part/images"))
+    complete(yolo(tmp_path / "data", "images", path="~/part"))
+    (tmp_path / "data" / "list.txt").write_text("~/part/images/a.jpg\n")
+    complete(yolo(tmp_path / "data", "list.txt"))
+    assert open_source(tmp_path / "data" / "list.txt").paths == [tmp_path / "home" / "part" / "images" / "a.jpg"]
+
+
 def test_a_backslash_in_a_name_is_one(tmp_path: Path) -> None:
     write_image(tmp_path / "a\\b.jpg")
     write_image(tmp_path / "a" / "b.jpg")
@@ -179,6 +189,14 @@ def test_images_of_a_coco_file_are_looked_for_in_one_order(tmp_path: Path) -> No
         found = load_split(coco(tmp_path, [f"{name}.jpg" for name in names], "x.json"), "train").records
         places = {record.path.stem: record.path.parent.name for record in found}
         assert places == {"a": "images", "b": "images", "c": "val"}
+
+
+def test_images_of_a_coco_file_that_tells_its_split_are_looked_for_in_its_folders_first(tmp_path: Path) -> None:
+    for place in ("a.jpg", "images/a.jpg", "images/b.jpg", "images/val/a.jpg", "images/train/b.jpg"):
+        write_image(tmp_path / place)
+    for name, places in (("val.json", ["images/val/a.jpg", "images/b.jpg"]), ("x.json", ["a.jpg", "images/b.jpg"])):
+        found = load_split(coco(tmp_path, ["a.jpg", "b.jpg"], name), "val").records
+        assert [record.path.relative_to(tmp_path).as_posix() for record in found] == places
 
 
 def test_a_folder_that_is_not_there_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.command_line import run
 from tests.data_cases import BOX, train_options, write_image, write_yolo
+from tests.engine_cases import TINY
 from yolov9k.common.errors import UserError
 from yolov9k.data.check import check_data
 from yolov9k.data.config import load_split
+from yolov9k.engine.train.resume import data_facts
+from yolov9k.engine.train.setup import load_splits
 from yolov9k.engine.train.trainer import Trainer
 from yolov9k.models import create_model
 from yolov9k.models.checkpoints import save
@@ -119,7 +123,27 @@ def test_counts_leave_crowds_out(tmp_path: Path) -> None:
         Trainer(train_options(path, tmp_path, min_items=2))
 
 
+def test_each_image_counts_its_objects_without_its_crowds(tmp_path: Path) -> None:
+    """The first image has two objects, the third an object and a crowd region."""
+    other = {"bbox": [50, 10, 20, 30]}
+    path = coco(tmp_path, {}, {"image_id": 1, **other}, {}, {"image_id": 3, "iscrowd": 1, **other})
+    train, val = load_splits(train_options(path, tmp_path, min_items=2), Console(quiet=True))
+    assert [record.path.stem for record in train.records] == ["1"]
+    facts = data_facts(train, val)
+    assert [(facts[split]["images"], facts[split]["objects"]) for split in ("train", "val")] == [(1, 2), (4, 3)]
+
+
 DIFFICULT = "<difficult>1</difficult>"
+
+
+def test_a_profile_takes_them_as_training_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, refused = voc(tmp_path / "d", a=DIFFICULT, b=DIFFICULT), "none of the 2 images of train has a label"
+    load_split(data, "train")
+    assert refused in capsys.readouterr().err
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    size = ("--cfg", tmp_path / "tiny.yaml", "--img", 64, "--batch", 2, "--steps", 1, "--device", "cpu", "--project", tmp_path)
+    assert run("profile", *size, "--data", data, "--workers", 0, "--difficult") == 0
+    assert refused not in capsys.readouterr().err
 
 
 def test_difficult_objects_are_as_crowds_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -16,7 +17,7 @@ from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.data.loader import Loader, make_loader
 from yolov9k.data.records import Split
-from yolov9k.data.workers import fitting_workers
+from yolov9k.data.workers import explained, fitting_workers
 
 
 @pytest.fixture
@@ -69,9 +70,34 @@ def test_a_worker_that_ends_does_not_raise_in_the_middle_of_other_work(split: Sp
     next(batches)
     (worker,) = loader._batches._iterator._workers  # type: ignore[union-attr]
     worker.kill()
-    worker.join()
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # it is left for others to find
     assert float(np.ones(1000).sum()) == 1000  # where torch's own handler of SIGCHLD raised
     loader.close()
+
+
+def fill_memory(*_: Any) -> None:
+    raise MemoryError("cannot allocate")
+
+
+def test_a_worker_out_of_memory_is_one_line(split: Split) -> None:
+    loader = loader_of(split, transform=fill_memory)
+    with pytest.raises(UserError, match="a loader worker is out of memory, mostly because memory ran out; give"):
+        list(loader)
+    for worker in loader._batches._iterator._workers:  # type: ignore[union-attr]
+        worker.kill()  # which would take five seconds to end
+    loader.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("received 0 items of ancdata"), OSError(errno.EMFILE, "?"), OSError(errno.ENFILE, "?"),
+     RuntimeError("unable to open shared memory object </torch_1> in read-write mode: Too many open files (24)")],
+)  # fmt: skip
+def test_the_lack_of_file_handles_is_one_line(error: Exception) -> None:
+    """In the words of who runs out of them."""
+    message = "loader workers: too many open files; give fewer --workers, or raise the limit: ulimit -n 65536"
+    assert str(explained(error, None)) == message
+    assert explained(OSError(errno.EIO, "?"), None) is None
 
 
 def test_without_file_handles_no_worker_is_started_and_it_is_said(split: Split, capsys: pytest.CaptureFixture[str]) -> None:

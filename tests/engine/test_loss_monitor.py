@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
-from tests.engine_cases import BOXES, COUNTS, random_images
+from tests.engine_cases import BOXES, COUNTS, TINY, random_images
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
+from yolov9k.config.train_options import TrainOptions
 from yolov9k.data.config import load_split
 from yolov9k.data.loader import Batch, make_loader
 from yolov9k.data.synthetic import generate
 from yolov9k.engine import TrainStep
 from yolov9k.engine.train.loss_monitor import LossMonitor, find_nonfinite
 from yolov9k.engine.train.prefetch import prefetch
+from yolov9k.engine.train.trainer import Trainer
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import DetectionModel
 
@@ -192,3 +195,20 @@ def test_every_batch_is_fed_once_in_order(where: str, tmp_path: Path) -> None:
     for one, other in zip(fed, wanted, strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.boxes, other.boxes)
+
+
+def test_a_run_tells_of_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of losses that are 0 in training, and of validation's, which then are far above."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    data = generate(tmp_path / "data", train=4, val=2, size=64)
+    options = {"img": 64, "batch": 2, "epochs": 1, "workers": 0, "device": "cpu", "noplots": True}
+    run = Trainer(
+        TrainOptions(data=str(data), cfg=str(tmp_path / "tiny.yaml"), project=str(tmp_path / "runs"), **options),
+        Console(quiet=True),
+    )
+    step = run._do
+    run._do = lambda batch: 0 * step(batch)  # type: ignore[method-assign]
+    run.fit()
+    printed = capsys.readouterr().err
+    assert "the box and class and dfl loss was exactly 0 in all 2 steps of an epoch" in printed
+    assert "validation's loss is far above training's" in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,6 +71,16 @@ def test_one_leap_of_a_loss_leaves_the_curve_its_scale(losses: list[float], top:
     keep_scale(axes)
     assert axes.get_ylim()[1] == pytest.approx(top or before)
     assert axes.get_title() == title
+
+
+def test_a_leap_is_cut_off_in_panels_of_losses_alone(tmp_path: Path) -> None:
+    leap = ("train/cls_loss", "metrics/recall")
+    rows = [["411138" if name in leap and epoch == 3 else "2" for name in COLUMNS.split(",")] for epoch in range(8)]
+    path = tmp_path / "results.csv"
+    path.write_text("\n".join([COLUMNS, *map(",".join, rows)]) + "\n")
+    plot_results(path, tmp_path / "results.svg", DetectTask())  # which holds its texts
+    titles = re.findall(r"<!-- (.*) \(up to (.*)\) -->", (tmp_path / "results.svg").read_text())
+    assert titles == [("cls loss", "4.11e+05")]
 
 
 def test_results_of_another_making(tmp_path: Path) -> None:

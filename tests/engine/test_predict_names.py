@@ -13,6 +13,10 @@ from hypothesis import strategies as st
 from tests import synthetic_samples
 from tests.synthetic_samples import write_painted as write
 from yolov9k.common.result_names import output_names
+from yolov9k.config.recipe import TrainRecipe
+from yolov9k.data.loader import make_loader
+from yolov9k.data.records import Split
+from yolov9k.engine.evaluate.validator import validate
 from yolov9k.engine.predict.predictor import Predictor
 from yolov9k.engine.predict.sources import is_video
 from yolov9k.engine.predict.writers import predict_to_folder
@@ -35,6 +39,7 @@ def colors() -> Predictor:
         (["x/a.jpg", "y/a.jpg", "y/b.jpg"], ["x/a", "y/a", "y/b"]),
         (["x/a.jpg", "x/a.png", "y/a.jpg"], ["x/a", "x/a.png", "y/a"]),
         (["a.jpg", "A.jpg"], ["a", "A.jpg"]),
+        (["x/a.jpg", "y/A.jpg"], ["x/a", "y/A"]),
         (["a.jpg", "a.jpg", "a.jpg"], ["a", "a.jpg", "a.jpg_2"]),
         (["clip.mp4", "clip_1.jpg"], ["clip.mp4", "clip_1"]),
         (["clip.mp4", "clip.jpg", "clip.avi"], ["clip", "clip.jpg", "clip.avi"]),
@@ -73,6 +78,19 @@ def test_each_label_file_is_that_of_its_image(tmp_path: Path, colors: Predictor,
     assert {path.name for path in out.iterdir()} == {"a.jpg", "a.png", "a.ppm.png", "a_2.jpg", "labels"}
     told = capfd.readouterr().err
     assert "sources share their names: results of some have longer ones, such as a.png for " in told
+
+
+def test_so_is_each_label_file_of_a_validation(tmp_path: Path) -> None:
+    rectangles = {"a.jpg": RED, "a.png": NOTHING}
+    records = [
+        synthetic_samples.record(tmp_path / name, number, (120, 200), rows)
+        for number, (name, rows) in enumerate(rectangles.items())
+    ]
+    split = Split("val", synthetic_samples.NAMES, [0, 1], records)
+    loader = make_loader(split, TrainRecipe(), img_size=320, batch=2, augment=False, rect=True, workers=0)
+    validate(synthetic_samples.ColorDetector(), loader, split=split, save_txt=tmp_path / "labels", progress=False)
+    found = {path.name: bool(path.read_text()) for path in (tmp_path / "labels").iterdir()}
+    assert found == {"a.txt": True, "a.png.txt": False}
 
 
 def test_subfolders_are_kept(tmp_path: Path, colors: Predictor) -> None:

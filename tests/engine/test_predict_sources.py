@@ -129,6 +129,14 @@ def test_a_listed_file_of_another_format_is_named_with_its_line(tmp_path: Path, 
         open_source(tmp_path / "list.txt")
 
 
+def test_lines_of_a_list_are_looked_for_beside_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("list/a.jpg", "work/a.jpg", "work/b.jpg"):
+        write_image(tmp_path / place)
+    (tmp_path / "list" / "list.txt").write_text("a.jpg\nb.jpg\n")
+    monkeypatch.chdir(tmp_path / "work")
+    assert open_source(tmp_path / "list" / "list.txt").paths == [tmp_path / "list" / "a.jpg", tmp_path / "work" / "b.jpg"]
+
+
 def test_further_frames_and_dark_images_are_told(tmp_path: Path, colors: Predictor, capfd: pytest.CaptureFixture[str]) -> None:
     frames = [Image.new("RGB", (40, 30), color) for color in ("red", "blue", "green")]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])

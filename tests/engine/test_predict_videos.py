@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from pathlib import Path
 
 import cv2
@@ -127,6 +128,31 @@ def test_a_folder_goes_on_behind_any_video(tmp_path: Path, colors: Predictor, ca
     assert {path.name for path in (out / "labels").iterdir()} >= {"a_1.txt", "a_4.txt", "b_1.txt", "b_4.txt", "c.txt"}
     told = capfd.readouterr().err
     assert "b.mp4: OpenCV cannot write an mp4 video of 9000 x 16 pixels at 25 frames a second here; it is left out" in told
+
+
+def held(path: Path, frame: int, times: int) -> Path:
+    """An mp4 of which one frame is shown for so many frames' time."""
+    video = VideoFile(path, 10, picture(0))
+    for number in range(4):
+        video.add(picture(number))
+    video.close()
+    data = bytearray(path.read_bytes().replace(b"edts", b"free"))
+    at = data.index(b"stts")
+    _, entries, count, length = struct.unpack_from(">4I", data, at + 4)
+    assert (entries, count) == (1, 4)
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts"):
+        place = data.index(box) - 4
+        struct.pack_into(">I", data, place, struct.unpack_from(">I", data, place)[0] + 16)
+    data[at + 8 : at + 20] = struct.pack(">7I", 3, frame, length, 1, times * length, 3 - frame, length)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_video_of_a_varying_rate_is_written_as_long(tmp_path: Path, colors: Predictor) -> None:
+    """By the average rate, 4.4 a second: the second frame's 0.6 seconds are more than two frames."""
+    predict_to_folder(colors, held(tmp_path / "a.mp4", frame=1, times=6), tmp_path / "out", progress=False)
+    levels = [frame.image.mean() for frame in video_frames(tmp_path / "out" / "a.mp4")]
+    assert [round((level - levels[0]) / 10) for level in levels] == [0, 1, 1, 2, 3]
 
 
 def test_frames_know_their_time(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 import yaml
 from rich.console import Console
 
+from tests.command_line import run
 from tests.engine_cases import TINY
 from tests.tiers import slow_case
 from yolov9k.config.train_options import TrainOptions
@@ -156,6 +158,21 @@ def test_further_interrupts_do_not_end_what_saves(options: dict[str, Any], strai
     interrupt(first, "_do", 2)
     interrupt(first, "_save", 1, signals=3)
     assert_same_run(go_on(first), straight(3))
+
+
+def test_what_may_be_given_anew_is_taken_from_the_command_line(options: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    first = make(options, 3)
+    interrupt(first, "_record")
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    shutil.copytree(data.parent, tmp_path / "moved")
+    moved = tmp_path / "moved" / data.name
+    moved.write_text(moved.read_text().replace(str(data.parent), str(moved.parent)))
+    last = first.directory / "weights" / "last.pt"
+    assert run("train", "--resume", last, "--data", moved, "--workers", 1, "--epochs", 3) == 0
+    kept = yaml.safe_load((first.directory / "opt.yaml").read_text())
+    assert (kept["data"], kept["workers"], kept["epochs"]) == (str(moved), 1, 3)
+    assert len(rows(first)) == 3
 
 
 def test_a_step_that_hangs_is_ended_by_the_third_interrupt(options: dict[str, Any]) -> None:

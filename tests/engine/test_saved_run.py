@@ -313,5 +313,19 @@ def test_runs_that_begin_together_get_directories_of_their_own(tmp_path: Path) -
     assert sorted(made) == sorted(["exp", *(f"exp{number}" for number in range(2, 81))])
 
 
+def test_runs_that_find_no_directory_at_once_get_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, make = threading.Barrier(2, timeout=30), Path.mkdir
+
+    def meet(path: Path, *values: Any, **options: Any) -> None:
+        if path.name == "exp":
+            both.wait()
+        make(path, *values, **options)
+
+    monkeypatch.setattr(Path, "mkdir", meet)
+    with ThreadPoolExecutor(2) as pool:
+        made = pool.map(lambda _: make_run_directory(tmp_path, "exp").name, range(2))
+        assert sorted(made) == ["exp", "exp2"]
+
+
 def test_a_name_in_a_folder_is_numbered_too(tmp_path: Path) -> None:
     assert [make_run_directory(tmp_path, "a/b").name for _ in range(3)] == ["b", "b2", "b3"]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import yolov9k
 from tests.command_line import run
@@ -128,6 +129,13 @@ def test_the_watch_sees_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_bound_of_memory_bounds() -> None:
     with pytest.raises((MemoryError, RuntimeError)), within_memory(KEPT):
         torch.zeros(8 * KEPT, dtype=torch.uint8)
+
+
+def test_a_file_that_memory_does_not_hold_is_told_as_such(model: DetectionModel, tmp_path: Path) -> None:
+    path = tmp_path / "large.safetensors"
+    save_file({"w": torch.zeros(1 << 25)}, path)
+    with within_memory(32 << 20):
+        assert "does not fit into memory, or is damaged and declares more than it holds" in fault(path, model)
 
 
 def test_a_class_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import random
+import re
 import resource
 import struct
 import zipfile
@@ -25,7 +26,7 @@ from tests.tiers import slow_case
 from yolov9k.common.errors import UserError
 from yolov9k.compat import load_weights
 from yolov9k.models import DetectionModel
-from yolov9k.models.checkpoints import read, save
+from yolov9k.models.checkpoints import read, rebuild, save
 
 KEY = "model.0.conv.weight"
 
@@ -174,6 +175,24 @@ def layers(*rows: Any) -> dict[str, Any]:
 def test_a_plan_that_is_none_is_one_line(tiny: DetectionModel, tmp_path: Path, change: dict[str, Any]) -> None:
     message = fault(altered(tmp_path / "odd.pt", tiny, **change))
     assert "its layer table is damaged (" in message or "does not fit" in message
+
+
+@pytest.mark.parametrize(
+    ("number", "width", "words"),
+    [
+        (1996, 8, r"its layer table is damaged \(ValueError: 2,001 layers, expected at most 2,000\)"),
+        (0, 1500, r"its layer table is damaged \(it describes far more weights than the file holds\)"),
+    ],
+    ids=["layers", "weights"],
+)
+def test_a_plan_beyond_all_bounds_is_told_as_such(
+    tiny: DetectionModel, tmp_path: Path, number: int, width: int, words: str
+) -> None:
+    first, *own, head = ([name, [width, *values[1:]]] for _, name, values, _ in layers()["layers"])
+    chain = [first, *[["Conv", [width, 3]]] * number, *own]
+    rows = [[[n - 1], *row, 1] for n, row in enumerate(chain)]
+    spec = layers(*rows, [[len(rows) - n for n in (3, 2, 1)], head[0], ["nc"], 1])
+    assert re.search(words, fault(altered(tmp_path / "odd.pt", tiny, spec=spec), lambda path: rebuild(read(path), path)))
 
 
 @pytest.mark.parametrize(

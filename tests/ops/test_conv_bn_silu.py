@@ -168,6 +168,15 @@ def test_a_large_mean_costs_no_more_than_in_torch() -> None:
     torch.testing.assert_close(bn.state_dict(), twin.state_dict(), **FUSED_FLOAT32)
 
 
+def test_the_references_statistics_do_not_depend_on_the_layout() -> None:
+    """Of 16,384 pixels far from 0; the convolution is exact."""
+    conv, bn = modules(2, 2, 1, dtype=torch.float32)
+    nn.init.dirac_(conv.weight)
+    x = random_input(4, 2, 64, 64, dtype=torch.float32) + 1e3
+    flat, last = (by_reference(given, conv, bn.train()) for given in (x, x.to(memory_format=torch.channels_last)))
+    assert torch.equal(flat, last)
+
+
 @pytest.mark.parametrize("value", [-1e30, -1e10, -100.0, -65.0, 65.0, 100.0, 1e10, 1e30])
 def test_silu_of_the_largest_values_is_torchs(value: float) -> None:
     conv, bn = nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=1e-3).eval()

@@ -47,6 +47,14 @@ def test_the_fastest_is_measured_once_and_found_again_by_the_next_process(folder
     assert len(json.loads((folder / "tuning.json").read_text())) == 2
 
 
+def test_what_a_killed_process_left_is_swept(folder: Path) -> None:
+    folder.mkdir()
+    (folder / ".tuning.json.x1y2z3").write_text("half")
+    forget()
+    tuning.fastest("op", 1, ways([]), CPU)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".tuning.json.")]
+
+
 def test_kernels_are_compiled_side_by_side_and_failures_left_for_later() -> None:
     meeting, calls = threading.Barrier(3, timeout=30), list[bool]()
 
