@@ -131,9 +131,13 @@ def test_the_bound_of_memory_bounds() -> None:
         torch.zeros(8 * KEPT, dtype=torch.uint8)
 
 
-def test_a_file_that_memory_does_not_hold_is_told_as_such(model: DetectionModel, tmp_path: Path) -> None:
-    path = tmp_path / "large.safetensors"
-    save_file({"w": torch.zeros(1 << 25)}, path)
+@pytest.mark.parametrize("kind", ["safetensors", "archive", "row"])
+def test_a_file_that_memory_does_not_hold_is_told_as_such(model: DetectionModel, tmp_path: Path, kind: str) -> None:
+    path, large = tmp_path / "large", {"w": torch.zeros(1 << 25)}
+    if kind == "safetensors":
+        save_file(large, path)
+    else:
+        torch.save(large, path, _use_new_zipfile_serialization=kind == "archive")
     with within_memory(32 << 20):
         assert "does not fit into memory, or is damaged and declares more than it holds" in fault(path, model)
 

@@ -46,8 +46,6 @@ def read(path: str | Path) -> dict[str, Any]:
         content = _read(path)
     except UserError:
         raise
-    except MemoryError:
-        raise UserError(f"{path}: does not fit into memory, or is damaged and declares more than it holds") from None
     except Refused as error:
         raise UserError(
             f"{path}: calls {one_line(str(error), 100)}, which no checkpoint needs; it was not run; do not trust this file, "
@@ -86,6 +84,8 @@ def _read(path: Path) -> Any:
 
 def _what_is_wrong(error: Exception) -> str:
     """An error in a few words: those that are meant for people."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error)):  # torch's is the latter
+        return "does not fit into memory, or is damaged and declares more than it holds"
     said = " ".join(str(error).split()).split(". ")[0][:200]
     if isinstance(error, zipfile.BadZipFile):
         said = "its end is missing: it was cut short"

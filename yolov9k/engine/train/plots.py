@@ -77,5 +77,7 @@ def keep_scale(axes: Any) -> None:
     values = np.concatenate([line.get_ydata() for line in axes.lines]) if axes.lines else np.zeros(0)
     values = values[np.isfinite(values)]
     if len(values) and values.max() > (limit := LEAP * np.quantile(values, 0.75)):
-        axes.set_ylim(top=1.1 * values[values <= limit].max())
+        kept = values[values <= limit]
+        top = 1.1 * kept.max()
+        axes.set_ylim(kept.min() - 0.05 * (top - kept.min()), top)  # the leap has pulled down the lower end too
         axes.set_title(f"{axes.get_title()} (up to {values.max():.3g})")
