@@ -14,7 +14,7 @@ from yolov9k.data.formats.base import Format, Listing, UnclearDataset, join_list
 from yolov9k.data.formats.checks import build_records
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.known_datasets import how_to_get
-from yolov9k.data.probe import SUFFIXES
+from yolov9k.data.probe import SUFFIXES, is_image
 from yolov9k.data.records import Split
 from yolov9k.data.repeats import find_shared
 
@@ -160,7 +160,7 @@ def _paths_by_format(layout: DatasetLayout, split: str) -> dict[Format, list[Pat
 
 
 def _format_of(path: Path, layout: DatasetLayout) -> Format:
-    regular = os.path.isfile(path) or os.path.isdir(path)
+    regular = os.path.isfile(path) or os.path.isdir(path) or is_image(path)  # of an image it is told as of all images
     for format in registered_formats():
         if regular and format.accepts(path):
             return format
