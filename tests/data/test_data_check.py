@@ -120,6 +120,12 @@ def test_grid_is_drawn_by_its_seed(data: Path, tmp_path: Path) -> None:
     assert cv2.imread(str(plot_grid(split, tmp_path / "all.png"))).shape == (960, 960, 3)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", ["grid", "grid.jpg"])
+def test_a_grid_is_a_png_whatever_its_name(data: Path, tmp_path: Path, name: str) -> None:
+    path = plot_grid(load_split(data, "train"), tmp_path / name, count=1)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_grid_errors(data: Path, tmp_path: Path) -> None:
     split = load_split(data, "train")
     with pytest.raises(UserError, match="no image of train"):

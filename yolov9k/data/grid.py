@@ -31,7 +31,7 @@ def plot_grid(split: Split, path_png: str | Path, count: int = 16, seed: int = 0
     chosen = np.sort(np.random.default_rng(seed).choice(len(split.records), total, replace=False))
     cells = [_draw_cell(split.records[index], split.names) for index in chosen]
     canvas = mosaic(cells, math.ceil(math.sqrt(total)))
-    write_image(path, canvas)
+    write_image(path, canvas, ".png")
     return path
 
 

@@ -142,16 +142,17 @@ def _by_opencv(data: bytes, header: Header, reduce: int) -> Image | None:
     return turned(image, header.orientation) if ours else image  # type: ignore[return-value, arg-type]  # OpenCV's stubs
 
 
-def write_image(path: Path, image: Image) -> None:
-    """Write uint8 BGR [h, w, 3] in the format that the suffix names, the folder made where it is not there.
+def write_image(path: Path, image: Image, suffix: str = "") -> None:
+    """Write uint8 BGR [h, w, 3] in the format of `suffix`, else of the path's own, the folder made where it is not there.
 
     Unlike OpenCV's own writer this takes any file name on any system: OpenCV 5.0 dies of one that is no UTF-8. Raises
     UserError.
     """
+    suffix = suffix or path.suffix
     try:
-        written, content = cv2.imencode(path.suffix, image)
+        written, content = cv2.imencode(suffix, image)
     except cv2.error:
         written = False
     if not written:
-        raise UserError(f"{path}: OpenCV cannot encode a {path.suffix} image; name a .jpg or .png")
+        raise UserError(f"{path}: OpenCV cannot encode a {suffix} image; name a .jpg or .png")
     write_bytes(path, content.tobytes())
