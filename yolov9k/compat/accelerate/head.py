@@ -42,19 +42,16 @@ class AcceleratedHead(Swapped):
     backend = "auto"
     corners = False
     switches: dict[str, bool]
+    training: bool
 
-
-def _forward(self: Any, *arguments: Any, **named: Any) -> Any:
-    """As the original; in evaluation a list of feature maps is decoded by our operator."""
-    original = super(Swapped, self).forward
-    decoding = _decoding(self, arguments) if not (self.training or named) else None
-    if decoding is None:
-        return original(*arguments, **named)
-    found = _evaluated(self, original, arguments[0], decoding, self.corners, self.backend)
-    return original(*arguments) if found is None else found
-
-
-METHODS: dict[str, Callable[..., Any]] = {"forward": _forward}
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        """As the original; in evaluation a list of feature maps is decoded by our operator."""
+        original = super().forward  # type: ignore[misc]
+        decoding = _decoding(self, arguments) if not (self.training or named) else None
+        if decoding is None:
+            return original(*arguments, **named)
+        found = _evaluated(self, original, arguments[0], decoding, self.corners, self.backend)
+        return original(*arguments) if found is None else found
 
 
 def _decoding(head: Any, arguments: Any) -> Decoding | None:

@@ -105,7 +105,7 @@ def accelerate_module(network: nn.Module, found: Acceleration, backend: str, pre
             found.swap(prefix + name, guess.kind, module, AcceleratedModule, methods_of(type(module)), **facts)
             view_of(module)
         elif (seen := head.facts_of(module)) is not None:
-            found.swap(prefix + name, "head decode", module, head.AcceleratedHead, head.METHODS, backend=backend, **seen)
+            found.swap(prefix + name, "head decode", module, head.AcceleratedHead, {}, backend=backend, **seen)
     found.left |= {prefix + name: why for name, why in _left(network).items()}
 
 
