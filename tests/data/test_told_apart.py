@@ -167,3 +167,27 @@ def test_a_pipe_is_no_data_set(name: str, tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text(f"train: {name}\nnames: [dog]\n")
     with pytest.raises(UserError, match=name):
         load_split(tmp_path / "data.yaml", "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "pipe"),
+    [
+        ("csv-tensorflow", "train_labels.csv"),
+        ("voc", "ImageSets/Main/train.txt"),
+        ("darknet", "obj.data"),
+        ("yolo", "data.yaml"),
+    ],
+)
+def test_a_pipe_in_a_data_set_is_told(name: str, pipe: str, tmp_path: Path) -> None:
+    LAYOUTS[name](tmp_path)
+    (tmp_path / pipe).unlink()
+    os.mkfifo(tmp_path / pipe)
+    with pytest.raises(UserError, match=f"{pipe}: cannot be read"):
+        load_split(tmp_path, "train")
+
+
+def test_a_pipe_among_labelmes_files_is_an_issue(tmp_path: Path) -> None:
+    place = LAYOUTS["labelme"](tmp_path)
+    (tmp_path / "train" / "a.json").unlink()
+    os.mkfifo(tmp_path / "train" / "a.json")
+    assert "a.json: cannot be read (not a regular file)" in str(only_issue(load_split(place, "train")))

@@ -52,7 +52,7 @@ class Csv(Format):
         if path.is_dir():
             patterns = ("*.[ct]sv", "annotations/*.[ct]sv", "labels/*.[ct]sv", "*/_annotations.csv")
             files = sorted({file for pattern in patterns for file in path.glob(pattern) if not is_hidden(file.name)})
-            files = [file for file in files if _columns_of(file)]
+            files = [file for file in files if _is_table(file)]
             return _by_split(path, files) if files else None
         return _by_split(path, [path]) if self.accepts(path) else None
 
@@ -93,14 +93,16 @@ def _file(path: Path) -> Path:
     return path / "_annotations.csv" if path.is_dir() else path
 
 
-def _columns_of(path: Path) -> Columns | None:
-    """The columns of a file that is a table of boxes; None for others, which folders hold too."""
+def _is_table(path: Path) -> bool:
+    """Whether a file is a table of boxes: folders hold others too. One that cannot be read is, and told so when it is read."""
     try:
         with open_regular(path) as file:
             head = normalize_newlines(decode(file.read(_HEAD), "replace"))
-        return find_columns(next(_split(head), (0, []))[1])
-    except (OSError, csv.Error):
-        return None
+        return find_columns(next(_split(head), (0, []))[1]) is not None
+    except OSError:
+        return not path.is_dir()
+    except csv.Error:
+        return False
 
 
 def _split(text: str) -> Iterator[tuple[int, list[str]]]:

@@ -73,13 +73,13 @@ class Labelme(Format):
         return join_listings([_read_folder(path, parsed, names) for path, parsed in documents.items()], names)
 
 
-def _is_labelme(path: Path) -> bool:
-    """By its first bytes: a COCO file may have gigabytes."""
+def _is_labelme(path: Path, unreadable: bool = False) -> bool:
+    """By its first bytes: a COCO file may have gigabytes. unreadable: whether one that cannot be read counts."""
     try:
         with open_regular(path) as file:
             return _KEYS.search(decode(file.read(_HEAD), "replace")) is not None
     except OSError:
-        return False
+        return unreadable and not path.is_dir()
 
 
 def _json_files(path: Path) -> list[Path]:
@@ -91,7 +91,7 @@ def _parse_all(path: Path) -> Documents:
     """The content of a file, or of each file of a folder; what is another tool's is left out."""
 
     def parse(file: Path) -> Json | DataIssue | None:
-        if not _is_labelme(file):
+        if not _is_labelme(file, unreadable=True):
             return None
         try:
             data = read_json(file)

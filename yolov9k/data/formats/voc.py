@@ -126,7 +126,7 @@ def read_voc(folder: Path, split: str, names: Sequence[str] | None = None, docum
     for label, name in enumerate(found):
         labels.setdefault(name, label)  # of two names alike the first
     listed = folders.list_of(split)
-    members = _read_list(listed, images) if os.path.isfile(listed) else [(stem, None) for stem in sorted(images)]
+    members = _read_list(listed, images) if os.path.exists(listed) else [(stem, None) for stem in sorted(images)]
     for stem, line in members:
         path, document = documents.get(stem, (folders.annotations / f"{stem}.xml", None))
         if stem not in images:
