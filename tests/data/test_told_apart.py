@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.data_cases import only_issue, write_image
-from tests.format_cases import LAYOUTS, labelme_json, put
+from tests.format_cases import LAYOUTS, labelme_json, put, voc_xml
 from yolov9k.common.errors import UserError
 from yolov9k.data.config import find_splits, load_split
 
@@ -167,6 +167,17 @@ def test_a_pipe_is_no_data_set(name: str, tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text(f"train: {name}\nnames: [dog]\n")
     with pytest.raises(UserError, match=name):
         load_split(tmp_path / "data.yaml", "train")
+
+
+@pytest.mark.parametrize(("kept", "stated"), [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize("suffix", [".json", ".xml"])
+def test_a_label_file_in_another_normal_form_than_the_image_beside(kept: str, stated: str, suffix: str, tmp_path: Path) -> None:
+    name, other = (unicodedata.normalize(form, "é") for form in (kept, stated))
+    write_image(tmp_path / f"{name}.png", 100, 50)
+    objects = [("dog", (10, 10, 30, 40))]
+    put(tmp_path / f"{other}{suffix}", voc_xml(objects) if suffix == ".xml" else labelme_json("gone", objects))
+    split = load_split(tmp_path, "train")
+    assert ([record.objects for record in split.records], split.issues) == ([1], [])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from yolov9k.common.errors import UserError
+from yolov9k.common.paths import normal
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.formats.yolo import label_path
 from yolov9k.data.probe import is_hidden, is_image
@@ -31,8 +32,8 @@ def has_yolo_labels(folder: Path) -> bool:
 def labeled_beside(folder: Path, suffix: str) -> bool:
     """Whether annotation files, known by their suffix, lie beside their images."""
     names = [name for name in os.listdir(folder) if not is_hidden(name)] if folder.is_dir() else []
-    stems = {Path(name).stem for name in names if name.lower().endswith(suffix)}
-    return bool(stems) and any(is_image(name) and name.stem in stems for name in map(Path, names))
+    stems = {normal(Path(name).stem) for name in names if name.lower().endswith(suffix)}
+    return bool(stems) and any(is_image(name) and normal(name.stem) in stems for name in map(Path, names))
 
 
 def accepted_paths(layout: DatasetLayout, accepts: Callable[[Path], bool]) -> list[Path]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -118,12 +117,21 @@ def _labels(document: Json | DataIssue) -> list[str]:
 def _read_folder(path: Path, documents: Documents, names: Sequence[str]) -> Listing:
     listing = Listing(list(names), [*range(len(names))], [])
     labels = {name: number for number, name in reversed(list(enumerate(names)))}  # of two names alike the first
-    images = sorted(image for image in path.iterdir() if is_image(image)) if path.is_dir() else []
+    there = sorted(image for image in (path if path.is_dir() else path.parent).iterdir() if is_image(image))
+    beside = {normal(image.stem): image for image in reversed(there)}  # of several the first
     for file, document in documents.items():
         if isinstance(document, DataIssue):
             listing.issues.append(document)
         else:
-            listing.images.append(_read_image(file, document, labels, listing.issues))
+            listing.images.append(_read_image(file, document, labels, beside, listing.issues))
+    if path.is_dir():
+        _add_others(listing, there, documents)
+    warn_of_fractions(listing, path)
+    return listing
+
+
+def _add_others(listing: Listing, images: Sequence[Path], documents: Documents) -> None:
+    """Of the images in a folder those that no file names: background, or an issue where a file of their name names another."""
     known, stems = {image.path for image in listing.images}, {normal(file.stem): file for file in documents}
     for image in images:
         if image in known:
@@ -137,14 +145,14 @@ def _read_folder(path: Path, documents: Documents, names: Sequence[str]) -> List
             kind = "images without a label file, used as background"
             listing.issues.append(DataIssue(image, None, message, fatal=False, kind=kind))
             listing.images.append(AnnotatedImage(image, image, [], pixels=True))
-    warn_of_fractions(listing, path)
-    return listing
 
 
-def _read_image(file: Path, document: Json, labels: dict[str, int], issues: list[DataIssue]) -> AnnotatedImage:
+def _read_image(
+    file: Path, document: Json, labels: dict[str, int], beside: Mapping[str, Path], issues: list[DataIssue]
+) -> AnnotatedImage:
     size = document.get("imageHeight"), document.get("imageWidth")
     stated = (int(size[0]), int(size[1])) if is_number(size[0]) and is_number(size[1]) else None  # type: ignore[arg-type]
-    image = AnnotatedImage(_image_of(file, document), file, [], pixels=True, stated_size=stated)
+    image = AnnotatedImage(_image_of(file, document, beside), file, [], pixels=True, stated_size=stated)
     groups: dict[tuple[int, Any], list[Annotation]] = {}
     for number, shape in enumerate(document["shapes"], 1):
         try:
@@ -159,16 +167,15 @@ def _read_image(file: Path, document: Json, labels: dict[str, int], issues: list
     return image
 
 
-def _image_of(file: Path, document: Json) -> Path:
-    """Where `imagePath` leads, else the image of the same name beside the file."""
+def _image_of(file: Path, document: Json, images: Mapping[str, Path]) -> Path:
+    """Where `imagePath` leads, else the image of the same name beside the file, found in `images` by its stem."""
     stated = document.get("imagePath")
     if isinstance(stated, str) and stated:
         if found := PathFinder().find(stated, [file.parent], os.path.isfile):
             return Path(os.path.normpath(found))
-        if beside := PathFinder().find(stated.replace("\\", "/").rpartition("/")[2], [file.parent], os.path.isfile):
-            return beside
-    same = (path for path in sorted(file.parent.glob(f"{glob.escape(file.stem)}.*")) if is_image(path))
-    return next(same, file.with_suffix(".jpg"))
+        if found := PathFinder().find(stated.replace("\\", "/").rpartition("/")[2], [file.parent], os.path.isfile):
+            return found
+    return images.get(normal(file.stem)) or file.with_suffix(".jpg")
 
 
 class ShapeError(ValueError):
