@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -169,6 +170,24 @@ def test_a_pipe_is_no_data_set(name: str, tmp_path: Path) -> None:
         load_split(tmp_path / "data.yaml", "train")
 
 
+@pytest.mark.parametrize("ours", ["names: [x, y]", "nc: 2\nnames: [x, y]"])
+def test_two_spellings_of_the_names_in_a_data_yaml(ours: str, tmp_path: Path) -> None:
+    place = LAYOUTS["mit"](tmp_path)
+    text = place.read_text()
+    with pytest.raises(UserError, match="class_list and names are one key and state different things; keep one of them"):
+        load_split(put(place, f"{text}{ours}\n"), "train")
+    assert load_split(put(place, f"{text}names: [cat, dog]\n"), "train").names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("name", ["labelme", "voc-beside"])
+def test_two_folders_of_one_split(name: str, tmp_path: Path) -> None:
+    place = LAYOUTS[name](tmp_path)
+    there = "valid" if (tmp_path / "valid").is_dir() else "val"
+    shutil.copytree(tmp_path / "train", tmp_path / "validation")
+    with pytest.raises(UserError, match=f"{there} and validation are one split and state different files; keep one of them"):
+        load_split(place, "val")
+
+
 @pytest.mark.parametrize(("kept", "stated"), [("NFD", "NFC"), ("NFC", "NFD")])
 @pytest.mark.parametrize("suffix", [".json", ".xml"])
 def test_a_label_file_in_another_normal_form_than_the_image_beside(kept: str, stated: str, suffix: str, tmp_path: Path) -> None:
@@ -178,6 +197,15 @@ def test_a_label_file_in_another_normal_form_than_the_image_beside(kept: str, st
     put(tmp_path / f"{other}{suffix}", voc_xml(objects) if suffix == ".xml" else labelme_json("gone", objects))
     split = load_split(tmp_path, "train")
     assert ([record.objects for record in split.records], split.issues) == ([1], [])
+
+
+@pytest.mark.parametrize("given", ["obj.data", "."])
+def test_a_darknet_file_of_the_working_folder_has_its_lists_beside_it(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(LAYOUTS["darknet"](tmp_path))
+    assert load_split(Path(given), "train").issues == []
+    assert "working folder" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from yolov9k.common.errors import DATA, UserError, failing_as, warn
 from yolov9k.common.paths import given_path
 from yolov9k.data.formats.base import Format, Listing, UnclearDataset, join_listings, registered_formats
 from yolov9k.data.formats.checks import build_records
-from yolov9k.data.formats.layout import DatasetLayout
+from yolov9k.data.formats.layout import DatasetLayout, check_val
 from yolov9k.data.known_datasets import how_to_get
 from yolov9k.data.probe import SUFFIXES, is_image
 from yolov9k.data.records import Split
@@ -118,6 +118,7 @@ def open_dataset(path: Path) -> DatasetLayout:
     for format in registered_formats():
         try:
             if layout := format.open(path):
+                check_val(layout)
                 return layout
         except UnclearDataset as error:  # noqa: PERF203 (four of them)
             unclear = unclear or error

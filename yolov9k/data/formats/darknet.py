@@ -11,7 +11,7 @@ from yolov9k.common.paths import PathFinder, spellings
 from yolov9k.common.text import read_text
 from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.data.formats.base import Format, UnclearDataset, warn_of_names
-from yolov9k.data.formats.layout import DatasetLayout, agree_on_val, without_data
+from yolov9k.data.formats.layout import DatasetLayout, without_data
 from yolov9k.data.probe import is_hidden
 
 _SPLITS = ("train", "val", "valid", "test")
@@ -48,7 +48,6 @@ def read_data_file(path: Path) -> DatasetLayout:
     splits = {split: [values[split]] for split in _SPLITS if values.get(split)}
     if not splits:
         raise UserError(f"{path}: neither train nor valid is given; add lines such as train = train.txt")
-    agree_on_val(path, splits)
     return DatasetLayout(path, _read_names(path, values), splits, [path.parent], [Path.cwd()])
 
 

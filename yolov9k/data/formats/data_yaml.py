@@ -12,7 +12,7 @@ from yolov9k.common.paths import PathFinder
 from yolov9k.common.text import read_yaml
 from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.data.formats.base import Format, UnclearDataset, is_name, warn_of_names
-from yolov9k.data.formats.layout import DatasetLayout, agree_on_val
+from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.formats.mit_yaml import is_mit, place_of, with_our_keys
 from yolov9k.data.ids import id_key
 from yolov9k.data.probe import is_hidden
@@ -64,12 +64,11 @@ def read_data_yaml(path: Path) -> DatasetLayout:
     if not isinstance(data, dict):
         raise UserError(f"{path}: holds no keys; it needs train, val and names")
     mit = is_mit(data)
-    data = with_our_keys(data) if mit else data
+    data = with_our_keys(path, data) if mit else data
     _warn_of_keys(path, data)
     splits = {key: _entries(path, key, data[key]) for key in _SPLITS if data.get(key) not in (None, "", [])}
     if not splits:
         raise UserError(f"{path}: neither train nor val is given; add train: and val: with folders of images")
-    agree_on_val(path, splits)
     names = _read_names(path, data.get("names"), data.get("nc"))
     own, working = _find_bases(path, data.get("path"))
     if mit:
@@ -166,8 +165,7 @@ def _find_bases(path: Path, root: object) -> tuple[list[Path], list[Path]]:
     own, working = ([*_under(base, root, finder), base] for base in (home, work))
     if root and len(own) == len(working) == 1:
         warn(f"{path}: path {shown(root)} is not there; its entries are looked for beside the file")
-    own = list(dict.fromkeys(own))
-    return own, [base for base in dict.fromkeys(working) if base not in own]
+    return own, working
 
 
 def _under(base: Path, root: str | None, finder: PathFinder) -> list[Path]:

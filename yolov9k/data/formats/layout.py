@@ -31,6 +31,11 @@ class DatasetLayout:
     keypoints: int = 0
     keep_empty_classes: bool = False
 
+    def __post_init__(self) -> None:
+        """What is the data set's own folder is not named as the working folder."""
+        self.bases = list(dict.fromkeys(self.bases))
+        self.working_bases = [base for base in dict.fromkeys(self.working_bases) if base not in self.bases]
+
     def paths(self, split: str) -> list[Path]:
         """Files and folders of one split. Raises UserError for an entry that leads nowhere."""
         return [path for entry in self.splits[split] for path in self._resolve(entry)]
@@ -50,13 +55,13 @@ class DatasetLayout:
         raise UserError(f"{self.path}: {shown(entry)} not found, looked in {looked}; correct the entry or 'path'")
 
 
-def agree_on_val(path: Path, splits: dict[str, list[str]]) -> None:
+def check_val(layout: DatasetLayout) -> None:
     """Raise UserError where two spellings of one split lead to different files: another tool may read the other one."""
-    stated = {name: entries for name, entries in splits.items() if name in ("val", "valid", "validation")}
+    stated = {name: entries for name, entries in layout.splits.items() if name in ("val", "valid", "validation")}
     first = next(iter(stated), "")
     for name, entries in stated.items():
         if entries != stated[first]:
-            raise UserError(f"{path}: {first} and {name} are one split and state different files; keep one of them")
+            raise UserError(f"{layout.path}: {first} and {name} are one split and state different files; keep one of them")
 
 
 def without_data(path: str) -> tuple[str, ...]:

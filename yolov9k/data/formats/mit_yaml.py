@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from yolov9k.common.errors import UserError
+
 _OURS = {"class_num": "nc", "class_list": "names"}
 
 
@@ -15,9 +17,12 @@ def is_mit(data: dict[Any, Any]) -> bool:
     return not _OURS.keys().isdisjoint(data)
 
 
-def with_our_keys(data: dict[Any, Any]) -> dict[Any, Any]:
-    """The same with our keys in place of theirs; what has both keeps ours."""
-    renamed = {_OURS.get(key, key): value for key, value in data.items() if _OURS.get(key) not in data}
+def with_our_keys(path: Path, data: dict[Any, Any]) -> dict[Any, Any]:
+    """The same with our keys in place of theirs. Raises UserError where both stand there and differ."""
+    for theirs, ours in _OURS.items():
+        if theirs in data and data.get(ours, data[theirs]) != data[theirs]:
+            raise UserError(f"{path}: {theirs} and {ours} are one key and state different things; keep one of them")
+    renamed = {_OURS.get(key, key): value for key, value in data.items()}
     renamed.pop("auto_download", None)
     return renamed
 
