@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.data_cases import only_issue, write_image
-from tests.format_cases import LAYOUTS, labelme_json, put, voc_xml
+from tests.format_cases import LAYOUTS, TRAIN, coco_json, labelme_json, put, voc_xml
 from yolov9k.common.errors import UserError
 from yolov9k.data.config import find_splits, load_split
 
@@ -186,6 +186,30 @@ def test_two_folders_of_one_split(name: str, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "train", tmp_path / "validation")
     with pytest.raises(UserError, match=f"{there} and validation are one split and state different files; keep one of them"):
         load_split(place, "val")
+
+
+@pytest.mark.parametrize("hidden", [".train", "@eaDir", "__MACOSX"])
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_hidden_folders_beside_the_images(name: str, hidden: str, tmp_path: Path) -> None:
+    place = LAYOUTS[name](tmp_path)
+    wanted = find_splits(place)
+    put(tmp_path / hidden / "_annotations.coco.json", coco_json(TRAIN))
+    put(tmp_path / hidden / "_annotations.csv", f"{BOXES}\na.png,dog,10,10,30,40\n")
+    put(tmp_path / hidden / "a.xml", f"<annotation>{DOG}</annotation>")
+    assert find_splits(place) == wanted
+    assert load_split(place, "train").issues == []
+
+
+def test_hidden_files_beside_the_labels(tmp_path: Path) -> None:
+    place = LAYOUTS["yolo"](tmp_path)
+    put(tmp_path / "labels" / "train" / ".z.txt", "0 0.5 0.5 0.2 0.2\n")
+    assert load_split(place, "train").issues == []
+
+
+def test_a_hidden_xml_file_makes_no_voc_folder_of_a_coco_one(tmp_path: Path) -> None:
+    place = LAYOUTS["coco"](tmp_path)
+    put(tmp_path / "annotations" / "._instances.xml", "")
+    assert find_splits(place) == ["train", "val"]
 
 
 @pytest.mark.parametrize(("kept", "stated"), [("NFD", "NFC"), ("NFC", "NFD")])

@@ -24,12 +24,11 @@ from yolov9k.data.formats.base import (
     warn_of_fractions,
     warn_of_names,
 )
-from yolov9k.data.formats.folders import accepted_paths
+from yolov9k.data.formats.folders import accepted_paths, find_files
 from yolov9k.data.formats.image_finder import ImageFinder, split_in
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.formats.outlines import join_outlines
 from yolov9k.data.ids import Id, Key, id_key, key_order
-from yolov9k.data.probe import is_hidden
 from yolov9k.data.records import DataIssue
 
 Json = dict[str, Any]
@@ -102,8 +101,7 @@ def uses(data: Json, category: Key) -> bool:
 
 def _find_splits(folder: Path) -> dict[str, list[str]]:
     """COCO files under `folder` by the split that their names tell; one without such a name is the only split."""
-    patterns = ("*.json", "annotations/*.json", "*/_annotations.coco.json")
-    files = sorted(file for pattern in patterns for file in folder.glob(pattern) if not is_hidden(file.name))
+    files = find_files(folder, "*.json", "annotations/*.json", "*/_annotations.coco.json")
     files = [file for file in files if not _OTHER_TASKS.match(file.name)]
     files = [file for file in files if re.match(r"instances(?![a-z])", file.name)] or files
     splits: dict[str, list[Path]] = {}

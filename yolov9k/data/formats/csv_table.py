@@ -15,10 +15,9 @@ from yolov9k.common.text import decode, normalize_newlines, read_text
 from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.data.formats.base import AnnotatedImage, Annotation, Box, Format, Listing, is_set, join_listings, warn_of_names
 from yolov9k.data.formats.csv_columns import WANTED, Columns, find_columns
-from yolov9k.data.formats.folders import accepted_paths
+from yolov9k.data.formats.folders import accepted_paths, find_files
 from yolov9k.data.formats.image_finder import ImageFinder, split_in
 from yolov9k.data.formats.layout import DatasetLayout
-from yolov9k.data.probe import is_hidden
 from yolov9k.data.records import DataIssue
 
 _SUFFIXES = (".csv", ".tsv")
@@ -50,8 +49,7 @@ class Csv(Format):
     def open(self, path: Path) -> DatasetLayout | None:
         """A table, or a folder that has some, be it in the folders of the images as Roboflow exports them."""
         if path.is_dir():
-            patterns = ("*.[ct]sv", "annotations/*.[ct]sv", "labels/*.[ct]sv", "*/_annotations.csv")
-            files = sorted({file for pattern in patterns for file in path.glob(pattern) if not is_hidden(file.name)})
+            files = find_files(path, "*.[ct]sv", "annotations/*.[ct]sv", "labels/*.[ct]sv", "*/_annotations.csv")
             files = [file for file in files if _is_table(file)]
             return _by_split(path, files) if files else None
         return _by_split(path, [path]) if self.accepts(path) else None

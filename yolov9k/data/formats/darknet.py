@@ -11,8 +11,8 @@ from yolov9k.common.paths import PathFinder, spellings
 from yolov9k.common.text import read_text
 from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.data.formats.base import Format, UnclearDataset, warn_of_names
+from yolov9k.data.formats.folders import find_files
 from yolov9k.data.formats.layout import DatasetLayout, without_data
-from yolov9k.data.probe import is_hidden
 
 _SPLITS = ("train", "val", "valid", "test")
 
@@ -26,7 +26,7 @@ class Darknet(Format):
         """A .data file, or the one called obj.data in a folder, or the only one there."""
         if path.is_file():
             return read_data_file(path) if path.suffix.lower() == ".data" else None
-        files = sorted(file for file in path.glob("*.data") if not is_hidden(file.name))
+        files = find_files(path, "*.data")
         files = [file for file in files if file.name == "obj.data"] or files
         if len(files) > 1:
             raise UnclearDataset(f"{path}: several .data files ({', '.join(file.name for file in files)}); name the one to use")

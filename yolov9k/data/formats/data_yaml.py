@@ -12,10 +12,10 @@ from yolov9k.common.paths import PathFinder
 from yolov9k.common.text import read_yaml
 from yolov9k.config.flags import MAX_CLASSES
 from yolov9k.data.formats.base import Format, UnclearDataset, is_name, warn_of_names
+from yolov9k.data.formats.folders import find_files
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.formats.mit_yaml import is_mit, place_of, with_our_keys
 from yolov9k.data.ids import id_key
-from yolov9k.data.probe import is_hidden
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
 MAX_KEYPOINTS = 10_000
@@ -39,7 +39,7 @@ class DataYaml(Format):
         """A .yaml file, or the one called data.yaml in a folder, or the only one there that lists splits."""
         if path.is_file():
             return read_data_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else None
-        yamls = sorted(file for file in (*path.glob("*.yaml"), *path.glob("*.yml")) if not is_hidden(file.name))
+        yamls = find_files(path, "*.yaml", "*.yml")
         chosen = [yaml for yaml in yamls if yaml.name == "data.yaml"] or [yaml for yaml in yamls if _lists_splits(yaml)]
         listed = ", ".join(yaml.name for yaml in chosen or yamls)
         if len(chosen) > 1:

@@ -29,6 +29,12 @@ def has_yolo_labels(folder: Path) -> bool:
     return any(os.path.isfile(label) for image in images for label in (label_path(image), image.with_suffix(".txt")))
 
 
+def find_files(folder: Path, *patterns: str) -> list[Path]:
+    """What matches one of `patterns` under `folder`, sorted, without what is hidden or in hidden folders."""
+    found = {file for pattern in patterns for file in folder.glob(pattern)}
+    return sorted(file for file in found if not any(map(is_hidden, file.relative_to(folder).parts)))
+
+
 def labeled_beside(folder: Path, suffix: str) -> bool:
     """Whether annotation files, known by their suffix, lie beside their images."""
     names = [name for name in os.listdir(folder) if not is_hidden(name)] if folder.is_dir() else []

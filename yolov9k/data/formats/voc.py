@@ -62,7 +62,7 @@ def find_folders(path: Path) -> Folders | None:
     images = next((path / names[name] for name in _IMAGES if name in names), None)
     if annotations is not None and images is not None and annotations.is_dir() and images.is_dir():
         own = (annotations.name, images.name) == ("Annotations", "JPEGImages")
-        if own or any(name.lower().endswith(".xml") for name in os.listdir(annotations)):
+        if own or any(name.lower().endswith(".xml") and not is_hidden(name) for name in os.listdir(annotations)):
             return Folders(path, annotations, images)
     return Folders(path, path, path) if labeled_beside(path, ".xml") and not has_yolo_labels(path) else None
 

@@ -22,7 +22,7 @@ from yolov9k.data.formats.checks import ROUNDING
 from yolov9k.data.formats.key_points import KeyPoints, find_points, warn_of_points
 from yolov9k.data.formats.layout import DatasetLayout, without_data
 from yolov9k.data.ids import Id
-from yolov9k.data.probe import WORKERS, is_image, list_images, siblings
+from yolov9k.data.probe import WORKERS, is_hidden, is_image, list_images, siblings
 from yolov9k.data.records import DataIssue
 
 _COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # ids below 91 that no class of COCO has
@@ -171,7 +171,7 @@ def _find_orphans(images: Sequence[Path]) -> list[DataIssue]:
     issues = []
     for folder, parents in sorted(folders.items()):
         stems = set(map(normal, siblings({*parents, folder}).union(*(listed[parent] for parent in parents))))
-        for name in sorted(FolderNames(folder).names):
+        for name in sorted(name for name in FolderNames(folder).names if not is_hidden(name)):
             path = folder / name
             if path.suffix.lower() != ".txt" or (path.suffix == ".txt" and normal(path.stem) in stems):
                 continue
