@@ -176,7 +176,10 @@ def test_two_spellings_of_the_names_in_a_data_yaml(ours: str, tmp_path: Path) ->
     text = place.read_text()
     with pytest.raises(UserError, match="class_list and names are one key and state different things; keep one of them"):
         load_split(put(place, f"{text}{ours}\n"), "train")
-    assert load_split(put(place, f"{text}names: [cat, dog]\n"), "train").names == ["cat", "dog"]
+    for same in ("[cat, dog]", "{0: cat, 1: dog}", "{'0': cat, '1': dog}"):
+        assert load_split(put(place, f"{text}names: {same}\n"), "train").names == ["cat", "dog"]
+    with pytest.raises(UserError, match="class_list and names are one key"):
+        load_split(put(place, f"{text}names: {{0: dog, 1: cat}}\n"), "train")
 
 
 @pytest.mark.parametrize("name", ["labelme", "voc-beside"])
@@ -254,3 +257,24 @@ def test_a_pipe_among_labelmes_files_is_an_issue(tmp_path: Path) -> None:
     (tmp_path / "train" / "a.json").unlink()
     os.mkfifo(tmp_path / "train" / "a.json")
     assert "a.json: cannot be read (not a regular file)" in str(only_issue(load_split(place, "train")))
+
+
+def test_two_lists_of_one_split_in_a_voc_folder(tmp_path: Path) -> None:
+    place = LAYOUTS["voc"](tmp_path)
+    lists = tmp_path / "ImageSets" / "Main"
+    val = next(path for path in lists.iterdir() if path.stem in ("val", "valid"))
+    other = lists / ("valid.txt" if val.stem == "val" else "val.txt")
+    other.write_text(val.read_text())
+    assert len(load_split(place, "val").records) == len(val.read_text().split())
+    other.write_text((lists / "train.txt").read_text())
+    with pytest.raises(UserError, match=r"val.txt and valid.txt are one split and list different images; keep one of them"):
+        load_split(place, "val")
+
+
+def test_a_voc_list_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    place = LAYOUTS["voc"](tmp_path)
+    listed = tmp_path / "ImageSets" / "Main" / "train.txt"
+    listed.unlink()
+    listed.symlink_to("elsewhere.txt")
+    with pytest.raises(UserError, match=r"train.txt: cannot be read"):
+        load_split(place, "train")

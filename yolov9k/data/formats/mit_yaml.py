@@ -20,11 +20,20 @@ def is_mit(data: dict[Any, Any]) -> bool:
 def with_our_keys(path: Path, data: dict[Any, Any]) -> dict[Any, Any]:
     """The same with our keys in place of theirs. Raises UserError where both stand there and differ."""
     for theirs, ours in _OURS.items():
-        if theirs in data and data.get(ours, data[theirs]) != data[theirs]:
+        if theirs in data and ours in data and _as_list(data[ours]) != _as_list(data[theirs]):
             raise UserError(f"{path}: {theirs} and {ours} are one key and state different things; keep one of them")
     renamed = {_OURS.get(key, key): value for key, value in data.items()}
     renamed.pop("auto_download", None)
     return renamed
+
+
+def _as_list(value: object) -> object:
+    """Names that a mapping numbers from 0 on are a list of them."""
+    return (
+        list(value.values())
+        if isinstance(value, dict) and [str(key) for key in value] == [*map(str, range(len(value)))]
+        else value
+    )
 
 
 def place_of(split: str, bases: Sequence[Path]) -> str:

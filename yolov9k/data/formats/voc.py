@@ -28,7 +28,7 @@ from yolov9k.data.formats.base import (
     warn_of_fractions,
     warn_of_names,
 )
-from yolov9k.data.formats.folders import accepted_paths, has_yolo_labels, labeled_beside, split_folders
+from yolov9k.data.formats.folders import accepted_paths, find_files, has_yolo_labels, labeled_beside, split_folders
 from yolov9k.data.formats.layout import DatasetLayout
 from yolov9k.data.formats.xml_node import BoundsError, Node, parse_xml
 from yolov9k.data.probe import SUFFIXES, WORKERS, is_hidden, is_image, list_images
@@ -97,9 +97,15 @@ class Voc(Format):
 
 
 def _find_splits(folder: Path) -> list[str]:
-    """Names of the splits listed in ImageSets/Main; lists of single classes (``dog_train``) are no splits."""
-    lists = (folder / "ImageSets" / "Main").glob("*.txt")
-    return sorted(path.stem for path in lists if path.stem in ("train", "val", "valid", "test", "trainval"))
+    """Names of the splits listed in ImageSets/Main; lists of single classes (``dog_train``) are no splits.
+
+    Raises UserError where val.txt and valid.txt both lie there and differ.
+    """
+    lists = {path.stem: path for path in find_files(folder / "ImageSets" / "Main", "*.txt")}
+    val, valid = lists.get("val"), lists.get("valid")
+    if val and valid and read_text(val).split() != read_text(valid).split():
+        raise UserError(f"{folder}: val.txt and valid.txt are one split and list different images; keep one of them")
+    return [stem for stem in lists if stem in ("train", "val", "valid", "test", "trainval")]
 
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -126,7 +132,7 @@ def read_voc(folder: Path, split: str, names: Sequence[str] | None = None, docum
     for label, name in enumerate(found):
         labels.setdefault(name, label)  # of two names alike the first
     listed = folders.list_of(split)
-    members = _read_list(listed, images) if os.path.exists(listed) else [(stem, None) for stem in sorted(images)]
+    members = _read_list(listed, images) if os.path.lexists(listed) else [(stem, None) for stem in sorted(images)]
     for stem, line in members:
         path, document = documents.get(stem, (folders.annotations / f"{stem}.xml", None))
         if stem not in images:
