@@ -137,6 +137,8 @@ NORM_AT_SIZE = 1e-6
 ACCELERATED = 1e-4
 # Two float32 losses, each a sum over anchors and classes in an order of its own.
 PEER_LOSS = 1e-4
+# Ten optimizer steps that sum the gradient's norm in another order, whose length each weight is divided by.
+PEER_STEP = {torch.float32: {"rtol": 2e-5, "atol": 2e-6}, torch.float64: {"rtol": 1e-9, "atol": 1e-12}}
 # Two epochs of float32 steps from equal weights, whose losses differ by rounding alone.
 PEER_TRAINING = 1e-2
 # Pixels of decoded boxes in images of 96: float32 through 200 layers whose sums run in another order; seen 8e-5.

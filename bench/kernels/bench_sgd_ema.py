@@ -10,9 +10,9 @@ import torch
 
 from yolov9k import create_model
 from yolov9k.config.recipe import TrainRecipe
-from yolov9k.engine.train.flat_storage import FlatStorage
 from yolov9k.engine.train.reference_step import ModelEMA, make_optimizer
 from yolov9k.models import DetectionModel
+from yolov9k.models.flat_storage import FlatStorage
 from yolov9k.ops import available, sgd_ema
 from yolov9k.ops.sgd_ema import SCALE, STATE, Settings
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -238,6 +240,47 @@ class TheirTrainer:
         self.model, self.criterion, self.validator = TheirModel(), TheirLoss(), TheirValidator()
         for call in self.callbacks["on_train_start"]:
             call(self)
+
+
+class TheirAverage:
+    """As Ultralytics': a copy of the model that follows it, at a pace that the number of updates tells."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.ema, self.updates, self._pairs = copy.deepcopy(model).eval().requires_grad_(False), 0, None
+        self.decay = lambda updates: 0.9999 * (1 - math.exp(-updates / 2000))
+
+    def update(self, model: nn.Module) -> None:
+        self.updates += 1
+        decay, state = self.decay(self.updates), model.state_dict()
+        if self._pairs is None:
+            self._pairs = [(mine, state[key]) for key, mine in self.ema.state_dict().items() if mine.is_floating_point()]
+        for mine, theirs in self._pairs:
+            mine.mul_(decay).add_(theirs, alpha=1 - decay)
+
+
+class SteppingTrainer:
+    """A trainer whose optimizer step is a method: Ultralytics'. kind: the optimizer's class."""
+
+    def __init__(self, model: nn.Module, kind: Any = torch.optim.SGD, **options: Any) -> None:
+        self.model, self.ema, self.device = model, TheirAverage(model), torch.device("cpu")
+        weights, norms, biases = ([p for key, p in model.named_parameters() if kind_of(key, p) == k] for k in range(3))
+        options = {"lr": 0.01, **({"momentum": 0.9, "nesterov": True} if kind is torch.optim.SGD else {}), **options}
+        groups = [{"params": biases}, {"params": weights, "weight_decay": 5e-4}, {"params": norms}]
+        self.optimizer = kind(groups, **options)
+        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+
+    def optimizer_step(self) -> None:
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=10.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.ema.update(self.model)
+
+
+def kind_of(key: str, parameter: Tensor) -> int:
+    """0 for weights, 1 for those of normalization, 2 for biases."""
+    return 2 if key.endswith("bias") else int(parameter.ndim == 1)
 
 
 class TheirValidator:

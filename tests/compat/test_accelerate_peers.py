@@ -189,7 +189,7 @@ from yolov9k.data.synthetic import generate
 from ultralytics import YOLO
 data = generate("data", train=8, val=4, size=64)
 options = dict(data=str(data.absolute()), imgsz=64, epochs=2, batch=4, workers=0, device="cpu", plots=False, seed=1,
-               project="runs", deterministic=True, verbose=False, warmup_epochs=0)
+               project="runs", deterministic=True, verbose=False, warmup_epochs=0, nbs=4, optimizer="OPTIMIZER")
 rows, replaced = [], []
 for accelerated in (False, True):
     model = YOLO("yolov9t.yaml")
@@ -201,9 +201,11 @@ print(json.dumps({"rows": rows, "replaced": sorted(set(found.replaced.values()))
 """
 
 
-def test_a_whole_training_by_ultralytics_has_the_same_losses(tmp_path: Path) -> None:
-    found = peers.answer(WHOLE_TRAINING, tmp_path)
-    assert {"loss", "suppression"} <= set(found["replaced"]), found["left"]
+@pytest.mark.parametrize(("optimizer", "kinds"), [("auto", {"loss"}), ("SGD", {"loss", "optimizer step"})])
+def test_a_whole_training_by_ultralytics_has_the_same_losses(optimizer: str, kinds: set[str], tmp_path: Path) -> None:
+    found = peers.answer(WHOLE_TRAINING.replace("OPTIMIZER", optimizer), tmp_path)
+    assert {*kinds, "suppression"} <= set(found["replaced"]), found["left"]
+    assert ("optimizer step" in found["replaced"]) == ("optimizer step" in kinds)
     plain, ours = found["rows"]
     assert len(plain) == 2
     for before, after in zip(plain, ours, strict=True):

@@ -12,10 +12,10 @@ from tests.engine_cases import BOXES, COUNTS, random_images
 from tests.tolerances import STEP_BY_HAND
 from yolov9k import create_model
 from yolov9k.config.recipe import TrainRecipe
-from yolov9k.engine.train.flat_storage import ALIGN, FlatStorage
 from yolov9k.engine.train.reference_step import ReferenceStep, make_optimizer
 from yolov9k.losses import DetectionLoss
 from yolov9k.models import DetectionModel
+from yolov9k.models.flat_storage import ALIGN, FlatStorage
 from yolov9k.ops.sgd_ema import SCALE, STATE, Settings, sgd_ema
 
 

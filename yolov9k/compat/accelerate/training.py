@@ -16,6 +16,7 @@ from yolov9k.compat.accelerate.criterion import AcceleratedLoss, loss_options
 from yolov9k.compat.accelerate.matcher import AcceleratedMatcher, factory, matcher_of
 from yolov9k.compat.accelerate.matcher import agrees as matches
 from yolov9k.compat.accelerate.model import Acceleration, accelerate_module
+from yolov9k.compat.accelerate.step import NoStep, OptimizerStep, step_of
 from yolov9k.compat.accelerate.swap import Swapped, unswap
 
 # Where objects keep what they train with; a lazy `criterion` is made by the model itself.
@@ -32,8 +33,9 @@ def accelerate_training(*parts: Any, backend: str = "auto") -> Acceleration:
 
     parts: a trainer, a model, a loss, an assigner, a validator, or a module that holds `non_max_suppression`: whatever is at
     hand. Of each, what it holds is looked through: networks are accelerated as by `accelerate`; assigners, with the settings
-    that they have, and suppression are replaced where ours gives the same results on drawn samples. A trainer or a model with
-    callbacks is looked through when its training starts, when all is there.
+    that they have, and suppression are replaced where ours gives the same results on drawn samples; so is a trainer's
+    `optimizer_step` with its average, for which the weights move into flat storage. A trainer or a model with callbacks is
+    looked through when its training starts, when all is there.
 
     Returns what was replaced and left. As a context manager it undoes everything at the end. Raises UserError where nothing
     is found to replace, nor a callback to wait for.
@@ -76,6 +78,8 @@ def _accelerate_parts(root: Any, found: Acceleration, backend: str) -> None:
             _accelerate_matcher(name, part, found)
         if isinstance(part, ModuleType) or hasattr(part, "postprocess"):
             _accelerate_suppression(name, part, found)
+        if all(getattr(part, setting, None) is not None for setting in ("optimizer_step", "optimizer", "ema", "model")):
+            _accelerate_step(name, part, found)
 
 
 def _accelerate_assigner(name: str, part: Any, found: Acceleration) -> None:
@@ -121,6 +125,18 @@ def _accelerate_suppression(name: str, part: Any, found: Acceleration) -> None:
             found.patch(f"{owner.__name__}.{attribute}", "suppression", owner, attribute, nms.replacement(theirs))
         else:
             found.left[f"{owner.__name__}.{attribute}"] = "suppresses otherwise than ours"
+
+
+def _accelerate_step(name: str, trainer: Any, found: Acceleration) -> None:
+    if isinstance(trainer.optimizer_step, OptimizerStep):
+        return
+    try:
+        trainer.optimizer_step = step_of(trainer)
+    except NoStep as error:
+        found.left[f"{name}.optimizer_step"] = str(error)
+        return
+    found.on_restore(functools.partial(delattr, trainer, "optimizer_step"))
+    found.replaced[f"{name}.optimizer_step"] = "optimizer step"
 
 
 def _reachable(root: Any) -> Iterator[tuple[str, Any]]:

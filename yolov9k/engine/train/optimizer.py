@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
-from yolov9k.engine.train.flat_storage import FlatStorage
+from yolov9k.models.flat_storage import FlatStorage
 from yolov9k.ops.reference.sgd_ema import LR, advance, clip, follow
 from yolov9k.ops.sgd_ema import sgd_ema
 

@@ -18,10 +18,10 @@ from yolov9k.common.device import AMP, GraphRecorder, NotRecorded, autocast_to, 
 from yolov9k.common.errors import UserError
 from yolov9k.config.recipe import TrainRecipe
 from yolov9k.engine.train.cuda_graphs import Graphs, capacity
-from yolov9k.engine.train.flat_storage import FlatStorage
 from yolov9k.engine.train.optimizer import make_optimizer
 from yolov9k.engine.train.schedule import FIRST_SCALE, Phase, Schedule, settings
 from yolov9k.models import DetectionModel
+from yolov9k.models.flat_storage import FlatStorage
 from yolov9k.ops.library import label
 from yolov9k.ops.sgd_ema import NORM, SCALE, SETTINGS, SKIPPED, STATE, UPDATES
 from yolov9k.tasks import Criterion, task_of

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from yolov9k.ops.sgd_ema import GROUPS
+
 ALIGN = 64  # values; every view starts at a multiple, so that vector loads and tensor cores may read it in 16 bits too
-GROUPS = ("bias", "weight", "norm")
 
 
 class Slot(NamedTuple):
@@ -26,19 +28,25 @@ class Slot(NamedTuple):
 
 
 class FlatStorage:
-    """Moves the floating tensors of `model` into flat storage and makes its moving average, `average`, alike.
+    """Moves the floating tensors of `model` into flat storage and its moving average, `average`, alike.
 
-    values: [M] of the model: trained parameters by group (bias, weight, norm, which end at `ends`), then frozen parameters
+    average: a model of the same tensors, a new copy of `model` if None; groups: the parameters of each group, up to three, by
+    kind if None: bias, weight, norm.
+
+    values: [M] of the model: trained parameters by group (which end at `ends`), then frozen parameters
     and buffers; grads, momentum: [ends[-1]] zeros; ema: [M] of `average`. Each view keeps its tensor's strides; between
     views are zeros, which a step leaves zero. Integer buffers stay where they are. Raises ValueError naming a tensor whose
-    dtype or device is not that of the rest.
+    dtype or device is not that of the rest, a parameter that learns and is in no group, or a tensor that the average lacks.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.average = copy.deepcopy(model).eval().requires_grad_(False)
-        groups = _grouped(model)
-        self.slots, self.ends, total = _lay_out(groups)
-        self.trained = sum(len(groups[name]) for name in GROUPS)  # the first slots, which are parameters that learn
+    def __init__(
+        self, model: nn.Module, average: nn.Module | None = None, groups: Sequence[Sequence[Tensor]] | None = None
+    ) -> None:
+        self.average = average or copy.deepcopy(model).eval().requires_grad_(False)
+        grouped = _grouped(model, groups or _by_kind(model))
+        _check_average(self.average, grouped)
+        self.slots, self.ends, total = _lay_out(grouped)
+        self.trained = sum(map(len, grouped[:GROUPS]))  # the first slots, which are parameters that learn
         like = next(iter(model.parameters()))
         self.values, self.ema = (torch.zeros(total, dtype=like.dtype, device=like.device) for _ in range(2))
         self.grads, self.momentum = (torch.zeros_like(self.values[: self.ends[-1]]) for _ in range(2))
@@ -94,10 +102,19 @@ class FlatStorage:
         return [end - start for start, end in zip([0, *below], below, strict=False)]
 
 
-def _grouped(model: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """Floating tensors of the state dict by group; "rest" are those that do not learn. A shared tensor is listed once."""
+def _by_kind(model: nn.Module) -> list[list[Tensor]]:
+    """Parameters called bias, the other ones, and the other ones of normalization."""
     norms = {id(p) for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase) for p in m.parameters(False)}
-    groups: dict[str, dict[str, Tensor]] = {name: {} for name in (*GROUPS, "rest")}
+    kinds: list[list[Tensor]] = [[] for _ in range(GROUPS)]
+    for key, parameter in model.named_parameters():
+        kinds[0 if key.rpartition(".")[2] == "bias" else 2 if id(parameter) in norms else 1].append(parameter)
+    return kinds
+
+
+def _grouped(model: nn.Module, groups: Sequence[Sequence[Tensor]]) -> list[dict[str, Tensor]]:
+    """Floating tensors of the state dict by group, last those that do not learn. A shared tensor is listed once."""
+    of = {id(parameter): number for number, group in enumerate(groups) for parameter in group}
+    grouped: list[dict[str, Tensor]] = [{} for _ in range(GROUPS + 1)]
     like, seen = next(iter(model.parameters())), set()
     for key, tensor in model.state_dict(keep_vars=True).items():
         if not tensor.is_floating_point() or id(tensor) in seen:
@@ -105,21 +122,30 @@ def _grouped(model: nn.Module) -> dict[str, dict[str, Tensor]]:
         seen.add(id(tensor))
         if (tensor.dtype, tensor.device) != (like.dtype, like.device):
             raise ValueError(f"{key} is {tensor.dtype} on {tensor.device}, other tensors {like.dtype} on {like.device}")
-        name = "bias" if key.rpartition(".")[2] == "bias" else "norm" if id(tensor) in norms else "weight"
-        groups[name if tensor.requires_grad else "rest"][key] = tensor
-    return groups
+        if tensor.requires_grad and id(tensor) not in of:
+            raise ValueError(f"{key} learns and is in none of the optimizer's groups")
+        grouped[of[id(tensor)] if tensor.requires_grad else GROUPS][key] = tensor
+    return grouped
 
 
-def _lay_out(groups: dict[str, dict[str, Tensor]]) -> tuple[list[Slot], list[int], int]:
+def _check_average(average: nn.Module, grouped: list[dict[str, Tensor]]) -> None:
+    state = average.state_dict()
+    for key, tensor in ((key, tensor) for group in grouped for key, tensor in group.items()):
+        mine = state.get(key)
+        if mine is None or (mine.shape, mine.dtype, mine.device) != (tensor.shape, tensor.dtype, tensor.device):
+            raise ValueError(f"the average's {key} is not as the model's")
+
+
+def _lay_out(groups: list[dict[str, Tensor]]) -> tuple[list[Slot], list[int], int]:
     """A slot a tensor, the ends of the three groups, and the end of all."""
     slots, ends, start = [], [], 0
-    for tensors in groups.values():
+    for tensors in groups:
         for key, tensor in tensors.items():
             stride = torch.empty_like(tensor, device="meta").stride()  # the tensor's own where it is dense
             slots.append(Slot(key, start, tensor.shape, stride))
             start += -(-tensor.numel() // ALIGN) * ALIGN
         ends.append(start)
-    return slots, ends[: len(GROUPS)], start
+    return slots, ends[:GROUPS], start
 
 
 def _move(model: nn.Module, slots: list[Slot], flat: Tensor) -> None:
