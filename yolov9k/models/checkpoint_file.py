@@ -84,7 +84,8 @@ def _read(path: Path) -> Any:
 
 def _what_is_wrong(error: Exception) -> str:
     """An error in a few words: those that are meant for people."""
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error)):  # torch's is the latter
+    library = isinstance(error, RuntimeError | OSError | SafetensorError)  # torch's and safetensors' own are no MemoryError
+    if isinstance(error, MemoryError) or (library and "alloc" in str(error)):
         return "does not fit into memory, or is damaged and declares more than it holds"
     said = " ".join(str(error).split()).split(". ")[0][:200]
     if isinstance(error, zipfile.BadZipFile):
