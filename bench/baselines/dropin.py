@@ -10,8 +10,8 @@ from bench.baselines.measure import Row, Task
 from bench.baselines.subjects import Runner, Subject
 from bench.baselines.trainings import yolo_data
 
-COLUMNS = ("inference_ms", "forward_backward_ms", "loss_ms", "nms_ms", "seconds", "cpu_seconds", "peak_mib")
-EXACT = ("accelerate_s", "replaced", "deviation", "deviation_before", "within_rule", "nms_equal")
+COLUMNS = ("inference_ms", "forward_backward_ms", "loss_ms", "optimizer_ms", "nms_ms", "seconds", "cpu_seconds", "peak_mib")
+EXACT = ("accelerate_s", "replaced", "loss_replaced", "deviation", "deviation_before", "within_rule", "nms_equal")
 
 
 def compare(options: argparse.Namespace, subjects: list[Subject], runner: Runner, work: Path) -> Path:

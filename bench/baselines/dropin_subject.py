@@ -44,13 +44,13 @@ def parts(task: Task) -> None:
     row: Row = {"parameters": sum(p.numel() for p in model.parameters())}
     images, boxes, _ = synthetic_batch(task.batch, task.img, CLASSES, torch.device("cpu"))
     x = images.float() / 255
-    loss = _loss(task, model)
+    loss, losses = _loss(task, model, boxes)
     if task.options["accelerated"]:
         start = time.perf_counter()
         found = accelerate(model)
         row |= {"accelerate_s": round(time.perf_counter() - start, 2), **_exactness(model, x[:1])}
         if loss is not None:
-            found = accelerate_training(loss)
+            row["loss_replaced"] = " and ".join(sorted(set(accelerate_training(loss).replaced.values())))
         row["replaced"] = len(found.replaced)
     model.train()
 
@@ -60,34 +60,70 @@ def parts(task: Task) -> None:
 
     row["forward_backward_ms"] = _median(step, task.repeats)
     if loss is not None:
-        row["loss_ms"] = _median(lambda: loss(_drawn(task), _targets(boxes)), task.repeats)
+        row["loss_ms"] = _median(losses, task.repeats)
     model.eval()
     with torch.no_grad():
         row["inference_ms"] = _median(lambda: model(x[:1]), task.repeats)
     row["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    say(row | _suppression(task))
+    say(row | _optimizer(task, model) | _suppression(task))
 
 
-def _loss(task: Task, model: nn.Module) -> Any:
-    """Ultralytics' loss, with its assigner in it; other implementations' are part of their trainers."""
-    return model.init_criterion() if task.options["peer"] == "ultralytics" else None  # type: ignore[operator]
-
-
-def _drawn(task: Task) -> dict[str, Any]:
+def _loss(task: Task, model: nn.Module, boxes: Tensor) -> tuple[Any, Callable[[], object]]:
+    """A peer's loss with its assigner, and a call of it on drawn maps."""
     generator = torch.Generator().manual_seed(0)
-    sizes = [task.img // stride for stride in (8, 16, 32)]
-    anchors = sum(size * size for size in sizes)
-    drawn = {
-        name: torch.randn(task.batch, width, anchors, generator=generator)
-        for name, width in (("boxes", 64), ("scores", CLASSES))
-    }
-    return {**drawn, "feats": [torch.zeros(task.batch, 1, size, size) for size in sizes]}
-
-
-def _targets(boxes: Tensor) -> dict[str, Tensor]:
+    sides = [task.img // stride for stride in (8, 16, 32)]
+    maps = [torch.randn(task.batch, 64 + CLASSES, side, side, generator=generator) for side in sides]
     rows = boxes.flatten(0, 1)
-    index = torch.arange(len(boxes)).repeat_interleave(boxes.shape[1]).float()
-    return {"batch_idx": index, "cls": rows[:, :1], "bboxes": rows[:, 1:]}
+    image = torch.arange(len(boxes)).repeat_interleave(boxes.shape[1]).float()[:, None]
+    loss: Any
+    if task.options["peer"] == "ultralytics":
+        loss = model.init_criterion()  # type: ignore[operator]
+        flat = torch.cat([each.flatten(2) for each in maps], 2)
+        drawn = {"boxes": flat[:, :64], "scores": flat[:, 64:], "feats": [each[:, :1] for each in maps]}
+        batch = {"batch_idx": image[:, 0], "cls": rows[:, :1], "bboxes": rows[:, 1:]}
+        return loss, lambda: loss(drawn, batch)
+    if task.options["peer"] == "libreyolo":
+        loss = model.head._get_loss_fn(torch.device("cpu"))  # type: ignore[operator, union-attr]
+        loss.update_anchors([task.img, task.img])
+        corners = torch.cat((boxes[..., :1], boxes[..., 1:3] - boxes[..., 3:] / 2, boxes[..., 1:3] + boxes[..., 3:] / 2), 2)
+        return loss, lambda: loss(maps, corners)
+    from utils.loss_tal import ComputeLoss  # type: ignore[import-not-found]
+
+    model.hyp = {"box": 7.5, "cls": 0.5, "dfl": 1.5, "cls_pw": 1.0, "fl_gamma": 0.0, "label_smoothing": 0.0}  # type: ignore[assignment]
+    loss = ComputeLoss(model)
+    return loss, lambda: loss(maps, torch.cat((image, rows), 1))
+
+
+class _Stepping(SimpleNamespace):
+    """What Ultralytics' trainer steps with."""
+
+
+def _optimizer(task: Task, model: nn.Module) -> Row:
+    """The optimizer step of Ultralytics' trainer, whose is a method; gradients are drawn beside the clock."""
+    if task.options["peer"] != "ultralytics":
+        return {}
+    from ultralytics.engine.trainer import BaseTrainer
+    from ultralytics.utils.torch_utils import ModelEMA
+
+    model = network(task).train()  # one that nothing of ours has touched
+    weights, norms, biases = (
+        [p for key, p in model.named_parameters() if (2 if key.endswith("bias") else int(p.ndim == 1)) == kind]
+        for kind in range(3)
+    )
+    groups = [{"params": biases}, {"params": weights, "weight_decay": 5e-4}, {"params": norms}]
+    _Stepping.optimizer_step = BaseTrainer.optimizer_step
+    trainer = _Stepping(
+        model=model, optimizer=torch.optim.SGD(groups, lr=0.01, momentum=0.937, nesterov=True), ema=ModelEMA(model),
+        scaler=torch.amp.GradScaler("cpu", enabled=False), device=torch.device("cpu"),
+    )  # fmt: skip
+    if task.options["accelerated"]:
+        accelerate_training(trainer)
+
+    def draw() -> None:
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, 1e-3) if parameter.requires_grad else None
+
+    return {"optimizer_ms": _median(trainer.optimizer_step, task.repeats, draw)}
 
 
 def _suppression(task: Task) -> Row:
@@ -162,11 +198,13 @@ def _tensors(y: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _median(run: Callable[[], object], repeats: int) -> float:
+def _median(run: Callable[[], object], repeats: int, prepare: Callable[[], object] = int) -> float:
     """Milliseconds of the process's CPU time: other work on the machine moves it less than a clock's."""
+    prepare()
     run()
     times = []
     for _ in range(repeats):
+        prepare()
         start = time.process_time()
         run()
         times.append(time.process_time() - start)
@@ -195,7 +233,7 @@ def _libreyolo_epoch(task: Task) -> Row:
     from libreyolo.models.yolo9.model import LibreYOLO9
 
     model = LibreYOLO9(None, task.model[-1], device="cpu")
-    found = accelerate(model) if task.options["accelerated"] else None
+    found = accelerate_training(model) if task.options["accelerated"] else None
     model.train(task.data, epochs=1, batch=task.batch, imgsz=task.img, device="cpu", workers=0, seed=0, eval_interval=1,
                 project=task.folder, name="run", exist_ok=True, pretrained=False)  # fmt: skip
     kept = sum(isinstance(module, Swapped) for module in model.model.modules())
