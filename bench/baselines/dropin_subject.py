@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.baselines import published
 from bench.baselines.measure import CLASSES, CONF, IOU, Row, Task, main, say
 from yolov9k import accelerate, accelerate_training
 from yolov9k.compat.accelerate.swap import Swapped
@@ -214,7 +215,8 @@ def _median(run: Callable[[], object], repeats: int, prepare: Callable[[], objec
 def epoch(task: Task) -> None:
     """One epoch of the trainer, from the call to its return, validation in it."""
     start, spent = time.perf_counter(), time.process_time()
-    row = {"ultralytics": _ultralytics_epoch, "libreyolo": _libreyolo_epoch}[task.options["peer"]](task)
+    of = {"ultralytics": _ultralytics_epoch, "libreyolo": _libreyolo_epoch, "published": _published_epoch}
+    row = of[task.options["peer"]](task)
     times = {"seconds": round(time.perf_counter() - start, 2), "cpu_seconds": round(time.process_time() - spent, 2)}
     say({**times, **row})
 
@@ -238,6 +240,26 @@ def _libreyolo_epoch(task: Task) -> Row:
                 project=task.folder, name="run", exist_ok=True, pretrained=False)  # fmt: skip
     kept = sum(isinstance(module, Swapped) for module in model.model.modules())
     return {"replaced": len(found.replaced) if found else 0, "still_replaced": kept}
+
+
+def _published_epoch(task: Task) -> Row:
+    """Its `train.py`, whose model, loss and suppression are accelerated when it makes its loss: it has no callback for that."""
+    module = published.script("train", task.model)
+    theirs, found = module.ComputeLoss, []
+
+    def make(model: nn.Module) -> Any:
+        loss = theirs(model)
+        found.append(accelerate_training(model, loss, module.validate))
+        return loss
+
+    if task.options["accelerated"]:
+        module.ComputeLoss = make
+    module.run(
+        data=task.data, cfg=f"{task.options['checkout']}/models/detect/{task.model}.yaml", weights="", imgsz=task.img,
+        batch_size=task.batch, epochs=1, device="cpu", workers=0, noplots=True, project=task.folder, name="run", exist_ok=True,
+    )  # fmt: skip
+    replaced = sum(len(each.replaced) for each in found)
+    return {"replaced": replaced, **_losses(Path(task.folder) / "run" / "results.csv")}
 
 
 def _losses(path: Path) -> Row:

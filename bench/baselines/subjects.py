@@ -95,6 +95,7 @@ SUBJECTS = {
         Subject(
             "Ultralytics, an epoch", "dropin_subject", {"peer": "ultralytics", "what": "epoch"}, "ultralytics", ("yolov9-t",)
         ),
+        Subject("published, an epoch", "dropin_subject", {"peer": "published", "what": "epoch"}, "published", ("gelan",)),
         Subject("LibreYOLO, an epoch", "dropin_subject", {"peer": "libreyolo", "what": "epoch"}, "libreyolo", ("yolov9-t",)),
     ],
     "bccd": [
