@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -96,10 +97,11 @@ def accelerate(model: Any, backend: str = "auto") -> Acceleration:
 def accelerate_module(network: nn.Module, found: Acceleration, backend: str, prefix: str = "") -> None:
     """Replace what is recognized of a module, and note it under names that begin with `prefix`."""
     known: dict[str, Any] = {}
+    signatures: dict[int, str] = {}
     for name, module in _parts_first(network):
         if isinstance(module, (Block, Swapped)) or _is_container(module):
             continue
-        guess = _recognized(module, known)
+        guess = _recognized(module, known, signatures)
         if guess is not None:
             facts = {"make_view": guess.make, "backend": backend}
             found.swap(prefix + name, guess.kind, module, AcceleratedModule, methods_of(type(module)), **facts)
@@ -130,24 +132,25 @@ def _is_container(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.")
 
 
-def _recognized(module: nn.Module, known: dict[str, Any]) -> Any:
+def _recognized(module: nn.Module, known: dict[str, Any], signatures: dict[int, str]) -> Any:
     """The guess that the numbers bear out, None for none; asked once for all modules of one class and structure."""
     if hasattr(type(module), "__deepcopy__"):  # a way of its own of being copied, which ours would replace
         return None
-    key = _signature(module)
+    key = _signature(module, signatures)
     if key not in known:
         known[key] = next((guess for guess in guesses(module) if agrees(module, guess)), None)
     return known[key]
 
 
-def _signature(module: nn.Module) -> str:
-    """Classes, sizes and plain settings of a module and all its parts."""
-    simple = (bool, int, float, str, tuple, type(None))
-    settings = [
-        {key: value for key, value in part.__dict__.items() if isinstance(value, simple) and key != "training"}
-        for part in module.modules()
-    ]
-    return f"{type(module).__module__}.{module!r} {settings}"
+def _signature(module: nn.Module, signatures: dict[int, str]) -> str:
+    """A digest of the classes, sizes and plain settings of a module and all its parts; those of parts are kept by their id."""
+    if id(module) not in signatures:
+        simple = (bool, int, float, str, tuple, type(None))
+        settings = {key: value for key, value in module.__dict__.items() if isinstance(value, simple) and key != "training"}
+        parts = [(name, part and _signature(part, signatures)) for name, part in module._modules.items()]
+        text = f"{type(module).__module__}.{type(module).__qualname__} {module.extra_repr()} {settings} {parts}"
+        signatures[id(module)] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return signatures[id(module)]
 
 
 def _left(network: nn.Module) -> dict[str, str]:

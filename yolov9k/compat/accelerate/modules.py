@@ -47,14 +47,16 @@ class AcceleratedModule(Swapped):
 
     def _accelerated(self, x: Any) -> Block | None:
         """What runs x, None for the module's own code."""
+        if not isinstance(x, torch.Tensor) or x.dtype == torch.float64:
+            return None  # float64 is nobody's kernel
+        if self.backend == "auto" and is_cpu(x.device):
+            return None  # torch's own convolution and BatchNorm in their usual layout were measured to be faster
         if torch._C._get_tracing_state() is not None or torch.compiler.is_exporting():
             return None  # files for other runtimes know torch's operators alone
         view = view_of(self)
         block = view.block
-        if block is None or not isinstance(x, torch.Tensor) or x.dtype == torch.float64:
-            return None  # float64 is nobody's kernel
-        if self.backend == "auto" and is_cpu(x.device):
-            return None  # torch's own convolution and BatchNorm in their usual layout were measured to be faster
+        if block is None:
+            return None
         if not torch.compiler.is_compiling() and not view.is_plain():
             return None
         if view.is_fused and (torch.is_grad_enabled() or is_cpu(x.device)):
