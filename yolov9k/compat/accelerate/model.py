@@ -32,6 +32,7 @@ class Acceleration:
         self.left: dict[str, str] = {}
         self._undo: list[Callable[[], object]] = []
         self._seen: list[Any] = []
+        self.known: dict[tuple[type, str], Any] = {}  # what was found out about modules of one class and signature
 
     def swap(self, name: str, kind: str, target: Any, *arguments: Any, **facts: Any) -> None:
         """Swap an object's class and note it under its name."""
@@ -96,12 +97,11 @@ def accelerate(model: Any, backend: str = "auto") -> Acceleration:
 
 def accelerate_module(network: nn.Module, found: Acceleration, backend: str, prefix: str = "") -> None:
     """Replace what is recognized of a module, and note it under names that begin with `prefix`."""
-    known: dict[str, Any] = {}
     signatures: dict[int, str] = {}
     for name, module in _parts_first(network):
         if isinstance(module, (Block, Swapped)) or _is_container(module):
             continue
-        guess = _recognized(module, known, signatures)
+        guess = _recognized(module, found.known, signatures)
         if guess is not None:
             facts = {"make_view": guess.make, "backend": backend}
             found.swap(prefix + name, guess.kind, module, AcceleratedModule, methods_of(type(module)), **facts)
@@ -132,11 +132,11 @@ def _is_container(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.")
 
 
-def _recognized(module: nn.Module, known: dict[str, Any], signatures: dict[int, str]) -> Any:
+def _recognized(module: nn.Module, known: dict[tuple[type, str], Any], signatures: dict[int, str]) -> Any:
     """The guess that the numbers bear out, None for none; asked once for all modules of one class and structure."""
     if hasattr(type(module), "__deepcopy__"):  # a way of its own of being copied, which ours would replace
         return None
-    key = _signature(module, signatures)
+    key = type(module), _signature(module, signatures)
     if key not in known:
         known[key] = next((guess for guess in guesses(module) if agrees(module, guess)), None)
     return known[key]
