@@ -255,9 +255,10 @@ def _published_epoch(task: Task) -> Row:
     if task.options["accelerated"]:
         module.ComputeLoss = make
     root = Path(task.options["checkout"])
+    cfg, hyp = root / f"models/detect/{task.model}.yaml", root / "data/hyps/hyp.scratch-high.yaml"
     module.run(
-        data=task.data, cfg=str(root / f"models/detect/{task.model}.yaml"), weights="", imgsz=task.img,
-        hyp=str(root / "data/hyps/hyp.scratch-high.yaml"), batch_size=task.batch, epochs=1, device="cpu", workers=0, noplots=True, project=task.folder, name="run", exist_ok=True,
+        data=task.data, cfg=str(cfg), hyp=str(hyp), weights="", imgsz=task.img, batch_size=task.batch, epochs=1, device="cpu",
+        workers=0, noplots=True, project=task.folder, name="run", exist_ok=True,
     )  # fmt: skip
     replaced = sum(len(each.replaced) for each in found)
     return {"replaced": replaced, **_losses(Path(task.folder) / "run" / "results.csv")}
