@@ -1,210 +1,178 @@
-// Direct convolution: a block of pixels times a block of output channels stays in registers while all taps and input channels
-// pass by. Rows are copied once into a buffer with a border of zeros, so that no tap asks where it is.
+// 3x3 convolutions by minimal filtering (winograd.h), a block of tiles at a time: their pixels are transformed, channels are
+// multiplied point by point, the results are transformed back. The weight's gradient is summed as points, and transformed once.
 #include "conv3x3.h"
 
 #include <algorithm>
-#include <cstring>
+#include <memory>
+#include <utility>
 #include <vector>
 
-#include "clones.h"
 #include "threads.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#define YK_DIRECT __attribute__((target("avx2,fma")))
-#define YK_UNROLL _Pragma("GCC unroll 16")  // before arrays are made registers, or they are kept in memory too
-#endif
+#include "winograd.h"
 
 namespace yk {
 
-#ifdef YK_DIRECT
+#ifdef YK_FMA
 
 namespace {
 
-constexpr std::int64_t kTaps = 9;
-constexpr std::int64_t kLanes = 8;         // floats of a vector
-constexpr std::int64_t kBandFloats = 1 << 14;  // of a band's input rows, about: they stay in the second cache
-constexpr std::int64_t kChunks = 16;       // partial weight gradients at most
-constexpr std::int64_t kChunkPixels = 512;  // that each of them is of, at least
+constexpr std::int64_t kScratch = 1 << 16;  // floats that a block of tiles takes, about: they stay in the second cache
+constexpr std::int64_t kChunks = 16;  // partial weight gradients at most
+constexpr std::int64_t kPartial = 1 << 20;  // floats that they take, about
+constexpr std::int64_t kChunkTiles = 48;  // that each of them is of, at least
 
-// Blocks of output channels, in vectors: pairs, and for an odd count a last block of three (of one, where there is but one).
-// Registers hold 12 sums: 6 pixels of a pair, 4 of three vectors, 12 of one.
-struct Blocks {
-    std::int64_t vectors;
-
-    std::int64_t count() const { return vectors % 2 && vectors > 1 ? vectors / 2 : (vectors + 1) / 2; }
-    std::int64_t size(std::int64_t block) const { return block + 1 < count() ? 2 : vectors - 2 * block; }
+// A tile's place: its image and its first pixel.
+struct Tile {
+    std::int64_t image, top, left;
 };
 
-constexpr int pixels_of(int vectors) { return vectors == 1 ? 12 : vectors == 2 ? 6 : 4; }
+// The tiles of all maps, image after image and row after row, in blocks whose points stay in the second cache.
+struct Tiles {
+    std::int64_t height, width, count, each;  // each: tiles of a block
 
-// Rows of a map with a border of zeros: `rows` + 2 rows of width + 2 pixels, `channels` each.
-struct Band {
-    std::int64_t width, channels;
-    std::vector<float> data;
+    explicit Tiles(const ConvShape& shape)
+        : height(shape.height), width(shape.width), count(shape.batch * ((height + 1) / 2) * ((width + 1) / 2)) {
+        const std::int64_t most = std::max<std::int64_t>(kScratch / (kPoints * (shape.in + shape.out)), 12);
+        const std::int64_t blocks = (count + most - 1) / most;
+        each = (count + blocks - 1) / blocks;
+    }
 
-    Band(std::int64_t rows, std::int64_t width, std::int64_t channels)
-        : width(width), channels(channels), data(static_cast<std::size_t>((rows + 2) * (width + 2) * channels)) {}
+    std::int64_t blocks() const { return (count + each - 1) / each; }
+    std::int64_t size(std::int64_t block) const { return std::min(each, count - block * each); }
 
-    std::int64_t line() const { return (width + 2) * channels; }
+    Tile first(std::int64_t block) const {
+        const std::int64_t across = (width + 1) / 2, down = (height + 1) / 2, tile = block * each;
+        return {tile / across / down, tile / across % down * 2, tile % across * 2};
+    }
 
-    // Rows first - 1 ... first + rows of an image, whose first pixel is at `image`.
-    void fill(const float* image, std::int64_t pitch, std::int64_t height, std::int64_t first, std::int64_t rows) {
-        for (std::int64_t r = 0; r < rows + 2; ++r) {
-            float* to = data.data() + r * line();
-            const std::int64_t row = first + r - 1;
-            if (row < 0 || row >= height) {
-                std::memset(to, 0, sizeof(float) * line());
-                continue;
-            }
-            const float* from = image + row * width * pitch;
-            std::memset(to, 0, sizeof(float) * channels);
-            if (pitch == channels) {
-                std::memcpy(to + channels, from, sizeof(float) * width * channels);
-            } else {
-                for (std::int64_t p = 0; p < width; ++p)
-                    std::memcpy(to + (p + 1) * channels, from + p * pitch, sizeof(float) * channels);
-            }
-            std::memset(to + (width + 1) * channels, 0, sizeof(float) * channels);
+    void advance(Tile& tile) const {
+        if ((tile.left += 2) < width) return;
+        tile.left = 0;
+        if ((tile.top += 2) < height) return;
+        tile.top = 0, ++tile.image;
+    }
+
+    // Addresses of Side x Side pixels, the first of them `above` rows and columns before the tile's; `outside` for what lies
+    // beyond the map.
+    template <int Side, typename Float>
+    void find(Float* map, std::int64_t pitch, const Tile& tile, std::int64_t above, Float* outside, Float** pixels) const {
+        const std::int64_t top = tile.top - above, left = tile.left - above, line = width * pitch;
+        Float* corner = map + (tile.image * height + top) * line + left * pitch;
+        if (top >= 0 && left >= 0 && top + Side <= height && left + Side <= width) {
+            for (std::int64_t i = 0; i < Side; ++i)
+                for (std::int64_t j = 0; j < Side; ++j) pixels[i * Side + j] = corner + i * line + j * pitch;
+            return;
         }
+        for (std::int64_t i = 0; i < Side; ++i)
+            for (std::int64_t j = 0; j < Side; ++j) {
+                const bool inside = top + i >= 0 && top + i < height && left + j >= 0 && left + j < width;
+                pixels[i * Side + j] = inside ? corner + i * line + j * pitch : outside;
+            }
     }
 };
 
-// y[p][v] = sum over taps and channels of x[p + tap][channel] * w[tap][channel][v], for P pixels and V vectors.
-template <int V, int P>
-YK_DIRECT inline void multiply(const float* x, std::int64_t line, std::int64_t channels, const float* w, float* y,
-                               std::int64_t pitch) {
-    __m256 sum[P][V];
-    YK_UNROLL for (int p = 0; p < P; ++p) YK_UNROLL for (int v = 0; v < V; ++v) sum[p][v] = _mm256_setzero_ps();
-    for (int row = 0; row < 3; ++row) {
-        const float* from = x + row * line;
-        for (std::int64_t i = 0; i < 3 * channels; ++i, w += V * kLanes) {  // three taps side by side
-            __m256 weight[V];
-            YK_UNROLL for (int v = 0; v < V; ++v) weight[v] = _mm256_loadu_ps(w + v * kLanes);
-            YK_UNROLL for (int p = 0; p < P; ++p) {
-                const __m256 value = _mm256_broadcast_ss(from + p * channels + i);
-                YK_UNROLL for (int v = 0; v < V; ++v) sum[p][v] = _mm256_fmadd_ps(value, weight[v], sum[p][v]);
-            }
-        }
-    }
-    YK_UNROLL for (int p = 0; p < P; ++p) YK_UNROLL for (int v = 0; v < V; ++v)
-        _mm256_storeu_ps(y + p * pitch + v * kLanes, sum[p][v]);
+// Points of a block of tiles: [point][tile][channel], with a cache line between points, or all would fall on one set.
+struct Points {
+    float* data;
+    std::int64_t channels, apart;
+
+    Points(float* data, std::int64_t tiles, std::int64_t channels)
+        : data(data), channels(channels), apart(tiles * channels + 2 * kLanes) {}
+
+    static std::int64_t size(std::int64_t tiles, std::int64_t channels) { return kPoints * (tiles * channels + 2 * kLanes); }
+};
+
+// Memory of a thread that is kept for its next task: `zeros` zeros, then the rest.
+float* take_scratch(std::int64_t zeros, std::int64_t rest) {
+    thread_local std::vector<float> scratch;
+    const auto size = static_cast<std::size_t>(zeros + rest);
+    if (scratch.size() < size) scratch.resize(size);
+    std::fill_n(scratch.begin(), zeros, 0.0f);
+    return scratch.data();
 }
 
-// A row of pixels, P at a time; the last ones fewer.
-template <int V, int P>
-YK_DIRECT void multiply_row(const float* x, std::int64_t line, std::int64_t channels, const float* w, float* y,
-                            std::int64_t pitch, std::int64_t width) {
-    for (; width >= P; width -= P, x += P * channels, y += P * pitch) multiply<V, P>(x, line, channels, w, y, pitch);
-    if constexpr (P > 1) {
-        if (width > 0) multiply_row<V, P - 1>(x, line, channels, w, y, pitch, width);
-    }
-}
-
-// sum[c][v] += x[pixel + tap][c] * g[pixel][v] over a row of pixels, for C channels and V vectors.
-template <int V, int C>
-YK_DIRECT inline void correlate(const float* x, std::int64_t x_line, std::int64_t x_pitch, const float* g, std::int64_t g_line,
-                                std::int64_t g_pitch, std::int64_t rows, std::int64_t width, float* sum,
-                                std::int64_t sum_pitch) {
-    __m256 total[C][V];
-    YK_UNROLL for (int c = 0; c < C; ++c) YK_UNROLL for (int v = 0; v < V; ++v) total[c][v] =
-        _mm256_loadu_ps(sum + c * sum_pitch + v * kLanes);
-    for (std::int64_t row = 0; row < rows; ++row) {
-        const float *from = x + row * x_line, *grad = g + row * g_line;
-        for (std::int64_t p = 0; p < width; ++p, from += x_pitch, grad += g_pitch) {
-            __m256 value[V];
-            YK_UNROLL for (int v = 0; v < V; ++v) value[v] = _mm256_loadu_ps(grad + v * kLanes);
-            YK_UNROLL for (int c = 0; c < C; ++c) {
-                const __m256 factor = _mm256_broadcast_ss(from + c);
-                YK_UNROLL for (int v = 0; v < V; ++v) total[c][v] = _mm256_fmadd_ps(factor, value[v], total[c][v]);
-            }
-        }
-    }
-    YK_UNROLL for (int c = 0; c < C; ++c) YK_UNROLL for (int v = 0; v < V; ++v)
-        _mm256_storeu_ps(sum + c * sum_pitch + v * kLanes, total[c][v]);
-}
-
-template <int V, int C>
-YK_DIRECT void correlate_channels(const float* x, std::int64_t x_line, std::int64_t x_pitch, const float* g,
-                                  std::int64_t g_line, std::int64_t g_pitch, std::int64_t rows, std::int64_t width, float* sum,
-                                  std::int64_t sum_pitch, std::int64_t channels) {
-    for (; channels >= C; channels -= C, x += C, sum += C * sum_pitch)
-        correlate<V, C>(x, x_line, x_pitch, g, g_line, g_pitch, rows, width, sum, sum_pitch);
-    if constexpr (C > 1) {
-        if (channels > 0)
-            correlate_channels<V, C - 1>(x, x_line, x_pitch, g, g_line, g_pitch, rows, width, sum, sum_pitch, channels);
+// Points of the tiles of one block.
+template <typename Transform, int Side>
+void spread_block(const Tiles& tiles, std::int64_t block, const ConvMap& map, std::int64_t above, const float* zeros,
+                  const Points& to) {
+    Tile tile = tiles.first(block);
+    for (std::int64_t t = 0; t < tiles.size(block); ++t, tiles.advance(tile)) {
+        const float* pixels[Side * Side];
+        tiles.find<Side, const float>(map.data, map.pitch, tile, above, zeros, pixels);
+        spread<Transform>(pixels, to.channels, to.data + t * to.channels, to.apart);
     }
 }
 
-// Rows of a task: a band whose input stays in the cache.
-std::int64_t band_rows(std::int64_t height, std::int64_t width, std::int64_t channels) {
-    return std::clamp<std::int64_t>(kBandFloats / ((width + 2) * channels) - 2, 1, height);
+void join_block(const Tiles& tiles, std::int64_t block, const Points& from, float* unwanted, const ConvMap& map) {
+    Tile tile = tiles.first(block);
+    for (std::int64_t t = 0; t < tiles.size(block); ++t, tiles.advance(tile)) {
+        float* pixels[4];
+        tiles.find<2, float>(map.data, map.pitch, tile, 0, unwanted, pixels);
+        join(from.data + t * from.channels, from.apart, from.channels, pixels);
+    }
 }
 
-// Weights of one group as `multiply` reads them: block after block of output channels, [tap][input channel][output channel].
-// backward: from the gradient of y to that of x, which sees every tap from the other side.
-std::vector<float> packed(const ConvWeight& weight, std::int64_t group, std::int64_t in, std::int64_t out, bool backward) {
-    std::vector<float> result(static_cast<std::size_t>(kTaps * in * out));
+// Packed weights of all groups, block after block.
+Status pack_all(const ConvShape& shape, const ConvWeight& weight, std::int64_t in, std::int64_t out, bool backward, int threads,
+                float* packed) {
     const Blocks blocks{out / kLanes};
-    float* to = result.data();
-    for (std::int64_t block = 0, first = 0; block < blocks.count(); first += blocks.size(block++) * kLanes) {
-        const std::int64_t wide = blocks.size(block) * kLanes;
-        for (std::int64_t tap = 0; tap < kTaps; ++tap)
-            for (std::int64_t i = 0; i < in; ++i)
-                for (std::int64_t o = first; o < first + wide; ++o)
-                    *to++ =
-                        backward
-                            ? weight.data[(group * in + i) * weight.stride_out + o * weight.stride_in +
-                                          (kTaps - 1 - tap) * weight.stride_tap]
-                            : weight
-                                  .data[(group * out + o) * weight.stride_out + i * weight.stride_in + tap * weight.stride_tap];
+    return parallel_for(shape.groups * blocks.count(), threads, [&](std::int64_t task) {
+        const std::int64_t group = task / blocks.count(), block = task % blocks.count(), first = 2 * kLanes * block;
+        ConvWeight seen = weight;
+        if (backward) std::swap(seen.stride_out, seen.stride_in);
+        seen.data += group * (backward ? in : out) * weight.stride_out + first * seen.stride_out;
+        pack(seen, in, blocks.size(block) * kLanes, backward, packed + (group * out + first) * kPoints * in);
+    });
+}
+
+// Points of the results of one group of channels from those of their inputs.
+void multiply_points(const Points& x, std::int64_t group, std::int64_t in, const float* weights, const Points& y,
+                     std::int64_t out, std::int64_t tiles) {
+    const Blocks blocks{out / kLanes};
+    for (std::int64_t block = 0; block < blocks.count(); ++block) {
+        const std::int64_t size = blocks.size(block), first = group * out + 2 * kLanes * block;
+        const auto run = size == 1   ? multiply_rows<1, rows_of(1)>
+                         : size == 2 ? multiply_rows<2, rows_of(2)>
+                                     : multiply_rows<3, rows_of(3)>;
+        const float* w = weights + first * kPoints * in;
+        for (std::int64_t point = 0; point < kPoints; ++point, w += in * size * kLanes)
+            run(x.data + point * x.apart + group * in, x.channels, in, w, y.data + point * y.apart + first, y.channels, tiles);
     }
-    return result;
+}
+
+// Points of the weight's gradient of one group, [point][input channel][output channel]. more: added to what is there.
+void correlate_points(const Points& x, std::int64_t group, std::int64_t in, const Points& grad, std::int64_t out,
+                      std::int64_t tiles, bool more, float* sum) {
+    const Blocks blocks{out / kLanes};
+    for (std::int64_t point = 0; point < kPoints; ++point)
+        for (std::int64_t block = 0; block < blocks.count(); ++block) {
+            const std::int64_t size = blocks.size(block), first = 2 * kLanes * block;
+            const auto run = size == 1   ? correlate_channels<1, rows_of(1)>
+                             : size == 2 ? correlate_channels<2, rows_of(2)>
+                                         : correlate_channels<3, rows_of(3)>;
+            run(x.data + point * x.apart + group * in, x.channels, grad.data + point * grad.apart + group * out + first,
+                grad.channels, tiles, more, sum + point * in * out + first, out, in);
+        }
 }
 
 Status convolve(const ConvShape& shape, const ConvMap& x, const ConvWeight& weight, const ConvMap& y, bool backward,
                 int threads) {
-    const std::int64_t in = (backward ? shape.out : shape.in) / shape.groups;
-    const std::int64_t out = (backward ? shape.in : shape.out) / shape.groups;
-    const std::int64_t rows = band_rows(shape.height, shape.width, in), bands = (shape.height + rows - 1) / rows;
-    std::vector<std::vector<float>> weights;
-    for (std::int64_t group = 0; group < shape.groups; ++group) weights.push_back(packed(weight, group, in, out, backward));
-    const Blocks blocks{out / kLanes};
-    return parallel_for(shape.batch * bands * shape.groups, threads, [&](std::int64_t task) {
-        const std::int64_t group = task % shape.groups, band = task / shape.groups % bands, image = task / shape.groups / bands;
-        const std::int64_t first = band * rows, count = std::min(rows, shape.height - first);
-        const std::int64_t pixel = image * shape.height * shape.width;
-        Band from(count, shape.width, in);
-        from.fill(x.data + pixel * x.pitch + group * in, x.pitch, shape.height, first, count);
-        const float* w = weights[group].data();
-        float* to = y.data + (pixel + first * shape.width) * y.pitch + group * out;
-        for (std::int64_t block = 0; block < blocks.count(); ++block) {
-            const std::int64_t size = blocks.size(block);
-            const auto run = size == 1   ? multiply_row<1, pixels_of(1)>
-                             : size == 2 ? multiply_row<2, pixels_of(2)>
-                                         : multiply_row<3, pixels_of(3)>;
-            for (std::int64_t row = 0; row < count; ++row)
-                run(from.data.data() + row * from.line(), from.line(), in, w, to + row * shape.width * y.pitch, y.pitch,
-                    shape.width);
-            w += kTaps * in * size * kLanes;
-            to += size * kLanes;
-        }
+    const std::int64_t all_in = backward ? shape.out : shape.in, all_out = backward ? shape.in : shape.out;
+    const std::int64_t in = all_in / shape.groups, out = all_out / shape.groups;
+    const std::unique_ptr<float[]> packed(new float[static_cast<std::size_t>(kPoints * in * all_out)]);
+    const Status status = pack_all(shape, weight, in, out, backward, threads, packed.get());
+    if (status.code != kOk) return status;
+    const Tiles tiles(shape);
+    return parallel_for(tiles.blocks(), threads, [&](std::int64_t block) {
+        const std::int64_t sizes[] = {Points::size(tiles.each, all_in), Points::size(tiles.each, all_out)};
+        float* zeros = take_scratch(all_in, all_out + sizes[0] + sizes[1]);
+        float* unwanted = zeros + all_in;
+        const Points inputs(unwanted + all_out, tiles.each, all_in), results(inputs.data + sizes[0], tiles.each, all_out);
+        spread_block<OfInput, 4>(tiles, block, x, 1, zeros, inputs);
+        for (std::int64_t group = 0; group < shape.groups; ++group)
+            multiply_points(inputs, group, in, packed.get(), results, out, tiles.size(block));
+        join_block(tiles, block, results, unwanted, y);
     });
-}
-
-// [tap][input channel][output channel] of one group, added to `sum`, over rows first ... first + count of an image.
-void add_correlation(const Band& from, const float* grad, std::int64_t pitch, std::int64_t count, std::int64_t out,
-                     float* sum) {
-    const Blocks blocks{out / kLanes};
-    for (std::int64_t block = 0, o = 0; block < blocks.count(); o += blocks.size(block++) * kLanes) {
-        const std::int64_t size = blocks.size(block);
-        const auto run = size == 1   ? correlate_channels<1, pixels_of(1)>
-                         : size == 2 ? correlate_channels<2, pixels_of(2)>
-                                     : correlate_channels<3, pixels_of(3)>;
-        for (std::int64_t tap = 0; tap < kTaps; ++tap)
-            run(from.data.data() + tap / 3 * from.line() + tap % 3 * from.channels, from.line(), from.channels, grad + o,
-                from.width * pitch, pitch, count, from.width, sum + tap * from.channels * out + o, out, from.channels);
-    }
 }
 
 Status check(const ConvShape& shape, const ConvMap& x, const ConvMap& y, const ConvWeight& weight) {
@@ -237,32 +205,30 @@ Status conv3x3_weight_gradient_cpu(const ConvShape& shape, const ConvMap& grad, 
                                    int threads) {
     Status status = check(shape, x, grad, grad_weight);
     if (status.code != kOk) return status;
-    const std::int64_t in = shape.in / shape.groups, out = shape.out / shape.groups;
-    const std::int64_t rows = band_rows(shape.height, shape.width, in), bands = (shape.height + rows - 1) / rows;
-    const std::int64_t all = shape.batch * bands, size = kTaps * in * out;
-    const std::int64_t pixels = shape.batch * shape.height * shape.width;
-    const std::int64_t chunks = std::min(all, std::clamp<std::int64_t>(pixels / kChunkPixels, 1, kChunks));
-    std::vector<float> partial(static_cast<std::size_t>(chunks * shape.groups * size));
-    status = parallel_for(chunks * shape.groups, threads, [&](std::int64_t task) {
-        const std::int64_t chunk = task / shape.groups, group = task % shape.groups;
-        Band from(rows, shape.width, in);
-        for (std::int64_t b = all * chunk / chunks; b < all * (chunk + 1) / chunks; ++b) {
-            const std::int64_t first = b % bands * rows, count = std::min(rows, shape.height - first);
-            const std::int64_t pixel = b / bands * shape.height * shape.width;
-            from.fill(x.data + pixel * x.pitch + group * in, x.pitch, shape.height, first, count);
-            add_correlation(from, grad.data + (pixel + first * shape.width) * grad.pitch + group * out, grad.pitch, count, out,
-                            partial.data() + task * size);
+    const std::int64_t in = shape.in / shape.groups, out = shape.out / shape.groups, size = kPoints * in * out;
+    const Tiles tiles(shape);
+    const std::int64_t most = std::clamp<std::int64_t>(kPartial / (shape.groups * size), 4, kChunks);
+    const std::int64_t chunks = std::min(tiles.blocks(), std::clamp<std::int64_t>(tiles.count / kChunkTiles, 1, most));
+    const std::unique_ptr<float[]> partial(new float[static_cast<std::size_t>(chunks * shape.groups * size)]);
+    status = parallel_for(chunks, threads, [&](std::int64_t chunk) {
+        const std::int64_t first = tiles.blocks() * chunk / chunks, last = tiles.blocks() * (chunk + 1) / chunks;
+        const std::int64_t zeros = std::max(shape.in, shape.out), inputs_size = Points::size(tiles.each, shape.in);
+        float* scratch = take_scratch(zeros, inputs_size + Points::size(tiles.each, shape.out));
+        const Points inputs(scratch + zeros, tiles.each, shape.in), grads(inputs.data + inputs_size, tiles.each, shape.out);
+        for (std::int64_t block = first; block < last; ++block) {
+            spread_block<OfInput, 4>(tiles, block, x, 1, scratch, inputs);
+            spread_block<OfGradient, 2>(tiles, block, grad, 0, scratch, grads);
+            for (std::int64_t group = 0; group < shape.groups; ++group)
+                correlate_points(inputs, group, in, grads, out, tiles.size(block), block > first,
+                                 partial.get() + (chunk * shape.groups + group) * size);
         }
     });
-    for (std::int64_t chunk = 1; chunk < chunks; ++chunk)
-        for (std::int64_t at = 0; at < shape.groups * size; ++at) partial[at] += partial[chunk * shape.groups * size + at];
-    for (std::int64_t group = 0; group < shape.groups; ++group)
-        for (std::int64_t o = 0; o < out; ++o)
-            for (std::int64_t tap = 0; tap < kTaps; ++tap)
-                for (std::int64_t i = 0; i < in; ++i)
-                    grad_weight.data[(group * out + o) * grad_weight.stride_out + i * grad_weight.stride_in +
-                                     tap * grad_weight.stride_tap] = partial[group * size + (tap * in + i) * out + o];
-    return status;
+    if (status.code != kOk) return status;
+    return parallel_for(shape.groups, threads, [&](std::int64_t group) {
+        ConvWeight to = grad_weight;
+        to.data += group * out * to.stride_out;
+        unpack(partial.get() + group * size, chunks, shape.groups * size, in, out, to);
+    });
 }
 
 #else

@@ -1,6 +1,7 @@
 // 3x3 convolutions with stride 1 and padding 1 over channels-last float32 maps on the host, for processors with AVX2 and FMA
 // but without AVX-512 (yolov9k/ops/plan/host.py): a library's own calls cost more there than these layers' arithmetic.
-// Results do not depend on the number of threads.
+// A result is rounded as the largest of its tile of 2x2 pixels is, a weight's gradient as the largest of its nine taps. Results
+// do not depend on the number of threads.
 #pragma once
 
 #include <cstdint>

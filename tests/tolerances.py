@@ -143,8 +143,9 @@ PEER_STEP = {torch.float32: {"rtol": 2e-5, "atol": 2e-6}, torch.float64: {"rtol"
 PEER_TRAINING = 1e-2
 # Pixels of decoded boxes in images of 96: float32 through 200 layers whose sums run in another order; seen 8e-5.
 PEER_PIXELS = 1e-3
-# csrc/conv3x3.cpp against float64, as a part of the sum of the terms' magnitudes: sums of up to thousands of float32 terms.
-DIRECT_CONVOLUTION = 1e-6
+# csrc/conv3x3.cpp against float64, as a part of the sum of the terms' magnitudes, the largest of those results that share the
+# products of a tile: sums of up to thousands of float32 terms, then of sixteen such sums that partly cancel.
+MINIMAL_FILTERING = 1e-6
 # A block's plan on a CPU against its definition in float64, as a part of each result's largest value: a dozen layers deep.
 PLAN_FLOAT32 = 3e-5
 PLAN_BFLOAT16 = 0.1

@@ -16,7 +16,7 @@ from yolov9k.ops.registry import BACKENDS_OF, OPERATORS, Operator, kernel_module
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = {"conv1x1", "pool"}  # building blocks of several operators' launches
 NATIVE_SHARED = {"augment_layers", "bindings", "bindings_training", "box", "clones", "conv3x3", "conv_bn_silu_tiles", "dtype"}
-NATIVE_SHARED |= {"elements", "simt", "sort", "status", "threads"}
+NATIVE_SHARED |= {"elements", "simt", "sort", "status", "threads", "winograd"}
 everyone = pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
 
 
