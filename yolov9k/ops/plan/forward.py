@@ -56,8 +56,8 @@ class Run(Maps):
     def norm(self, layer: int, start: int = 0, stop: int | None = None) -> Norm:
         """BatchNorm's vectors, or a range of their channels."""
         gamma, beta = self.parameters[PER_LAYER * layer + 1 : PER_LAYER * layer + 3]
-        mean, invstd = self.statistics[layer]
-        return Norm(*(vector[start:stop] for vector in (gamma, beta, mean, invstd)))
+        whole = Norm(gamma, beta, *self.statistics[layer])
+        return whole if start == 0 and stop in (None, len(gamma)) else Norm(*(vector[start:stop] for vector in whole))
 
     def prologue(self, part: Slice) -> Affine | None:
         """How a reader normalizes a slice on the way in, None where there is nothing to do."""
