@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -114,6 +117,62 @@ def test_their_own_code_steps_where_something_is_not_as_it_was(what: str) -> Non
     check_equal(ours, theirs)
 
 
+def split_group(trainer: Any) -> None:
+    moved = trainer.optimizer.param_groups[2]["params"].pop(0)
+    trainer.optimizer.add_param_group({"params": [moved], "lr": 0.5})
+
+
+def renew_average(trainer: Any) -> None:
+    trainer.ema.ema = copy.deepcopy(trainer.ema.ema)
+
+
+def halve_average(trainer: Any) -> None:
+    """As older validators of Ultralytics do on a GPU."""
+    trainer.ema.ema.half().float()
+
+
+HABITS: dict[str, Callable[[Any], object]] = {
+    "a layer frozen": lambda trainer: trainer.model[0].requires_grad_(False),
+    "a layer thawed": lambda trainer: trainer.model[3].requires_grad_(True),
+    "a group of its own": split_group,
+    "momentum of a group": lambda trainer: trainer.optimizer.param_groups[0].update(nesterov=False),
+    "another network in the average": renew_average,
+    "the average in half precision and back": halve_average,
+    "the average at rest": lambda trainer: setattr(trainer.ema, "enabled", False),
+    "other strides": lambda trainer: trainer.model.to(memory_format=torch.contiguous_format),
+    "weights to double and back": lambda trainer: trainer.model.double().float(),
+    "a hook": lambda trainer: trainer.optimizer.register_step_pre_hook(scale_gradients),
+}
+
+
+def scale_gradients(optimizer: Any, *arguments: Any) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None if parameter.grad is None else 0.5 * parameter.grad
+
+
+@pytest.mark.parametrize("habit", HABITS)
+def test_what_users_change_between_two_steps_holds(habit: str) -> None:
+    ours, theirs = (SteppingTrainer(network()) for _ in range(2))
+    accelerate_training(ours)
+    for trainer in (ours, theirs):
+        train(trainer, range(3))
+        HABITS[habit](trainer)
+        trainer.ema._pairs = None
+        train(trainer, range(3, 7))
+    check_equal(ours, theirs)
+
+
+def test_a_scheduler_sees_the_step() -> None:
+    trainer = SteppingTrainer(network())
+    scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, lambda epoch: 0.5**epoch)
+    accelerate_training(trainer)
+    train(trainer, range(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scheduler.step()
+
+
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
 def test_the_loss_scale_goes_as_theirs_does(bad: float) -> None:
     ours, theirs = (SteppingTrainer(network()) for _ in range(2))
@@ -144,6 +203,26 @@ class Shorter(SteppingTrainer):
         self.ema.update(self.model)
 
 
+class Logging(SteppingTrainer):
+    def optimizer_step(self) -> None:
+        self.norm = nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=10.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.update(self.model)
+
+
+def patched() -> SteppingTrainer:
+    trainer = SteppingTrainer(network())
+    trainer.optimizer_step = functools.partial(trainer.optimizer_step)  # type: ignore[method-assign]
+    return trainer
+
+
+def hooked() -> SteppingTrainer:
+    trainer = SteppingTrainer(network())
+    trainer.optimizer.register_step_pre_hook(scale_gradients)
+    return trainer
+
+
 class Lightning(SteppingTrainer):
     def optimizer_step(self, epoch: int, closure: Any) -> None:  # type: ignore[override]
         raise NotImplementedError
@@ -156,13 +235,31 @@ class Lightning(SteppingTrainer):
         (lambda: SteppingTrainer(network(), nesterov=False), "SGD without Nesterov momentum"),
         (lambda: Shorter(network()), "Shorter: steps otherwise than ours"),
         (lambda: Lightning(network()), "Lightning: steps otherwise than ours"),
+        (lambda: Logging(network()), "Logging: steps otherwise than ours"),
+        (patched, "a step put into this object alone"),
+        (hooked, "an optimizer with hooks around its step"),
     ],
 )
 def test_other_steps_are_left(make: Any, why: str) -> None:
     trainer = make()
-    trainer.callbacks = {"on_train_start": []}
+    trainer.callbacks, before = {"on_train_start": []}, vars(trainer).get("optimizer_step")
     assert accelerate_training(trainer).left[f"{type(trainer).__name__}.optimizer_step"] == why
-    assert "optimizer_step" not in vars(trainer)
+    assert vars(trainer).get("optimizer_step") is before
+
+
+def test_a_module_with_a_state_of_its_own_is_stepped() -> None:
+    class Noted(nn.BatchNorm2d):
+        def get_extra_state(self) -> Any:
+            return {"note": 1}
+
+        def set_extra_state(self, state: Any) -> None:
+            assert state == {"note": 1}
+
+    model = network()
+    model[1] = Noted(8)
+    trainer = SteppingTrainer(model)
+    assert "SteppingTrainer.optimizer_step" in accelerate_training(trainer).replaced
+    train(trainer, range(2))
 
 
 def test_trainers_that_flat_storage_cannot_hold_are_left() -> None:

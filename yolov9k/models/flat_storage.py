@@ -54,8 +54,9 @@ class FlatStorage:
         _move(self.average, self.slots, self.ema)
         state = model.state_dict(keep_vars=True)
         self._bound = [(state[slot.key], slot.view(self.values), slot.view(self.grads)) for slot in self.slots[: self.trained]]
-        pairs = [(mine, state[key]) for key, mine in self.average.state_dict().items() if not mine.is_floating_point()]
-        self._mine, self._theirs = [mine for mine, _ in pairs], [theirs for _, theirs in pairs]
+        mine = {key: value for key, value in self.average.state_dict().items() if isinstance(value, Tensor)}
+        pairs = [(value, state[key]) for key, value in mine.items() if not value.is_floating_point()]
+        self._mine, self._theirs = [value for value, _ in pairs], [theirs for _, theirs in pairs]
 
     @property
     def statistics(self) -> Tensor:
@@ -77,6 +78,14 @@ class FlatStorage:
                 parameter.grad = None
         if views:
             torch._foreach_add_(views, grads)
+
+    def places(self, model: nn.Module) -> list[tuple[Tensor, int]]:
+        """The tensors of `model` and of the average that lie here, and the address of each."""
+        found = []
+        for module, flat in ((model, self.values), (self.average, self.ema)):
+            state = module.state_dict(keep_vars=True)
+            found += [(state[slot.key], slot.view(flat).data_ptr()) for slot in self.slots]
+        return found
 
     def copy_counts(self) -> None:
         """Bring the average's integer buffers, BatchNorm's counters, up to the model's."""
@@ -117,7 +126,7 @@ def _grouped(model: nn.Module, groups: Sequence[Sequence[Tensor]]) -> list[dict[
     grouped: list[dict[str, Tensor]] = [{} for _ in range(GROUPS + 1)]
     like, seen = next(iter(model.parameters())), set()
     for key, tensor in model.state_dict(keep_vars=True).items():
-        if not tensor.is_floating_point() or id(tensor) in seen:
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or id(tensor) in seen:  # an extra state is anything
             continue
         seen.add(id(tensor))
         if (tensor.dtype, tensor.device) != (like.dtype, like.device):

@@ -28,7 +28,8 @@ class OptimizerStep:
     The trainer's weights, its average's and the optimizer's momentum become views of flat storage when it is made; each is the
     same object as before, and so is what they are saved as. The trainer's scaler and optimizer are read at each step, so
     schedules hold. A step whose gradient is not finite changes neither weights nor average. Where something is not as it was
-    (a parameter without a gradient, momentum loaded anew), the trainer's own code takes the step. Raises NoStep for an
+    (a parameter without a gradient or newly with one, momentum loaded anew, other groups, hooks, weights or an average that
+    left the flat storage), the trainer's own code takes the step. Raises NoStep for an
     optimizer that is not torch's SGD with Nesterov momentum and at most three groups, or weights that are not on one device.
     """
 
@@ -44,6 +45,8 @@ class OptimizerStep:
         self._state[SCALE] = 1.0
         self._told: list[float] = []
         self._momenta = self._bind()
+        self._trained = {id(parameter) for parameter, _ in self._momenta}
+        self._places = self.flat.places(trainer.model)
 
     def __call__(self) -> None:
         """One step, as the trainer's own."""
@@ -56,6 +59,7 @@ class OptimizerStep:
         flat = self.flat
         sgd_ema(flat.values, flat.grads, flat.momentum, flat.ema, None, self._settings, flat.ends, self._state)
         self._answer(self.trainer.scaler)
+        self.trainer.optimizer._opt_called = True  # a scheduler asks for it
 
     def _bind(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Each trained parameter and its momentum, which is a view from now on."""
@@ -72,10 +76,21 @@ class OptimizerStep:
         return bound
 
     def _is_bound(self) -> bool:
-        state = self.trainer.optimizer.state
-        return self.trainer.ema is self.average and all(
-            parameter.grad is not None and state[parameter].get("momentum_buffer") is momentum
-            for parameter, momentum in self._momenta
+        """Whether all is as it was when the step was made, but for values and gradients."""
+        average, optimizer = self.average, self.trainer.optimizer
+        if self.trainer.ema is not average or average.ema is not self.flat.average or not getattr(average, "enabled", True):
+            return False
+        try:
+            groups = _groups(optimizer)
+        except NoStep:
+            return False
+        if len(groups) != len(self.groups) or any(a is not b for a, b in zip(groups, self.groups, strict=True)):
+            return False
+        learning = {id(parameter) for group in groups for parameter in group["params"] if parameter.grad is not None}
+        return (
+            learning == self._trained
+            and all(optimizer.state[parameter].get("momentum_buffer") is momentum for parameter, momentum in self._momenta)
+            and all(tensor.data_ptr() == place for tensor, place in self._places)
         )
 
     def _tell(self, scaler: Any) -> None:
@@ -104,6 +119,8 @@ def _groups(optimizer: Any) -> list[dict[str, Any]]:
     """The optimizer's groups that hold something. Raises NoStep where the operator has not what they ask for."""
     if type(optimizer) is not torch.optim.SGD:
         raise NoStep(f"{type(optimizer).__name__}: only torch's SGD is replaced")
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        raise NoStep("an optimizer with hooks around its step")
     groups = [group for group in optimizer.param_groups if group["params"]]
     if not all(group["nesterov"] and not group["maximize"] for group in groups):
         raise NoStep("SGD without Nesterov momentum")
@@ -116,6 +133,8 @@ def step_of(trainer: Any) -> OptimizerStep:
     """Ours for this trainer. Raises NoStep with the reason where it is left."""
     if getattr(trainer, "world_size", 1) > 1:
         raise NoStep("several processes: their gradients lie in buckets")
+    if "optimizer_step" in getattr(trainer, "__dict__", {}):
+        raise NoStep("a step put into this object alone")
     _groups(trainer.optimizer)
     if not agrees(trainer):
         raise NoStep(f"{type(trainer).__name__}: steps otherwise than ours")
@@ -126,7 +145,7 @@ def agrees(trainer: Any) -> bool:
     """Whether the trainer's step does to a small model what ours does, for long and short gradients."""
     try:
         theirs, ours = _twin(trainer), _twin(trainer)
-        step = OptimizerStep(ours)
+        step, kept = OptimizerStep(ours), set(vars(theirs))
         for scale in (100.0, 0.01):
             for twin in (theirs, ours):
                 for parameter in twin.model.parameters():
@@ -135,7 +154,7 @@ def agrees(trainer: Any) -> bool:
             step()
         pairs = zip(_results(theirs), _results(ours), strict=True)
         cleared = all(parameter.grad is None for parameter in theirs.model.parameters())
-        return cleared and all(torch.allclose(a, b, rtol=_CLOSE, atol=_CLOSE) for a, b in pairs)
+        return cleared and set(vars(theirs)) == kept and all(torch.allclose(a, b, rtol=_CLOSE, atol=_CLOSE) for a, b in pairs)
     except _KINDS:
         return False
 
