@@ -223,6 +223,11 @@ def hooked() -> SteppingTrainer:
     return trainer
 
 
+def sharing() -> SteppingTrainer:
+    shared = nn.Conv2d(3, 3, 1)
+    return SteppingTrainer(nn.Sequential(shared, nn.BatchNorm2d(3), shared))
+
+
 class Lightning(SteppingTrainer):
     def optimizer_step(self, epoch: int, closure: Any) -> None:  # type: ignore[override]
         raise NotImplementedError
@@ -238,6 +243,7 @@ class Lightning(SteppingTrainer):
         (lambda: Logging(network()), "Logging: steps otherwise than ours"),
         (patched, "a step put into this object alone"),
         (hooked, "an optimizer with hooks around its step"),
+        (sharing, "tensors that several modules share: their average follows them once for each"),
     ],
 )
 def test_other_steps_are_left(make: Any, why: str) -> None:

@@ -37,6 +37,9 @@ class OptimizerStep:
         self.trainer, self.original = trainer, getattr(trainer, "optimizer_step", None)
         self.groups = _groups(trainer.optimizer)
         self.average = trainer.ema
+        tensors = [id(value) for value in trainer.model.state_dict(keep_vars=True).values()]
+        if len(set(tensors)) < len(tensors):
+            raise NoStep("tensors that several modules share: their average follows them once for each")
         try:
             self.flat = FlatStorage(trainer.model, self.average.ema, [group["params"] for group in self.groups])
         except ValueError as error:
