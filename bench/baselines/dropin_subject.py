@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -244,6 +245,7 @@ def _libreyolo_epoch(task: Task) -> Row:
 
 def _published_epoch(task: Task) -> Row:
     """Its `train.py`, whose model, loss and suppression are accelerated when it makes its loss: it has no callback for that."""
+    numpy.trapz = numpy.trapezoid  # type: ignore[attr-defined]  # the old name, which it calls, is gone from the newest NumPy
     module = published.script("train", task.model)
     theirs, found = module.ComputeLoss, []
 
