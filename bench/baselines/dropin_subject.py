@@ -245,7 +245,7 @@ def _libreyolo_epoch(task: Task) -> Row:
 
 def _published_epoch(task: Task) -> Row:
     """Its `train.py`, whose model, loss and suppression are accelerated when it makes its loss: it has no callback for that."""
-    numpy.trapz = numpy.trapezoid  # type: ignore[attr-defined]  # the old name, which it calls, is gone from the newest NumPy
+    vars(numpy).setdefault("trapz", getattr(numpy, "trapezoid", None))  # which it calls, and the newest NumPy has not
     module = published.script("train", task.model)
     theirs, found = module.ComputeLoss, []
 
