@@ -93,6 +93,17 @@ def test_fused_weights_and_other_suffixes_are_refused(tmp_path: Path) -> None:
         convert(model("gelan-t"), tmp_path / "nowhere" / "out.pt", "published")
 
 
+def test_folders_and_the_file_itself_are_not_written_over(tmp_path: Path) -> None:
+    source = tmp_path / "in.pt"
+    convert(model("yolov9-t"), source, "published")
+    before = source.read_bytes()
+    with pytest.raises(UserError, match="is a folder; name a file in it"):
+        convert(model("yolov9-t"), tmp_path, "lean")
+    with pytest.raises(UserError, match="is the file that is converted; choose another"):
+        convert(model("yolov9-t"), tmp_path / "." / "in.pt", "lean", source)
+    assert source.read_bytes() == before
+
+
 def test_the_command_says_what_becomes_of_each_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "in.pt", model("yolov9-t"))
     assert run("convert", tmp_path / "in.pt", tmp_path / "out.pt", "--to", "ultralytics") == 0

@@ -46,6 +46,10 @@ def convert(model: DetectionModel, out: str | Path, to: str, source: str | Path 
         raise UserError(f"{source}: cannot be written as {to}; {wrong.part} {wrong.given}: {wrong.written}")
     if not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}; make it, or choose another")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file in it, such as {path / 'model.pt'}")
+    if path.exists() and user_path(source).exists() and path.samefile(user_path(source)):
+        raise UserError(f"{path}: is the file that is converted; choose another, what {to} cannot hold would be lost")
     if target.suffix and path.suffix.lower() != target.suffix:
         raise UserError(f"{path}: --to {to} writes a {target.suffix} file; call it {path.with_suffix(target.suffix).name}")
     target.write(model.to_lean() if target.is_lean(model) else model, path)
