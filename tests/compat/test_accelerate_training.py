@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from tests.compat import lookalikes
-from tests.compat.lookalikes import TheirAssigner, TheirDetectionLoss, TheirLoss, TheirTrainer, TheirValidator
+from tests.compat.lookalikes import (
+    SteppingTrainer,
+    TheirAssigner,
+    TheirDetectionLoss,
+    TheirLoss,
+    TheirModel,
+    TheirTrainer,
+    TheirValidator,
+)
 from tests.support import assign_case, nms_prediction
 from tests.tolerances import PEER_LOSS
 from yolov9k import accelerate_training
@@ -108,6 +116,22 @@ def test_a_trainer_is_looked_through_when_it_starts() -> None:
 def test_what_holds_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="accelerate_training: found nothing to accelerate in object"):
         accelerate_training(object())
+
+
+def test_accelerating_twice_is_accelerating_once() -> None:
+    loss = TheirLoss()
+    for part in (loss, lookalikes, SteppingTrainer(TheirModel())):
+        with accelerate_training(part) as found:
+            assert found.replaced
+            assert accelerate_training(part).replaced == {}
+        assert accelerate_training(part).replaced.keys() == found.replaced.keys()
+        accelerate_training(part).restore()
+
+
+def test_why_nothing_was_found_is_told() -> None:
+    trainer = SteppingTrainer(torch.nn.Linear(2, 2), torch.optim.AdamW)
+    with pytest.raises(UserError, match=r"in SteppingTrainer \(.*optimizer_step: AdamW: only torch's SGD is replaced"):
+        accelerate_training(trainer)
 
 
 def matching(loss: lookalikes.TheirMatchingLoss) -> tuple[torch.Tensor, ...]:

@@ -89,6 +89,8 @@ def test_fused_weights_and_other_suffixes_are_refused(tmp_path: Path) -> None:
         convert(model("gelan-t").fuse(), tmp_path / "out.pt", "mit")
     with pytest.raises(UserError, match=r"--to safetensors writes a .safetensors file; call it out.safetensors"):
         convert(model("gelan-t"), tmp_path / "out.pt", "safetensors")
+    with pytest.raises(UserError, match=r"--to lean writes a .pt file; call it holiday.pt"):
+        convert(model("gelan-t"), tmp_path / "holiday.jpg", "lean")
     with pytest.raises(UserError, match=r"there is no folder .*nowhere; make it, or choose another"):
         convert(model("gelan-t"), tmp_path / "nowhere" / "out.pt", "published")
 

@@ -37,6 +37,12 @@ def test_polygons_keep_their_outline_and_rectangles_take_any_two_corners(tmp_pat
     np.testing.assert_allclose(polygon, np.array(TRIANGLE) / [100, 50], atol=1e-6)  # type: ignore[arg-type]
 
 
+def test_a_circle_is_a_center_and_a_point_on_it(tmp_path: Path) -> None:
+    split = load_split(labelme(tmp_path, shape([[50, 25], [53, 29]], "circle")), "train")
+    np.testing.assert_allclose(split.records[0].boxes, [[0.45, 0.4, 0.55, 0.6]], atol=1e-6)
+    assert (split.issues, split.records[0].polygons[0]) == ([], None)
+
+
 def test_shapes_of_one_group_are_one_object(tmp_path: Path) -> None:
     right = [[60, 10], [80, 10], [80, 40]]
     parts = [shape(group_id=1), shape(right, group_id=1), shape(right, group_id=2), shape(right, group_id=1, label="cat")]
@@ -56,10 +62,12 @@ def test_a_shape_that_is_marked_difficult_is_as_in_voc(tmp_path: Path) -> None:
     ("faulty", "words"),
     [
         (
-            shape([[5, 5], [9, 9]], "circle"),
-            "shape 2: dog is a 'circle', which is not read; draw it as a rectangle or a polygon",
+            shape([[5, 5], [9, 9]], "line"),
+            "shape 2: dog is a 'line', which is not read; draw it as a rectangle or a polygon",
         ),
         (shape([[5, 5]], "point"), "dog is a 'point'"),
+        (shape(TRIANGLE, "circle"), "circle of dog has points"),
+        (shape([[5, 5], [5, 5]], "circle"), "shape 2: circle of dog has no area"),
         (shape(TRIANGLE[:2]), "polygon of dog has points [[10, 10], [30, 10]]; it needs pairs of numbers"),
         (shape([[5, 5]], "rectangle"), "rectangle of dog has points [[5, 5]]"),
         (shape([[5, 5], [9]], "rectangle"), "it needs pairs of numbers"),

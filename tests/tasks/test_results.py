@@ -169,6 +169,8 @@ def test_names_are_a_list_and_a_dictionary() -> None:
     )
     assert (names.get(1), names.get(2), names.get(-1, "?")) == ("birch", None, "?")
     assert isinstance(names, Names)
+    assert 0 in names and 0.0 in names and np.int64(len(names) - 1) in names  # noqa: PT018
+    assert len(names) not in names and -1 not in names and 0.5 not in names and "nothing" not in names  # noqa: PT018
 
 
 def test_facts_of_the_image() -> None:

@@ -12,6 +12,7 @@ from yolov9k.compat.own import OWN
 from yolov9k.models import DetectionModel
 
 TARGETS: dict[str, Layout] = {layout.name: layout for layout in (*LAYOUTS, *OWN)}  # what `convert --to` writes
+SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")  # of our own files
 
 
 def forecast(model: DetectionModel, to: str) -> list[Row]:
@@ -50,7 +51,8 @@ def convert(model: DetectionModel, out: str | Path, to: str, source: str | Path 
         raise UserError(f"{path}: is a folder; name a file in it, such as {path / 'model.pt'}")
     if path.exists() and user_path(source).exists() and path.samefile(user_path(source)):
         raise UserError(f"{path}: is the file that is converted; choose another, what {to} cannot hold would be lost")
-    if target.suffix and path.suffix.lower() != target.suffix:
-        raise UserError(f"{path}: --to {to} writes a {target.suffix} file; call it {path.with_suffix(target.suffix).name}")
+    suffixes = (target.suffix,) if target.suffix else SUFFIXES
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"{path}: --to {to} writes a {suffixes[0]} file; call it {path.with_suffix(suffixes[0]).name}")
     target.write(model.to_lean() if target.is_lean(model) else model, path)
     return rows

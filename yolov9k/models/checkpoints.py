@@ -52,7 +52,7 @@ def save(path: str | Path, model: DetectionModel, **extra: Any) -> None:
     A .safetensors file takes plain values alone beside the model's tensors. Raises UserError naming the file.
     """
     path, head, state = user_path(path), {"format": FORMAT, **describe(model)}, model.state_dict()
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         plain = json.dumps({**head, **extra})
         # contiguous: safetensors knows no channels-last
         tensors = {key: value.contiguous() for key, value in state.items()}

@@ -37,16 +37,28 @@ def accelerate_training(*parts: Any, backend: str = "auto") -> Acceleration:
     `optimizer_step` with its average, for which the weights move into flat storage. A trainer or a model with callbacks is
     looked through when its training starts, when all is there.
 
-    Returns what was replaced and left. As a context manager it undoes everything at the end. Raises UserError where nothing
-    is found to replace, nor a callback to wait for.
+    Returns what was replaced and left; what is accelerated already stays so. As a context manager it undoes everything at the
+    end. Raises UserError where nothing is found to replace, with the reasons, nor a callback to wait for.
     """
     found = Acceleration()
     for part in parts:
         waits = _wait(part, found, backend)
         _accelerate_parts(part, found, backend)
+        if _is_accelerated(part):
+            continue
         if not waits and not found.replaced:
-            raise UserError(f"accelerate_training: found nothing to accelerate in {type(part).__name__}")
+            why = "; ".join(f"{name}: {reason}" for name, reason in list(found.left.items())[:5])
+            raise UserError(f"accelerate_training: found nothing to accelerate in {type(part).__name__}{why and f' ({why})'}")
     return found
+
+
+def _is_accelerated(root: Any) -> bool:
+    """Whether some of it runs by our operators."""
+    parts = [part for _, part in _reachable(root)]
+    modules = [module for part in parts if isinstance(part, nn.Module) for module in part.modules()]
+    steps = any(isinstance(getattr(part, "optimizer_step", None), OptimizerStep) for part in parts)
+    functions = (getattr(owner, name) for part in parts if isinstance(part, ModuleType) for owner, name in nms.places(part))
+    return steps or any(isinstance(p, Swapped) for p in (*parts, *modules)) or any(hasattr(f, "original") for f in functions)
 
 
 def _wait(part: Any, found: Acceleration, backend: str) -> bool:

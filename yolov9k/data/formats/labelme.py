@@ -188,11 +188,13 @@ def _read_shape(shape: Any, labels: dict[str, int], number: int) -> Annotation:
     name, kind = str(shape["label"]), shape.get("shape_type", "polygon")  # files of early versions have polygons alone
     if name not in labels:
         raise ShapeError(f"class {shown(name)} is not in names ({one_line(', '.join(labels))}); correct it or add it")
-    if kind not in ("rectangle", "polygon"):
+    if kind not in ("rectangle", "polygon", "circle"):
         raise ShapeError(f"{one_line(name, 60)} is a {shown(kind)}, which is not read; draw it as a rectangle or a polygon")
     points = _read_points(shape.get("points"))
-    if points is None or len(points) < (3 if kind == "polygon" else 2):
+    if points is None or len(points) < (3 if kind == "polygon" else 2) or (kind == "circle" and len(points) > 2):
         raise ShapeError(f"{kind} of {one_line(name, 60)} has points {shown(shape.get('points'))}; it needs pairs of numbers")
+    if kind == "circle":  # its center and a point on it
+        points = points[0] + np.hypot(*(points[1] - points[0])) * np.array([[-1], [1]])
     (x1, y1), (x2, y2) = points.min(0).tolist(), points.max(0).tolist()
     return Annotation(
         labels[name], (x1, y1, x2, y2), f"shape {number}: {kind} of {one_line(name, 60)}",

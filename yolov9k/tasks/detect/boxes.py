@@ -26,6 +26,11 @@ class Names(list[str]):
     def items(self) -> list[tuple[int, str]]:
         return list(enumerate(self))
 
+    def __contains__(self, key: object) -> bool:
+        """Whether a name is among them, or a number is one of theirs, as the dictionary's keys are."""
+        number = isinstance(key, (int, float, np.number)) and not isinstance(key, bool)
+        return key in range(len(self)) if number else super().__contains__(key)
+
     def get(self, number: int, default: str | None = None) -> str | None:
         return self[number] if 0 <= number < len(self) else default
 
