@@ -282,7 +282,7 @@ def test_trainings_beside_baselines_give_means_over_seeds(root: Path) -> None:
         found.append({**about, "exit": code, "epochs": 2, "seconds": seconds, "best_ap50": ap + 0.3, "best_ap": ap})
         points += [Point("yolov9-t", variant, seed, epoch, seconds * epoch / 2, ap + 0.3, ap) for epoch in (1, 2)]
     out = root / "bench/results/baselines"
-    out.mkdir()
+    out.mkdir(exist_ok=True)
     bccd._write(out, points, found, [])
     (row,) = rows(root, "bench/results/baselines/bccd.json")
     assert row.startswith(
